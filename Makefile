@@ -1,0 +1,43 @@
+# Every target first brings .venv up to date with requirements.txt and pyproject.toml; that is quick when nothing changed.
+
+VENV  := .venv
+PY    := $(VENV)/bin/python
+READY := $(VENV)/.ready
+PORT  ?= 8000
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## install everything into .venv
+
+$(READY): requirements.txt pyproject.toml scripts/setup.sh
+	@scripts/setup.sh $(VENV)
+	@touch $@
+
+demo: $(READY) ## serve the app on sample-data at http://127.0.0.1:PORT (PORT=8000)
+	@$(PY) scripts/demo.py --port $(PORT)
+
+test: $(READY) ## run the tests (ARGS="-k volume" passes options on to pytest)
+	$(PY) -m pytest $(ARGS)
+
+lint: $(READY) ## style, format and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(READY) ## mend style and format
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: $(READY) ## first click, next click and peak memory of vit_b on the CPU, beside the plain formulation
+	$(PY) -m sam3d_label benchmark --preset vit_b --device cpu
+
+lock: $(READY) ## compile requirements.in into requirements.txt (ARGS=--upgrade for newer versions)
+	@scripts/lock.sh $(VENV) $(ARGS)
+
+clean: ## remove .venv, caches and the demo's scratch folder
+	rm -rf $(VENV) .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

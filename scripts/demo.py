@@ -1,0 +1,116 @@
+"""Serves the app on a copy of sample-data and shows how to send it a click.
+
+The server writes into its studies folder, so it gets a copy in ``.demo``. Its log is ``.demo/server.log``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = ROOT / "sample-data"
+SCRATCH = ROOT / ".demo"
+HOST = "127.0.0.1"
+START_SECONDS = 300
+
+
+def centre_of_lesion(label: Path) -> list[int]:
+    """The voxel (i, j, k) of a label file that lies deepest in the lesion."""
+    nifti = nib.Nifti1Image.from_filename(label)
+    inside = np.pad(np.asarray(nifti.dataobj) > 0, 1)
+    depth = ndimage.distance_transform_edt(inside, sampling=nifti.header.get_zooms())
+    return [int(index) - 1 for index in np.unravel_index(depth.argmax(), depth.shape)]
+
+
+def curl_of_a_click(address: str, case: str) -> str:
+    """A shell command that clicks in the lesion of a sample case and saves the mask."""
+    params = {"foreground": [centre_of_lesion(SAMPLES / "labels" / f"{case}.nii.gz")], "background": []}
+    url = f"{address}/infer/sam3d?image={case}&output=image"
+    return f"curl -s -o mask.nii.gz -F 'params={json.dumps(params, separators=(',', ':'))}' '{url}'"
+
+
+def refuse_taken_port(port: int) -> None:
+    """Ends with a message when something else listens on the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError) as error:
+            sys.exit(f"error: port {port} is not free ({error}); choose another: make demo PORT={port + 1}")
+
+
+def copy_samples() -> Path:
+    """A fresh studies folder with the sample images."""
+    studies = SCRATCH / "studies"
+    shutil.rmtree(studies, ignore_errors=True)
+    studies.mkdir(parents=True)
+    for image in sorted((SAMPLES / "images").glob("*.nii.gz")):
+        shutil.copy(image, studies)
+    return studies
+
+
+def start_server(studies: Path, port: int) -> subprocess.Popen[bytes]:
+    """Starts MONAI Label; its output goes to the log."""
+    app, server = str(ROOT / "apps" / "sam3d"), [sys.executable, "-m", "monailabel.main", "start_server"]
+    options = ["--app", app, "--studies", str(studies), "--host", HOST, "--port", str(port)]
+    with (SCRATCH / "server.log").open("wb") as log:
+        return subprocess.Popen([*server, *options], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+
+
+def wait_until_it_answers(server: subprocess.Popen[bytes], address: str) -> None:
+    """Returns when ``/info/`` answers; exits with the tail of the log when the server dies or is too slow."""
+    deadline = time.monotonic() + START_SECONDS
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{address}/info/", timeout=10):
+                return
+        except urllib.error.HTTPError as error:
+            print(f"error: {address}/info/ answers {error.code}", file=sys.stderr)
+            break
+        except OSError:
+            time.sleep(0.3)
+    log = (SCRATCH / "server.log").read_text(errors="replace").splitlines()
+    sys.exit("\n".join([*log[-25:], "error: the server did not start; the whole log is .demo/server.log"]))
+
+
+def main() -> None:
+    """Serves until it is interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=8000)
+    port: int = parser.parse_args().port
+    address = f"http://{HOST}:{port}"
+    refuse_taken_port(port)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    server = start_server(copy_samples(), port)
+    try:
+        wait_until_it_answers(server, address)
+        case = min((SAMPLES / "images").glob("*.nii.gz")).name.removesuffix(".nii.gz")
+        print(f"Serving sample-data at {address} (Ctrl-C stops it; log: .demo/server.log)")
+        print(curl_of_a_click(address, case), flush=True)
+        sys.exit(server.wait())
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.terminate()
+        try:
+            server.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Fixtures that every test may use: where real volumes and the reference files lie, when they are at hand."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from sam3d_label.intensity import Percentile
+from sam3d_label.network import SAM3D, Config
+from sam3d_label.weights import Base, Card, Training, Weights
+
+SMALL = Config(
+    crop=32,
+    patch=8,
+    upsample=2,
+    width=24,
+    depth=4,
+    heads=2,
+    window=4,
+    sam_grid=8,
+    sam_window=4,
+    global_blocks=(),
+    neck=16,
+    prompt_heads=2,
+    prompt_mlp=16,
+    decoder=4,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _folder_or_skip(variable: str, default: Path, what: str) -> Path:
+    folder = Path(os.environ.get(variable) or default)
+    if not folder.is_dir():
+        pytest.skip(f"{what} not found at {folder}; name their folder in ${variable}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real volumes: $SAM3D_DATA, else ../shared/data beside the repository."""
+    return _folder_or_skip("SAM3D_DATA", ROOT.parent / "shared" / "data", "real volumes")
+
+
+@pytest.fixture(scope="session")
+def reference_files() -> Path:
+    """The folder of the authors' reference values: $SAM3D_REFERENCE, else ../shared/reference."""
+    return _folder_or_skip("SAM3D_REFERENCE", ROOT.parent / "shared" / "reference", "reference files")
+
+
+@pytest.fixture
+def small_weights() -> Weights:
+    """Weights of a small network with random values everywhere, that claim to have learned every kind of click."""
+    torch.manual_seed(0)
+    model = SAM3D(SMALL)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    card = Card(
+        preset="custom",
+        config=SMALL,
+        base=Base(name="random"),
+        spacing=1.0,
+        scales=(0.5, 1.0, 2.0),
+        intensity=Percentile(),
+        capabilities=["positive_click", "negative_click", "mask", "box"],
+        training=Training(),
+        licence="Apache-2.0",
+        version="random",
+        date="2024-01-01",
+    )
+    return Weights(model.eval(), card, card.version, "random")

@@ -1,0 +1,140 @@
+"""The whole network: encode a crop once, decode it for every set of prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sam3d_label.network.config import Config
+from sam3d_label.network.image_encoder import ImageEncoder
+from sam3d_label.network.mask_decoder import MaskDecoder
+from sam3d_label.network.prompt_encoder import DensePrompt, PromptEncoder
+
+TRUNK = (
+    "stem.patch_embed.",
+    "pos_embed",
+    ".attn.qkv.",
+    ".attn.proj.",
+    ".mlp.",
+    ".rel_pos_h",
+    ".rel_pos_w",
+    ".attn.lr",
+)
+PROMPT_ADDITIONS = ("sign_embed", "corner_embed", "no_prompt_embed", "dense_embed", "fuse_dense")
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """All that a click needs of a crop.
+
+    Attributes:
+        feature: The deepest map, (B, neck, grid, grid, grid), axes H, W, D.
+        fixed_share: The click-independent part of the decoder, (B, decoder, half, half, half), axes H, W, D.
+    """
+
+    feature: Tensor
+    fixed_share: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, bytes."""
+        return sum(t.numel() * t.element_size() for t in (self.feature, self.fixed_share))
+
+
+class SAM3D(nn.Module):
+    """3DSAM-adapter (Gong et al., arXiv 2306.13465), formulated so that a click repeats nothing.
+
+    Args:
+        config: Sizes of the network.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.image_encoder = ImageEncoder(config)
+        self.dense_prompt = DensePrompt(config)
+        self.prompt_encoder = PromptEncoder(config)
+        self.mask_decoder = MaskDecoder(config)
+
+    def encode(self, crop: Tensor) -> Embedding:
+        """Embed a crop (B, 1, D, H, W), float, already normalised; D, H and W equal `config.crop`.
+
+        Raises:
+            ValueError: The crop has another shape.
+        """
+        size = self.config.crop
+        if crop.ndim != 5 or crop.shape[1:] != (1, size, size, size):
+            raise ValueError(f"a crop has shape (B, 1, {size}, {size}, {size}), not {tuple(crop.shape)}")
+        crop = crop.permute(0, 1, 3, 4, 2)
+        maps = self.image_encoder(crop)
+        return Embedding(maps[3], self.mask_decoder.fixed_share(maps, crop))
+
+    def decode(
+        self,
+        embedding: Embedding,
+        points: Tensor,
+        signs: Tensor,
+        *,
+        boxes: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Foreground minus background logit of a crop under prompts.
+
+        Args:
+            embedding: What `encode` gave.
+            points: (B, N, 3) voxels d, h, w of the crop; N may be 0.
+            signs: (B, N): 1 in, 0 out, -1 not a click (padding of a batch).
+            boxes: (B, M, 2, 3) lower and upper corner, voxels d, h, w, NaN for none.
+            mask: The logit of an earlier pass, (B, 1, D, H, W), or (B, 1, half, half, half) on the decoder's
+                grid.
+
+        Returns:
+            (B, 1, D, H, W).
+        """
+        logits = self.class_logits(embedding, points, signs, boxes=boxes, mask=mask)
+        return enlarge(logits[:, 1:] - logits[:, :1], self.config.crop)
+
+    def class_logits(
+        self,
+        embedding: Embedding,
+        points: Tensor,
+        signs: Tensor,
+        *,
+        boxes: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Background and foreground logits (B, 2, half, half, half), axes H, W, D; see `decode`."""
+        points, signs = points.float(), signs.long()
+        if boxes is None:
+            boxes = points.new_empty(len(points), 0, 2, 3)
+        dense = self.dense_prompt(points, signs, boxes.float(), mask).to(embedding.feature.dtype)
+        prompted = self.prompt_encoder(embedding.feature, points, signs, boxes.float(), dense)
+        return self.mask_decoder(prompted, embedding.fixed_share, dense)
+
+    def forward(self, crop: Tensor, points: Tensor, signs: Tensor) -> Tensor:
+        """Encode and decode in one: arguments and result as in `encode` and `decode`."""
+        return self.decode(self.encode(crop), points, signs)
+
+    def freeze_trunk(self) -> SAM3D:
+        """Let only the adapted part train; returns itself."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad = not is_trunk(name)
+        return self
+
+
+def enlarge(logits: Tensor, size: int) -> Tensor:
+    """Logits (B, n, half, half, half), axes H, W, D, on the grid of the crop, axes D, H, W."""
+    logits = F.interpolate(logits, size=(size,) * 3, mode="trilinear", align_corners=True)
+    return logits.permute(0, 1, 4, 2, 3)
+
+
+def is_trunk(name: str) -> bool:
+    """Whether a parameter of `SAM3D` belongs to SAM's own frozen encoder."""
+    return name.startswith("image_encoder.") and any(part in name for part in TRUNK)
+
+
+def is_prompt_addition(name: str) -> bool:
+    """Whether a parameter of `SAM3D` serves a prompt that the paper does not know."""
+    return any(part in name for part in PROMPT_ADDITIONS)

@@ -1,0 +1,85 @@
+"""From scanner intensities to what the network was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+AIR_HU = -500.0
+"""Only CT holds values this low: fat, the darkest tissue, is at -100 HU, and MR has no calibrated negative values."""
+
+SAMPLES = 1_000_000
+"""Voxels that statistics are taken from, at most, evenly spaced."""
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Clip to [lower, upper], subtract the mean, divide by the standard deviation."""
+
+    lower: float
+    upper: float
+    mean: float
+    std: float
+
+    def __call__(self, intensities: Tensor) -> Tensor:
+        """Normalise intensities of any shape; the shape is kept."""
+        return (intensities.clamp(self.lower, self.upper) - self.mean) / self.std
+
+
+class Window(BaseModel):
+    """The same window for every volume, as for CT in Hounsfield units."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: Literal["window"] = "window"
+    lower: float
+    upper: float
+    mean: float
+    std: float = Field(gt=0)
+
+    def fit(self, array: np.ndarray) -> Normalization:
+        """The rule itself, whatever the volume."""
+        return Normalization(self.lower, self.upper, self.mean, self.std)
+
+
+class Percentile(BaseModel):
+    """A window from the volume's own percentiles, as for MR, whose scale is arbitrary."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: Literal["percentile"] = "percentile"
+    lower: float = Field(default=0.5, ge=0, le=100)
+    upper: float = Field(default=99.5, ge=0, le=100)
+
+    def fit(self, array: np.ndarray) -> Normalization:
+        """Percentiles, mean and deviation of a volume's voxels (any shape), background of exactly 0 left aside."""
+        values = sample(array)
+        tissue = values[values != 0]
+        values = tissue if tissue.size else values
+        lower, upper = (float(v) for v in np.percentile(values, [self.lower, self.upper]))
+        clipped = np.clip(values, lower, upper)
+        return Normalization(lower, upper, float(clipped.mean()), float(clipped.std()) or 1.0)
+
+
+class CtOrMr(BaseModel):
+    """The window where a volume is in Hounsfield units, the percentiles elsewhere."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: Literal["ct_or_mr"] = "ct_or_mr"
+    ct: Window
+    mr: Percentile
+
+    def fit(self, array: np.ndarray) -> Normalization:
+        """The rule of the volume's modality, told by whether it holds air in Hounsfield units."""
+        return (self.ct if sample(array).min() < AIR_HU else self.mr).fit(array)
+
+
+IntensityRule = Annotated[Window | Percentile | CtOrMr, Field(discriminator="kind")]
+
+
+def sample(array: np.ndarray) -> np.ndarray:
+    """At most `SAMPLES` voxels of an array, evenly spaced."""
+    flat = array.reshape(-1)
+    return flat[:: max(1, flat.size // SAMPLES)]

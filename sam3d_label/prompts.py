@@ -1,0 +1,89 @@
+"""What a person draws, in voxels of the stored image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sam3d_label.errors import PromptError
+
+Ijk = tuple[int, int, int]
+"""A voxel of the stored image: column, row and slice, counted from 0 as nibabel and SimpleITK index them."""
+
+
+@dataclass(frozen=True)
+class Click:
+    """A voxel that the annotator says is inside (positive) or outside the target."""
+
+    ijk: Ijk
+    positive: bool = True
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box around the target, by its lower and upper corner, both inclusive."""
+
+    lower: Ijk
+    upper: Ijk
+
+    @classmethod
+    def from_pairs(cls, pairs: Sequence[int]) -> Box:
+        """A box from (i0, i1, j0, j1, k0, k1), the two of a pair in either order."""
+        if len(pairs) != 6:
+            raise PromptError(f"a box is six numbers I0,I1,J0,J1,K0,K1, not {len(pairs)}")
+        (i0, i1), (j0, j1), (k0, k1) = (sorted(pairs[axis : axis + 2]) for axis in (0, 2, 4))
+        return cls((i0, j0, k0), (i1, j1, k1))
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Everything that one request says about its target."""
+
+    clicks: tuple[Click, ...] = ()
+    boxes: tuple[Box, ...] = ()
+
+    @classmethod
+    def of(cls, prompts: Prompts | Iterable[Click | Box]) -> Prompts:
+        """Prompts from themselves or from a plain sequence of clicks and boxes."""
+        if isinstance(prompts, Prompts):
+            return prompts
+        drawn = list(prompts)
+        return cls(
+            tuple(p for p in drawn if isinstance(p, Click)), tuple(p for p in drawn if isinstance(p, Box))
+        )
+
+    @property
+    def positive(self) -> tuple[Click, ...]:
+        """The clicks inside the target."""
+        return tuple(click for click in self.clicks if click.positive)
+
+    @property
+    def negative(self) -> tuple[Click, ...]:
+        """The clicks outside the target."""
+        return tuple(click for click in self.clicks if not click.positive)
+
+    def validate(self, shape: Ijk) -> None:
+        """Check that the prompts fit a volume of the given shape (I, J, K).
+
+        Raises:
+            PromptError: Nothing is inside, a click or box lies outside the volume, or a voxel is both in and out.
+        """
+        if not self.positive and not self.boxes:
+            raise PromptError("nothing marks the target: give at least one click inside it, or a box around it")
+        for click in self.clicks:
+            require_inside("click", click.ijk, shape)
+        for box in self.boxes:
+            require_inside("box corner", box.lower, shape)
+            require_inside("box corner", box.upper, shape)
+        both = {click.ijk for click in self.positive} & {click.ijk for click in self.negative}
+        if both:
+            raise PromptError(f"voxel {min(both)} is clicked both inside and outside: remove one of the two clicks")
+
+
+def require_inside(what: str, ijk: Ijk, shape: Ijk) -> None:
+    """Raise a PromptError unless the voxel lies in a volume of the given shape."""
+    if not all(0 <= index < size for index, size in zip(ijk, shape, strict=True)):
+        raise PromptError(
+            f"{what} {tuple(ijk)} lies outside the volume of {' x '.join(map(str, shape))} voxels: "
+            "indices i, j, k count from 0 in the stored image"
+        )

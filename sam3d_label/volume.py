@@ -1,0 +1,294 @@
+"""Volumes as stored, the frames of the model's crops on them, and the way between the two."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+import torch
+from torch import Tensor
+
+from sam3d_label.errors import VolumeError
+from sam3d_label.intensity import IntensityRule, Normalization
+
+CROP_AXES = "SPL"
+"""Where the axes D, H and W of a crop point: superior, posterior, left, as slices of an axial scan are stacked."""
+
+LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+
+
+@dataclass(frozen=True)
+class CropFrame:
+    """A cubic crop of isotropic voxels laid over a stored grid.
+
+    Its axes run along those of the stored grid, reordered and flipped to superior, posterior and left, so that taking
+    a crop needs no rotation.
+
+    Attributes:
+        centre: Middle of the crop, voxels i, j, k of the stored grid (fractions allowed).
+        spacing: Edge of a crop voxel, mm.
+        size: Edge of the crop, crop voxels.
+        axes: Stored axis under D, H and W.
+        steps: Stored voxels per mm along D, H and W; negative where the stored axis runs the other way.
+    """
+
+    centre: tuple[float, float, float]
+    spacing: float
+    size: int
+    axes: tuple[int, int, int]
+    steps: tuple[float, float, float]
+
+    def to_dhw(self, ijk: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:
+        """Crop voxels d, h, w (N, 3) of stored voxels i, j, k (N, 3)."""
+        offset = np.asarray(ijk, float).reshape(-1, 3)[:, self.axes] - np.asarray(self.centre)[list(self.axes)]
+        return offset / (np.asarray(self.steps) * self.spacing) + (self.size - 1) / 2
+
+    def to_ijk(self, dhw: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:
+        """Stored voxels i, j, k (N, 3) of crop voxels d, h, w (N, 3)."""
+        offset = (np.asarray(dhw, float).reshape(-1, 3) - (self.size - 1) / 2) * self.spacing * np.asarray(self.steps)
+        ijk = np.empty_like(offset)
+        ijk[:, self.axes] = offset + np.asarray(self.centre)[list(self.axes)]
+        return ijk
+
+    def contains(self, ijk: Sequence[float]) -> bool:
+        """Whether a stored voxel's centre lies in the crop."""
+        dhw = self.to_dhw([ijk])[0]
+        return bool(((dhw > -0.5) & (dhw < self.size - 0.5)).all())
+
+    @property
+    def field(self) -> float:
+        """Edge of the crop, mm."""
+        return self.spacing * self.size
+
+
+class Volume:
+    """One scalar 3D image as it is stored.
+
+    Args:
+        array: Intensities (I, J, K).
+        affine: 4 x 4, voxel i, j, k to world mm, RAS as in nibabel.
+        path: File or folder that it came from.
+
+    Raises:
+        VolumeError: It is not 3D, has no voxels, holds NaN or infinity, or its affine is degenerate.
+    """
+
+    def __init__(self, array: np.ndarray, affine: np.ndarray, *, path: Path | None = None) -> None:
+        name = str(path) if path else "the array"
+        if array.ndim != 3:
+            raise VolumeError(f"{name} has {array.ndim} dimensions {array.shape}: one scalar 3D volume is needed")
+        if min(array.shape) < 2:
+            raise VolumeError(f"{name} is {array.shape}: a volume needs at least two voxels along each axis")
+        self.array = np.ascontiguousarray(array, dtype=np.float32)
+        broken = int(self.array.size - np.isfinite(self.array).sum())
+        if broken:
+            raise VolumeError(f"{name} holds {broken} voxels that are NaN or infinite: replace them and store it again")
+        self.affine = np.asarray(affine, float)
+        if not np.isfinite(self.affine).all() or abs(np.linalg.det(self.affine[:3, :3])) < 1e-9:
+            raise VolumeError(f"{name} has a degenerate affine, so its geometry is unknown: {self.affine.tolist()}")
+        self.path = path
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Volume:
+        """Read NIfTI, NRRD, MetaImage or any other format of ITK, or a folder with one DICOM series.
+
+        Raises:
+            VolumeError: It does not exist, cannot be read, or is not one scalar 3D image.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise VolumeError(f"{path} does not exist")
+        try:
+            array, affine = read_nifti(path) if path.name.endswith(NIFTI_SUFFIXES) else read_itk(path)
+        except VolumeError:
+            raise
+        except Exception as error:
+            raise VolumeError(f"{path} cannot be read as a volume: {last_line(error)}") from error
+        return cls(array, affine, path=path)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along i, j and k."""
+        i, j, k = self.array.shape
+        return i, j, k
+
+    @cached_property
+    def spacing(self) -> np.ndarray:
+        """Edges of a voxel along i, j and k, mm."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+    @cached_property
+    def signature(self) -> str:
+        """Hash of the intensities and the affine."""
+        digest = hashlib.blake2b(self.array, digest_size=16)
+        digest.update(self.affine.tobytes())
+        return digest.hexdigest()
+
+    def frame(self, centre: Sequence[float], spacing: float, size: int) -> CropFrame:
+        """A crop of `size` voxels of `spacing` mm around the stored voxel `centre`."""
+        stored = nib.orientations.io_orientation(self.affine)
+        wanted = nib.orientations.axcodes2ornt(tuple(CROP_AXES))
+        world_to_stored = {int(world): (axis, sign) for axis, (world, sign) in enumerate(stored)}
+        pairs = [(world_to_stored[int(world)], sign) for world, sign in wanted]
+        d, h, w = (axis for (axis, _), _ in pairs)
+        sd, sh, sw = (float(sign * flip / self.spacing[axis]) for (axis, flip), sign in pairs)
+        i, j, k = (float(c) for c in centre)
+        return CropFrame((i, j, k), float(spacing), size, (d, h, w), (sd, sh, sw))
+
+    def crop(self, frame: CropFrame, normalization: Normalization | None = None) -> Tensor:
+        """Intensities (D, H, W), float32, of a crop; 0 outside the volume.
+
+        Resampling is linear, averaging over the crop's voxel where it is coarser than the stored ones.
+        """
+        weights = [self._weights(frame, axis) for axis in range(3)]
+        array = torch.from_numpy(self.array).permute(frame.axes)
+        values = resample(array, weights)
+        if normalization is not None:
+            values = normalization(values)
+        inside = [(w.sum(1) > 0).to(values.dtype) for w in weights]
+        return values * torch.einsum("d,h,w->dhw", *inside)
+
+    def uncrop(self, values: Tensor, frame: CropFrame) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
+        """A crop's values (D, H, W) on the stored grid.
+
+        Returns:
+            The values (i, j, k), float32, of the part of the stored grid that the crop covers, and that part's slices.
+        """
+        weights: list[Tensor] = [torch.empty(0)] * 3
+        region = [slice(0)] * 3
+        for axis, stored in enumerate(frame.axes):
+            along = np.zeros((self.shape[stored], 3))
+            along[:, stored] = np.arange(self.shape[stored])
+            positions = frame.to_dhw(along)[:, axis]
+            covered = np.flatnonzero((positions > -0.5) & (positions < frame.size - 0.5))
+            region[stored] = slice(int(covered[0]), int(covered[-1]) + 1) if covered.size else slice(0, 0)
+            coarseness = self.spacing[stored] / frame.spacing
+            weights[axis] = resampling_weights(positions[region[stored]], frame.size, coarseness)
+        order = [frame.axes.index(stored) for stored in range(3)]
+        part = resample(values.float().cpu(), weights).permute(order)
+        return part.contiguous().numpy(), (region[0], region[1], region[2])
+
+    def _weights(self, frame: CropFrame, axis: int) -> Tensor:
+        stored = frame.axes[axis]
+        along = np.zeros((frame.size, 3))
+        along[:, axis] = np.arange(frame.size)
+        coarseness = frame.spacing / self.spacing[stored]
+        return resampling_weights(frame.to_ijk(along)[:, stored], self.shape[stored], coarseness)
+
+
+def resampling_weights(positions: np.ndarray, size: int, coarseness: float) -> Tensor:
+    """Weights (N, size) that read a signal of `size` samples at N positions.
+
+    Linear interpolation where the reader is finer than the signal; a triangle as wide as the reader's own step where
+    it is `coarseness` times coarser. Positions more than half a sample outside get no weight.
+    """
+    samples = np.arange(size)
+    clamped = np.clip(positions, 0, size - 1)
+    weights = np.maximum(0, 1 - np.abs(clamped[:, None] - samples) / max(1.0, coarseness))
+    weights /= weights.sum(1, keepdims=True)
+    weights[(positions < -0.5) | (positions > size - 0.5)] = 0
+    return torch.from_numpy(weights.astype(np.float32))
+
+
+def resample(values: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Apply one (N, size) matrix along each of three axes, reading only what has weight, coarsest axis first."""
+    matrices = []
+    for axis, matrix in enumerate(weights):
+        used = torch.nonzero(matrix.sum(0))[:, 0]
+        if not len(used):
+            return torch.zeros([len(w) for w in weights])
+        start, length = int(used[0]), int(used[-1] - used[0]) + 1
+        values = values.narrow(axis, start, length)
+        matrices.append(matrix[:, start : start + length])
+    for axis in sorted(range(3), key=lambda a: matrices[a].shape[0] / matrices[a].shape[1]):
+        values = torch.tensordot(matrices[axis], values, dims=([1], [axis])).movedim(0, axis)
+    return values
+
+
+def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Array (I, J, K) and RAS affine of a NIfTI file; trailing axes of length one are dropped."""
+    image = nib.load(path)
+    assert isinstance(image, nib.nifti1.Nifti1Image)
+    array = np.asanyarray(image.dataobj)
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.dtype.fields is not None or np.iscomplexobj(array):
+        raise VolumeError(f"{path} stores {array.dtype} voxels: one scalar 3D volume is needed")
+    return array, np.asarray(image.affine)
+
+
+def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Array (I, J, K) and RAS affine of an image file, or of the one DICOM series in a folder."""
+    image = read_dicom_folder(path) if path.is_dir() else sitk.ReadImage(str(path))
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise VolumeError(f"{path} has {image.GetNumberOfComponentsPerPixel()} components a voxel: one is needed")
+    array = sitk.GetArrayFromImage(image).T
+    if array.ndim != 3:
+        raise VolumeError(f"{path} has {array.ndim} dimensions {array.shape}: one scalar 3D volume is needed")
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    return array, LPS_FROM_RAS @ affine
+
+
+def read_dicom_folder(folder: Path) -> sitk.Image:
+    """The one DICOM series of a folder, slices in order of position."""
+    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    if len(series) != 1:
+        raise VolumeError(f"{folder} holds {len(series)} DICOM series: give a folder with exactly one")
+    return sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
+
+
+def save_mask(path: str | os.PathLike[str], mask: np.ndarray, volume: Volume, *, compress: bool = True) -> None:
+    """Write a mask (I, J, K) on the grid of its volume, beside the target and then renamed over it.
+
+    The format follows the suffix: NIfTI through nibabel, with the volume's exact affine; NRRD, MetaImage and others
+    through ITK. `compress` holds for the formats of ITK (NRRD: gzip, else raw).
+
+    Raises:
+        VolumeError: The shapes differ, or the file cannot be written.
+    """
+    path = Path(path)
+    if mask.shape != volume.shape:
+        raise VolumeError(f"a mask of {mask.shape} voxels does not fit a volume of {volume.shape}")
+    suffix = ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
+    try:
+        descriptor, beside = tempfile.mkstemp(suffix=suffix, prefix=".", dir=path.parent)
+        os.close(descriptor)
+        try:
+            if path.name.endswith(NIFTI_SUFFIXES):
+                nib.save(nib.Nifti1Image(mask, volume.affine), beside)
+            else:
+                sitk.WriteImage(to_itk(mask, volume.affine), beside, compress)
+            os.chmod(beside, 0o644)
+            os.replace(beside, path)
+        finally:
+            Path(beside).unlink(missing_ok=True)
+    except (OSError, RuntimeError, nib.filebasedimages.ImageFileError) as error:
+        raise VolumeError(f"{path} cannot be written: {last_line(error)}") from error
+
+
+def to_itk(array: np.ndarray, affine: np.ndarray) -> sitk.Image:
+    """An ITK image (LPS) of an array (I, J, K) with a RAS affine."""
+    lps = LPS_FROM_RAS @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((lps[:3, :3] / spacing).flatten().tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    return image
+
+
+def last_line(error: BaseException) -> str:
+    """The last non-empty line of an error's message, which is where ITK says what happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from sam3d_label.intensity import CtOrMr, IntensityRule, Percentile, Window
+
+CT = Window(lower=-160, upper=240, mean=40, std=100)
+
+
+def test_a_window_clips_and_scales_the_same_for_every_volume():
+    normalize = CT.fit(np.zeros((2, 2, 2)))
+    assert normalize(torch.tensor([-1000.0, 40.0, 140.0, 3000.0])).tolist() == [-2.0, 0.0, 1.0, 2.0]
+
+
+def test_percentiles_follow_the_volume_and_leave_background_aside():
+    tissue = np.random.default_rng(0).normal(300, 50, 100_000)
+    with_background = np.concatenate([tissue, np.zeros(300_000)])
+    normalized = Percentile().fit(with_background)(torch.from_numpy(tissue))
+    assert abs(float(normalized.mean())) < 0.02
+    assert float(normalized.std()) == pytest.approx(1, abs=0.02)
+
+
+def test_percentiles_do_not_depend_on_the_scale_of_the_scanner():
+    volume = np.random.default_rng(0).gamma(3, 40, (20, 20, 20))
+    first = Percentile().fit(volume)(torch.from_numpy(volume))
+    second = Percentile().fit(volume * 17)(torch.from_numpy(volume * 17))
+    assert torch.allclose(first, second, atol=1e-5)
+
+
+def test_a_constant_volume_gives_finite_values():
+    volume = np.full((3, 3, 3), 7.0)
+    assert torch.isfinite(Percentile().fit(volume)(torch.from_numpy(volume))).all()
+
+
+@pytest.mark.parametrize(("lowest", "expected"), [(-1000.0, -160.0), (0.0, None)])
+def test_hounsfield_units_are_told_by_air(lowest, expected):
+    volume = np.linspace(lowest, 900, 1000)
+    lower = CtOrMr(ct=CT, mr=Percentile()).fit(volume).lower
+    assert lower == expected if expected is not None else lower > 0
+
+
+def test_rules_survive_json_and_refuse_unknown_kinds():
+    adapter = TypeAdapter(IntensityRule)
+    rule = CtOrMr(ct=CT, mr=Percentile(lower=1, upper=99))
+    assert adapter.validate_json(adapter.dump_json(rule)) == rule
+    with pytest.raises(ValidationError):
+        adapter.validate_python({"kind": "histogram"})
+    with pytest.raises(ValidationError):
+        Window(lower=0, upper=1, mean=0, std=0)

@@ -1,0 +1,128 @@
+"""Our own weights: what training changes in one small file, the frozen trunk in another, the card beside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sam3d_label.errors import WeightsError
+from sam3d_label.network import SAM3D, Config
+from sam3d_label.network.sam3d import is_trunk
+from sam3d_label.weights.card import FORMAT, Card
+from sam3d_label.weights.tensors import (
+    Tensors,
+    check_tensors,
+    expected_shapes,
+    read_safetensors,
+    write_safetensors,
+)
+
+ADAPTER, TRUNK, CARD = "adapter.safetensors", "trunk.safetensors", "card.json"
+
+
+def save_adapter(model: SAM3D, card: Card, folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> Path:
+    """Write what training changes to `folder`/adapter.safetensors, then the card to `folder`/card.json.
+
+    Each file is written beside and renamed, the card last: a folder with a card is complete.
+
+    Args:
+        model: The network.
+        card: Its card; the sizes and the base must be those of the model.
+        folder: Made when missing.
+        dtype: Precision of the file.
+
+    Returns:
+        Path of the adapter.
+
+    Raises:
+        WeightsError: The card is of another network, a tensor is not finite, or a file cannot be written.
+    """
+    if card.config != model.config:
+        raise WeightsError(f"the card describes {card.config}, the model is {model.config}")
+    path = Path(folder) / ADAPTER
+    adapter = {name: tensor for name, tensor in model.state_dict().items() if not is_trunk(name)}
+    write_safetensors(adapter, path, metadata("adapter", card), dtype)
+    card.write(path.with_name(CARD))
+    return path
+
+
+def save_trunk(model: SAM3D, path: Path, *, dtype: torch.dtype = torch.bfloat16) -> Path:
+    """Write the trunk, for a network that has no SAM weights of its size; the rest as in `save_adapter`."""
+    trunk = {name: tensor for name, tensor in model.state_dict().items() if is_trunk(name)}
+    write_safetensors(trunk, Path(path), {"format": str(FORMAT), "kind": "trunk"}, dtype)
+    return Path(path)
+
+
+def save_whole(model: SAM3D, path: Path, *, dtype: torch.dtype = torch.float32) -> Path:
+    """Write trunk and adapter in one file; arguments and errors as in `save_adapter`."""
+    write_safetensors(model.state_dict(), Path(path), {"format": str(FORMAT), "kind": "whole"}, dtype)
+    return Path(path)
+
+
+def load_adapter(path: Path, card: Card) -> Tensors:
+    """Read an adapter, or a whole network, and check it against its card.
+
+    Args:
+        path: A safetensors file of `save_adapter` or `save_whole`.
+        card: Its card.
+
+    Returns:
+        Tensors by name; the trunk is among them when the file is self-contained.
+
+    Raises:
+        WeightsError: The file is missing or damaged, its tensors do not fit the card's network, or the card
+            is that of another file.
+    """
+    tensors, stored = read_safetensors(path)
+    if stored.get("format", str(FORMAT)) != str(FORMAT):
+        raise WeightsError(
+            f"{path} has format {stored['format']}, this version reads {FORMAT}: update sam3d_label"
+        )
+    if stored.get("kind") == "trunk":
+        raise WeightsError(f"{path} is a trunk only: give the adapter that was trained on it")
+    whole = any(is_trunk(name) for name in tensors)
+    shapes = expected_shapes(card.config)
+    check_tensors(tensors, shapes if whole else without_trunk(shapes), str(path))
+    told = metadata("adapter", card)
+    differing = [key for key in ("preset", "base_sha256") if stored.get(key, told[key]) != told[key]]
+    if differing:
+        raise WeightsError(
+            f"{path} is not the file that the card describes ({', '.join(differing)}): copy both again"
+        )
+    return tensors
+
+
+def load_trunk(path: Path, config: Config) -> Tensors:
+    """Read the trunk from a file of `save_trunk`, or from a self-contained one.
+
+    Raises:
+        WeightsError: The file is missing, damaged, or of another network.
+    """
+    trunk = {name: tensor for name, tensor in read_safetensors(path)[0].items() if is_trunk(name)}
+    check_tensors(trunk, only_trunk(expected_shapes(config)), f"the trunk in {path}")
+    return trunk
+
+
+def assemble(config: Config, tensors: Mapping[str, Tensor]) -> SAM3D:
+    """A network in float32, in eval mode and with its trunk frozen, from all its tensors by name."""
+    model = SAM3D(config)
+    model.load_state_dict(dict(tensors))
+    return model.freeze_trunk().eval()
+
+
+def metadata(kind: str, card: Card) -> dict[str, str]:
+    """What the tensor file says of itself."""
+    return {"format": str(FORMAT), "kind": kind, "preset": card.preset, "base_sha256": card.base.sha256 or ""}
+
+
+def only_trunk(shapes: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
+    """The entries of the frozen trunk."""
+    return {name: shape for name, shape in shapes.items() if is_trunk(name)}
+
+
+def without_trunk(shapes: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
+    """The entries that training changes."""
+    return {name: shape for name, shape in shapes.items() if not is_trunk(name)}

@@ -1,0 +1,184 @@
+"""The card beside the weights: all that is needed to use them, and what they were made from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from sam3d_label.errors import WeightsError
+from sam3d_label.files import replacing
+from sam3d_label.intensity import IntensityRule
+from sam3d_label.network import PRESETS, Config
+
+FORMAT = 1
+CUSTOM = "custom"
+"""The preset of a network whose sizes are none of `PRESETS`."""
+
+Capability = Literal["positive_click", "negative_click", "mask", "box", "no_click"]
+
+
+class Base(BaseModel):
+    """The file that holds the frozen trunk.
+
+    Attributes:
+        name: A shipped name (tiny), a SAM checkpoint (vit_b, vit_l, vit_h) or a file name.
+        sha256: Digest of that file; None where the trunk lies beside the adapter as trunk.safetensors.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = Field(min_length=1)
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+
+
+class DataSource(BaseModel):
+    """Volumes that the weights were trained on, and under which licence.
+
+    Attributes:
+        cases: Volumes that trained; None where nobody recorded it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = Field(min_length=1)
+    licence: str = Field(min_length=1)
+    source: str = ""
+    cases: int | None = Field(default=None, ge=0)
+
+
+class Training(BaseModel):
+    """How the weights were trained: the data, and whatever else the trainer records."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    data: list[DataSource] = []
+
+
+class Card(BaseModel):
+    """Describes one adapter, or one self-contained network.
+
+    Attributes:
+        preset: Name of the network's sizes, or "custom".
+        config: The sizes; may be left out for a named preset.
+        base: The trunk that the adapter belongs to.
+        spacing: Edge of the isotropic voxels that the network sees, millimetres.
+        scales: Multiples of `spacing` at which the weights may serve.
+        passes: Decoder passes per request, each fed with the mask of the one before.
+        intensity: How intensities are normalised.
+        capabilities: Prompts that the weights have learned; empty for weights that were never trained.
+        labels: Structures that the weights were trained on.
+        training: Training data, with licences.
+        licence: Licence of the weights themselves.
+        metrics: What was measured, by name.
+        version: Version of the weights.
+        date: Day on which they were made, ISO 8601.
+        format: Version of this format.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    preset: str
+    config: Config
+    base: Base
+    spacing: float = Field(gt=0, allow_inf_nan=False)
+    scales: tuple[float, ...] = Field(default=(1.0,), min_length=1)
+    passes: int = Field(default=1, ge=1)
+    intensity: IntensityRule
+    capabilities: list[Capability]
+    labels: list[str] = []
+    training: Training
+    licence: str = Field(min_length=1)
+    metrics: dict[str, Any] = {}
+    version: str = Field(min_length=1)
+    date: str
+    format: int = FORMAT
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sizes_of_preset(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "config" not in values and values.get("preset") in PRESETS:
+            return {**values, "config": PRESETS[values["preset"]]}
+        return values
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _known_sizes(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        names = {field.name for field in fields(Config)}
+        if value.keys() != names:
+            raise ValueError(
+                f"unknown sizes {sorted(value.keys() - names)}, missing {sorted(names - value.keys())}"
+            )
+        return value
+
+    @field_validator("preset")
+    @classmethod
+    def _known_preset(cls, value: str) -> str:
+        if value != CUSTOM and value not in PRESETS:
+            raise ValueError(f"{value!r} is none of {[*PRESETS, CUSTOM]}")
+        return value
+
+    @field_validator("scales")
+    @classmethod
+    def _positive_scales(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(0 < scale < float("inf") for scale in value):
+            raise ValueError("scales are positive multiples of the spacing")
+        return value
+
+    @field_validator("date")
+    @classmethod
+    def _iso_date(cls, value: str) -> str:
+        date.fromisoformat(value)
+        return value
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, value: int) -> int:
+        if value != FORMAT:
+            raise ValueError(f"this version reads format {FORMAT}: update sam3d_label")
+        return value
+
+    @model_validator(mode="after")
+    def _preset_and_sizes_agree(self) -> Card:
+        if self.preset in PRESETS and self.config != PRESETS[self.preset]:
+            raise ValueError(f"config differs from preset {self.preset!r}: call the preset {CUSTOM!r}")
+        if len(set(self.capabilities)) != len(self.capabilities):
+            raise ValueError(f"capabilities repeat: {self.capabilities}")
+        return self
+
+    @classmethod
+    def read(cls, path: Path) -> Card:
+        """Read a card.
+
+        Raises:
+            WeightsError: It is missing, not JSON, or breaks a rule; the message names each field.
+        """
+        try:
+            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            raise WeightsError(
+                f"{path} is missing: weights are used with the card they were saved with"
+            ) from error
+        except ValidationError as error:
+            raise WeightsError(f"{path} is not a valid card: {complaints(error)}") from error
+        except (OSError, ValueError) as error:
+            raise WeightsError(f"{path} cannot be read as a JSON card: {error}") from error
+
+    def write(self, path: Path) -> None:
+        """Write the card beside the target, then rename it over it.
+
+        Raises:
+            WeightsError: It cannot be written.
+        """
+        try:
+            with replacing(path) as beside:
+                beside.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise WeightsError(f"{path} cannot be written: {error}") from error
+
+
+def complaints(error: ValidationError) -> str:
+    """What is wrong with which field, in one line."""
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors())

@@ -1,0 +1,298 @@
+"""From a name or a path to a network that is ready to serve."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from itertools import chain
+from pathlib import Path
+
+from torch import Tensor
+
+from sam3d_label.errors import Sam3dError, WeightsError
+from sam3d_label.intensity import CtOrMr, IntensityRule, Percentile, Window
+from sam3d_label.network import PRESETS, SAM3D, Config
+from sam3d_label.network.sam3d import is_trunk
+from sam3d_label.weights.adapter import ADAPTER, CARD, TRUNK, assemble, load_adapter, load_trunk
+from sam3d_label.weights.card import Base, Card, Training
+from sam3d_label.weights.sam import OFFICIAL, cache_folder, fresh_model, read_encoder, volumetric
+from sam3d_label.weights.tensors import Tensors, sha256
+
+DEFAULT = "tiny"
+SHIPPED = Path(__file__).parent / "shipped"
+SAM_CHECKPOINT = "SAM3D_SAM_CHECKPOINT"
+"""Environment variable with the path of the SAM checkpoint that adapters belong to."""
+
+UNTRAINED_INTENSITY = CtOrMr(ct=Window(lower=-160, upper=240, mean=40, std=100), mr=Percentile())
+"""The usual soft-tissue window for CT, percentiles for MR."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A network and what is known about it.
+
+    Attributes:
+        model: In eval mode.
+        card: What it was made from and what it can do.
+        version: Version of the weights, as the card has it.
+        signature: Hash that differs between any two weights: part of every cache key.
+    """
+
+    model: SAM3D
+    card: Card
+    version: str
+    signature: str
+
+
+def shipped() -> list[str]:
+    """Names of the weights that come with the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CARD}"))
+
+
+def open_weights(
+    name_or_path: str | os.PathLike[str] | None = None,
+    device: str = "cpu",
+    *,
+    sam_checkpoint: str | os.PathLike[str] | None = None,
+) -> Weights:
+    """Open weights.
+
+    Args:
+        name_or_path: A shipped name; a folder with adapter.safetensors and card.json; such an adapter; a
+            converted checkpoint of the authors (NAME.safetensors with NAME.card.json). None for the shipped
+            default.
+        device: Where the network goes.
+        sam_checkpoint: The file with the trunk that the adapter was trained on, when it is neither shipped
+            nor beside the adapter. Without it, $SAM3D_SAM_CHECKPOINT and ~/.cache/sam3d are searched.
+
+    Raises:
+        WeightsError: There are no such weights, a file is missing, damaged or belongs to another, or the
+            trunk cannot be found; the message says how to mend it.
+        Sam3dError: The device is not available.
+    """
+    path = adapter_file(name_or_path)
+    card_path = card_beside(path)
+    card = Card.read(card_path)
+    tensors = load_adapter(path, card)
+    digests = [sha256(card_path), sha256(path)]
+    if any(is_trunk(name) for name in tensors):
+        check_base(card.base, path)
+    else:
+        trunk = find_trunk(card.base, path.parent, sam_checkpoint)
+        digests.append(sha256(trunk))
+        tensors |= read_trunk(trunk, card.base.name, card.config)
+    model = place(assemble(card.config, tensors), device)
+    return Weights(model, card, card.version, signature(*digests))
+
+
+def load_model(
+    name_or_path: str | os.PathLike[str] | None = None,
+    device: str = "cpu",
+    *,
+    sam_checkpoint: str | os.PathLike[str] | None = None,
+) -> SAM3D:
+    """The network of `open_weights`, alone; arguments and errors are the same."""
+    return open_weights(name_or_path, device, sam_checkpoint=sam_checkpoint).model
+
+
+def untrained(
+    preset: str,
+    sam_checkpoint: str | os.PathLike[str] | None = None,
+    device: str = "cpu",
+    *,
+    intensity: IntensityRule = UNTRAINED_INTENSITY,
+    spacing: float = 1.0,
+) -> Weights:
+    """New adapters on a trunk, for training to start from; they have learned no prompt yet.
+
+    The trunk is SAM's for the sizes of SAM and the shipped one for others. A preset that has neither starts
+    at random, with nothing frozen.
+
+    Args:
+        preset: A name of `PRESETS`.
+        sam_checkpoint: As in `open_weights`.
+        device: Where the network goes.
+        intensity: How intensities will be normalised.
+        spacing: Voxels that the network will see, millimetres.
+
+    Raises:
+        WeightsError: The preset is unknown, or its trunk cannot be found or does not fit.
+        Sam3dError: The device is not available.
+    """
+    if preset not in PRESETS:
+        raise WeightsError(f"there is no preset {preset!r}: choose from {', '.join(PRESETS)}")
+    model, base = start(preset, sam_checkpoint)
+    card = Card(
+        preset=preset,
+        config=model.config,
+        base=base,
+        spacing=spacing,
+        intensity=intensity,
+        capabilities=[],
+        training=Training(),
+        licence="Apache-2.0",
+        version="untrained",
+        date=date.today().isoformat(),
+    )
+    in_no_file = {n: t for n, t in model.state_dict().items() if base.sha256 is None or not is_trunk(n)}
+    digest = signature(base.sha256 or "", tensors_digest(in_no_file))
+    return Weights(place(model, device), card, card.version, digest)
+
+
+def start(preset: str, sam_checkpoint: str | os.PathLike[str] | None) -> tuple[SAM3D, Base]:
+    """The network of `untrained` and the file of its trunk; arguments and errors are the same."""
+    config = PRESETS[preset]
+    if preset in OFFICIAL:
+        trunk = find_sam(preset, sam_checkpoint)
+        return fresh_model(read_encoder(trunk, preset), config), Base(name=preset, sha256=sha256(trunk))
+    model = SAM3D(config).eval()
+    trunk = SHIPPED / preset / TRUNK
+    if not trunk.is_file():
+        return model, Base(name=preset)
+    model.load_state_dict(load_trunk(trunk, config), strict=False)
+    return model.freeze_trunk(), Base(name=preset, sha256=sha256(trunk))
+
+
+def adapter_file(name_or_path: str | os.PathLike[str] | None) -> Path:
+    """The tensor file that a name or a path stands for.
+
+    Raises:
+        WeightsError: There is none; the message says what there is.
+    """
+    name = DEFAULT if name_or_path is None else os.fspath(name_or_path)
+    if name in shipped():
+        return SHIPPED / name / ADAPTER
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / ADAPTER).is_file():
+            raise WeightsError(
+                f"{path} holds no {ADAPTER}: give a folder of saved weights, or the file itself"
+            )
+        return path / ADAPTER
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            raise WeightsError(
+                f"{path} is no .safetensors file; convert a checkpoint of 3DSAM-adapter's authors with:"
+                f" python -m sam3d_label convert-reference {path} OUT.safetensors"
+            )
+        return path
+    if name in PRESETS:
+        raise WeightsError(
+            f"no weights are shipped for {name}: train them by python -m sam3d_label train … --preset {name},"
+            " or convert a checkpoint of 3DSAM-adapter's authors; then give their path"
+        )
+    known = ", ".join(shipped()) or "none"
+    raise WeightsError(f"{name} is neither a file, nor a folder, nor the name of shipped weights ({known})")
+
+
+def card_beside(path: Path) -> Path:
+    """The card of a tensor file: NAME.card.json, or card.json in the folder."""
+    own = path.with_suffix(".card.json")
+    return own if own.is_file() else path.with_name(CARD)
+
+
+def find_trunk(base: Base, folder: Path, sam_checkpoint: str | os.PathLike[str] | None) -> Path:
+    """The file with the trunk of an adapter, recognised by its digest.
+
+    Args:
+        base: What the card of the adapter says.
+        folder: Where the adapter lies.
+        sam_checkpoint: As in `open_weights`.
+
+    Raises:
+        WeightsError: None of the places holds it.
+    """
+    if base.sha256 is None:
+        if not (folder / TRUNK).is_file():
+            raise WeightsError(f"{folder / TRUNK} is missing: the card names no other trunk for this adapter")
+        return folder / TRUNK
+    beside = [folder / TRUNK, SHIPPED / base.name / TRUNK]
+    others = ""
+    for path in chain(beside, sam_places(base.name, sam_checkpoint)):
+        if path.is_file():
+            if sha256(path) == base.sha256:
+                return path
+            others += f"; {path} is another file ({sha256(path)[:8]}…)"
+    raise WeightsError(
+        f"the adapter was trained on {base.name} (SHA-256 {base.sha256[:8]}…), which was not found{others}."
+        f" {how_to_get(base.name)}"
+    )
+
+
+def find_sam(name: str, sam_checkpoint: str | os.PathLike[str] | None) -> Path:
+    """A SAM checkpoint, whatever its digest: the one given, that of the environment, or the downloaded one.
+
+    Raises:
+        WeightsError: There is none.
+    """
+    for path in sam_places(name, sam_checkpoint):
+        if path.is_file():
+            return path
+    raise WeightsError(f"the trunk of {name}, a SAM checkpoint, was not found. {how_to_get(name)}")
+
+
+def sam_places(name: str, sam_checkpoint: str | os.PathLike[str] | None) -> Iterator[Path]:
+    """Where a trunk that does not come with the package may lie, the first that the user named only."""
+    if sam_checkpoint is not None:
+        yield named(sam_checkpoint, "sam_checkpoint")
+    elif SAM_CHECKPOINT in os.environ:
+        yield named(os.environ[SAM_CHECKPOINT], f"${SAM_CHECKPOINT}")
+    yield cache_folder() / (OFFICIAL[name].name if name in OFFICIAL else name)
+
+
+def named(path: str | os.PathLike[str], by: str) -> Path:
+    """A file that the user named; WeightsError when it is missing."""
+    found = Path(path).expanduser()
+    if not found.is_file():
+        raise WeightsError(f"{by} is {found}, which is no file")
+    return found
+
+
+def how_to_get(name: str) -> str:
+    """What to do about a missing trunk."""
+    give = f"give its path as sam_checkpoint or in ${SAM_CHECKPOINT}"
+    if name not in OFFICIAL:
+        return f"Find the file {name} and {give}"
+    target = cache_folder() / OFFICIAL[name].name
+    return f"Download {OFFICIAL[name].url} to {target}, or {give}"
+
+
+def check_base(base: Base, path: Path) -> None:
+    """Raise `WeightsError` when a self-contained file is not the one that its card was written for."""
+    if base.sha256 is not None and sha256(path) != base.sha256:
+        raise WeightsError(
+            f"{path} is not the file that its card describes (SHA-256 differs): copy both again"
+        )
+
+
+def read_trunk(path: Path, name: str, config: Config) -> Tensors:
+    """The trunk in a file of ours or in a SAM checkpoint; WeightsError when it is damaged or does not fit."""
+    if path.suffix == ".safetensors":
+        return load_trunk(path, config)
+    encoder = volumetric(read_encoder(path, name), config)
+    return {name: tensor for name, tensor in encoder.items() if is_trunk(name)}
+
+
+def place(model: SAM3D, device: str) -> SAM3D:
+    """Move a network to a device; Sam3dError when there is no such device."""
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise Sam3dError(f"device {device!r} is not available: {str(error).splitlines()[0]}") from error
+
+
+def signature(*parts: str) -> str:
+    """One hash of several."""
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
+def tensors_digest(tensors: dict[str, Tensor]) -> str:
+    """Hash of tensors that are in no file."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

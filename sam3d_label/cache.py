@@ -1,0 +1,66 @@
+"""Least-recently-used embeddings under a byte budget."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+from sam3d_label.network import Embedding
+
+DEFAULT_BYTES = 2 * 1024**3
+
+
+class EmbeddingCache:
+    """Embeddings of crops, shared by threads; a key is made once even when two ask for it at the same time.
+
+    Args:
+        max_bytes: Budget; the least recently used embeddings go first. One that alone exceeds it is not kept.
+    """
+
+    def __init__(self, max_bytes: int = DEFAULT_BYTES) -> None:
+        if max_bytes < 0:
+            raise ValueError(f"max_bytes must not be negative, not {max_bytes}")
+        self.max_bytes = max_bytes
+        self._kept: OrderedDict[Hashable, Embedding] = OrderedDict()
+        self._lock = threading.Lock()
+        self._making: dict[Hashable, threading.Lock] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now."""
+        with self._lock:
+            return sum(embedding.nbytes for embedding in self._kept.values())
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: Hashable, make: Callable[[], Embedding]) -> tuple[Embedding, bool]:
+        """The embedding of a key, and whether it had to be made."""
+        with self._lock:
+            making = self._making.setdefault(key, threading.Lock())
+        with making:
+            with self._lock:
+                if key in self._kept:
+                    self._kept.move_to_end(key)
+                    return self._kept[key], False
+            try:
+                embedding = make()
+                self._keep(key, embedding)
+            finally:
+                with self._lock:
+                    self._making.pop(key, None)
+            return embedding, True
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._kept.clear()
+
+    def _keep(self, key: Hashable, embedding: Embedding) -> None:
+        with self._lock:
+            self._kept[key] = embedding
+            held = sum(kept.nbytes for kept in self._kept.values())
+            while held > self.max_bytes:
+                _, dropped = self._kept.popitem(last=False)
+                held -= dropped.nbytes

@@ -1,0 +1,146 @@
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sam3d_label.cache import EmbeddingCache
+from sam3d_label.errors import PromptError, VolumeError
+from sam3d_label.intensity import Window
+from sam3d_label.network import Embedding
+from sam3d_label.prompts import Box, Click
+from sam3d_label.segmenter import Segmenter, bounding_box
+from sam3d_label.volume import Volume
+
+OBLIQUE = np.array([[-0.9, 0.2, 0, 40], [0.2, 0.9, 0, -30], [0, 0, 2.5, 10], [0, 0, 0, 1]])
+
+
+@pytest.fixture
+def volume():
+    return Volume(np.random.default_rng(0).gamma(3, 50, (40, 36, 14)), OBLIQUE)
+
+
+@pytest.fixture
+def segmenter(volume, small_weights):
+    return Segmenter(volume, small_weights)
+
+
+def test_the_mask_lies_on_the_stored_grid_and_agrees_with_the_probability(segmenter):
+    result = segmenter.segment([Click((20, 18, 7))])
+    assert result.mask.shape == result.probability.shape == (40, 36, 14)
+    assert result.mask.dtype == np.uint8
+    assert set(np.unique(result.mask)) <= {0, 1}
+    assert np.array_equal(result.mask, (result.probability > 0.5).astype(np.uint8))
+    assert result.changed_box == bounding_box(result.mask)
+    assert result.model_version == "random"
+
+
+def test_the_first_click_encodes_and_the_next_one_does_not(segmenter):
+    assert segmenter.segment([Click((20, 18, 7))]).encoded >= 1
+    assert segmenter.segment([Click((20, 18, 7)), Click((22, 18, 7))]).encoded == 0
+
+
+def test_a_mask_is_a_pure_function_of_volume_weights_and_prompts(volume, small_weights):
+    clicks = [Click((20, 18, 7)), Click((10, 9, 3), positive=False), Click((25, 20, 8))]
+    warm = Segmenter(volume, small_weights)
+    warm.segment(clicks[:1])
+    expected = warm.segment(clicks).probability
+    for order in itertools.permutations(clicks):
+        fresh = Segmenter(volume, small_weights).segment(order).probability
+        assert np.allclose(fresh, expected, atol=1e-5)
+
+
+def test_what_a_click_says_reaches_the_mask(segmenter):
+    at = (20, 18, 7)
+    alone = segmenter.segment([Click((25, 20, 8))]).probability
+    inside = segmenter.segment([Click((25, 20, 8)), Click(at)]).probability
+    outside = segmenter.segment([Click((25, 20, 8)), Click(at, positive=False)]).probability
+    box = segmenter.segment([Click((25, 20, 8)), Box((5, 5, 2), (30, 30, 10))]).probability
+    for first, second in itertools.combinations([alone, inside, outside, box], 2):
+        assert np.abs(first - second).max() > 1e-4
+
+
+def test_two_volumes_and_two_weights_share_a_cache_without_mixing(volume, small_weights):
+    cache = EmbeddingCache(10**9)
+    other = Volume(volume.array[::-1].copy(), OBLIQUE)
+    stranger = replace(small_weights, signature="other")
+    click = [Click((20, 18, 7))]
+    first = Segmenter(volume, small_weights, cache=cache).segment(click)
+    second = Segmenter(other, small_weights, cache=cache).segment(click)
+    third = Segmenter(volume, stranger, cache=cache).segment(click)
+    assert min(first.encoded, second.encoded, third.encoded) >= 1
+    assert Segmenter(volume, small_weights, cache=cache).segment(click).encoded == 0
+    assert np.allclose(second.probability, Segmenter(other, small_weights).segment(click).probability)
+
+
+def test_a_changed_intensity_rule_is_not_served_from_the_cache(volume, small_weights):
+    cache = EmbeddingCache(10**9)
+    click = [Click((20, 18, 7))]
+    Segmenter(volume, small_weights, cache=cache).segment(click)
+    card = small_weights.card.model_copy(update={"intensity": small_weights.card.intensity.model_copy(update={"upper": 90})})
+    assert Segmenter(volume, replace(small_weights, card=card), cache=cache).segment(click).encoded >= 1
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "drawn", "complaint"),
+    [
+        (["positive_click"], [Click((1, 1, 1)), Click((5, 5, 5), positive=False)], "clicks outside, only: positive_click"),
+        (["positive_click"], [Box((1, 1, 1), (5, 5, 5))], "boxes"),
+        ([], [Click((1, 1, 1))], "clicks inside, only: nothing"),
+    ],
+)
+def test_prompts_that_the_weights_have_not_learned_are_refused(volume, small_weights, capabilities, drawn, complaint):
+    card = small_weights.card.model_copy(update={"capabilities": capabilities})
+    with pytest.raises(PromptError, match=complaint):
+        Segmenter(volume, replace(small_weights, card=card)).segment(drawn)
+
+
+def test_a_click_outside_the_volume_is_refused(segmenter):
+    with pytest.raises(PromptError, match="outside the volume"):
+        segmenter.segment([Click((40, 0, 0))])
+
+
+def test_clicks_far_apart_both_get_a_view(small_weights):
+    volume = Volume(np.random.default_rng(0).gamma(3, 50, (160, 30, 30)), np.eye(4))
+    card = small_weights.card.model_copy(update={"scales": (1.0,)})
+    result = Segmenter(volume, replace(small_weights, card=card)).segment([Click((5, 15, 15)), Click((150, 15, 15))])
+    assert len(result.parts) == 2
+    assert result.probability[5, 15, 15] > 0
+    assert result.probability[150, 15, 15] > 0
+    assert result.probability[80, 15, 15] == 0
+
+
+class Ball(torch.nn.Module):
+    """Stands for a network that has learned one thing: bright voxels are target."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.config = network.config
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def encode(self, crop):
+        half = torch.nn.functional.interpolate(crop, size=(self.config.half,) * 3, mode="trilinear")
+        return Embedding(half.permute(0, 1, 3, 4, 2), torch.zeros(1))
+
+    def class_logits(self, embedding, points, signs, *, boxes=None, mask=None):
+        return torch.cat([-embedding.feature, embedding.feature], 1)
+
+
+@pytest.mark.parametrize(("radius", "spacing"), [(4, 0.5), (10, 1.0), (26, 2.0)])
+def test_the_view_widens_for_a_large_target_and_closes_in_on_a_small_one(small_weights, radius, spacing):
+    grid = np.indices((80, 80, 80)) - np.array([40, 40, 40])[:, None, None, None]
+    ball = (grid**2).sum(0) <= radius**2
+    volume = Volume(np.where(ball, 200.0, 50.0), np.eye(4))
+    card = small_weights.card.model_copy(update={"intensity": Window(lower=50, upper=200, mean=125, std=75)})
+    weights = replace(small_weights, model=Ball(small_weights.model), card=card)
+    result = Segmenter(volume, weights).segment([Click((40, 40, 40))])
+    overlap = 2 * (result.mask * ball).sum() / (result.mask.sum() + ball.sum())
+    assert overlap > 0.9
+    covered = [region[0].stop - region[0].start for _, region in result.parts]
+    assert covered == [pytest.approx(32 * spacing, abs=1)]
+
+
+def test_open_reads_the_volume_first(tmp_path):
+    with pytest.raises(VolumeError, match="does not exist"):
+        Segmenter.open(tmp_path / "missing.nii.gz")

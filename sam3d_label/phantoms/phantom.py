@@ -1,0 +1,146 @@
+"""A whole phantom, in memory and as files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from sam3d_label.errors import Sam3dError
+from sam3d_label.files import replacing
+from sam3d_label.phantoms.anatomy import Modality, Scene, paint_anatomy, random_tissues
+from sam3d_label.phantoms.geometry import Array, Grid
+from sam3d_label.phantoms.lesions import Lesion, grow_distractors, grow_lesion, paint_lesions
+from sam3d_label.phantoms.scanner import acquire, choose_grid, random_affine
+
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+PATIENTS = 30
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """A synthetic volume and what is true in it.
+
+    Attributes:
+        image: float32 (I, J, K); HU for CT, an arbitrary positive scale for MR.
+        label: uint8 (I, J, K), 1 in the lesion (its necrotic core included), 0 elsewhere.
+        affine: float64 (4, 4), voxel (i, j, k) to RAS millimetres.
+        meta: ``modality``, ``lesion`` (kind), ``contrast`` (lesion minus what was there before; HU, or the
+            share of the MR scale), ``diameter_mm`` (longest, as drawn), ``volume_ml``, ``distractors`` (how
+            many), ``orientation`` (axis codes such as ``LPS``).
+        distractors: uint8 (I, J, K), 1 in look-alike lesions that are not labelled; disjoint from ``label``.
+    """
+
+    image: Array
+    label: NDArray[np.uint8]
+    affine: NDArray[np.float64]
+    meta: dict[str, Any]
+    distractors: NDArray[np.uint8]
+
+
+def make_phantom(
+    rng: np.random.Generator,
+    shape: tuple[int, int, int] | None = None,
+    spacing: tuple[float, float, float] | None = None,
+    modality: Modality | None = None,
+) -> Phantom:
+    """Makes one phantom; the same state of ``rng`` gives the same phantom.
+
+    Args:
+        rng: the source of randomness.
+        shape: voxels (I, J, K), each at least 8; random (96 to 160 in plane, 32 to 64 slices) without it.
+        spacing: millimetres per voxel along I, J, K; random (0.6 to 1.5 in plane, 1 to 6 between slices)
+            without it.
+        modality: ``"ct"`` or ``"mr"``; either without it.
+
+    Returns:
+        The phantom. Its label is never empty and never fills more than 60 % of the volume.
+
+    Raises:
+        Sam3dError: an axis under 8 voxels, a spacing that is not positive, or an unknown modality.
+    """
+    shape, spacing = choose_grid(rng, shape, spacing)
+    if modality is None:
+        modality = "ct" if rng.random() < 0.5 else "mr"
+    if modality not in MODALITIES:
+        raise Sam3dError(f"modality must be one of {', '.join(MODALITIES)}, not {modality!r}")
+    affine = random_affine(rng, shape, spacing)
+    long_axis = int(np.argmax(np.abs(affine[2, :3]) / np.array(spacing)))
+
+    scene, lesion = _paint_patient(rng, Grid.centred(shape, spacing), modality, long_axis)
+    others = grow_distractors(rng, scene, lesion)
+    contrast = paint_lesions(rng, scene, lesion, others)
+    image = acquire(rng, scene, modality, abs(contrast))
+
+    label = lesion.mask.astype(np.uint8)
+    distractors = np.zeros(shape, dtype=np.uint8)
+    for other in others:
+        distractors[other.mask] = 1
+    meta = {
+        "modality": modality,
+        "lesion": lesion.kind,
+        "contrast": contrast,
+        "diameter_mm": lesion.diameter,
+        "volume_ml": float(label.sum() * np.prod(spacing) / 1000),
+        "distractors": len(others),
+        "orientation": "".join(nib.aff2axcodes(affine)),
+    }
+    return Phantom(image=image, label=label, affine=affine, meta=meta, distractors=distractors)
+
+
+def write_phantoms(out: Path, cases: int, seed: int) -> list[Path]:
+    """Writes ``OUT/images/phantom_000.nii.gz`` … and ``OUT/labels/phantom_000.nii.gz`` … .
+
+    Every case has its own stream of randomness, so case n is the same however many are written. Images are
+    int16 (values rounded), labels uint8, both on the same affine. A file appears whole or not at all.
+
+    Args:
+        out: the folder to write to; made when missing.
+        cases: how many, at least 1.
+        seed: of the whole set, not negative.
+
+    Returns:
+        The paths of the images, in order.
+
+    Raises:
+        Sam3dError: no cases asked for, or a negative seed.
+    """
+    if cases < 1:
+        raise Sam3dError(f"the number of cases must be at least 1, not {cases}")
+    if seed < 0:
+        raise Sam3dError(f"the seed must not be negative, and it is {seed}")
+    images, labels = Path(out) / "images", Path(out) / "labels"
+    for folder in (images, labels):
+        folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for index, stream in enumerate(np.random.SeedSequence(seed).spawn(cases)):
+        phantom = make_phantom(np.random.default_rng(stream))
+        name = f"phantom_{index:03d}.nii.gz"
+        _save(labels / name, phantom.label, phantom.affine)
+        _save(images / name, np.rint(phantom.image).astype(np.int16), phantom.affine)
+        paths.append(images / name)
+    return paths
+
+
+def _paint_patient(
+    rng: np.random.Generator, grid: Grid, modality: Modality, long_axis: int
+) -> tuple[Scene, Lesion]:
+    """An anatomy that has room for a lesion, and the lesion, which is not painted yet."""
+    for _ in range(PATIENTS):
+        scene = paint_anatomy(rng, grid, random_tissues(rng, modality), long_axis)
+        lesion = grow_lesion(rng, scene)
+        if lesion is not None:
+            return scene, lesion
+    raise Sam3dError(f"no lesion fits into {grid.shape} voxels of {grid.spacing} mm: ask for a larger volume")
+
+
+def _save(path: Path, array: NDArray[Any], affine: NDArray[np.float64]) -> None:
+    """Writes a NIfTI file, whole or not at all."""
+    nifti = nib.Nifti1Image(array, affine)
+    nifti.header.set_xyzt_units("mm")
+    with replacing(path) as beside:
+        nib.save(nifti, beside)

@@ -1,0 +1,181 @@
+"""Annotated cases as the crops that the network trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.transforms import (
+    Compose,
+    RandAdjustContrastd,
+    RandFlipd,
+    RandGaussianNoised,
+    RandGaussianSmoothd,
+    RandRotate90d,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+)
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sam3d_label.errors import VolumeError
+from sam3d_label.intensity import IntensityRule, Normalization
+from sam3d_label.volume import CropFrame, Volume
+
+FILL = (0.12, 0.85)
+"""Longest edge of the target over the crop's, in training: from a lesion in a wide view to one that fills it."""
+
+SPACING = (0.4, 5.0)
+"""Spacings, mm, that a training crop may have."""
+
+OFF_CENTRE = 0.25
+"""How far the target's middle may lie from the crop's, as a share of the crop's edge."""
+
+IMAGE, LABEL, INSIDE = "image", "label", "inside"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One annotated volume.
+
+    Attributes:
+        image: File of the volume.
+        label: File of its label on the same grid.
+        weight: How often it is drawn, relative to other cases.
+    """
+
+    image: Path
+    label: Path
+    weight: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """File name of the image."""
+        return self.image.name
+
+
+def pair_cases(images: Path, labels: Path, pattern: str = "*", weight: float = 1.0) -> list[Case]:
+    """The cases of a folder of images and one of labels that share file names, in order of name.
+
+    Raises:
+        VolumeError: There is none.
+    """
+    cases = [
+        Case(image, labels / image.name, weight)
+        for image in sorted(images.glob(pattern))
+        if (labels / image.name).is_file()
+    ]
+    if not cases:
+        raise VolumeError(f"no image {pattern} of {images} has a label of the same name in {labels}")
+    return cases
+
+
+@dataclass(frozen=True)
+class OpenedCase:
+    """A case in memory.
+
+    Attributes:
+        name: Name of the case.
+        volume: The image.
+        normalization: The intensity rule fitted to it.
+        target: The label as a volume on the same grid, 1 in the target.
+        lower: Lowest voxel i, j, k of the target.
+        upper: Highest voxel i, j, k of the target.
+    """
+
+    name: str
+    volume: Volume
+    normalization: Normalization
+    target: Volume
+    lower: np.ndarray
+    upper: np.ndarray
+
+    @classmethod
+    def open(cls, case: Case, intensity: IntensityRule) -> OpenedCase:
+        """Read a case; every non-zero value of the label is target.
+
+        Raises:
+            VolumeError: A file cannot be read, the label is empty or lies on another grid.
+        """
+        volume, label = Volume.open(case.image), Volume.open(case.label)
+        if label.shape != volume.shape or not np.allclose(label.affine, volume.affine, atol=1e-2):
+            raise VolumeError(f"{case.label} does not lie on the grid of {case.image}")
+        where = np.argwhere(label.array > 0)
+        if not len(where):
+            raise VolumeError(f"{case.label} is empty")
+        target = Volume((label.array > 0).astype(np.float32), volume.affine)
+        return cls(case.name, volume, intensity.fit(volume.array), target, where.min(0), where.max(0))
+
+    @property
+    def extent(self) -> float:
+        """Longest edge of the target's bounding box, mm."""
+        return float(((self.upper - self.lower + 1) * self.volume.spacing).max())
+
+    def frame(self, size: int, fill: float, offset: np.ndarray) -> CropFrame:
+        """A crop in which the target's longest edge has the share `fill`, moved by `offset` (3) of its edge."""
+        spacing = float(np.clip(self.extent / fill / size, *SPACING))
+        middle = (self.lower + self.upper) / 2 + offset * size * spacing / self.volume.spacing
+        return self.volume.frame(np.clip(middle, self.lower, self.upper).tolist(), spacing, size)
+
+    def crop(self, frame: CropFrame) -> dict[str, Tensor]:
+        """Image, label and what lies inside the volume, each (1, D, H, W), float32."""
+        image = self.volume.crop(frame, self.normalization)
+        label = self.target.crop(frame) >= 0.5
+        return {IMAGE: image[None], LABEL: label[None].float(), INSIDE: (image != 0)[None].float()}
+
+
+def augmentation() -> Compose:
+    """Turns and mirrors, and the changes of contrast, brightness, sharpness and noise that scanners differ by."""
+    everything = [IMAGE, LABEL, INSIDE]
+    return Compose(
+        [
+            *(RandFlipd(everything, prob=0.5, spatial_axis=axis) for axis in range(3)),
+            *(RandRotate90d(everything, prob=0.5, max_k=3, spatial_axes=plane) for plane in ((0, 1), (0, 2), (1, 2))),
+            RandScaleIntensityd(IMAGE, factors=0.4, prob=0.7),
+            RandShiftIntensityd(IMAGE, offsets=0.4, prob=0.7),
+            RandScaleIntensityd(IMAGE, factors=(-2.0, -2.0), prob=0.1),
+            RandAdjustContrastd(IMAGE, gamma=(0.6, 1.6), prob=0.3),
+            RandGaussianSmoothd(IMAGE, prob=0.1),
+            RandGaussianNoised(IMAGE, std=0.2, prob=0.2),
+        ]
+    )
+
+
+class TrainingCrops(Dataset[dict[str, Tensor]]):
+    """Random crops around the targets of opened cases.
+
+    A crop is a function of the seed, the epoch and its index, whoever prepares it and in whatever order.
+
+    Args:
+        cases: Cases in memory.
+        weights: How often each is drawn.
+        size: Edge of a crop, voxels.
+        length: Crops in an epoch.
+        seed: Fixes every random choice.
+
+    Attributes:
+        epoch: The epoch whose crops are drawn.
+    """
+
+    def __init__(self, cases: Sequence[OpenedCase], weights: Sequence[float], *, size: int, length: int, seed: int):
+        self.cases, self.size, self.length, self.seed = cases, size, length, seed
+        self.shares = np.asarray(weights, float) / np.sum(weights)
+        self.augment = augmentation()
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Image (1, D, H, W) and label (1, D, H, W), float32."""
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        case = self.cases[rng.choice(len(self.cases), p=self.shares)]
+        fill = float(rng.uniform(*FILL))
+        crop = case.crop(case.frame(self.size, fill, rng.uniform(-OFF_CENTRE, OFF_CENTRE, 3)))
+        self.augment.set_random_state(int(rng.integers(2**31)))
+        crop = self.augment(crop)
+        plain = {key: torch.as_tensor(value).as_subclass(Tensor) for key, value in crop.items()}
+        return {IMAGE: plain[IMAGE] * plain[INSIDE], LABEL: plain[LABEL]}

@@ -1,0 +1,62 @@
+"""What a training run can be told."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TrainSettings(BaseModel):
+    """Settings of `fine_tune`; a run is a function of these, the cases and the weights it starts from.
+
+    Attributes:
+        epochs: Epochs to train; a checkpoint is written after each.
+        steps_per_epoch: Crops, one a step, in an epoch.
+        learning_rate: Peak of AdamW's learning rate.
+        weight_decay: AdamW's decoupled weight decay.
+        warmup: Steps over which the learning rate rises from zero.
+        decay: Share of the steps, at the end, over which it falls linearly to a hundredth.
+        clip: Largest gradient norm.
+        trunk: Train SAM's encoder too, as for a network that has no SAM weights of its size.
+        clicks: Mean number of rounds simulated on each crop; each but the first begins with a correction.
+        box_share: Share of crops whose first prompt is a box around the target.
+        several_share: Share of crops that begin with several clicks at once.
+        mask_share: Share of rounds that see the mask of the round before.
+        validate_every: Epochs between two looks at the validation cases.
+        seed: Fixes every random choice.
+        workers: Processes that prepare crops.
+        precision: bf16 autocast or fp32.
+        activation_checkpointing: Spend time to save memory in the encoder.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(default=20, ge=1)
+    steps_per_epoch: int = Field(default=50, ge=1)
+    learning_rate: float = Field(default=4e-4, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup: int = Field(default=50, ge=0)
+    decay: float = Field(default=0.4, ge=0, le=1)
+    clip: float = Field(default=1.0, gt=0)
+    trunk: bool = False
+    clicks: int = Field(default=3, ge=1)
+    box_share: float = Field(default=0.1, ge=0, le=1)
+    several_share: float = Field(default=0.25, ge=0, le=1)
+    mask_share: float = Field(default=0.5, ge=0, le=1)
+    validate_every: int = Field(default=1, ge=1)
+    seed: int = Field(default=0, ge=0)
+    workers: int = Field(default=1, ge=0)
+    precision: Literal["bf16", "fp32"] = "bf16"
+    activation_checkpointing: bool = False
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+    def learning_rate_factor(self, step: int) -> float:
+        """Share of the peak learning rate at a step: a rise, a plateau, a fall."""
+        rise = min(1.0, (step + 1) / max(1, self.warmup))
+        left = (self.steps - step) / max(1.0, self.decay * self.steps)
+        return rise * min(1.0, max(0.01, left))

@@ -1,0 +1,80 @@
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from sam3d_label.errors import VolumeError
+from sam3d_label.intensity import Percentile, Window
+from sam3d_label.training import pair_cases
+from sam3d_label.training.crops import IMAGE, LABEL, OpenedCase, TrainingCrops
+
+
+@pytest.fixture(scope="module")
+def opened(phantom_cases):
+    return [OpenedCase.open(case, Percentile()) for case in phantom_cases]
+
+
+def test_cases_pair_by_file_name(tmp_path):
+    for folder, names in (("images", "abc"), ("labels", "bcd")):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / f"{name}.nii.gz").touch()
+    assert [c.name for c in pair_cases(tmp_path / "images", tmp_path / "labels")] == ["b.nii.gz", "c.nii.gz"]
+    with pytest.raises(VolumeError, match="no image x"):
+        pair_cases(tmp_path / "images", tmp_path / "labels", "x*")
+
+
+def test_a_crop_shows_the_whole_target_at_the_asked_share(opened):
+    for case in opened:
+        frame = case.frame(64, 0.5, np.zeros(3))
+        label = case.crop(frame)[LABEL][0]
+        where = torch.nonzero(label)
+        longest = int((where.amax(0) - where.amin(0)).max()) + 1
+        assert longest == pytest.approx(32, abs=4)
+        millilitres = float(label.sum()) * frame.spacing**3
+        expected = float(case.target.array.sum() * case.volume.spacing.prod())
+        assert millilitres == pytest.approx(expected, rel=0.1)
+
+
+def test_crops_depend_on_seed_epoch_and_index_only(opened):
+    def crops(seed, epoch):
+        data = TrainingCrops(opened, [1, 1, 1], size=32, length=4, seed=seed)
+        data.epoch = epoch
+        return data
+
+    first = crops(0, 1)[2]
+    again = crops(0, 1)
+    _ = again[0], again[3]
+    assert torch.equal(again[2][IMAGE], first[IMAGE])
+    for other in (crops(1, 1)[2], crops(0, 2)[2], crops(0, 1)[3]):
+        assert not torch.equal(other[IMAGE], first[IMAGE])
+
+
+def test_image_and_label_are_turned_together(phantom_cases):
+    """An image that is its own label still is after every augmentation."""
+    case = phantom_cases[0]
+    twin = OpenedCase.open(type(case)(case.label, case.label), Window(lower=0, upper=1, mean=0.5, std=0.25))
+    data = TrainingCrops([twin], [1], size=32, length=12, seed=3)
+    for index in range(12):
+        crop = data[index]
+        assert crop[IMAGE].shape == crop[LABEL].shape == (1, 32, 32, 32)
+        target = crop[LABEL].bool()
+        agreement = torch.corrcoef(torch.stack([crop[IMAGE].flatten(), crop[LABEL].flatten()]))[0, 1]
+        assert target.any()
+        assert abs(float(agreement)) > 0.6
+
+
+def test_a_weight_of_zero_draws_nothing(opened):
+    data = TrainingCrops(opened, [0, 1, 0], size=16, length=1, seed=0)
+    assert data.shares.tolist() == [0, 1, 0]
+
+
+def test_an_empty_label_and_one_on_another_grid_are_refused(phantom_cases, tmp_path):
+    case = phantom_cases[0]
+    image = nib.load(case.image)
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), tmp_path / "empty.nii.gz")
+    with pytest.raises(VolumeError, match="is empty"):
+        OpenedCase.open(type(case)(case.image, tmp_path / "empty.nii.gz"), Percentile())
+    nib.save(nib.Nifti1Image(np.ones(image.shape, np.uint8), np.eye(4) * 3), tmp_path / "shifted.nii.gz")
+    with pytest.raises(VolumeError, match="does not lie on the grid"):
+        OpenedCase.open(type(case)(case.image, tmp_path / "shifted.nii.gz"), Percentile())

@@ -1,0 +1,111 @@
+import copy
+import csv
+
+import pytest
+import torch
+
+from sam3d_label.errors import Sam3dError, VolumeError, WeightsError
+from sam3d_label.intensity import Percentile
+from sam3d_label.network.sam3d import is_trunk
+from sam3d_label.training import Case, TrainSettings, fine_tune
+
+QUICK = TrainSettings(epochs=2, steps_per_epoch=3, warmup=1, workers=0, precision="fp32", seed=1)
+
+
+def trained(model, cases, out, **options):
+    model = copy.deepcopy(model)
+    report = fine_tune(model, cases, out, intensity=Percentile(), **{"settings": QUICK, **options})
+    return model, report
+
+
+def test_training_lowers_the_loss_on_what_it_sees(small_weights, phantom_cases, tmp_path):
+    settings = QUICK.model_copy(update={"epochs": 8, "steps_per_epoch": 10, "learning_rate": 5e-3})
+    _, report = trained(small_weights.model, phantom_cases[:1], tmp_path, settings=settings)
+    losses = [log.loss for log in report.epochs]
+    assert min(losses[-2:]) < 0.9 * losses[0]
+
+
+def test_only_the_adapted_part_changes(small_weights, phantom_cases, tmp_path):
+    before = copy.deepcopy(small_weights.model.state_dict())
+    model, _ = trained(small_weights.model, phantom_cases, tmp_path)
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed
+    assert not any(is_trunk(name) for name in changed)
+    whole, _ = trained(
+        small_weights.model, phantom_cases, tmp_path, settings=QUICK.model_copy(update={"trunk": True})
+    )
+    assert any(is_trunk(n) and not torch.equal(t, before[n]) for n, t in whole.state_dict().items())
+
+
+def test_a_seed_fixes_the_result(small_weights, phantom_cases, tmp_path):
+    first, _ = trained(small_weights.model, phantom_cases, tmp_path / "a")
+    second, _ = trained(small_weights.model, phantom_cases, tmp_path / "b")
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_resumes_to_the_same_result(small_weights, phantom_cases, tmp_path):
+    def die(log):
+        raise Killed
+
+    expected, whole = trained(small_weights.model, phantom_cases, tmp_path / "whole")
+    with pytest.raises(Killed):
+        trained(small_weights.model, phantom_cases, tmp_path / "cut", progress=die)
+    model, report = trained(small_weights.model, phantom_cases, tmp_path / "cut", resume=True)
+    assert [log.loss for log in report.epochs] == [log.loss for log in whole.epochs]
+    for a, b in zip(expected.parameters(), model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_log_and_curves_are_written(small_weights, phantom_cases, tmp_path):
+    _, report = trained(small_weights.model, phantom_cases[:2], tmp_path, validation=phantom_cases[2:])
+    with (tmp_path / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [0, 1]
+    assert 0 <= float(rows[1]["dice_1"]) <= 1
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert report.trained == [case.name for case in phantom_cases[:2]]
+    assert report.validated == [phantom_cases[2].name]
+
+
+def test_an_unusable_case_is_skipped_with_its_reason(small_weights, phantom_cases, tmp_path):
+    missing = Case(tmp_path / "lost.nii.gz", tmp_path / "lost.nii.gz")
+    _, report = trained(small_weights.model, [missing, phantom_cases[0]], tmp_path)
+    assert "does not exist" in report.skipped["lost.nii.gz"]
+    with pytest.raises(VolumeError, match="none of 1 cases"):
+        trained(small_weights.model, [missing], tmp_path)
+
+
+def test_resuming_without_or_with_a_damaged_checkpoint_says_so(small_weights, phantom_cases, tmp_path):
+    with pytest.raises(WeightsError, match="nothing to resume"):
+        trained(small_weights.model, phantom_cases, tmp_path, resume=True)
+    (tmp_path / "checkpoint.pt").write_bytes(b"half a file")
+    with pytest.raises(WeightsError, match="cannot be read"):
+        trained(small_weights.model, phantom_cases, tmp_path, resume=True)
+
+
+def test_resuming_with_other_settings_says_so(small_weights, phantom_cases, tmp_path):
+    trained(small_weights.model, phantom_cases, tmp_path)
+    with pytest.raises(WeightsError, match="other settings"):
+        trained(
+            small_weights.model, phantom_cases, tmp_path, resume=True, settings=QUICK.model_copy(update={"seed": 2})
+        )
+
+
+def test_a_loss_that_is_no_longer_finite_stops_the_run(small_weights, phantom_cases, tmp_path):
+    with torch.no_grad():
+        small_weights.model.mask_decoder.classify.weight.fill_(float("nan"))
+    with pytest.raises(Sam3dError, match="no longer finite"):
+        trained(small_weights.model, phantom_cases, tmp_path)
+
+
+def test_the_learning_rate_rises_stays_and_falls():
+    settings = TrainSettings(epochs=10, steps_per_epoch=10, warmup=10, decay=0.4)
+    factors = [settings.learning_rate_factor(step) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[10:60] == [1.0] * 50
+    assert factors[60:] == sorted(factors[60:], reverse=True)
+    assert factors[-1] < 0.05

@@ -1,0 +1,7 @@
+"""How good the model is for somebody who clicks: simulated annotators, metrics, protocol and report."""
+
+from sam3d_label.evaluation.annotators import ANNOTATORS
+from sam3d_label.evaluation.protocol import evaluate_case, evaluate_cohort
+from sam3d_label.evaluation.report import write_report
+
+__all__ = ["ANNOTATORS", "evaluate_case", "evaluate_cohort", "write_report"]

@@ -1,0 +1,201 @@
+"""Simulated annotators: who clicks where, given the truth and the mask so far.
+
+Every annotator is a function ``(truth, mask, clicks, rng, spacing) -> Click | None`` of
+
+* ``truth`` and ``mask``: bool, shape (I, J, K), voxels of the stored image,
+* ``clicks``: those given so far, oldest first,
+* ``rng``: the only source of chance, so that a seed fixes the whole session,
+* ``spacing``: millimetres between voxels along I, J, K.
+
+It answers ``None`` when there is nothing left to correct. An annotator sees the truth; the model never does.
+Distances are counted in voxels, not in millimetres, as the published rules do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from sam3d_label.prompts import Click
+
+BoolVolume = NDArray[np.bool_]
+Index = tuple[int, int, int]
+Annotator = Callable[
+    [BoolVolume, BoolVolume, Sequence[Click], np.random.Generator, Sequence[float]], Click | None
+]
+
+JITTER_MM = 3.0
+FLIPPED_SHARE = 0.05
+TIE_SEED = 42
+_DRAWS = 100
+
+
+def random_foreground(
+    truth: BoolVolume,
+    mask: BoolVolume,
+    clicks: Sequence[Click],
+    rng: np.random.Generator,
+    spacing: Sequence[float],
+) -> Click | None:
+    """A positive click uniform in the target, with replacement (the evaluation of 3DSAM-adapter).
+
+    The draw looks at neither the mask nor the earlier clicks, so the first k clicks of a session are
+    distributed as k clicks drawn at once.
+    """
+    voxels = np.flatnonzero(truth)
+    if voxels.size == 0:
+        return None
+    return Click(_index(voxels[rng.integers(voxels.size)], truth.shape))
+
+
+def error_centre(
+    truth: BoolVolume,
+    mask: BoolVolume,
+    clicks: Sequence[Click],
+    rng: np.random.Generator,
+    spacing: Sequence[float],
+) -> Click | None:
+    """The deepest voxel of the larger error (RITM, SAM2): positive if missed, negative if added.
+
+    "Larger" counts voxels of the whole false-negative and false-positive masks; the missed side wins a tie.
+    Depth is the Euclidean distance, in voxels as in RITM, to the nearest voxel outside that error, everything
+    outside the volume counting as outside. A voxel is never clicked twice; when one error has no fresh voxel
+    the other one is taken. Among equally deep voxels the first in (i, j, k) order wins.
+    """
+    missed, added = truth & ~mask, mask & ~truth
+    errors = [(missed, True), (added, False)]
+    if np.count_nonzero(added) > np.count_nonzero(missed):
+        errors.reverse()
+    for error, positive in errors:
+        ijk = _deepest(error, taken=[click.ijk for click in clicks])
+        if ijk is not None:
+            return Click(ijk, positive)
+    return None
+
+
+def largest_component_centre(
+    truth: BoolVolume,
+    mask: BoolVolume,
+    clicks: Sequence[Click],
+    rng: np.random.Generator,
+    spacing: Sequence[float],
+) -> Click | None:
+    """The deepest voxel of the largest 26-connected piece of the error (CVPR 2025 interactive 3D challenge).
+
+    Missed and added voxels form one error mask; the sign is the truth's at the clicked voxel. Of equally deep
+    voxels one is drawn with the fixed seed 42, whatever ``rng`` is. As in the challenge a voxel may be
+    clicked again.
+    """
+    error = truth ^ mask
+    box = bounding_box(error)
+    if box is None:
+        return None
+    components, count = ndimage.label(error[box], structure=np.ones((3, 3, 3), bool))
+    sizes = np.bincount(components.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    depth = _depth(components == int(np.argmax(sizes)))
+    deepest = np.argwhere(depth == depth.max())
+    chosen = deepest[np.random.default_rng(TIE_SEED).integers(len(deepest))]
+    ijk = _shifted(chosen, box)
+    return Click(ijk, bool(truth[ijk]))
+
+
+def jittered(
+    truth: BoolVolume,
+    mask: BoolVolume,
+    clicks: Sequence[Click],
+    rng: np.random.Generator,
+    spacing: Sequence[float],
+) -> Click | None:
+    """An imprecise hand (user-shift studies, arXiv 2404.01816 and 2410.11722).
+
+    The click of :func:`error_centre` is moved by a Gaussian of 3 mm along each axis and kept inside the
+    volume; it keeps the sign it was meant with, except that 5 % of the signs are flipped. A sign is flipped
+    only once there is a positive click, since negative clicks alone ask for nothing; a voxel that is already
+    clicked is drawn again.
+    """
+    centre = error_centre(truth, mask, clicks, rng, spacing)
+    if centre is None:
+        return None
+    ijk = _moved(centre.ijk, truth.shape, {click.ijk for click in clicks}, rng, spacing)
+    flipped = rng.random() < FLIPPED_SHARE and any(click.positive for click in clicks)
+    return Click(ijk, centre.positive != flipped)
+
+
+ANNOTATORS: Mapping[str, Annotator] = MappingProxyType(
+    {
+        "error_centre": error_centre,
+        "largest_component_centre": largest_component_centre,
+        "jittered": jittered,
+        "random_foreground": random_foreground,
+    }
+)
+POSITIVE_ONLY = frozenset({"random_foreground"})
+"""Annotators that never click outside the target: the only ones for weights without negative clicks."""
+
+
+def bounding_box(mask: BoolVolume) -> tuple[slice, ...] | None:
+    """The smallest box around the true voxels of a mask of any dimension; ``None`` when there are none."""
+    box: list[slice] = []
+    for axis in range(mask.ndim):
+        rest = mask[tuple(box)]
+        hits = np.flatnonzero(rest.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        if hits.size == 0:
+            return None
+        box.append(slice(int(hits[0]), int(hits[-1]) + 1))
+    return tuple(box)
+
+
+def _depth(error: BoolVolume) -> NDArray[np.float64]:
+    """Distance in voxels to the nearest voxel outside ``error``, the volume being surrounded by outside."""
+    return np.asarray(ndimage.distance_transform_edt(np.pad(error, 1)))[1:-1, 1:-1, 1:-1]
+
+
+def _deepest(error: BoolVolume, taken: Sequence[Index]) -> Index | None:
+    """The deepest voxel of ``error`` that is not among ``taken``; ``None`` when there is none.
+
+    Only the bounding box is transformed: all beyond it is outside the error, so the distances are those of
+    the volume.
+    """
+    box = bounding_box(error)
+    if box is None:
+        return None
+    depth = _depth(error[box])
+    for ijk in taken:
+        local = tuple(at - side.start for at, side in zip(ijk, box, strict=True))
+        if all(0 <= at < size for at, size in zip(local, depth.shape, strict=True)):
+            depth[local] = 0
+    best = int(np.argmax(depth))
+    if depth.flat[best] == 0:
+        return None
+    return _shifted(np.array(np.unravel_index(best, depth.shape)), box)
+
+
+def _moved(
+    ijk: Index,
+    shape: Sequence[int],
+    taken: set[Index],
+    rng: np.random.Generator,
+    spacing: Sequence[float],
+) -> Index:
+    """``ijk`` moved by the jitter to a free voxel of the volume; ``ijk`` itself if none is found."""
+    for _ in range(_DRAWS):
+        moved = np.rint(np.add(ijk, rng.normal(0.0, JITTER_MM, size=3) / np.asarray(spacing)))
+        i, j, k = (int(at) for at in np.clip(moved, 0, np.asarray(shape) - 1))
+        if (i, j, k) not in taken:
+            return (i, j, k)
+    return ijk
+
+
+def _index(flat: int, shape: tuple[int, ...]) -> Index:
+    i, j, k = np.unravel_index(int(flat), shape)
+    return (int(i), int(j), int(k))
+
+
+def _shifted(local: NDArray[np.int64], box: tuple[slice, ...]) -> Index:
+    i, j, k = (int(at) + side.start for at, side in zip(local, box, strict=True))
+    return (i, j, k)

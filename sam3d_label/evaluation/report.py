@@ -1,0 +1,215 @@
+"""An evaluation on disk: cases.csv, clicks.csv, summary.json and curve.png."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from sam3d_label.evaluation import metrics
+from sam3d_label.evaluation.protocol import CaseResult, ClickRecord, Cohort
+from sam3d_label.files import replacing
+
+CASE_COLUMNS = ("case", "clicks", "dice", "nsd_2mm", "nsd_5mm", "seconds", "placed", "honoured", "truth_ml")
+CLICK_COLUMNS = ("case", "clicks", "dice", "seconds", "placed", "honoured", "i", "j", "k", "positive")
+NSD_NAMES = tuple(f"nsd_{tolerance:g}mm" for tolerance in metrics.TOLERANCES_MM)
+
+
+def write_report(
+    out: Path, cohort: Cohort, clicks: Sequence[int], noc_cap: int, about: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Write everything of an evaluation into a folder.
+
+    Args:
+        out: folder, made when missing. ``cases.csv`` has a row for each case and each of ``clicks``;
+            ``clicks.csv`` one for every click, with the voxel; ``summary.json`` is what this returns;
+            ``curve.png`` shows Dice over clicks.
+        cohort: at least one measured case.
+        clicks: the click counts to report.
+        noc_cap: clicks after which an annotator gives up; a failure counts as this many.
+        about: further keys of the summary (annotator, seed, weights, command, …).
+
+    Returns:
+        The summary.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    summary = {**summarise(cohort, clicks, noc_cap), **(about or {})}
+    with replacing(out / "cases.csv") as path:
+        _write_csv(path, CASE_COLUMNS, _case_rows(cohort.results, clicks))
+    with replacing(out / "clicks.csv") as path:
+        _write_csv(path, CLICK_COLUMNS, _click_rows(cohort.results))
+    with replacing(out / "curve.png") as path:
+        draw_curve(path, cohort.results, clicks, title=_title(cohort, summary))
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object that appears whole or not at all; NaN is refused.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def summarise(cohort: Cohort, clicks: Sequence[int], noc_cap: int) -> dict[str, Any]:
+    """Means over the cases, each case weighing the same.
+
+    Returns:
+        ``dice``, ``nsd_2mm``, ``nsd_5mm``: mean by click count (a string), and ``…_ci95`` its bootstrap
+        interval. ``noc80``, ``noc85``, ``noc90``: mean clicks to reach that Dice, a failure counting as
+        ``noc_cap``; ``failures`` counts them. ``auc``: of Dice over clicks 1–5, ``None`` with fewer clicks.
+        ``seconds_first_click``, ``seconds_next_click``: medians over requests, ``…_p95`` their 95th
+        percentile, ``None`` without such requests. ``lowered_share``: of the clicks after the first, how many
+        lower Dice by more than 0.01. ``honoured_share``: of all clicked voxels after every request, how many
+        are on the side their click said. ``cases``: measured ones; ``skipped``: the others with the reason.
+    """
+    results = cohort.results
+    first = _seconds(results, first=True)
+    following = _seconds(results, first=False)
+    areas = [area for result in results if (area := metrics.auc(result.dices)) is not None]
+    return {
+        "dice": {str(count): fmean(_dices(results, count)) for count in clicks},
+        **{name: {str(n): fmean(_nsds(results, n, at)) for n in clicks} for at, name in enumerate(NSD_NAMES)},
+        **_clicks_to_reach(results, noc_cap),
+        "auc": fmean(areas) if areas else None,
+        "seconds_first_click": _quantile(first, 0.5),
+        "seconds_next_click": _quantile(following, 0.5),
+        "cases": len(results),
+        "dice_ci95": {str(count): _interval(_dices(results, count)) for count in clicks},
+        **{
+            f"{name}_ci95": {str(count): _interval(_nsds(results, count, at)) for count in clicks}
+            for at, name in enumerate(NSD_NAMES)
+        },
+        "auc_ci95": _interval(areas) if areas else None,
+        "seconds_first_click_p95": _quantile(first, 0.95),
+        "seconds_next_click_p95": _quantile(following, 0.95),
+        "lowered_share": _lowered_share(results),
+        "honoured_share": _honoured_share(results),
+        "skipped": [{"case": skipped.case, "reason": skipped.reason} for skipped in cohort.skipped],
+    }
+
+
+def draw_curve(path: Path, results: Sequence[CaseResult], clicks: Sequence[int], *, title: str = "") -> None:
+    """Mean Dice over clicks with its bootstrap interval, over a faint line for each case, as a PNG."""
+    from matplotlib.figure import Figure
+
+    counts = np.arange(1, len(results[0].records) + 1)
+    values = np.array([result.dices for result in results])
+    mean = values.mean(axis=0)
+    low, high = np.transpose([metrics.bootstrap_interval(column) for column in values.T])
+    figure = Figure(figsize=(7.0, 4.4), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(counts, values.T, color="#64748b", alpha=max(0.12, min(0.45, 4 / len(results))), linewidth=0.9)
+    axes.fill_between(
+        counts, low, high, color="#0f766e", alpha=0.22, linewidth=0, label="95 % interval of the mean"
+    )
+    axes.plot(counts, mean, color="#0f766e", linewidth=2.4, label=f"mean of {len(results)} cases")
+    for count in clicks:
+        axes.plot(count, mean[count - 1], "o", color="#0f766e", markersize=5)
+        axes.annotate(
+            f"{mean[count - 1]:.2f}",
+            (count, mean[count - 1]),
+            textcoords="offset points",
+            xytext=(0, 8),
+            ha="center",
+            fontsize=9,
+            fontweight="bold",
+            bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "linewidth": 0},
+        )
+    axes.set(xlabel="clicks", ylabel="Dice", ylim=(0, 1.03), xlim=(0.6, len(counts) + 0.4), xticks=counts)
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.grid(axis="y", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower right", frameon=False, fontsize=9)
+    figure.savefig(path)
+
+
+def _title(cohort: Cohort, summary: Mapping[str, Any]) -> str:
+    parts = [summary.get("annotator"), (summary.get("weights") or {}).get("name")]
+    return " · ".join(
+        ["Dice over clicks", *(str(part) for part in parts if part), f"{len(cohort.results)} cases"]
+    )
+
+
+def _case_rows(results: Iterable[CaseResult], clicks: Sequence[int]) -> Iterable[list[Any]]:
+    for result in results:
+        for count in clicks:
+            record = result.records[count - 1]
+            surfaces = [f"{value:.6f}" for value in record.nsd or ()]
+            yield [
+                *(result.case, count, f"{record.dice:.6f}", *surfaces, f"{record.seconds:.4f}"),
+                *(record.placed, record.honoured, f"{result.truth_ml:.3f}"),
+            ]
+
+
+def _click_rows(results: Iterable[CaseResult]) -> Iterable[list[Any]]:
+    for result in results:
+        for record in result.records:
+            voxel = [*record.click.ijk, int(record.click.positive)] if record.click else [""] * 4
+            yield [
+                *(result.case, record.clicks, f"{record.dice:.6f}", f"{record.seconds:.4f}"),
+                *(record.placed, record.honoured, *voxel),
+            ]
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def _dices(results: Sequence[CaseResult], count: int) -> list[float]:
+    return [result.records[count - 1].dice for result in results]
+
+
+def _nsds(results: Sequence[CaseResult], count: int, at: int) -> list[float]:
+    measured = (result.records[count - 1].nsd for result in results)
+    return [nsd[at] for nsd in measured if nsd is not None]
+
+
+def _seconds(results: Sequence[CaseResult], *, first: bool) -> list[float]:
+    requests = (record for record in _requests(results))
+    return [record.seconds for record in requests if (record.clicks == 1) == first]
+
+
+def _requests(results: Sequence[CaseResult]) -> Iterable[ClickRecord]:
+    return (record for result in results for record in result.records if record.click is not None)
+
+
+def _clicks_to_reach(results: Sequence[CaseResult], cap: int) -> dict[str, Any]:
+    summary: dict[str, Any] = {"noc_cap": cap, "failures": {}}
+    for target in metrics.NOC_TARGETS:
+        name = f"noc{target * 100:.0f}"
+        reached = [metrics.noc(result.dices, target, cap) for result in results]
+        summary[name] = fmean(needed.clicks for needed in reached)
+        summary["failures"][name] = sum(needed.failed for needed in reached)
+    return summary
+
+
+def _lowered_share(results: Sequence[CaseResult]) -> float | None:
+    further = sum(record.clicks > 1 for record in _requests(results))
+    return sum(metrics.lowered(result.dices) for result in results) / further if further else None
+
+
+def _honoured_share(results: Sequence[CaseResult]) -> float | None:
+    placed = sum(record.placed for record in _requests(results))
+    return sum(record.honoured for record in _requests(results)) / placed if placed else None
+
+
+def _quantile(values: Sequence[float], share: float) -> float | None:
+    return float(np.quantile(values, share)) if values else None
+
+
+def _interval(values: Sequence[float]) -> list[float]:
+    return list(metrics.bootstrap_interval(values))

@@ -1,0 +1,167 @@
+"""The files of an evaluation."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from sam3d_label.evaluation.annotators import ANNOTATORS
+from sam3d_label.evaluation.pictures import axial_slice, draw_click, window
+from sam3d_label.evaluation.protocol import CaseResult, ClickRecord, Cohort, Skipped, evaluate_cohort
+from sam3d_label.evaluation.report import summarise, write_json, write_report
+from sam3d_label.files import replacing
+from sam3d_label.prompts import Click
+
+AFFINE = np.diag([1.0, 1.5, 3.0, 1.0])
+
+
+def session(name: str, dices: list[float], *, stopped_after: int = 99) -> CaseResult:
+    records = []
+    for count, value in enumerate(dices, start=1):
+        placed = min(count, stopped_after)
+        asked = count <= stopped_after
+        records.append(
+            ClickRecord(
+                clicks=count,
+                placed=placed,
+                click=Click((count, 0, 0)) if asked else None,
+                dice=value,
+                nsd=(value / 2, value),
+                seconds=(3.0 if count == 1 else 0.5) if asked else 0.0,
+                honoured=placed,
+            )
+        )
+    return CaseResult(name, 12.5, tuple(records))
+
+
+COHORT = Cohort(
+    [session("a", [0.5, 0.7, 0.85, 0.9, 0.9]), session("b", [0.6, 0.8, 0.7, 0.7, 0.7], stopped_after=4)],
+    [Skipped("c", "the label is empty")],
+)
+
+
+def test_summary_by_hand():
+    summary = summarise(COHORT, [1, 5], 5)
+    assert summary["dice"] == pytest.approx({"1": 0.55, "5": 0.8})
+    assert summary["nsd_2mm"] == pytest.approx({"1": 0.275, "5": 0.4})
+    assert summary["nsd_5mm"] == pytest.approx({"1": 0.55, "5": 0.8})
+    assert summary["noc85"] == (3 + 5) / 2
+    assert summary["failures"] == {"noc80": 0, "noc85": 1, "noc90": 1}
+    assert summary["noc_cap"] == 5
+    assert summary["auc"] == pytest.approx(((3.85 - 0.7) / 4 + (3.5 - 0.65) / 4) / 2)
+    assert (summary["seconds_first_click"], summary["seconds_next_click"]) == (3.0, 0.5)
+    assert summary["lowered_share"] == pytest.approx(1 / 7)
+    assert summary["honoured_share"] == 1
+    assert summary["cases"] == 2
+    assert summary["skipped"] == [{"case": "c", "reason": "the label is empty"}]
+    low, high = summary["dice_ci95"]["1"]
+    assert 0.5 <= low <= 0.55 <= high <= 0.6
+
+
+def test_one_click_has_no_next_click():
+    summary = summarise(Cohort([session("a", [0.5])]), [1], 1)
+    assert summary["seconds_next_click"] is None
+    assert summary["lowered_share"] is None
+    assert summary["auc"] is None
+    json.dumps(summary, allow_nan=False)
+
+
+def test_report_on_disk(tmp_path):
+    out = tmp_path / "new" / "out"
+    summary = write_report(out, COHORT, [1, 3], 5, {"annotator": "error_centre", "weights": {"name": "tiny"}})
+    assert sorted(path.name for path in out.iterdir()) == [
+        "cases.csv",
+        "clicks.csv",
+        "curve.png",
+        "summary.json",
+    ]
+    assert json.loads((out / "summary.json").read_text()) == summary
+    assert summary["annotator"] == "error_centre"
+    with (out / "cases.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[:6] == ["case", "clicks", "dice", "nsd_2mm", "nsd_5mm", "seconds"]
+    assert [(row["case"], row["clicks"]) for row in rows] == [("a", "1"), ("a", "3"), ("b", "1"), ("b", "3")]
+    assert float(rows[1]["dice"]) == 0.85
+    with (out / "clicks.csv").open() as file:
+        voxels = [(row["i"], row["positive"]) for row in csv.DictReader(file)]
+    assert len(voxels) == 10
+    assert voxels[3] == ("4", "1")
+    assert voxels[-1] == ("", "")
+    assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_report_of_a_cohort(cohort, tmp_path, ball_segmenter):
+    annotator = ANNOTATORS["error_centre"]
+    measured = evaluate_cohort(
+        cohort / "images", cohort / "labels", ball_segmenter, annotator, clicks=(1, 2, 6)
+    )
+    summary = write_report(tmp_path / "out", measured, [1, 2, 6], 6)
+    assert summary["dice"]["6"] > summary["dice"]["1"] > 0.3
+    assert 0 < summary["honoured_share"] <= 1
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+
+    def fail_halfway():
+        with replacing(path) as beside:
+            beside.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_refuses_nan(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "file.json", {"dice": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("order", "signs"),
+    [((0, 1, 2), (1, 1, 1)), ((0, 1, 2), (-1, -1, 1)), ((2, 0, 1), (1, -1, -1)), ((1, 2, 0), (-1, 1, 1))],
+)
+def test_slices_look_alike_in_every_orientation(order, signs):
+    rng = np.random.default_rng(0)
+    ras = rng.normal(size=(6, 7, 8)).astype(np.float32)
+    spacing = np.array([1.0, 2.0, 3.0])
+    at = (4, 1, 5)
+    stored = ras.transpose(order)[tuple(slice(None, None, sign) for sign in signs)]
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    ijk = []
+    for axis, (world, sign) in enumerate(zip(order, signs, strict=True)):
+        affine[world, axis] = sign * spacing[world]
+        ijk.append(at[world] if sign > 0 else stored.shape[axis] - 1 - at[world])
+    clicks = [Click(tuple(ijk)), Click((0, 0, 0), positive=False)]
+    view = axial_slice(stored, affine, stored > 0, stored > 1, clicks)
+    radiological = ras[::-1, ::-1, at[2]].T
+    assert np.array_equal(view.image, radiological)
+    assert np.array_equal(view.mask, radiological > 0)
+    assert view.spacing == (2.0, 1.0)
+    assert view.clicks[0] == (7 - 1 - at[1], 6 - 1 - at[0], True)
+
+
+def test_windows():
+    ct = np.linspace(-1000, 1000, 50, dtype=np.float32)
+    assert window(ct) == (-160, 240)
+    low, high = window(np.linspace(0, 3000, 500, dtype=np.float32))
+    assert 0 < low < high < 3000
+    assert window(np.zeros(4, np.float32)) == (0, 1)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_picture(tmp_path, truth, empty):
+    image = np.random.default_rng(0).normal(size=truth.shape).astype(np.float32)
+    mask = np.zeros_like(truth) if empty else np.roll(truth, 1, axis=0)
+    clicks = [Click((10, 9, 5)), Click((1, 1, 5), positive=False)]
+    path = tmp_path / "click.png"
+    draw_click(path, image, AFFINE, mask, truth, clicks)
+    assert path.read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,251 @@
+"""The command line: what it prints, what it refuses, what it writes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from sam3d_label.cli import _spelled_out, app
+from sam3d_label.errors import WeightsError
+
+COMMANDS = ("phantom", "segment", "evaluate", "picture", "convert-reference", "benchmark")
+SHAPE = (24, 20, 12)
+AFFINE = np.diag([1.0, 1.5, 3.0, 1.0])
+
+
+class BallSegmenter:
+    """A ball around each positive click; takes the place of the network."""
+
+    def __init__(self, volume, weights):
+        self.volume = volume
+        assert weights.version == "7"
+
+    def segment(self, prompts):
+        prompts.validate(self.volume.shape)
+        grid = np.indices(self.volume.shape)
+        mask = np.zeros(self.volume.shape, np.uint8)
+        for click in prompts.positive:
+            mask[((grid - np.reshape(click.ijk, (3, 1, 1, 1))) ** 2).sum(axis=0) <= 25] = 1
+        for box in prompts.boxes:
+            mask[tuple(slice(low, high + 1) for low, high in zip(box.lower, box.upper, strict=True))] = 1
+        return SimpleNamespace(mask=mask, seconds=0.1)
+
+
+@pytest.fixture
+def capabilities(monkeypatch):
+    """Capabilities of the weights that stand in for real ones; the network is replaced by balls."""
+    learned = ["positive_click", "negative_click", "box"]
+
+    def open_weights(name=None, device="cpu"):
+        if name == "missing":
+            raise WeightsError("missing is neither a file nor\nthe name of shipped weights")
+        return SimpleNamespace(version="7", card=SimpleNamespace(preset="tiny", capabilities=learned))
+
+    monkeypatch.setattr("sam3d_label.segmenter.Segmenter", BallSegmenter)
+    monkeypatch.setattr("sam3d_label.weights.open_weights", open_weights)
+    return learned
+
+
+@pytest.fixture
+def volumes(tmp_path, monkeypatch):
+    """images/ and labels/ with two cases, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    truth = np.zeros(SHAPE, np.uint8)
+    truth[3:15, 6:13, 2:9] = 1
+    for folder, array in (("images", np.random.default_rng(0).normal(size=SHAPE)), ("labels", truth)):
+        (tmp_path / folder).mkdir()
+        for name in ("a.nii.gz", "b.nii.gz"):
+            nib.save(nib.Nifti1Image(array.astype(np.float32), AFFINE), tmp_path / folder / name)
+    return tmp_path
+
+
+def run(*args):
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+def refused(*args):
+    """The one line on standard error of a command that ends with status 2."""
+    result = run(*args)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def test_help_lists_the_commands():
+    for args in ([], ["--help"]):
+        result = run(*args)
+        assert result.exit_code == 0
+        assert all(command in result.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_help_shows_an_example(command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert f"python -m sam3d_label {command}" in result.stdout
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from typer.testing import CliRunner; from sam3d_label.cli import app\n"
+        "assert CliRunner().invoke(app, ['evaluate', '--help']).exit_code == 0\n"
+        "print([name for name in ('torch', 'monai', 'scipy', 'matplotlib') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_module_runs():
+    command = [sys.executable, "-m", "sam3d_label", "nonsense"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip() == "error: No such command 'nonsense'."
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["segment", "a.nii", "b.nii", "--click", "1,2"], "--click 1,2: give 3 whole numbers"),
+        (["segment", "a.nii", "b.nii", "--click", "1,2,x"], "--click 1,2,x"),
+        (["segment", "a.nii", "b.nii", "--exclude", "1.5,2,3"], "--exclude 1.5,2,3"),
+        (["segment", "a.nii", "b.nii", "--box", "1,2,3"], "--box 1,2,3: give 6 whole numbers"),
+        (["segment", "a.nii", "b.nii"], "add --click"),
+        (["segment", "a.nii", "b.nii", "--click", "1,2,3", "--device", "toaster"], "--device toaster"),
+        (["segment", "a.nii"], "OUT"),
+        (["segment", "a.nii", "b.nii", "--clik", "1,2,3"], "--clik"),
+        (["evaluate", "i", "l", "o", "--clicks", "0,1"], "--clicks 0,1"),
+        (["evaluate", "i", "l", "o", "--clicks", "one"], "--clicks one"),
+        (["evaluate", "i", "l", "o", "--annotator", "bob"], "choose from error_centre"),
+        (["evaluate", "i", "l", "o", "--noc", "0"], "--noc 0"),
+        (["evaluate", "i", "l", "o", "--seed", "x"], "--seed"),
+        (["evaluate", "nowhere", "l", "o"], "nowhere does not exist"),
+        (["phantom", "out", "--cases", "0"], "--cases 0"),
+        (["picture", "a.nii", "b.nii", "c.png"], "add --click"),
+        (["benchmark", "--preset", "vit_z"], "vit_z"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(args, message):
+    assert message in refused(*args)
+
+
+def test_segment_writes_a_mask_on_the_stored_grid(volumes, capabilities):
+    result = run("segment", "images/a.nii.gz", "mask.nii.gz", "--click", "8,9,5", "--exclude", "20,2,2")
+    assert result.exit_code == 0, result.output
+    mask = nib.load(volumes / "mask.nii.gz")
+    values = np.asanyarray(mask.dataobj)
+    assert values.shape == SHAPE
+    assert values.dtype == np.uint8
+    assert values[8, 9, 5] == 1
+    assert np.array_equal(mask.affine, AFFINE)
+    assert f"{np.count_nonzero(values)} voxels" in result.stdout
+
+
+def test_segment_takes_several_clicks_and_a_box(volumes, capabilities):
+    result = run(
+        "segment", "images/a.nii.gz", "m.nii.gz", "--click", "4,4,4", "20,15,9", "--box", "9,8,1,2,3,3"
+    )
+    assert result.exit_code == 0, result.output
+    mask = np.asanyarray(nib.load(volumes / "m.nii.gz").dataobj)
+    assert all(mask[voxel] for voxel in ((4, 4, 4), (20, 15, 9), (8, 1, 3), (9, 2, 3)))
+
+
+def test_segment_refuses_what_does_not_fit(volumes, capabilities):
+    segment = ("segment", "images/a.nii.gz", "m.nii.gz", "--click")
+    assert "outside" in refused(*segment, "99,0,0")
+    assert "outside" in refused(*segment, "-1,0,0")
+    assert "both" in refused(*segment, "1,1,1", "--exclude", "1,1,1")
+    assert "neither a file nor the name" in refused(*segment, "1,1,1", "--weights", "missing")
+    assert "does not exist" in refused("segment", "images/z.nii.gz", "m.nii.gz", "--click", "1,1,1")
+    assert not (volumes / "m.nii.gz").exists()
+
+
+def test_options_take_several_voxels():
+    args = ["--click", "1,2,3", "4,5,6", "-1,0,0", "--exclude", "7,8,9", "x", "--seed", "3"]
+    once = [
+        "--click",
+        "1,2,3",
+        "--click",
+        "4,5,6",
+        "--click",
+        "-1,0,0",
+        "--exclude",
+        "7,8,9",
+        "x",
+        "--seed",
+        "3",
+    ]
+    assert list(_spelled_out(args)) == once
+    assert list(_spelled_out(once)) == once
+
+
+def test_evaluate(volumes, capabilities):
+    result = run("evaluate", "images", "labels", "out", "--clicks", "1,3", "--cases", "a*", "--noc", "4")
+    assert result.exit_code == 0, result.output
+    summary = json.loads((volumes / "out/summary.json").read_text())
+    assert summary["cases"] == 1
+    assert set(summary["dice"]) == {"1", "3"}
+    assert summary["noc_cap"] == 4
+    assert summary["weights"] == {"name": "tiny", "version": "7"}
+    assert summary["annotator"] == "error_centre"
+    assert summary["peak_memory_mib"] > 10
+    with (volumes / "out/cases.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 2
+    with (volumes / "out/clicks.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 4
+    assert (volumes / "out/curve.png").exists()
+    assert "Dice" in result.stdout
+
+
+def test_evaluate_says_what_it_skipped(volumes, capabilities):
+    (volumes / "labels/b.nii.gz").unlink()
+    result = run("evaluate", "images", "labels", "out", "--clicks", "1")
+    assert result.exit_code == 0, result.output
+    assert "skipped b: there is no label" in result.stderr
+    assert "could be measured" in refused("evaluate", "images", "labels", "out", "--label", "9")
+
+
+def test_evaluate_needs_what_the_annotator_uses(volumes, capabilities):
+    capabilities.remove("negative_click")
+    assert "random_foreground" in refused("evaluate", "images", "labels", "out")
+    assert (
+        run(
+            "evaluate", "images", "labels", "o", "--clicks", "1", "--annotator", "random_foreground"
+        ).exit_code
+        == 0
+    )
+
+
+def test_picture(volumes, capabilities):
+    result = run("picture", "images/a.nii.gz", "labels/a.nii.gz", "new/click.png", "--click", "8,9,5")
+    assert result.exit_code == 0, result.output
+    assert (volumes / "new/click.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_phantom(tmp_path):
+    result = run("phantom", tmp_path, "--cases", 1, "--seed", 3)
+    assert result.exit_code == 0, result.output
+    (image,) = (tmp_path / "images").glob("*.nii.gz")
+    assert (tmp_path / "labels" / image.name).exists()
+
+
+def test_convert_reference_refuses_a_missing_file(tmp_path):
+    assert "best.pth.tar" in refused(
+        "convert-reference", tmp_path / "best.pth.tar", tmp_path / "out.safetensors"
+    )
+
+
+def test_benchmark_writes_its_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr("sam3d_label.benchmark.run", lambda preset, device, *, console: {"preset": preset})
+    result = run("benchmark", "--preset", "tiny", "--json", tmp_path / "new" / "numbers.json")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "new" / "numbers.json").read_text()) == {"preset": "tiny"}

@@ -1,0 +1,130 @@
+"""The app's `--conf` keys, checked once at start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
+
+from lib.requests import RESERVED_KEYS
+from sam3d_label.errors import Sam3dError
+from sam3d_label.intensity import IntensityRule
+from sam3d_label.weights.opening import UNTRAINED_INTENSITY
+
+Preset = Literal["tiny", "vit_b", "vit_l", "vit_h"]
+
+INTENSITIES: dict[str, IntensityRule] = {
+    "ct": UNTRAINED_INTENSITY.ct,
+    "mr": UNTRAINED_INTENSITY.mr,
+    "ct_or_mr": UNTRAINED_INTENSITY,
+}
+
+
+class ConfigError(Sam3dError):
+    """A `--conf` key or value that the app does not know."""
+
+
+def _comma_list(value: Any) -> Any:
+    return (
+        tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    )
+
+
+def _intensity_rule(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value in INTENSITIES:
+        return INTENSITIES[value]
+    try:
+        return TypeAdapter(IntensityRule).validate_json(value)
+    except ValidationError:
+        example = '{"kind":"percentile","lower":1,"upper":99}'
+        raise ValueError(f"choose from {', '.join(INTENSITIES)}, or give a rule such as {example}") from None
+
+
+class AppConfig(BaseModel):
+    """What `--conf KEY VALUE` can set.
+
+    Attributes:
+        preset: Size of the network; without it, that of the weights.
+        weights: Name of shipped weights or path of a file; without it, the shipped weights of the preset.
+        sam_checkpoint: Official SAM checkpoint that holds the frozen trunk of `vit_b`, `vit_l` or `vit_h`.
+        labels: Names of what is segmented, in the order of the voxel values that clients expect.
+        auto_train_every: Saved labels after which training starts by itself; 0 = never.
+        cache_mb: Budget of the embedding cache, MiB.
+        spacing: Voxel size of the model grid, mm; without it, that of the weights' card.
+        intensity: A name of `INTENSITIES` or a rule of a weights' card in JSON; without it, that of the card.
+        server_mode: Key of MONAI Label itself, passed through.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    preset: Preset | None = None
+    weights: str | None = None
+    sam_checkpoint: Path | None = None
+    labels: Annotated[tuple[str, ...], BeforeValidator(_comma_list)] = ("tumor",)
+    auto_train_every: int = Field(default=0, ge=0)
+    cache_mb: int = Field(default=1024, ge=1)
+    spacing: float | None = Field(default=None, gt=0, le=20, allow_inf_nan=False)
+    intensity: Annotated[IntensityRule | None, BeforeValidator(_intensity_rule)] = None
+    server_mode: bool = False
+
+    @field_validator("labels")
+    @classmethod
+    def _usable_names(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if not labels:
+            raise ValueError("give at least one name, such as tumor or tumor,cyst")
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"a name is given twice in {', '.join(labels)}")
+        reserved = sorted(set(labels) & RESERVED_KEYS)
+        if reserved:
+            raise ValueError(f"{', '.join(reserved)} is a word of the protocol and cannot name a label")
+        return labels
+
+    @field_validator("sam_checkpoint")
+    @classmethod
+    def _existing_file(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_file():
+            raise ValueError(f"{path} is not a file")
+        return path
+
+
+def parse_config(conf: Mapping[str, Any]) -> AppConfig:
+    """Checks the `--conf` pairs that MONAI Label hands to the app.
+
+    Args:
+        conf: Key to value, both strings as typed; an empty value counts as not given.
+
+    Returns:
+        The configuration, with defaults for what was not given.
+
+    Raises:
+        ConfigError: A key is unknown or a value is not allowed; the message names each and what is allowed.
+    """
+    try:
+        return AppConfig.model_validate({key: value for key, value in conf.items() if value != ""})
+    except ValidationError as error:
+        complaints = "; ".join(_complaint(item) for item in error.errors())
+        raise ConfigError(f"{complaints}. Keys of --conf: {', '.join(_keys())}") from None
+
+
+def _keys() -> list[str]:
+    return [key for key in AppConfig.model_fields if key != "server_mode"]
+
+
+def _complaint(item: Any) -> str:
+    key = str(item["loc"][0])
+    if item["type"] == "extra_forbidden":
+        return f"--conf {key}: unknown key"
+    reason = str(item["ctx"]["error"]) if item["type"] == "value_error" else item["msg"]
+    return f"--conf {key} {item['input']!r}: {reason}"

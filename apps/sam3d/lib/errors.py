@@ -1,0 +1,82 @@
+"""What went wrong -> the HTTP answer that says so."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse
+from monailabel.interfaces.exception import (
+    ImageNotFoundException,
+    LabelNotFoundException,
+    MONAILabelException,
+)
+from starlette.exceptions import HTTPException as AnyHTTPException
+
+from sam3d_label.errors import Sam3dError
+
+HANDLED = (Sam3dError, MONAILabelException, json.JSONDecodeError)
+
+CALLERS_MISTAKES = (
+    "Neither Image nor File",
+    "DICOM SEG format is not supported",
+    "DICOM SEG inference cannot be empty",
+)
+"""Words of those of MONAI Label's 500s that the caller can mend."""
+
+
+def http_error(error: Exception) -> HTTPException:
+    """The HTTP error for one of `HANDLED`: 404 for what does not exist, 400 for what is wrong."""
+    if isinstance(error, ImageNotFoundException | LabelNotFoundException):
+        return HTTPException(404, str(error.msg))
+    if isinstance(error, MONAILabelException):
+        return HTTPException(400, str(error.msg))
+    if isinstance(error, json.JSONDecodeError):
+        return HTTPException(400, f"This is not JSON: {error}")
+    return HTTPException(400, str(error))
+
+
+def install_error_handlers(api: FastAPI) -> None:
+    """Lets every endpoint of the server answer `HANDLED` errors with `{"detail": ...}` instead of a bare 500.
+
+    MONAI Label builds its FastAPI object before it loads an app, and Starlette fixes the handlers when the
+    first message arrives, which is the one that loads the app. So the stack of middleware is dropped here,
+    and the next message builds it anew.
+    """
+    for kind in HANDLED:
+        api.add_exception_handler(kind, _answer(http_error))
+    api.add_exception_handler(AnyHTTPException, _answer(_callers_mistake))
+    api.add_exception_handler(TypeError, _answer(_not_an_object))
+    api.add_exception_handler(Exception, _answer(_defect))
+    api.middleware_stack = None
+
+
+def _callers_mistake(error: Exception) -> AnyHTTPException:
+    assert isinstance(error, AnyHTTPException)
+    if error.status_code == 500 and any(mistake in str(error.detail) for mistake in CALLERS_MISTAKES):
+        return HTTPException(400, error.detail)
+    return error
+
+
+def _not_an_object(error: Exception) -> HTTPException:
+    """MONAI Label merges `params` into the request without a look at what it is."""
+    raised_in = traceback.extract_tb(error.__traceback__)[-1].name
+    if raised_in == "run_inference":
+        return HTTPException(400, 'params must be a JSON object, such as {"foreground": [[i, j, k]]}')
+    raise error
+
+
+def _defect(error: Exception) -> HTTPException:
+    return HTTPException(500, f"The server failed ({type(error).__name__}): {error}. Its log has the details")
+
+
+def _answer(
+    describe: Callable[[Exception], AnyHTTPException],
+) -> Callable[[Request, Exception], JSONResponse]:
+    def handler(_: Request, error: Exception) -> JSONResponse:
+        described = describe(error)
+        return JSONResponse({"detail": described.detail}, described.status_code, headers=described.headers)
+
+    return handler

@@ -1,0 +1,254 @@
+"""A client's JSON -> prompts and the wished form of the answer, or an error that says what is wrong.
+
+OHIF and Slicer speak three dialects, all in voxels [i, j, k] of the stored image:
+
+* deepgrow: `foreground` and `background`, lists of clicks inside and outside;
+* vista3d: `points`, `point_labels` (1 inside, 0 outside, -1 padding) and `label_prompt`, the label's number;
+* deepedit: one list of clicks under each label's name.
+
+The first dialect that holds a click inside is the one that counts, in this order: OHIF keeps and resends keys
+of earlier requests. `background` counts in all of them. Slicer adds `roi`, six unsorted numbers i0, i1, j0,
+j1, k0, k1. Everything else that the viewers send (`client_id`, `reset_state`, `slice`, `session`,
+`restore_label_idx`, ...) changes nothing: a mask is a function of the volume, the weights and the prompts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from sam3d_label.errors import PromptError
+from sam3d_label.prompts import Box, Click, Prompts
+
+Voxel = tuple[int, int, int]
+Extension = Literal[".nrrd", ".nii.gz", ".nii"]
+Dtype = Literal["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """How the client wants its answer.
+
+    Attributes:
+        label: Name of what the mask marks.
+        extension: Suffix of the mask file; None leaves the choice to the server.
+        dtype: numpy type of the mask's voxels.
+        compress: Whether an NRRD is written with gzip.
+        device: Name of the device as the client knows it (`cpu`, `cuda:0`, a GPU's marketing name) or None.
+    """
+
+    label: str
+    extension: Extension | None
+    dtype: Dtype
+    compress: bool
+    device: str | None
+
+
+def parse(request: Mapping[str, Any], *, labels: Sequence[str]) -> tuple[Prompts, Output]:
+    """Reads the `params` of an inference request.
+
+    Args:
+        request: The JSON object, with whatever keys the server has added.
+        labels: Names that the app offers; the first is the default.
+
+    Returns:
+        The prompts, in voxels of the stored image but not yet compared with its size; the form of the answer.
+
+    Raises:
+        PromptError: A value has the wrong shape, or there is nothing to segment from.
+    """
+    fields = _validate(request)
+    named = _named_label(fields, labels)
+    if fields.foreground and set(fields.foreground) == set(fields.background):
+        raise PromptError(
+            "foreground and background hold the same clicks. In OHIF this happens when Run is pressed while"
+            " the background row is selected: select the label's row, then press Run"
+        )
+    inside, outside, named = _clicks(fields, request, labels, named)
+    if not (inside or outside or fields.roi):
+        raise PromptError(
+            'No clicks: send "foreground": [[i, j, k], ...] in voxels of the stored image. This model works'
+            " from clicks; batch inference and automatic runs have none to give"
+        )
+    clicks = [Click(ijk) for ijk in dict.fromkeys(inside)]
+    clicks += [Click(ijk, positive=False) for ijk in dict.fromkeys(outside)]
+    boxes = (Box.from_pairs(fields.roi),) if fields.roi else ()
+    output = Output(
+        label=named or labels[0],
+        extension=fields.result_extension,
+        dtype=fields.result_dtype,
+        compress=fields.result_compress,
+        device=fields.device,
+    )
+    return Prompts(clicks=tuple(clicks), boxes=boxes), output
+
+
+def clip_boxes(prompts: Prompts, shape: Sequence[int]) -> Prompts:
+    """Cuts boxes to the volume: a viewer's region may reach beyond it.
+
+    Args:
+        prompts: Prompts in voxels of the stored image.
+        shape: (I, J, K) of the stored image.
+
+    Returns:
+        The same clicks, with boxes inside the volume.
+
+    Raises:
+        PromptError: A box lies wholly outside.
+    """
+    return Prompts(clicks=prompts.clicks, boxes=tuple(_clip(box, shape) for box in prompts.boxes))
+
+
+def _clip(box: Box, shape: Sequence[int]) -> Box:
+    if any(low >= size or high < 0 for low, high, size in zip(box.lower, box.upper, shape, strict=True)):
+        raise PromptError(
+            f"The roi from {list(box.lower)} to {list(box.upper)} lies outside the volume of"
+            f" {' x '.join(map(str, shape))} voxels: move it onto the volume or remove it"
+        )
+    lower = tuple(max(low, 0) for low in box.lower)
+    upper = tuple(min(high, size - 1) for high, size in zip(box.upper, shape, strict=True))
+    return Box(lower=(lower[0], lower[1], lower[2]), upper=(upper[0], upper[1], upper[2]))
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a voxel number")
+    return math.floor(value + 0.5)
+
+
+def _voxel(value: Any) -> Voxel:
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        raise ValueError(f"a click is [i, j, k], voxels of the stored image, not {value!r}")
+    return _whole(value[0]), _whole(value[1]), _whole(value[2])
+
+
+def _voxels(value: Any) -> tuple[Voxel, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be a list of clicks [[i, j, k], ...], not {value!r}")
+    return tuple(_voxel(item) for item in value)
+
+
+def _roi(value: Any) -> tuple[int, ...]:
+    if value is None or value == []:
+        return ()
+    if not isinstance(value, list | tuple) or len(value) != 6:
+        raise ValueError(f"must be six voxel numbers [i0, i1, j0, j1, k0, k1], not {value!r}")
+    return tuple(_whole(item) for item in value)
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    if value is None:
+        return ()
+    return tuple(_whole(item) for item in (value if isinstance(value, list | tuple) else [value]))
+
+
+def _first(value: Any) -> Any:
+    chosen = (value[0] if value else None) if isinstance(value, list | tuple) else value
+    return None if chosen == "" else chosen
+
+
+def _dotted(value: Any) -> Any:
+    return f".{value.lower().lstrip('.')}" if isinstance(value, str) and value else None
+
+
+class _Fields(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    foreground: Annotated[tuple[Voxel, ...], BeforeValidator(_voxels)] = ()
+    background: Annotated[tuple[Voxel, ...], BeforeValidator(_voxels)] = ()
+    points: Annotated[tuple[Voxel, ...], BeforeValidator(_voxels)] = ()
+    point_labels: Annotated[tuple[int, ...], BeforeValidator(_numbers)] = ()
+    label_prompt: Annotated[tuple[int, ...], BeforeValidator(_numbers)] = ()
+    label: str | None = None
+    roi: Annotated[tuple[int, ...], BeforeValidator(_roi)] = ()
+    device: Annotated[str | None, BeforeValidator(_first)] = None
+    result_extension: Annotated[Extension | None, BeforeValidator(_dotted)] = None
+    result_dtype: Dtype = "uint8"
+    result_compress: bool = False
+
+
+RESERVED_KEYS = frozenset(_Fields.model_fields) | {
+    *("model", "image", "session", "description", "client_id", "slice", "reset_state", "restore_label_idx"),
+    *("save_label", "label_tag", "logging"),
+}
+"""Words of the protocol, which cannot name a label."""
+
+
+def _validate(request: Mapping[str, Any]) -> _Fields:
+    given = {key: value for key, value in request.items() if key in _Fields.model_fields}
+    absent_means_default = ("result_dtype", "result_compress")
+    given = {
+        key: value for key, value in given.items() if not (value is None and key in absent_means_default)
+    }
+    try:
+        return _Fields.model_validate(given)
+    except ValidationError as error:
+        item = error.errors()[0]
+        reason = (
+            str(item["ctx"]["error"])
+            if item["type"] == "value_error"
+            else f"{item['msg']}, not {item['input']!r}"
+        )
+        raise PromptError(f"{item['loc'][0]}: {reason}") from None
+
+
+def _named_label(fields: _Fields, labels: Sequence[str]) -> str | None:
+    """The label that the client names; `label` holds a file's path instead when a client uploads a mask."""
+    if len(fields.label_prompt) > 1 and fields.points:
+        raise PromptError(f"label_prompt: give one label for the points, not {len(fields.label_prompt)}")
+    if fields.label_prompt:
+        number = fields.label_prompt[0]
+        if not 1 <= number <= len(labels):
+            known = ", ".join(f"{index} = {name}" for index, name in enumerate(labels, start=1))
+            raise PromptError(f"label_prompt: there is no label {number}, only {known}")
+        return labels[number - 1]
+    is_name = fields.label and fields.label != "null" and not {"/", "\\"} & set(fields.label)
+    return fields.label if is_name else None
+
+
+def _clicks(
+    fields: _Fields, request: Mapping[str, Any], labels: Sequence[str], named: str | None
+) -> tuple[tuple[Voxel, ...], tuple[Voxel, ...], str | None]:
+    """Clicks inside, clicks outside and the label, from the first dialect that holds a click inside."""
+    if fields.foreground:
+        return fields.foreground, fields.background, named
+    if fields.points:
+        inside, outside = _signed_points(fields)
+        if inside or outside:
+            return inside, fields.background + outside, named
+    by_name = _clicks_by_label(request, labels)
+    if named is None and len(by_name) > 1:
+        raise PromptError(
+            f'There are clicks for several labels ({", ".join(by_name)}): name one of them as "label"'
+        )
+    if named is None and by_name:
+        named = next(iter(by_name))
+    return by_name.get(named or "", ()), fields.background, named
+
+
+def _signed_points(fields: _Fields) -> tuple[tuple[Voxel, ...], tuple[Voxel, ...]]:
+    signs = fields.point_labels or (1,) * len(fields.points)
+    if len(signs) != len(fields.points):
+        raise PromptError(f"point_labels: {len(signs)} of them for {len(fields.points)} points")
+    unknown = sorted(set(signs) - {-1, 0, 1})
+    if unknown:
+        raise PromptError(f"point_labels: {unknown[0]} is not 1 (inside), 0 (outside) or -1 (padding)")
+    pairs = list(zip(fields.points, signs, strict=True))
+    inside = tuple(ijk for ijk, sign in pairs if sign == 1)
+    return inside, tuple(ijk for ijk, sign in pairs if sign == 0)
+
+
+def _clicks_by_label(request: Mapping[str, Any], labels: Sequence[str]) -> dict[str, tuple[Voxel, ...]]:
+    found = {}
+    for name in labels:
+        try:
+            found[name] = _voxels(request.get(name))
+        except ValueError as error:
+            raise PromptError(f"{name}: {error}") from None
+    return {name: clicks for name, clicks in found.items() if clicks}

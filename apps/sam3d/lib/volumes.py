@@ -1,0 +1,85 @@
+"""The volumes that were opened lately, so that the next click on one does not read it again."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sam3d_label import Segmenter
+
+
+def file_key(path: str | os.PathLike[str]) -> Hashable:
+    """What changes with a file or a folder's files: real path, modification time (ns) and size (bytes)."""
+    real = Path(path).resolve()
+    files = sorted(real.iterdir()) if real.is_dir() else [real]
+    stats = [file.stat() for file in files]
+    return (
+        str(real),
+        max((stat.st_mtime_ns for stat in stats), default=0),
+        sum(stat.st_size for stat in stats),
+    )
+
+
+@dataclass
+class _Entry:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    segmenter: Segmenter | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return self.segmenter.volume.array.nbytes if self.segmenter else 0
+
+
+class OpenVolumes:
+    """Segmenters by volume, least recently used first to go.
+
+    Two requests for one volume wait for each other; requests for two volumes do not.
+
+    Args:
+        max_bytes: Budget for the voxels; the volume used last stays whatever its size.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._guard = threading.Lock()
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+
+    @contextmanager
+    def borrow(self, key: Hashable, open_it: Callable[[], Segmenter]) -> Iterator[Segmenter]:
+        """Lends the segmenter of a volume to one request.
+
+        Args:
+            key: What the volume and everything that its segmenter depends on is known by.
+            open_it: Opens it when it is not there yet; its errors pass through and nothing is kept.
+        """
+        with self._guard:
+            entry = self._entries.setdefault(key, _Entry())
+            self._entries.move_to_end(key)
+        with entry.lock:
+            if entry.segmenter is None:
+                entry.segmenter = self._open(key, open_it)
+            with self._guard:
+                self._trim()
+            yield entry.segmenter
+
+    def _open(self, key: Hashable, open_it: Callable[[], Segmenter]) -> Segmenter:
+        try:
+            return open_it()
+        except BaseException:
+            with self._guard:
+                self._entries.pop(key, None)
+            raise
+
+    def _trim(self) -> None:
+        while (
+            len(self._entries) > 1 and sum(entry.nbytes for entry in self._entries.values()) > self._max_bytes
+        ):
+            self._entries.popitem(last=False)
+
+    def __len__(self) -> int:
+        return len(self._entries)

@@ -1,0 +1,163 @@
+"""The MONAI Label app: `monailabel start_server --app apps/sam3d --studies FOLDER`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from typing import Any
+
+from fastapi import HTTPException
+from monailabel.config import settings
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.tasks.activelearning.first import First
+from monailabel.tasks.activelearning.random import Random
+
+from lib.config import AppConfig, ConfigError, parse_config
+from lib.datastore import EXTENSIONS, SafeDatastore, check_id
+from lib.errors import HANDLED, http_error, install_error_handlers
+from lib.infer import SAM3DInferTask, resolve_device
+from lib.models import UntrainedError, load_weights
+from lib.sessions import SafeSessions
+
+logger = logging.getLogger(__name__)
+MIB = 2**20
+
+
+class SAM3DApp(MONAILabelApp):
+    """Click-to-mask segmentation of 3D volumes for OHIF, Slicer and MONAI Label's own client."""
+
+    def __init__(self, app_dir: str, studies: str, conf: Mapping[str, Any]) -> None:
+        self.config = _parse(conf)
+        self.not_offered: dict[str, str] = {}
+        super().__init__(
+            app_dir=app_dir,
+            studies=studies,
+            conf=dict(conf),
+            name="SAM3D",
+            description="3D segmentation from clicks",
+            labels=list(self.config.labels),
+        )
+
+    def init_datastore(self) -> Datastore:
+        """A checked folder for a path, MONAI Label's own choice for a URL."""
+        if self.studies.startswith(("http://", "https://")):
+            return super().init_datastore()
+        return SafeDatastore(
+            self.studies,
+            extensions=[f"*{extension}" for extension in EXTENSIONS],
+            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
+
+    def init_infers(self) -> dict[str, InferTask]:
+        """The models that the weights can serve; what is missing for the others is kept in `not_offered`."""
+        weights = lru_cache(maxsize=None)(partial(load_weights, self.config))
+        try:
+            weights(resolve_device(None))
+        except UntrainedError as error:
+            self.not_offered["sam3d"] = str(error)
+            logger.warning(error)
+            return {}
+        return {"sam3d": SAM3DInferTask(weights, self.config.labels, self.config.cache_mb * MIB)}
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        """The ways to choose the next image to label."""
+        return {"random": Random(), "first": First()}
+
+    def _load_sessions(self, load: bool = False) -> SafeSessions | None:
+        return (
+            SafeSessions(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY)
+            if load
+            else None
+        )
+
+    def on_init_complete(self) -> None:
+        """Starts MONAI Label's clean-up jobs, and gives the server the app's way of answering errors."""
+        super().on_init_complete()
+        server = sys.modules.get("monailabel.app")
+        if server is not None:
+            install_error_handlers(server.app)
+
+    def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Runs a model on an image of the datastore or of a session.
+
+        Args:
+            request: `model`, `image` (an id) or `session`, and the client's `params`, which may replace them.
+            datastore: Another datastore than the app's.
+
+        Returns:
+            `file` and `label` (path of the mask, or the saved label's id), `tag` and `params`.
+
+        Raises:
+            HTTPException: 404 for an unknown model, image or session, 400 for what else the client did wrong.
+        """
+        store = datastore or self.datastore()
+        try:
+            task = self._task(request.get("model"))
+            path = self._session_image(request) or self._stored_image(request, store)
+        except HANDLED as error:
+            raise http_error(error) from error
+        try:
+            file, params = self._run(task, {**request, "image": path, "description": task.description})
+        except HANDLED as error:
+            described = http_error(error)
+            described.detail = described.detail.replace(path, f"Image {os.path.basename(path)}")
+            raise described from error
+        tag = request.get("label_tag") or DefaultLabelTag.ORIGINAL.value
+        label = file
+        if str(request.get("save_label")).lower() in ("true", "1") and not request.get("session"):
+            label = store.save_label(
+                request["image"], file, tag, {"model": request["model"], "params": params}
+            )
+        return {"label": label, "tag": tag, "file": file, "params": params}
+
+    def _task(self, model: Any) -> InferTask:
+        if model in self.not_offered:
+            raise HTTPException(400, self.not_offered[model])
+        if model not in self._infers:
+            known = ", ".join(self._infers) or "none"
+            raise HTTPException(404, f"There is no model {model!r}; this server offers: {known}")
+        return self._infers[model]
+
+    def _session_image(self, request: Mapping[str, Any]) -> str:
+        """Path of the image of the session, which must exist; empty when the request has none."""
+        session = request.get("session")
+        if not isinstance(session, Mapping) or self._sessions is None:
+            return ""
+        return str(self._sessions.get_session(str(session.get("name"))).image)
+
+    def _stored_image(self, request: Mapping[str, Any], store: Datastore) -> str:
+        image = request.get("image")
+        if not isinstance(image, str) or not image:
+            raise HTTPException(400, "No image: give the id of a stored image, or a session_id")
+        if os.path.isabs(image) or os.path.basename(image) != image:
+            raise HTTPException(
+                400, "An image is named by its id, not by a path: upload it first, as a session"
+            )
+        try:
+            path = store.get_image_uri(check_id(image))
+        except IndexError:  # the DICOMweb datastore, for a series that its server does not have
+            path = ""
+        if not path or not os.path.exists(path):
+            raise HTTPException(404, f"There is no image {image!r} in the datastore")
+        return path
+
+    def _run(self, task: InferTask, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        if self._infers_threadpool is None:
+            return task(request)
+        timeout = request.get("timeout", settings.MONAI_LABEL_INFER_TIMEOUT)
+        return self._infers_threadpool.submit(task, request).result(timeout)
+
+
+def _parse(conf: Mapping[str, Any]) -> AppConfig:
+    try:
+        return parse_config(conf)
+    except ConfigError as error:
+        logger.critical(error)
+        raise

@@ -1,0 +1,108 @@
+"""Small volumes on disk, a small network in a file, and a way to send clicks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from sam3d_label.intensity import Percentile
+from sam3d_label.network import SAM3D, Config
+from sam3d_label.weights.adapter import save_whole
+from sam3d_label.weights.card import Base, Card, Training
+
+APP = Path(__file__).resolve().parents[2] / "apps" / "sam3d"
+SHAPE = (30, 26, 13)
+CENTRE = [15, 13, 6]
+OBLIQUE = np.array(
+    [[-1.2, 0.2, 0.1, 40.0], [0.15, -1.1, 0.3, 35.5], [0.05, 0.25, 2.4, -20.25], [0.0, 0.0, 0.0, 1.0]]
+)
+"""Voxel to RAS mm: oblique, anisotropic, and slightly sheared."""
+
+SMALL = Config(
+    crop=32,
+    patch=8,
+    upsample=2,
+    width=24,
+    depth=4,
+    heads=2,
+    window=4,
+    sam_grid=8,
+    sam_window=4,
+    global_blocks=(),
+    neck=16,
+    prompt_heads=2,
+    prompt_mlp=16,
+    decoder=8,
+)
+
+
+def orthogonal(affine: np.ndarray = OBLIQUE) -> np.ndarray:
+    """The affine with the nearest perpendicular axes, as scanners and NRRD have them."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    u, _, v = np.linalg.svd(affine[:3, :3] / spacing)
+    nearest = affine.copy()
+    nearest[:3, :3] = (u @ v) * spacing
+    return nearest
+
+
+def ball(shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
+    """Noise with a bright ball in the middle, float32."""
+    rng = np.random.default_rng(0)
+    distance = np.linalg.norm(np.indices(shape) - (np.array(shape).reshape(3, 1, 1, 1) // 2), axis=0)
+    return (rng.normal(100, 5, shape) + 80 * (distance < 4)).astype(np.float32)
+
+
+def write_nifti(path: Path, array: np.ndarray | None = None, affine: np.ndarray | None = None) -> Path:
+    """Writes an array, or the ball; returns the path."""
+    affine = orthogonal() if affine is None else affine
+    nib.save(nib.Nifti1Image(ball() if array is None else array, affine), path)
+    return path
+
+
+def write_broken_volumes(folder: Path) -> None:
+    """One file for each way in which a file is not one 3D volume."""
+    with_nan = ball()
+    with_nan[1, 2, 3] = np.nan
+    write_nifti(folder / "nan.nii.gz", with_nan)
+    write_nifti(folder / "flat.nii.gz", ball()[:, :, 0])
+    write_nifti(folder / "series.nii.gz", np.stack([ball()] * 2, axis=-1))
+    (folder / "empty.nii.gz").write_bytes(b"")
+    whole = write_nifti(folder / "truncated.nii.gz").read_bytes()
+    (folder / "truncated.nii.gz").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.nii.gz").write_bytes(b"no volume" * 100)
+
+
+def write_weights(
+    folder: Path, capabilities: tuple[str, ...] = ("positive_click", "negative_click", "box")
+) -> Path:
+    """A small network with random weights and its card; returns the path of the weights."""
+    torch.manual_seed(0)
+    path = folder / "adapter.safetensors"
+    save_whole(SAM3D(SMALL), path)
+    card = Card(
+        preset="custom",
+        config=SMALL,
+        base=Base(name="random"),
+        spacing=1.5,
+        intensity=Percentile(),
+        capabilities=list(capabilities),
+        training=Training(),
+        licence="Apache-2.0",
+        version="small-1",
+        date="2025-01-01",
+    )
+    card.write(path.with_name("card.json"))
+    return path
+
+
+def post(
+    client: Any, image: str | None = "mr", *, model: str = "sam3d", query: Any = None, **params: Any
+) -> Any:
+    """Sends a request to /infer with httpx or starlette's TestClient."""
+    query = {**({} if image is None else {"image": image}), **(query or {})}
+    return client.post(f"/infer/{model}", params=query, data={"params": json.dumps(params)})

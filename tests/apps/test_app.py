@@ -1,0 +1,370 @@
+"""The app inside MONAI Label's own server object: routes, answers, refusals."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import schedule
+from app_helpers import APP, CENTRE, SHAPE, post, write_nifti
+from fastapi import HTTPException
+from monailabel.config import settings
+from monailabel.interfaces.utils import app as app_registry
+from monailabel.utils.others.class_utils import get_class_of_subclass_from_file
+from starlette.testclient import TestClient
+
+pytestmark = pytest.mark.slow
+
+BROKEN = ["nan", "flat", "series", "empty", "truncated", "text"]
+
+
+@pytest.fixture(scope="module")
+def server_settings(
+    studies: Path, weights_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """MONAI Label's global settings, set as start_server sets them and restored."""
+    sessions = tmp_path_factory.mktemp("sessions")
+    changed = {
+        "MONAI_LABEL_APP_DIR": str(APP),
+        "MONAI_LABEL_STUDIES": str(studies),
+        "MONAI_LABEL_APP_CONF": {"weights": str(weights_path), "labels": "tumor,cyst"},
+        "MONAI_LABEL_SESSION_PATH": str(sessions),
+        "MONAI_LABEL_DATASTORE_AUTO_RELOAD": False,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in changed.items():
+            patch.setattr(settings, key, value)
+        patch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("temporary")))
+        yield sessions
+    app_registry.clear_cache()
+    schedule.clear()
+
+
+@pytest.fixture(scope="module")
+def client(server_settings: Path) -> Iterator[TestClient]:
+    from monailabel.app import app
+
+    handlers = dict(app.exception_handlers)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+    app.exception_handlers = handlers
+    app.middleware_stack = None
+
+
+def make_app(studies: Path, conf: dict[str, str]) -> Any:
+    app_class = get_class_of_subclass_from_file("main", str(APP / "main.py"), "MONAILabelApp")
+    return app_class(app_dir=str(APP), studies=str(studies), conf=conf)
+
+
+def detail(response: Any, status: int) -> str:
+    assert response.status_code == status, response.text
+    return str(response.json()["detail"])
+
+
+def test_info_has_what_ohif_and_slicer_read(client: TestClient) -> None:
+    info = client.get("/info/").json()
+    assert info["labels"] == ["tumor", "cyst"]
+    assert "config" not in info
+    model = info["models"]["sam3d"]
+    assert (model["type"], model["dimension"], model["labels"]) == ("deepgrow", 3, ["tumor", "cyst"])
+    assert {"random", "first"} <= set(info["strategies"])
+
+
+def test_slicer_gets_a_form_with_the_mask_and_its_description(client: TestClient) -> None:
+    response = post(client, label="tumor", foreground=[CENTRE], background=[], result_extension=".nrrd")
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("multipart/form-data")
+    assert b'name="params"' in response.content
+    assert b"space: left-posterior-superior" in response.content
+
+
+def test_ohif_gets_the_bare_nrrd(client: TestClient) -> None:
+    response = post(
+        client,
+        query={"output": "image"},
+        foreground=[CENTRE],
+        background=[],
+        result_extension=".nrrd",
+        result_dtype="uint8",
+        result_compress=False,
+        restore_label_idx=False,
+    )
+    header, _, body = response.content.partition(b"\n\n")
+    assert b"type: unsigned char" in header
+    assert len(body) == np.prod(SHAPE)
+    assert set(body) <= {0, 1}
+
+
+def test_the_json_part_alone(client: TestClient) -> None:
+    answer = post(client, query={"output": "json"}, foreground=[CENTRE]).json()
+    assert {"label_names", "latencies", "model_version", "changed_box"} <= answer.keys()
+
+
+@pytest.mark.parametrize("output", ["image", "json", "all"])
+def test_no_result_file_is_left_behind(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert post(client, query={"output": output}, foreground=[CENTRE]).status_code == 200
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({}, "No clicks"),
+        ({"foreground": [[99, 1, 1]]}, "30 x 26 x 13"),
+        ({"foreground": [[1, 1, float("nan")]]}, "nan is not a voxel number"),
+        ({"foreground": [CENTRE], "background": [CENTRE]}, "background row"),
+        ({"foreground": [CENTRE, [1, 1, 1]], "background": [CENTRE]}, "both inside and outside"),
+        ({"foreground": [CENTRE], "device": "abacus"}, "abacus"),
+        ({"foreground": [CENTRE], "result_extension": ".dcm"}, "result_extension"),
+        ({"foreground": [CENTRE], "save_label": True, "label_tag": "../../x"}, "cannot be a label tag"),
+    ],
+)
+def test_wrong_prompts_are_400(client: TestClient, params: dict[str, Any], expected: str) -> None:
+    assert expected in detail(post(client, **params), 400)
+
+
+@pytest.mark.parametrize("image", BROKEN)
+def test_broken_volumes_are_400_without_the_servers_paths(
+    client: TestClient, studies: Path, image: str
+) -> None:
+    message = detail(post(client, image, foreground=[[1, 1, 1]]), 400)
+    assert f"Image {image}.nii.gz" in message
+    assert str(studies) not in message
+
+
+@pytest.mark.parametrize("image", ["nobody", "mr.nii.gz", "apps"])
+def test_an_unknown_image_is_404(client: TestClient, image: str) -> None:
+    assert f"no image '{image}'" in detail(post(client, image, foreground=[CENTRE]), 404)
+
+
+def test_an_unknown_model_is_404(client: TestClient) -> None:
+    assert "offers: sam3d" in detail(post(client, model="nobody", foreground=[CENTRE]), 404)
+
+
+def test_params_cannot_reach_other_models_or_files(client: TestClient, studies: Path) -> None:
+    request = {"foreground": [CENTRE]}
+    path = str(studies / "mr.nii.gz")
+    for image in (path, "../studies/mr", "..", "a\\b", ".lock"):
+        assert detail(post(client, image, **request), 400)
+        assert detail(
+            client.post("/infer/sam3d?image=mr", data={"params": json.dumps({**request, "image": image})}),
+            400,
+        )
+    forged = {"session": {"name": "../x", "image": path}, **request}
+    assert "Session '../x'" in detail(
+        client.post("/infer/sam3d?image=mr", data={"params": json.dumps(forged)}), 404
+    )
+    other = {"model": "other", **request}
+    assert "no model 'other'" in detail(
+        client.post("/infer/sam3d?image=mr", data={"params": json.dumps(other)}), 404
+    )
+    for wrong in (7, None, ["mr"], {"id": "mr"}, ""):
+        answer = client.post(
+            "/infer/sam3d?image=mr", data={"params": json.dumps({**request, "image": wrong})}
+        )
+        assert "No image" in detail(answer, 400)
+
+
+def test_an_upload_with_the_request_is_sent_to_sessions(client: TestClient, studies: Path) -> None:
+    with (studies / "mr.nii.gz").open("rb") as file:
+        answer = client.post("/infer/sam3d", files={"file": ("mr.nii.gz", file)}, data={"params": "{}"})
+    assert "upload it first" in detail(answer, 400)
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"), [("{", "not JSON"), ("[1]", "JSON object"), ("null_", "not JSON")]
+)
+def test_params_that_are_no_object_are_400(client: TestClient, params: str, expected: str) -> None:
+    assert expected in detail(client.post("/infer/sam3d?image=mr", data={"params": params}), 400)
+
+
+def test_no_image_at_all_is_400(client: TestClient) -> None:
+    assert "Image" in detail(client.post("/infer/sam3d", data={"params": "{}"}), 400)
+
+
+def test_an_unknown_strategy_is_400(client: TestClient) -> None:
+    assert "no such strategy" in detail(client.post("/activelearning/nobody", json={}), 400)
+
+
+def test_the_first_sample_is_the_first(client: TestClient) -> None:
+    assert client.post("/activelearning/first", json={"client_id": "x"}).json()["id"] == "empty"
+
+
+class TestSessions:
+    def create(self, client: TestClient, tmp_path: Path) -> str:
+        with write_nifti(tmp_path / "local.nii.gz").open("rb") as file:
+            return str(client.put("/session/", files={"files": ("local.nii.gz", file)}).json()["session_id"])
+
+    def test_clicks_on_a_local_volume(self, client: TestClient, tmp_path: Path) -> None:
+        session = self.create(client, tmp_path)
+        answer = post(client, "", query={"session_id": session}, foreground=[CENTRE])
+        assert answer.status_code == 200
+        assert client.get(f"/session/{session}").status_code == 200
+
+    def test_a_session_that_is_gone_is_404(self, client: TestClient, tmp_path: Path) -> None:
+        session = self.create(client, tmp_path)
+        assert client.delete(f"/session/{session}").status_code == 200
+        for image in ("", "mr"):
+            answer = post(client, image, query={"session_id": session}, foreground=[CENTRE])
+            assert "does not exist or has expired" in detail(answer, 404)
+        assert "does not exist" in detail(client.get(f"/session/{session}"), 404)
+        assert "does not exist" in detail(client.delete(f"/session/{session}"), 404)
+
+    def test_a_session_cannot_point_out_of_its_folder(
+        self, client: TestClient, server_settings: Path, studies: Path
+    ) -> None:
+        planted = server_settings / "planted"
+        planted.mkdir()
+        (planted / "meta.info").write_text(
+            json.dumps({"image": str(studies / "mr.nii.gz"), "name": "planted"})
+        )
+        nested = server_settings / "planted" / "inner"
+        nested.mkdir()
+        (nested / "meta.info").write_text(json.dumps({"image": str(nested / "meta.info"), "name": "inner"}))
+        for session in ("planted", "planted/inner", "..", "."):
+            detail(post(client, "mr", query={"session_id": session}, foreground=[CENTRE]), 404)
+
+    def test_expired_sessions_go_and_half_made_ones_do_not_stop_the_cleaning(
+        self, client: TestClient, server_settings: Path, tmp_path: Path
+    ) -> None:
+        session = self.create(client, tmp_path)
+        (server_settings / "half").mkdir(exist_ok=True)
+        sessions = app_registry.app_instance().sessions()
+        assert sessions.remove_expired() == 0
+        meta = server_settings / session / "meta.info"
+        meta.write_text(json.dumps({**json.loads(meta.read_text()), "last_access_ts": 1}))
+        sessions.pop(session)
+        assert sessions.remove_expired() == 1
+        assert not meta.parent.exists()
+
+
+class TestDatastore:
+    def test_upload_click_save_and_remove(self, client: TestClient, tmp_path: Path) -> None:
+        image = write_nifti(tmp_path / "new case.nii.gz")
+        with image.open("rb") as file:
+            answer = client.put("/datastore/?image=new case", files={"file": ("new case.nii.gz", file)})
+        assert answer.json() == {"image": "new case"}
+        answer = post(client, "new case", query={"output": "image"}, foreground=[CENTRE])
+        mask = tmp_path / "mask.nii.gz"
+        mask.write_bytes(answer.content)
+        with mask.open("rb") as file:
+            saved = client.put("/datastore/label?image=new case", files={"label": ("mask.nii.gz", file)})
+        assert saved.json()["label"] == "new case"
+        stored = client.get("/datastore/label?label=new case&tag=final")
+        np.testing.assert_array_equal(
+            nib.Nifti1Image.from_bytes(gzip.decompress(stored.content)).get_fdata(),
+            nib.load(mask).get_fdata(),
+        )
+        assert client.delete("/datastore/?id=new case").status_code == 200
+        assert "no image" in detail(post(client, "new case", foreground=[CENTRE]), 404)
+
+    def test_a_result_can_be_saved_at_once(self, client: TestClient) -> None:
+        before = client.get("/datastore/").json()["label_tags"].get("original", 0)
+        answer = post(client, "odd", foreground=[[8, 8, 6]], save_label=True, label_tag="original")
+        assert answer.status_code == 200
+        assert client.get("/datastore/").json()["label_tags"]["original"] == before + 1
+
+    @pytest.mark.parametrize("query", ["image=../x", "image=.x"])
+    def test_bad_ids_are_400(self, client: TestClient, studies: Path, query: str) -> None:
+        with (studies / "mr.nii.gz").open("rb") as file:
+            answer = client.put(f"/datastore/?{query}", files={"file": ("x.nii.gz", file)})
+        assert "cannot be an image id" in detail(answer, 400)
+
+    @pytest.mark.parametrize("image", BROKEN)
+    def test_broken_uploads_are_400(self, client: TestClient, studies: Path, image: str) -> None:
+        content = (studies / f"{image}.nii.gz").read_bytes()
+        answer = client.put("/datastore/image?image=new", files={"file": (f"{image}.nii.gz", content)})
+        assert "The file" in detail(answer, 400)
+
+    def test_garbage_is_no_label(self, client: TestClient) -> None:
+        answer = client.put("/datastore/label?image=mr", files={"label": ("x.nii.gz", b"garbage" * 50)})
+        assert "cannot be read" in detail(answer, 400)
+        assert client.get("/datastore/").json()["completed"] == 0
+
+    def test_unknown_images_are_404(self, client: TestClient, studies: Path) -> None:
+        with (studies / "mr.nii.gz").open("rb") as file:
+            detail(client.put("/datastore/label?image=nobody", files={"label": ("x.nii.gz", file)}), 404)
+        detail(client.delete("/datastore/image?id=nobody"), 404)
+        detail(client.get("/datastore/image?image=nobody"), 404)
+        detail(client.get("/datastore/dataset"), 404)
+        detail(client.put("/datastore/image/info?image=nobody", data={"info": "{}"}), 404)
+
+
+def test_weights_cannot_be_replaced_or_removed_over_http(client: TestClient) -> None:
+    assert "--conf weights" in detail(client.put("/model/sam3d", files={"file": ("w.pt", b"x")}), 400)
+    detail(client.delete("/model/sam3d"), 404)
+
+
+def test_a_batch_without_clicks_is_a_clear_400(client: TestClient) -> None:
+    answer = client.post(
+        "/batch/infer/sam3d?run_sync=true&images=labeled", json={"multi_gpu": False, "images": ["mr"]}
+    )
+    assert "No clicks" in detail(answer, 400)
+
+
+def test_a_defect_is_told_as_json(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("one over nothing")
+
+    monkeypatch.setattr(app_registry.app_instance()._infers["sam3d"]._volumes, "borrow", broken)
+    assert "one over nothing" in detail(post(client, "odd", foreground=[[3, 3, 3]]), 500)
+
+
+class TestConfiguration:
+    def test_untrained_weights_are_not_offered(
+        self, studies: Path, untrained_path: Path, caplog: Any
+    ) -> None:
+        app = make_app(studies, {"weights": str(untrained_path)})
+        assert "sam3d" not in app.info()["models"]
+        assert app.info()["labels"] == ["tumor"]
+        with pytest.raises(HTTPException) as caught:
+            app.infer({"model": "sam3d", "image": "mr", "foreground": [CENTRE]})
+        assert caught.value.status_code == 400
+        for text in (caught.value.detail, caplog.text):
+            assert "never trained" in text
+            assert "sam3d_label train" in text
+            assert "convert-reference" in text
+
+    def test_a_preset_without_weights_says_what_is_missing(self, studies: Path) -> None:
+        assert (
+            "preset vit_b has no shipped weights"
+            in make_app(studies, {"preset": "vit_b"}).not_offered["sam3d"]
+        )
+
+    def test_a_bad_key_stops_the_start_with_one_message(self, studies: Path, caplog: Any) -> None:
+        with pytest.raises(ValueError, match="--conf colour: unknown key"):
+            make_app(studies, {"colour": "red"})
+        assert "--conf colour: unknown key" in caplog.text
+
+    def test_weights_that_do_not_exist_stop_the_start(self, studies: Path) -> None:
+        with pytest.raises(ValueError, match="nowhere"):
+            make_app(studies, {"weights": "nowhere.safetensors"})
+
+    def test_inference_in_a_pool_answers_the_same(
+        self, studies: Path, weights_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(settings, "MONAI_LABEL_INFER_CONCURRENCY", 2)
+        app = make_app(studies, {"weights": str(weights_path)})
+        answers: list[Any] = []
+        request = {"model": "sam3d", "image": "mr", "foreground": [CENTRE]}
+        threads = [
+            threading.Thread(target=lambda: answers.append(app.infer(dict(request)))) for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        masks = [nib.load(answer["file"]).get_fdata() for answer in answers]
+        np.testing.assert_array_equal(*masks)
+        for answer in answers:
+            Path(answer["file"]).unlink()

@@ -1,0 +1,81 @@
+"""The app's --conf keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lib.config import ConfigError, parse_config
+from sam3d_label.intensity import Percentile
+
+
+def test_defaults_are_those_of_the_interface() -> None:
+    config = parse_config({})
+    assert (config.preset, config.weights, config.sam_checkpoint) == (None, None, None)
+    assert config.labels == ("tumor",)
+    assert config.auto_train_every == 0
+
+
+def test_values_arrive_as_strings(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "sam.pth"
+    checkpoint.touch()
+    config = parse_config(
+        {
+            "preset": "vit_b",
+            "weights": "adapter.safetensors",
+            "sam_checkpoint": str(checkpoint),
+            "labels": "tumor, cyst",
+            "auto_train_every": "5",
+            "cache_mb": "256",
+            "spacing": "1.5",
+            "server_mode": "true",
+        }
+    )
+    assert config.labels == ("tumor", "cyst")
+    assert (config.auto_train_every, config.cache_mb, config.spacing) == (5, 256, 1.5)
+    assert config.sam_checkpoint == checkpoint
+
+
+def test_an_empty_value_counts_as_not_given() -> None:
+    assert parse_config({"weights": "", "labels": ""}) == parse_config({})
+
+
+@pytest.mark.parametrize(
+    ("conf", "expected"),
+    [
+        ({"models": "sam3d"}, "--conf models: unknown key"),
+        ({"preset": "vit_x"}, "--conf preset 'vit_x'"),
+        ({"auto_train_every": "-1"}, "--conf auto_train_every '-1'"),
+        ({"auto_train_every": "often"}, "--conf auto_train_every 'often'"),
+        ({"cache_mb": "0"}, "--conf cache_mb '0'"),
+        ({"spacing": "nan"}, "--conf spacing 'nan'"),
+        ({"spacing": "0"}, "--conf spacing '0'"),
+        ({"sam_checkpoint": "/nowhere/sam.pth"}, "/nowhere/sam.pth is not a file"),
+        ({"intensity": "pet"}, "choose from ct, mr, ct_or_mr"),
+        ({"labels": " , "}, "give at least one name"),
+        ({"labels": "a,b,a"}, "given twice"),
+        ({"labels": "tumor,background"}, "background is a word of the protocol"),
+    ],
+)
+def test_a_bad_key_or_value_is_named_with_what_is_allowed(conf: dict[str, str], expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(conf)
+    assert expected in str(caught.value)
+    assert "Keys of --conf: preset, weights, sam_checkpoint, labels, auto_train_every, cache_mb" in str(
+        caught.value
+    )
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [("mr", Percentile()), ('{"kind":"percentile","lower":1,"upper":99}', Percentile(lower=1, upper=99))],
+)
+def test_an_intensity_rule_has_a_name_or_is_written_out(value: str, rule: Percentile) -> None:
+    assert parse_config({"intensity": value}).intensity == rule
+
+
+def test_every_fault_is_in_one_message() -> None:
+    with pytest.raises(ConfigError, match=r"colour.*unknown.*cache_mb|cache_mb.*colour.*unknown"):
+        parse_config({"colour": "red", "cache_mb": "many"})

@@ -1,0 +1,272 @@
+"""What the datastore takes, what it refuses, and what is left when it refuses."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from app_helpers import SHAPE, ball, orthogonal, write_nifti
+from fastapi import HTTPException
+
+from lib.datastore import SafeDatastore
+
+FINAL = "final"
+OBLIQUE = orthogonal()
+
+
+@pytest.fixture
+def studies(tmp_path: Path) -> Path:
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    write_nifti(folder / "mr.nii.gz")
+    return folder
+
+
+@pytest.fixture
+def store(studies: Path) -> SafeDatastore:
+    return SafeDatastore(str(studies), extensions=["*.nii.gz", "*.nii", "*.nrrd"])
+
+
+@pytest.fixture
+def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+def label(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    return (np.indices(shape).sum(0) % 3).astype(np.uint8)
+
+
+def refusal(action: Callable[..., Any], *args: Any) -> HTTPException:
+    with pytest.raises(HTTPException) as caught:
+        action(*args)
+    return caught.value
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != ".lock"
+    }
+
+
+def test_an_image_and_its_label_come_back_as_they_were_sent(store: SafeDatastore, uploads: Path) -> None:
+    image = write_nifti(uploads / "tmp1.nii.gz")
+    mask = write_nifti(uploads / "tmp2.nii.gz", label())
+    assert store.add_image("ct 2: venous", str(image), {"client_id": "x"}) == "ct 2: venous"
+    assert store.save_label("ct 2: venous", str(mask), FINAL, {"label_info": [{"name": "tumor", "idx": 1}]})
+    assert Path(store.get_image_uri("ct 2: venous")).read_bytes() == image.read_bytes()
+    assert Path(store.get_label_uri("ct 2: venous", FINAL)).read_bytes() == mask.read_bytes()
+    assert store.get_image_info("ct 2: venous")["client_id"] == "x"
+    assert store.get_label_info("ct 2: venous", FINAL)["label_info"] == [{"name": "tumor", "idx": 1}]
+    assert [Path(pair["label"]).name for pair in store.datalist()] == ["ct 2: venous.nii.gz"]
+
+
+def test_another_process_finds_what_was_saved(store: SafeDatastore, studies: Path, uploads: Path) -> None:
+    store.save_label("mr", str(write_nifti(uploads / "t.nii.gz", label())), FINAL, {"by": "me"})
+    assert SafeDatastore(str(studies)).get_label_info("mr", FINAL)["by"] == "me"
+
+
+@pytest.mark.parametrize("image_id", ["../x", "a/b", "..", ".hidden", "a\\b", "x" * 201, "a\nb"])
+def test_an_id_that_is_not_a_name_is_refused(
+    store: SafeDatastore, studies: Path, uploads: Path, image_id: str
+) -> None:
+    before = tree(studies.parent / "studies")
+    upload = write_nifti(uploads / "tmp1.nii.gz")
+    error = refusal(store.add_image, image_id, str(upload), {})
+    assert error.status_code == 400
+    assert "cannot be an image id" in error.detail
+    assert tree(studies) == before
+    assert not upload.exists()
+
+
+@pytest.mark.parametrize("tag", ["../../x", "a/b", "", "..", ".x", "final "])
+def test_a_tag_that_is_not_a_name_is_refused(
+    store: SafeDatastore, studies: Path, uploads: Path, tag: str
+) -> None:
+    before = tree(studies)
+    error = refusal(store.save_label, "mr", str(write_nifti(uploads / "t.nii.gz", label())), tag, {})
+    assert (error.status_code, "cannot be a label tag" in error.detail) == (400, True)
+    assert tree(studies) == before
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:4000]))
+
+
+def with_nan(path: Path) -> None:
+    array = ball()
+    array[3, 3, 3] = np.nan
+    write_nifti(path, array)
+
+
+BAD_FILES = {
+    "empty": (lambda path: path.write_bytes(b""), "cannot be read"),
+    "garbage": (lambda path: path.write_bytes(b"not a volume" * 99), "cannot be read"),
+    "truncated": (truncated, "cannot be read"),
+    "nan": (with_nan, "NaN"),
+    "2d": (lambda path: write_nifti(path, np.zeros((9, 9), np.float32)), "2 dimensions"),
+    "4d": (lambda path: write_nifti(path, np.zeros((9, 9, 9, 2), np.float32)), "4 dimensions"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_FILES)
+def test_a_file_that_is_not_one_volume_is_refused(
+    store: SafeDatastore, studies: Path, uploads: Path, fault: str
+) -> None:
+    spoil, expected = BAD_FILES[fault]
+    before = tree(studies)
+    for action in (
+        lambda file: store.add_image("new", file, {}),
+        lambda file: store.save_label("mr", file, FINAL, {}),
+    ):
+        upload = write_nifti(uploads / "tmpabc.nii.gz")
+        spoil(upload)
+        error = refusal(action, str(upload))
+        assert error.status_code == 400
+        assert expected in error.detail
+        assert str(uploads) not in error.detail
+    assert tree(studies) == before
+    assert "new" not in store.list_images()
+
+
+@pytest.mark.parametrize("name", ["t.png", "t.bin", "t"])
+def test_a_file_of_another_type_is_refused(store: SafeDatastore, uploads: Path, name: str) -> None:
+    upload = uploads / name
+    upload.write_bytes(b"x")
+    assert "send one of .nii.gz, .nii, .nrrd" in refusal(store.add_image, "new", str(upload), {}).detail
+    upload.write_bytes(b"x")
+    assert (
+        "send one of .nii.gz, .nii, .nrrd" in refusal(store.save_label, "mr", str(upload), FINAL, {}).detail
+    )
+
+
+MOVED = OBLIQUE.copy()
+MOVED[0, 3] += 0.5
+
+
+@pytest.mark.parametrize(
+    ("array", "affine", "expected"),
+    [
+        (label((30, 26, 12)), OBLIQUE, "30 x 26 x 12 voxels, its image 30 x 26 x 13"),
+        (label(), MOVED, "0.5 mm beside its image"),
+        (label(), np.diag([1.0, 1, 1, 1]), "beside its image"),
+        (label() + 0.25, OBLIQUE, "not whole numbers"),
+        (label().astype(np.int16) - 1, OBLIQUE, "not whole numbers from 0"),
+    ],
+)
+def test_a_label_that_does_not_fit_its_image_is_refused(
+    store: SafeDatastore, studies: Path, uploads: Path, array: np.ndarray, affine: np.ndarray, expected: str
+) -> None:
+    before = tree(studies)
+    error = refusal(store.save_label, "mr", str(write_nifti(uploads / "t.nii.gz", array, affine)), FINAL, {})
+    assert error.status_code == 400
+    assert expected in error.detail
+    assert tree(studies) == before
+
+
+def test_rounding_of_the_geometry_by_a_client_is_let_through(store: SafeDatastore, uploads: Path) -> None:
+    upload = write_nifti(uploads / "t.nii.gz", label().astype(np.float32), OBLIQUE.astype(np.float32) + 1e-5)
+    assert store.save_label("mr", str(upload), FINAL, {}) == "mr"
+
+
+def test_an_empty_label_is_a_label(store: SafeDatastore, uploads: Path) -> None:
+    assert (
+        store.save_label("mr", str(write_nifti(uploads / "t.nii.gz", np.zeros(SHAPE, np.uint8))), FINAL, {})
+        == "mr"
+    )
+
+
+def test_unknown_images_and_labels_are_404(store: SafeDatastore, uploads: Path) -> None:
+    mask = str(write_nifti(uploads / "t.nii.gz", label()))
+    for action, args in (
+        (store.save_label, ("nobody", mask, FINAL, {})),
+        (store.remove_image, ("nobody",)),
+        (store.remove_label, ("mr", FINAL)),
+        (store.update_image_info, ("nobody", {})),
+        (store.update_label_info, ("mr", FINAL, {})),
+        (store.get_dataset_archive, (None,)),
+    ):
+        assert refusal(action, *args).status_code == 404
+
+
+def test_a_labelled_image_is_not_replaced_by_another(
+    store: SafeDatastore, studies: Path, uploads: Path
+) -> None:
+    store.save_label("mr", str(write_nifti(uploads / "t.nii.gz", label())), FINAL, {"by": "me"})
+    before = tree(studies)
+    error = refusal(store.add_image, "mr", str(write_nifti(uploads / "u.nii.gz", ball() + 1)), {})
+    assert "has labels" in error.detail
+    assert tree(studies) == before
+
+
+def test_the_same_image_again_keeps_its_labels(store: SafeDatastore, studies: Path, uploads: Path) -> None:
+    store.save_label("mr", str(write_nifti(uploads / "t.nii.gz", label())), FINAL, {"by": "me"})
+    again = uploads / "u.nii.gz"
+    again.write_bytes((studies / "mr.nii.gz").read_bytes())
+    store.add_image("mr", str(again), {})
+    assert store.get_label_info("mr", FINAL)["by"] == "me"
+
+
+def test_a_new_label_of_another_format_replaces_the_old_file(
+    store: SafeDatastore, studies: Path, uploads: Path
+) -> None:
+    store.save_label("mr", str(write_nifti(uploads / "t.nii.gz", label())), FINAL, {})
+    store.save_label("mr", str(write_nifti(uploads / "t.nii", label())), FINAL, {})
+    assert [p.name for p in (studies / "labels" / FINAL).iterdir()] == ["mr.nii"]
+    assert Path(store.get_label_uri("mr", FINAL)).name == "mr.nii"
+
+
+def test_a_failed_write_leaves_the_earlier_label(
+    store: SafeDatastore, studies: Path, uploads: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.save_label("mr", str(write_nifti(uploads / "t.nii.gz", label())), FINAL, {})
+    before = tree(studies)
+
+    def full_disk(source: str, beside: Path) -> None:
+        beside.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        store.save_label("mr", str(write_nifti(uploads / "u.nii.gz", 0 * label())), FINAL, {})
+    assert tree(studies) == before
+
+
+def test_uploads_beside_the_file_watcher_lose_nothing(studies: Path, uploads: Path) -> None:
+    store = SafeDatastore(str(studies), extensions=["*.nii.gz"], auto_reload=True)
+    try:
+        files = [str(write_nifti(uploads / f"t{n}.nii.gz")) for n in range(12)]
+        watcher = threading.Thread(target=lambda: [store.refresh() for _ in range(60)])
+        senders = [
+            threading.Thread(target=store.add_image, args=(f"ct{n}", file, {"sender": n}))
+            for n, file in enumerate(files)
+        ]
+        for thread in (watcher, *senders):
+            thread.start()
+        for thread in (watcher, *senders):
+            thread.join()
+        kept = json.loads((studies / "datastore_v2.json").read_text())["objects"]
+        assert {name: entry["image"]["info"].get("sender") for name, entry in kept.items()} == {
+            "mr": None,
+            **{f"ct{n}": n for n in range(12)},
+        }
+    finally:
+        store._observer.stop()
+        store._observer.join()
+
+
+def test_a_file_with_a_dotted_name_keeps_its_id(studies: Path) -> None:
+    nib.save(nib.Nifti1Image(ball(), OBLIQUE), studies / "1.2.840.nii.gz")
+    nib.save(nib.Nifti1Image(ball(), OBLIQUE), studies / "a.nii.b.nii")
+    assert {"1.2.840", "a.nii.b", "mr"} == set(SafeDatastore(str(studies)).list_images())

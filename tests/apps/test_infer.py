@@ -1,0 +1,281 @@
+"""The inference task: from a request to a mask file."""
+
+from __future__ import annotations
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from app_helpers import CENTRE, OBLIQUE, SHAPE, ball, write_nifti
+from fastapi import HTTPException
+
+from lib.infer import SAM3DInferTask, resolve_device
+from lib.volumes import OpenVolumes, file_key
+from sam3d_label.errors import PromptError, VolumeError
+from sam3d_label.volume import Volume
+from sam3d_label.weights import open_weights
+
+
+@pytest.fixture
+def task(weights_path: Path) -> SAM3DInferTask:
+    return SAM3DInferTask(
+        lambda device: open_weights(str(weights_path), device=device), ["tumor", "cyst"], 2**26
+    )
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return write_nifti(tmp_path / "mr.nii.gz")
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+def run(task: SAM3DInferTask, image: Path, **params: Any) -> tuple[Path, dict[str, Any]]:
+    file, answer = task({"image": str(image), "foreground": [CENTRE], **params})
+    return Path(file), json.loads(json.dumps(answer))
+
+
+def test_info_is_what_the_viewers_list(task: SAM3DInferTask) -> None:
+    info = json.loads(json.dumps(task.info()))
+    assert (info["type"], info["dimension"], info["labels"]) == ("deepgrow", 3, ["tumor", "cyst"])
+    assert not {"foreground", "background", "label"} & info["config"].keys()
+
+
+def test_the_answer_names_label_version_times_and_box(task: SAM3DInferTask, image: Path) -> None:
+    _, answer = run(task, image, label="cyst", background=[[1, 1, 1]])
+    assert answer["label_names"] == {"cyst": 1}
+    assert answer["model_version"] == "small-1"
+    assert answer["clicks"] == {"positive": 1, "negative": 1}
+    assert set(answer["latencies"]) == {"pre", "infer", "write", "total"}
+    assert answer["changed_box"] is None or len(answer["changed_box"]) == 6
+
+
+@pytest.mark.parametrize("extension", [".nrrd", ".nii.gz", ".nii"])
+@pytest.mark.parametrize("compress", [False, True])
+def test_the_mask_lies_on_the_stored_grid(
+    task: SAM3DInferTask, image: Path, results: Path, extension: str, compress: bool
+) -> None:
+    file, _ = run(task, image, result_extension=extension, result_compress=compress)
+    mask, source = sitk.ReadImage(str(file)), sitk.ReadImage(str(image))
+    assert file.name.endswith(extension)
+    assert mask.GetPixelIDTypeAsString() == "8-bit unsigned integer"
+    assert mask.GetSize() == SHAPE
+    for ours, theirs in (
+        (mask.GetOrigin(), source.GetOrigin()),
+        (mask.GetSpacing(), source.GetSpacing()),
+        (mask.GetDirection(), source.GetDirection()),
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert set(np.unique(sitk.GetArrayFromImage(mask))) <= {0, 1}
+    assert list(results.iterdir()) == [file]
+
+
+def test_voxels_are_written_in_stored_order(task: SAM3DInferTask, image: Path) -> None:
+    raw, _ = run(task, image, result_extension=".nrrd")
+    nifti, _ = run(task, image, result_extension=".nii.gz")
+    header, _, body = raw.read_bytes().partition(b"\n\n")
+    assert b"encoding: raw" in header
+    assert b"space: left-posterior-superior" in header
+    x_fastest = np.asarray(nib.load(nifti).dataobj).tobytes(order="F")
+    assert body == x_fastest
+
+
+@pytest.mark.parametrize("extension", [".nrrd", ".nii.gz"])
+def test_a_sheared_affine_as_of_a_tilted_gantry_is_kept(
+    task: SAM3DInferTask, tmp_path: Path, extension: str
+) -> None:
+    sheared = write_nifti(tmp_path / "tilt.nii.gz", affine=OBLIQUE)
+    file, _ = run(task, sheared, result_extension=extension)
+    np.testing.assert_allclose(Volume.open(file).affine, OBLIQUE, atol=1e-5)
+
+
+@pytest.mark.parametrize(("shape", "encoding"), [(SHAPE, b"gzip"), ((17, 19, 13), b"raw")])
+def test_gzip_only_where_ohif_can_read_it(
+    task: SAM3DInferTask, tmp_path: Path, shape: tuple[int, int, int], encoding: bytes
+) -> None:
+    image = write_nifti(tmp_path / "x.nii.gz", ball(shape))
+    file, _ = run(task, image, foreground=[[8, 8, 6]], result_extension=".nrrd", result_compress=True)
+    assert b"encoding: " + encoding in file.read_bytes()[:1000]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32"])
+def test_the_wished_type(task: SAM3DInferTask, image: Path, dtype: str) -> None:
+    file, _ = run(task, image, result_extension=".nii", result_dtype=dtype)
+    assert nib.load(file).get_data_dtype() == np.dtype(dtype)
+
+
+def test_without_a_wish_the_format_is_that_of_the_image(task: SAM3DInferTask, tmp_path: Path) -> None:
+    nrrd = tmp_path / "mr.nrrd"
+    sitk.WriteImage(sitk.GetImageFromArray(ball()), str(nrrd))
+    assert run(task, nrrd, foreground=[[6, 13, 15]])[0].suffix == ".nrrd"
+
+
+def test_the_second_click_in_one_place_encodes_nothing(task: SAM3DInferTask, image: Path) -> None:
+    _, first = run(task, image)
+    _, second = run(task, image, background=[[14, 12, 6]])
+    task.clear_cache()
+    _, third = run(task, image)
+    assert (first["encoded"] > 0, second["encoded"], third["encoded"] > 0) == (True, 0, True)
+
+
+def test_a_changed_file_is_read_again(task: SAM3DInferTask, image: Path) -> None:
+    run(task, image)
+    write_nifti(image, ball()[:, :, ::-1] * 2)
+    assert run(task, image)[1]["encoded"] > 0
+    write_nifti(image, ball((12, 12, 12)))
+    with pytest.raises(PromptError, match="12 x 12 x 12"):
+        run(task, image)
+
+
+def test_a_mask_does_not_depend_on_what_was_asked_before(
+    task: SAM3DInferTask, weights_path: Path, image: Path, tmp_path: Path
+) -> None:
+    other = write_nifti(tmp_path / "other.nii.gz", ball()[::-1])
+    run(task, other)
+    run(task, image, foreground=[[3, 3, 3]], background=[[20, 20, 10]])
+    used, _ = run(task, image)
+    fresh, _ = run(SAM3DInferTask(lambda _: open_weights(str(weights_path)), ["tumor"], 1), image)
+    np.testing.assert_array_equal(nib.load(used).get_fdata(), nib.load(fresh).get_fdata())
+
+
+def test_people_on_several_volumes_do_not_disturb_each_other(task: SAM3DInferTask, tmp_path: Path) -> None:
+    images = [write_nifti(tmp_path / f"{n}.nii.gz", ball() + 10 * n * np.indices(SHAPE)[n]) for n in range(3)]
+    clicks = [[[5 + 2 * n, 5 + 2 * n, 2 + n]] for n in range(4)]
+    jobs = [(image, click) for click in clicks for image in images]
+    alone = [nib.load(run(task, image, foreground=click)[0]).get_fdata() for image, click in jobs]
+    task.clear_cache()
+    with ThreadPoolExecutor(6) as pool:
+        together = list(
+            pool.map(lambda job: nib.load(run(task, job[0], foreground=job[1])[0]).get_fdata(), jobs)
+        )
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({"foreground": [[30, 0, 0]]}, "lies outside the volume of 30 x 26 x 13"),
+        ({"foreground": [[0, -1, 0]]}, "lies outside the volume of 30 x 26 x 13"),
+        ({"background": [[99, 0, 0]]}, "lies outside the volume"),
+        ({"background": [CENTRE, [1, 1, 1]]}, "both inside and outside"),
+        ({"foreground": [], "background": [[1, 1, 1]]}, "at least one click inside"),
+        ({"roi": [40, 50, 0, 5, 0, 5]}, "roi .* lies outside the volume of 30 x 26 x 13"),
+        ({"device": "NVIDIA Abacus"}, "no 'NVIDIA Abacus' here, only cpu"),
+    ],
+)
+def test_prompts_that_do_not_fit(
+    task: SAM3DInferTask, image: Path, results: Path, params: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(PromptError, match=expected):
+        run(task, image, **params)
+    assert not list(results.iterdir())
+
+
+@pytest.mark.parametrize("name", ["nan", "flat", "series", "empty", "truncated", "text"])
+def test_files_that_are_not_one_volume(task: SAM3DInferTask, studies: Path, name: str) -> None:
+    for _ in range(2):
+        with pytest.raises(VolumeError):
+            run(task, studies / f"{name}.nii.gz")
+
+
+def test_a_region_of_slicer_works_as_a_prompt(task: SAM3DInferTask, image: Path) -> None:
+    _, answer = run(task, image, foreground=[], roi=[20, 10, 18, 8, -3, 40])
+    assert answer["boxes"] == 1
+
+
+def test_a_prompt_that_the_weights_have_not_learned_is_refused(image: Path, tmp_path: Path) -> None:
+    from app_helpers import write_weights
+
+    weights = write_weights(tmp_path, capabilities=("positive_click",))
+    task = SAM3DInferTask(lambda device: open_weights(str(weights), device=device), ["tumor"], 2**26)
+    run(task, image)
+    with pytest.raises(PromptError):
+        run(task, image, background=[[1, 1, 1]])
+
+
+@pytest.mark.parametrize("name", [None, "cpu", "cuda", "cuda:0"])
+def test_devices_that_every_server_has(name: str | None) -> None:
+    assert resolve_device(name).split(":")[0] in ("cpu", "cuda")
+
+
+@pytest.mark.parametrize("name", ["cpu:7", "meta", "nonsense", "NVIDIA Abacus"])
+def test_devices_that_it_has_not(name: str) -> None:
+    with pytest.raises(PromptError, match="only cpu"):
+        resolve_device(name)
+
+
+def test_weights_do_not_travel_over_http(task: SAM3DInferTask) -> None:
+    assert task.get_path() is None
+    with pytest.raises(HTTPException):
+        task.get_path(validate=False)
+
+
+class TestOpenVolumes:
+    def fake(self, voxels: int) -> Any:
+        volume = Volume(np.zeros((2, 2, voxels // 4), np.float32), np.eye(4))
+        return type("Opened", (), {"volume": volume})()
+
+    def test_the_budget_holds_and_the_last_one_stays(self) -> None:
+        volumes = OpenVolumes(max_bytes=4 * 250)
+        for name in "abc":
+            with volumes.borrow(name, lambda: self.fake(100)):
+                pass
+        assert len(volumes) == 2
+        with volumes.borrow("big", lambda: self.fake(1000)):
+            pass
+        assert len(volumes) == 1
+
+    def test_an_opened_volume_is_not_opened_again(self) -> None:
+        volumes, opened = OpenVolumes(10**6), []
+        for name in "aab":
+            with volumes.borrow(name, lambda name=name: opened.append(name) or self.fake(100)):
+                pass
+        assert opened == ["a", "b"]
+
+    def test_one_volume_is_lent_to_one_request_at_a_time_and_two_to_two(self) -> None:
+        volumes = OpenVolumes(10**6)
+        both_in = threading.Barrier(2, timeout=20)
+
+        def meet(name: str) -> None:
+            with volumes.borrow(name, lambda: self.fake(100)):
+                both_in.wait()
+
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(meet, "ab"))
+
+        with volumes.borrow("a", lambda: self.fake(100)):
+            assert volumes._entries["a"].lock.locked()
+
+    def test_a_failure_is_not_kept(self) -> None:
+        volumes = OpenVolumes(10**6)
+
+        def fail() -> Any:
+            raise VolumeError("broken")
+
+        with pytest.raises(VolumeError), volumes.borrow("a", fail):
+            pass
+        assert len(volumes) == 0
+
+    def test_the_key_of_a_file_follows_its_content(self, tmp_path: Path) -> None:
+        file = tmp_path / "a"
+        file.write_bytes(b"1")
+        link = tmp_path / "b"
+        link.symlink_to(file)
+        before = file_key(file)
+        assert file_key(link) == before
+        file.write_bytes(b"12")
+        assert file_key(file) != before
+        assert file_key(tmp_path) != before

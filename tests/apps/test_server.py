@@ -1,0 +1,181 @@
+"""The server as a user starts it, and MONAI Label's own client."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import httpx
+import monailabel
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from app_helpers import APP, CENTRE, SHAPE, post, write_nifti
+from monailabel.client.client import MONAILabelClient, MONAILabelClientException
+
+pytestmark = pytest.mark.slow
+
+START_SECONDS = 240
+MODULE = [sys.executable, "-m", "monailabel.main"]
+SCRIPT = ["bash", str(Path(monailabel.__file__).parent / "scripts" / "monailabel")]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/info/", timeout=20).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@contextmanager
+def serve(command: list[str], arguments: list[str], log: IO[bytes], folder: Path) -> Iterator[str]:
+    """Starts a server, waits until it answers, and ends it."""
+    port = free_port()
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),
+        "OMP_NUM_THREADS": "1",
+    }
+    arguments = ["start_server", "--app", str(APP), "--host", "127.0.0.1", "--port", str(port), *arguments]
+    root = APP.parents[1]
+    process = subprocess.Popen([*command, *arguments], env=environment, cwd=root, stdout=log, stderr=log)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + START_SECONDS
+        while not answers(url):
+            assert process.poll() is None, f"the server ended: {Path(log.name).read_text()[-3000:]}"
+            assert time.monotonic() < deadline, f"no answer: {Path(log.name).read_text()[-3000:]}"
+            time.sleep(0.2)
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(studies: Path, weights_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("server")
+    arguments = [
+        "--studies",
+        str(studies),
+        "--conf",
+        "weights",
+        str(weights_path),
+        "--conf",
+        "cache_mb",
+        "64",
+    ]
+    with (folder / "log").open("wb") as log, serve(MODULE, arguments, log, folder) as url:
+        yield url
+
+
+@pytest.fixture
+def client(server: str, tmp_path: Path) -> MONAILabelClient:
+    return MONAILabelClient(server, tmpdir=str(tmp_path), client_id="tests")
+
+
+def test_the_client_of_monai_label_gets_a_mask_on_the_stored_grid(
+    client: MONAILabelClient, studies: Path
+) -> None:
+    info = client.info()
+    assert info["models"]["sam3d"]["type"] == "deepgrow"
+    assert info["labels"] == ["tumor"]
+    for extension in (".nrrd", ".nii.gz"):
+        file, answer = client.infer(
+            "sam3d", "mr", {"foreground": [CENTRE], "background": [[1, 1, 1]], "result_extension": extension}
+        )
+        mask, source = sitk.ReadImage(file), sitk.ReadImage(str(studies / "mr.nii.gz"))
+        assert file.endswith(extension)
+        assert mask.GetSize() == SHAPE
+        assert mask.GetPixelIDTypeAsString() == "8-bit unsigned integer"
+        np.testing.assert_allclose(mask.GetOrigin(), source.GetOrigin(), atol=1e-5)
+        np.testing.assert_allclose(mask.GetSpacing(), source.GetSpacing(), atol=1e-5)
+        np.testing.assert_allclose(mask.GetDirection(), source.GetDirection(), atol=1e-5)
+        assert set(np.unique(sitk.GetArrayFromImage(mask))) <= {0, 1}
+        assert answer["label_names"] == {"tumor": 1}
+        assert {"latencies", "model_version", "changed_box"} <= answer.keys()
+
+
+def test_the_client_of_monai_label_works_on_a_session(client: MONAILabelClient, tmp_path: Path) -> None:
+    session = client.create_session(str(write_nifti(tmp_path / "local.nii.gz")))["session_id"]
+    assert client.get_session(session)["name"] == session
+    file, _ = client.infer("sam3d", "local", {"foreground": [CENTRE]}, session_id=session)
+    assert nib.load(file).shape == SHAPE
+    client.remove_session(session)
+    with pytest.raises(MONAILabelClientException, match="does not exist or has expired"):
+        client.infer("sam3d", "local", {"foreground": [CENTRE]}, session_id=session)
+
+
+def test_the_client_of_monai_label_uploads_and_saves(client: MONAILabelClient, tmp_path: Path) -> None:
+    client.upload_image(str(write_nifti(tmp_path / "a.nii.gz")), "uploaded")
+    file, _ = client.infer("sam3d", "uploaded", {"foreground": [CENTRE]})
+    assert client.save_label("uploaded", file, params={"label_info": [{"name": "tumor", "idx": 1}]})
+    stored = client.download_label("uploaded", "final")
+    np.testing.assert_array_equal(nib.load(stored).get_fdata(), nib.load(file).get_fdata())
+    assert client.info()["datastore"]["completed"] == 1
+    assert client.next_sample("first", {})["id"] != "uploaded"
+
+
+@pytest.mark.parametrize(("compress", "encoding"), [(False, b"encoding: raw"), (True, b"encoding: gzip")])
+def test_a_bare_nrrd_raw_or_gzip(server: str, compress: bool, encoding: bytes) -> None:
+    with httpx.Client(base_url=server, timeout=60) as http:
+        answer = post(
+            http,
+            query={"output": "image"},
+            foreground=[CENTRE],
+            result_extension=".nrrd",
+            result_compress=compress,
+        )
+    assert encoding in answer.content[:1000]
+
+
+@pytest.mark.parametrize(
+    ("image", "model", "params", "status"),
+    [
+        ("nobody", "sam3d", {"foreground": [CENTRE]}, 404),
+        ("mr", "nobody", {"foreground": [CENTRE]}, 404),
+        ("mr", "sam3d", {"foreground": [[30, 1, 1]]}, 400),
+        ("mr", "sam3d", {}, 400),
+        ("mr", "sam3d", {"foreground": [CENTRE, [1, 1, 1]], "background": [CENTRE]}, 400),
+        *[(image, "sam3d", {"foreground": [[1, 1, 1]]}, 400) for image in ("nan", "empty", "flat", "series")],
+        ("truncated", "sam3d", {"foreground": [[1, 1, 1]]}, 400),
+        ("/etc/hostname", "sam3d", {"foreground": [[1, 1, 1]]}, 400),
+    ],
+)
+def test_what_the_caller_did_wrong(server: str, image: str, model: str, params: dict, status: int) -> None:
+    with httpx.Client(base_url=server, timeout=60) as http:
+        answer = post(http, image, model=model, **params)
+    assert answer.status_code == status
+    assert len(answer.json()["detail"]) > 20
+
+
+def test_the_shell_script_starts_it_and_says_when_weights_were_never_trained(
+    studies: Path, untrained_path: Path, tmp_path: Path
+) -> None:
+    arguments = ["--studies", str(studies), "--conf", "weights", str(untrained_path)]
+    with (tmp_path / "log").open("wb") as log, serve(SCRIPT, arguments, log, tmp_path) as url:
+        assert "sam3d" not in httpx.get(f"{url}/info/").json()["models"]
+        with httpx.Client(base_url=url, timeout=60) as http:
+            answer = post(http, foreground=[CENTRE])
+        assert answer.status_code == 400
+        assert "never trained" in answer.json()["detail"]
+    assert "never trained" in (tmp_path / "log").read_text()

@@ -1,0 +1,5 @@
+"""Time and memory of the network, beside those of the plain formulation of the same network."""
+
+from sam3d_label.benchmark.comparison import run
+
+__all__ = ["run"]

@@ -1,0 +1,159 @@
+"""One measurement in an interpreter of its own, so that its peak memory is its own.
+
+``python -m sam3d_label.benchmark.worker`` reads a job as JSON from standard input and writes the figures as
+JSON to standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from sam3d_label.benchmark.plain import PlainSAM3D
+from sam3d_label.network import SAM3D, Config
+
+Task = Literal["clicks", "plain clicks", "training"]
+NEXT_CLICKS = 5
+CLICKS_IN_TRAINING = 10
+SAMPLED = 16
+"""Every so many voxels, the logit goes into the report: enough to see that both formulations say the same."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to measure.
+
+    Attributes:
+        task: First and next click; the same in the plain formulation; or a step of training.
+        config: Sizes of the network.
+        device: As torch names it.
+    """
+
+    task: Task
+    config: Config
+    device: str
+
+    def to_json(self) -> str:
+        """The job as a line of text."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> Job:
+        """The inverse of `to_json`."""
+        fields = json.loads(text)
+        config = fields.pop("config")
+        config["global_blocks"] = tuple(config["global_blocks"])
+        return Job(config=Config(**config), **fields)
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """Do a job; seconds and bytes.
+
+    The weights are random, which changes no time. On an accelerator a first pass, which loads kernels, does
+    not count.
+    """
+    torch.manual_seed(0)
+    network = SAM3D(job.config).to(job.device).eval()
+    crop = torch.randn(1, 1, *(job.config.crop,) * 3).to(job.device)
+    points = torch.randint(0, job.config.crop, (1, CLICKS_IN_TRAINING, 3)).to(job.device)
+    tasks = {"clicks": _clicks, "plain clicks": _plain_clicks, "training": _training}
+    if job.device != "cpu":
+        tasks[job.task](network, crop, points)
+        torch.cuda.reset_peak_memory_stats(job.device)
+    baseline = peak_memory(job.device)
+    figures = tasks[job.task](network, crop, points)
+    memory = {"baseline_bytes": baseline, "peak_bytes": peak_memory(job.device)}
+    return figures | memory | {"threads": torch.get_num_threads()}
+
+
+@torch.inference_mode()
+def _clicks(network: SAM3D, crop: Tensor, points: Tensor) -> dict[str, Any]:
+    """Encode and decode one click, then decode longer and longer lists of clicks."""
+    signs = torch.ones_like(points[..., 0])
+    first, (embedding, logit) = timed(
+        crop.device, lambda: _first_click(network, crop, points[:, :1], signs[:, :1])
+    )
+    following = [
+        timed(crop.device, lambda n=n: network.decode(embedding, points[:, :n], signs[:, :n]))[0]  # type: ignore[misc]
+        for n in range(2, 2 + NEXT_CLICKS)
+    ]
+    return {"first_click_s": first, "next_click_s": statistics.median(following), "logit": sampled(logit)}
+
+
+def _first_click(network: SAM3D, crop: Tensor, points: Tensor, signs: Tensor) -> tuple[Any, Tensor]:
+    embedding = network.encode(crop)
+    return embedding, network.decode(embedding, points, signs)
+
+
+@torch.inference_mode()
+def _plain_clicks(network: SAM3D, crop: Tensor, points: Tensor) -> dict[str, Any]:
+    """One click in the plain formulation: the first is like every other."""
+    signs = torch.ones_like(points[:, :1, 0])
+    seconds, logit = timed(crop.device, lambda: PlainSAM3D(network).click(crop, points[:, :1], signs))
+    return {"first_click_s": seconds, "next_click_s": seconds, "logit": sampled(logit)}
+
+
+def _training(network: SAM3D, crop: Tensor, points: Tensor) -> dict[str, Any]:
+    """Forward and backward of the trained part, blocks recomputed, in bf16 where the device has it."""
+    network.train().freeze_trunk()
+    network.image_encoder.activation_checkpointing = True
+    signs = torch.ones_like(points[..., 0])
+    bf16 = has_bf16(crop.device)
+
+    def step() -> None:
+        network.zero_grad()
+        with torch.autocast(crop.device.type, torch.bfloat16) if bf16 else nullcontext():
+            logit = network(crop, points, signs)
+        torch.nn.functional.binary_cross_entropy_with_logits(logit.float(), (crop > 0).float()).backward()
+
+    seconds, _ = timed(crop.device, step)
+    return {"step_s": seconds, "precision": "bf16" if bf16 else "fp32"}
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def timed(device: torch.device, work: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds that the work took, until the device had finished, and its result."""
+    start = time.perf_counter()
+    result = work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start, result
+
+
+def sampled(logit: Tensor) -> list[float]:
+    """A coarse grid of a logit (1, 1, D, H, W)."""
+    coarse = logit[0, 0, ::SAMPLED, ::SAMPLED, ::SAMPLED]
+    return [float(value) for value in coarse.flatten()]
+
+
+def peak_memory(device: str) -> int:
+    """Largest memory held so far, bytes: on CUDA by tensors, elsewhere by this process as a whole."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():  # unlike ru_maxrss, this knows nothing of the process that started this one
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(Job.from_json(sys.stdin.read()))))

@@ -1,0 +1,81 @@
+"""The benchmark's own path, on a network that takes no time."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+from rich.console import Console
+
+from sam3d_label import benchmark
+from sam3d_label.benchmark import comparison, worker
+from sam3d_label.benchmark.worker import Job
+from sam3d_label.errors import Sam3dError
+from sam3d_label.network import PRESETS, Config
+
+SMALL = Config(
+    crop=32, patch=8, upsample=2, width=16, depth=4, heads=2, window=4, sam_grid=8, sam_window=4,
+    global_blocks=(1,), neck=16, prompt_heads=2, prompt_mlp=16, decoder=4,
+)  # fmt: skip
+
+
+def test_a_job_survives_the_pipe() -> None:
+    job = Job("training", SMALL, "cpu")
+    assert Job.from_json(job.to_json()) == job
+
+
+def test_both_formulations_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "small", SMALL)
+    monkeypatch.setattr(comparison, "ROUNDS", 1)
+    printed = io.StringIO()
+    figures = benchmark.run("small", "cpu", console=Console(file=printed, width=120))
+    for name in ("network", "plain"):
+        assert figures[name]["first_click_s"] >= figures[name]["next_click_s"] > 0
+        assert figures[name]["peak_bytes"] >= figures[name]["baseline_bytes"] > 0
+    assert figures["plain"]["first_click_s"] == figures["plain"]["next_click_s"]
+    assert figures["training"]["step_s"] > 0
+    expected = figures["plain"]["next_click_s"] / figures["network"]["next_click_s"]
+    assert figures["ratios"]["next_click_faster"] == pytest.approx(expected)
+    assert figures["largest_difference"] < 1e-3
+    for text in ("first click", "next click", "peak memory", "training step", "× faster"):
+        assert text in printed.getvalue()
+
+
+def test_rounds_are_summed_up_by_median_and_maximum() -> None:
+    rounds = [
+        {
+            "first_click_s": t,
+            "next_click_s": t / 2,
+            "peak_bytes": int(10 * t),
+            "baseline_bytes": 5,
+            "logit": [],
+        }
+        for t in (2.0, 9.0, 4.0)
+    ]
+    assert comparison.summary(rounds) == {
+        "first_click_s": 4.0, "next_click_s": 2.0, "peak_bytes": 90, "baseline_bytes": 5, "rounds": 3,
+    }  # fmt: skip
+
+
+def test_peak_memory_remembers_what_was_freed() -> None:
+    before = worker.peak_memory("cpu")
+    size = before + 200_000_000
+    torch.ones(size // 4)
+    assert worker.peak_memory("cpu") > before + size // 4
+
+
+def test_failures_of_a_process_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed:
+        returncode, stdout, stderr = -9, "", ""
+
+    class Broken:
+        returncode, stdout, stderr = 1, "", "Traceback: nonsense"
+
+    job = Job("clicks", SMALL, "cpu")
+    monkeypatch.setattr(comparison.subprocess, "run", lambda *_, **__: Killed)
+    with pytest.raises(Sam3dError, match="needs more memory than cpu has"):
+        comparison.in_fresh_process(job)
+    monkeypatch.setattr(comparison.subprocess, "run", lambda *_, **__: Broken)
+    with pytest.raises(RuntimeError, match="nonsense"):
+        comparison.in_fresh_process(job)

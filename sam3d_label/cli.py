@@ -84,16 +84,12 @@ WeightsOption = Annotated[
     str | None,
     typer.Option(metavar="W", help="Weights: a file, or the name of shipped ones.", show_default="shipped"),
 ]
-DeviceOption = Annotated[
-    str, typer.Option(metavar="D", help="Where the network runs: cpu, cuda, cuda:1, mps.")
-]
+DeviceOption = Annotated[str, typer.Option(metavar="D", help="Where the network runs: cpu, cuda, cuda:1, mps.")]
 ClickOption = Annotated[
     list[str] | None,
     typer.Option(metavar="I,J,K …", help="A voxel inside the target, counted in the stored image."),
 ]
-ExcludeOption = Annotated[
-    list[str] | None, typer.Option(metavar="I,J,K …", help="A voxel outside the target.")
-]
+ExcludeOption = Annotated[list[str] | None, typer.Option(metavar="I,J,K …", help="A voxel outside the target.")]
 
 
 def _examples(*lines: str) -> str:
@@ -126,19 +122,13 @@ def phantom(
     ),
 )
 def segment(
-    image: Annotated[
-        Path, typer.Argument(metavar="IMAGE", help="NIfTI, NRRD or MHA file, or a DICOM folder.")
-    ],
-    out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Mask file to write, 1 inside, on the image's grid.")
-    ],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="NIfTI, NRRD or MHA file, or a DICOM folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Mask file to write, 1 inside, on the image's grid.")],
     click: ClickOption = None,
     exclude: ExcludeOption = None,
     box: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="I0,I1,J0,J1,K0,K1", help="Opposite corners of a box around the target, both included."
-        ),
+        typer.Option(metavar="I0,I1,J0,J1,K0,K1", help="Opposite corners of a box around the target, both included."),
     ] = None,
     weights: WeightsOption = None,
     device: DeviceOption = "cpu",
@@ -162,9 +152,7 @@ def segment(
     save_mask(out, result.mask, volume)
     voxels = int(np.count_nonzero(result.mask))
     millilitres = voxels * float(np.prod(volume.spacing)) / 1000
-    Console().print(
-        f"wrote {out}: {voxels} voxels, {millilitres:.1f} mL, in {result.seconds:.1f} s", highlight=False
-    )
+    Console().print(f"wrote {out}: {voxels} voxels, {millilitres:.1f} mL, in {result.seconds:.1f} s", highlight=False)
 
 
 @app.command(
@@ -176,12 +164,8 @@ def segment(
 )
 def evaluate(
     images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of volumes, or one volume.")],
-    labels: Annotated[
-        Path, typer.Argument(metavar="LABELS", help="Folder of labels with the images' names, or one.")
-    ],
-    out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Folder for cases.csv, summary.json and curve.png.")
-    ],
+    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="Folder of labels with the images' names, or one.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for cases.csv, summary.json and curve.png.")],
     label: Annotated[
         int | None,
         typer.Option(metavar="N", help="Value of the target in the labels.", show_default="any but 0"),
@@ -221,9 +205,7 @@ def evaluate(
     from sam3d_label.evaluation.annotators import ANNOTATORS
 
     if annotator not in ANNOTATORS:
-        raise Sam3dError(
-            f"--annotator {annotator}: there is no such one; choose from {', '.join(ANNOTATORS)}"
-        )
+        raise Sam3dError(f"--annotator {annotator}: there is no such one; choose from {', '.join(ANNOTATORS)}")
     _check_device(device)
     from sam3d_label.evaluation.protocol import find_cases
     from sam3d_label.evaluation.report import write_report
@@ -293,11 +275,71 @@ def picture(
     Console().print(f"wrote {out}", highlight=False)
 
 
+@app.command(
+    epilog=_examples(
+        "train images labels out --epochs 20",
+        "train images labels out --label 2 --weights out-of-last-week",
+        "train images labels out --epochs 40 --resume",
+        "train images labels out --preset vit_b --device cuda",
+    )
+)
+def train(
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of volumes.")],
+    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="Folder of labels with the images' names.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for weights, card, checkpoint, log and curves.")],
+    label: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Value of the target in the labels.", show_default="any but 0"),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="P", help="Start from new adapters on SAM's vit_b, vit_l or vit_h, or on tiny's trunk."),
+    ] = None,
+    weights: WeightsOption = None,
+    epochs: Annotated[int, typer.Option(metavar="E", help="Epochs, a checkpoint after each.")] = 20,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")] = False,
+    device: DeviceOption = "cpu",
+    validation: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of the cases that are scored and never trained on.")
+    ] = 0.2,
+    seed: Annotated[int, typer.Option(metavar="S", help="Fixes every random choice.")] = 0,
+) -> None:
+    """Fine-tune weights on annotated volumes.
+
+    The adapters train in simulated sessions of clicks and corrections; SAM's
+    trunk stays frozen. OUT then serves: --weights OUT.
+    """
+    if preset and weights:
+        raise Sam3dError("--preset starts new adapters and --weights goes on with trained ones: give one of the two")
+    if epochs < 1:
+        raise Sam3dError(f"--epochs {epochs}: give at least 1")
+    if not 0 <= validation < 1:
+        raise Sam3dError(f"--validation {validation}: give a share from 0 to below 1")
+    _check_device(device)
+    from sam3d_label.training.run import train_folder
+    from sam3d_label.weights import open_weights, untrained
+
+    start = untrained(preset, device=device) if preset else open_weights(weights, device)
+    console = Console(stderr=True)
+    card = train_folder(
+        start,
+        images,
+        labels,
+        out,
+        value=label,
+        epochs=epochs,
+        resume=resume,
+        validation_share=validation,
+        seed=seed,
+        device=device,
+        console=console,
+    )
+    Console().print(f"wrote {out}: version {card.version}, serves with --weights {out}", highlight=False)
+
+
 @app.command(epilog=_examples("convert-reference best.pth.tar adapter.safetensors"))
 def convert_reference(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="CKPT", help="A checkpoint of the authors (.pth.tar).")
-    ],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint of the authors (.pth.tar).")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Weights file to write (.safetensors).")],
     dataset: Annotated[
         str, typer.Option(metavar="NAME", help="Data set it was trained on, which fixes the intensities.")
@@ -309,19 +351,28 @@ def convert_reference(
     """Convert a checkpoint of 3DSAM-adapter's authors to this project's weights."""
     from sam3d_label.weights.reference import convert
 
-    convert(checkpoint, out, dataset=dataset, prompt_heads=prompt_heads)
-    Console().print(f"wrote {out}", highlight=False)
+    card = convert(checkpoint, out, dataset=dataset, prompt_heads=prompt_heads)
+    Console().print(f"wrote {out}: {(card.training.model_extra or {})['note']}", highlight=False)
 
 
-@app.command(
-    epilog=_examples("benchmark", "benchmark --preset vit_b --json benchmark.json", "benchmark --device cuda")
-)
+@app.command(epilog=_examples("fetch vit_b", "fetch vit_h --folder /data/sam"))
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="vit_b, vit_l or vit_h.")],
+    folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to store it.", show_default="~/.cache/sam3d")
+    ] = None,
+) -> None:
+    """Download one of SAM's published checkpoints, which the presets of its sizes build on."""
+    from sam3d_label.weights import sam
+
+    Console().print(f"wrote {sam.fetch(name, folder or sam.cache_folder())}", highlight=False)
+
+
+@app.command(epilog=_examples("benchmark", "benchmark --preset vit_b --json benchmark.json", "benchmark --device cuda"))
 def benchmark(
     preset: Annotated[str, typer.Option(metavar="P", help="tiny, vit_b, vit_l or vit_h.")] = "vit_b",
     device: DeviceOption = "cpu",
-    json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers here too.")
-    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers here too.")] = None,
 ) -> None:
     """Time first click, next click and training step, beside the plain formulation of the same network."""
     _check_device(device)
@@ -373,9 +424,7 @@ def _voxel(option: str, text: str) -> tuple[int, int, int]:
 def _box(text: str) -> Box:
     from sam3d_label.prompts import Box
 
-    i0, i1, j0, j1, k0, k1 = _whole_numbers(
-        "--box", text, 6, "I0,I1,J0,J1,K0,K1, such as 100,140,70,110,20,40"
-    )
+    i0, i1, j0, j1, k0, k1 = _whole_numbers("--box", text, 6, "I0,I1,J0,J1,K0,K1, such as 100,140,70,110,20,40")
     return Box.from_pairs((i0, i1, j0, j1, k0, k1))
 
 
@@ -414,9 +463,7 @@ def _check_device(device: str) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise Sam3dError(
-            f"--device {device}: not on this machine; use cpu ({str(error).splitlines()[0]})"
-        ) from error
+        raise Sam3dError(f"--device {device}: not on this machine; use cpu ({str(error).splitlines()[0]})") from error
 
 
 def _check_learned(weights: Weights, annotator: str) -> None:
@@ -443,18 +490,12 @@ def _measured(images: Path, labels: Path, weights: Weights, **options: Any) -> C
         def show(case: str, done: int, total: int) -> None:
             bar.update(task, description=case, completed=done, total=total)
 
-        cohort = evaluate_cohort(
-            images, labels, lambda volume: Segmenter(volume, weights), progress=show, **options
-        )
+        cohort = evaluate_cohort(images, labels, lambda volume: Segmenter(volume, weights), progress=show, **options)
     for skipped in cohort.skipped if cohort.results else ():
-        errors.print(
-            f"skipped {skipped.case}: {skipped.reason}", highlight=False, markup=False, soft_wrap=True
-        )
+        errors.print(f"skipped {skipped.case}: {skipped.reason}", highlight=False, markup=False, soft_wrap=True)
     if not cohort.results:
         first = cohort.skipped[0]
-        raise Sam3dError(
-            f"none of {len(cohort.skipped)} cases could be measured; {first.case}: {first.reason}"
-        )
+        raise Sam3dError(f"none of {len(cohort.skipped)} cases could be measured; {first.case}: {first.reason}")
     return cohort
 
 
@@ -481,9 +522,7 @@ def _show_summary(summary: dict[str, Any], out: Path) -> None:
     console = Console()
     console.print(table)
     cap, failed = summary["noc_cap"], summary["failures"]["noc85"]
-    console.print(
-        f"clicks to Dice 0.85: {summary['noc85']:.1f} ({failed} of {summary['cases']} not within {cap})"
-    )
+    console.print(f"clicks to Dice 0.85: {summary['noc85']:.1f} ({failed} of {summary['cases']} not within {cap})")
     following = summary["seconds_next_click"]
     then = "" if following is None else f", next click {following:.2f} s"
     console.print(f"first click {summary['seconds_first_click']:.2f} s{then} (medians)")

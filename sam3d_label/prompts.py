@@ -48,9 +48,7 @@ class Prompts:
         if isinstance(prompts, Prompts):
             return prompts
         drawn = list(prompts)
-        return cls(
-            tuple(p for p in drawn if isinstance(p, Click)), tuple(p for p in drawn if isinstance(p, Box))
-        )
+        return cls(tuple(p for p in drawn if isinstance(p, Click)), tuple(p for p in drawn if isinstance(p, Box)))
 
     @property
     def positive(self) -> tuple[Click, ...]:

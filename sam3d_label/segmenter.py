@@ -90,9 +90,7 @@ class Segmenter:
         self.device = next(weights.model.parameters()).device
 
     @classmethod
-    def open(
-        cls, path: str | os.PathLike[str], weights: str | None = None, device: str = "cpu"
-    ) -> Segmenter:
+    def open(cls, path: str | os.PathLike[str], weights: str | None = None, device: str = "cpu") -> Segmenter:
         """A segmenter for a volume file or DICOM folder and weights by name or path (None: the shipped default).
 
         Raises:
@@ -204,12 +202,12 @@ class Look:
             embedding, made = segmenter.cache.get(key, encode)
             self.encoded += made
             clicks, signs, boxes = self._tensors(frame)
-            logit: Tensor | None = None
+            mask: Tensor | None = None
             for _ in range(segmenter.weights.card.passes):
-                classes = model.class_logits(embedding, clicks, signs, boxes=boxes, mask=logit)
-                logit = (classes[:, 1:] - classes[:, :1]).permute(0, 1, 4, 2, 3).float()
-            enlarged = enlarge(logit.permute(0, 1, 3, 4, 2), size)
-        return View(frame, enlarged[0, 0])
+                classes = model.class_logits(embedding, clicks, signs, boxes=boxes, mask=mask)
+                logit = (classes[:, 1:] - classes[:, :1]).float()
+                mask = logit.permute(0, 1, 4, 2, 3)
+            return View(frame, enlarge(logit, size)[0, 0])
 
     def _tensors(self, frame: CropFrame) -> tuple[Tensor, Tensor, Tensor]:
         """Points (1, N, 3), signs (1, N) and boxes (1, M, 2, 3), crop voxels, of the prompts that lie in a crop."""
@@ -228,7 +226,7 @@ class Look:
 
 def box_in_crop(box: Box, frame: CropFrame) -> np.ndarray:
     """Lower and upper corner (2, 3) of a box in crop voxels, clipped to the crop; not ordered when it lies outside."""
-    faces = frame.to_dhw([np.array(box.lower) - 0.5, np.array(box.upper) + 0.5])
+    faces = frame.to_dhw(np.array([box.lower, box.upper]) + [[-0.5], [0.5]])
     lower, upper = faces.min(0), faces.max(0)
     return np.stack([np.maximum(lower, 0), np.minimum(upper, frame.size - 1)])
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sam3d_label.errors import VolumeError
-from sam3d_label.intensity import IntensityRule, Normalization
+from sam3d_label.intensity import Normalization
 
 CROP_AXES = "SPL"
 """Where the axes D, H and W of a crop point: superior, posterior, left, as slices of an axial scan are stacked."""
@@ -129,7 +129,7 @@ class Volume:
     @cached_property
     def signature(self) -> str:
         """Hash of the intensities and the affine."""
-        digest = hashlib.blake2b(self.array, digest_size=16)
+        digest = hashlib.blake2b(self.array.data, digest_size=16)
         digest.update(self.affine.tobytes())
         return digest.hexdigest()
 

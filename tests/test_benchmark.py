@@ -16,7 +16,7 @@ from sam3d_label.network import PRESETS, Config
 
 SMALL = Config(
     crop=32, patch=8, upsample=2, width=16, depth=4, heads=2, window=4, sam_grid=8, sam_window=4,
-    global_blocks=(1,), neck=16, prompt_heads=2, prompt_mlp=16, decoder=4,
+    global_blocks=(1,), neck=16, prompt_heads=2, prompt_mlp=16, decoder=4, dense=4,
 )  # fmt: skip
 
 

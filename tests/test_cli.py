@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from sam3d_label.cli import _spelled_out, app
 from sam3d_label.errors import WeightsError
 
-COMMANDS = ("phantom", "segment", "evaluate", "picture", "convert-reference", "benchmark")
+COMMANDS = ("phantom", "segment", "evaluate", "picture", "train", "convert-reference", "fetch", "benchmark")
 SHAPE = (24, 20, 12)
 AFFINE = np.diag([1.0, 1.5, 3.0, 1.0])
 
@@ -151,9 +151,7 @@ def test_segment_writes_a_mask_on_the_stored_grid(volumes, capabilities):
 
 
 def test_segment_takes_several_clicks_and_a_box(volumes, capabilities):
-    result = run(
-        "segment", "images/a.nii.gz", "m.nii.gz", "--click", "4,4,4", "20,15,9", "--box", "9,8,1,2,3,3"
-    )
+    result = run("segment", "images/a.nii.gz", "m.nii.gz", "--click", "4,4,4", "20,15,9", "--box", "9,8,1,2,3,3")
     assert result.exit_code == 0, result.output
     mask = np.asanyarray(nib.load(volumes / "m.nii.gz").dataobj)
     assert all(mask[voxel] for voxel in ((4, 4, 4), (20, 15, 9), (8, 1, 3), (9, 2, 3)))
@@ -217,12 +215,7 @@ def test_evaluate_says_what_it_skipped(volumes, capabilities):
 def test_evaluate_needs_what_the_annotator_uses(volumes, capabilities):
     capabilities.remove("negative_click")
     assert "random_foreground" in refused("evaluate", "images", "labels", "out")
-    assert (
-        run(
-            "evaluate", "images", "labels", "o", "--clicks", "1", "--annotator", "random_foreground"
-        ).exit_code
-        == 0
-    )
+    assert run("evaluate", "images", "labels", "o", "--clicks", "1", "--annotator", "random_foreground").exit_code == 0
 
 
 def test_picture(volumes, capabilities):
@@ -239,9 +232,7 @@ def test_phantom(tmp_path):
 
 
 def test_convert_reference_refuses_a_missing_file(tmp_path):
-    assert "best.pth.tar" in refused(
-        "convert-reference", tmp_path / "best.pth.tar", tmp_path / "out.safetensors"
-    )
+    assert "best.pth.tar" in refused("convert-reference", tmp_path / "best.pth.tar", tmp_path / "out.safetensors")
 
 
 def test_benchmark_writes_its_numbers(tmp_path, monkeypatch):

@@ -78,14 +78,20 @@ def test_a_changed_intensity_rule_is_not_served_from_the_cache(volume, small_wei
     cache = EmbeddingCache(10**9)
     click = [Click((20, 18, 7))]
     Segmenter(volume, small_weights, cache=cache).segment(click)
-    card = small_weights.card.model_copy(update={"intensity": small_weights.card.intensity.model_copy(update={"upper": 90})})
+    card = small_weights.card.model_copy(
+        update={"intensity": small_weights.card.intensity.model_copy(update={"upper": 90})}
+    )
     assert Segmenter(volume, replace(small_weights, card=card), cache=cache).segment(click).encoded >= 1
 
 
 @pytest.mark.parametrize(
     ("capabilities", "drawn", "complaint"),
     [
-        (["positive_click"], [Click((1, 1, 1)), Click((5, 5, 5), positive=False)], "clicks outside, only: positive_click"),
+        (
+            ["positive_click"],
+            [Click((1, 1, 1)), Click((5, 5, 5), positive=False)],
+            "clicks outside, only: positive_click",
+        ),
         (["positive_click"], [Box((1, 1, 1), (5, 5, 5))], "boxes"),
         ([], [Click((1, 1, 1))], "clicks inside, only: nothing"),
     ],

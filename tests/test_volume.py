@@ -13,7 +13,6 @@ from sam3d_label.intensity import Window
 from sam3d_label.volume import Volume, resampling_weights, save_mask
 
 
-
 @st.composite
 def affines(draw):
     """Any orientation, any anisotropy, oblique up to half a right angle."""
@@ -90,7 +89,9 @@ def test_a_smooth_volume_survives_the_crop_and_the_way_back(affine):
 
 def test_outside_the_volume_a_crop_is_zero_after_normalization_too():
     volume = Volume(np.full((4, 4, 4), 50.0), np.eye(4))
-    crop = volume.crop(volume.frame((1.5, 1.5, 1.5), 1.0, 8), Window(lower=0, upper=100, mean=0, std=1).fit(volume.array))
+    crop = volume.crop(
+        volume.frame((1.5, 1.5, 1.5), 1.0, 8), Window(lower=0, upper=100, mean=0, std=1).fit(volume.array)
+    )
     assert float(crop[2:6, 2:6, 2:6].min()) == 50.0
     assert float(crop.sum()) == 50.0 * 64
 
@@ -170,7 +171,7 @@ def with_nan(path):
 
 WRONG_FILES = {
     "missing": (lambda p: p, "does not exist"),
-    "empty": (lambda p: p.write_bytes(b"") and p or p, "cannot be read"),
+    "empty": (lambda p: (p.write_bytes(b""), p)[1], "cannot be read"),
     "text": (lambda p: (p.write_text("not an image"), p)[1], "cannot be read"),
     "gzip of nothing": (lambda p: (p.write_bytes(gzip.compress(b"")), p)[1], "cannot be read"),
     "truncated": (truncated, "cannot be read"),

@@ -71,11 +71,7 @@ class SAM3DApp(MONAILabelApp):
         return {"random": Random(), "first": First()}
 
     def _load_sessions(self, load: bool = False) -> SafeSessions | None:
-        return (
-            SafeSessions(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY)
-            if load
-            else None
-        )
+        return SafeSessions(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY) if load else None
 
     def on_init_complete(self) -> None:
         """Starts MONAI Label's clean-up jobs, and gives the server the app's way of answering errors."""
@@ -112,9 +108,7 @@ class SAM3DApp(MONAILabelApp):
         tag = request.get("label_tag") or DefaultLabelTag.ORIGINAL.value
         label = file
         if str(request.get("save_label")).lower() in ("true", "1") and not request.get("session"):
-            label = store.save_label(
-                request["image"], file, tag, {"model": request["model"], "params": params}
-            )
+            label = store.save_label(request["image"], file, tag, {"model": request["model"], "params": params})
         return {"label": label, "tag": tag, "file": file, "params": params}
 
     def _task(self, model: Any) -> InferTask:
@@ -137,9 +131,7 @@ class SAM3DApp(MONAILabelApp):
         if not isinstance(image, str) or not image:
             raise HTTPException(400, "No image: give the id of a stored image, or a session_id")
         if os.path.isabs(image) or os.path.basename(image) != image:
-            raise HTTPException(
-                400, "An image is named by its id, not by a path: upload it first, as a session"
-            )
+            raise HTTPException(400, "An image is named by its id, not by a path: upload it first, as a session")
         try:
             path = store.get_image_uri(check_id(image))
         except IndexError:  # the DICOMweb datastore, for a series that its server does not have

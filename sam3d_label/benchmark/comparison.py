@@ -101,23 +101,14 @@ def in_fresh_process(job: Job) -> dict[str, Any]:
     if done.returncode == 0:
         figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return figures
-    if (
-        done.returncode == -signal.SIGKILL
-        or "OutOfMemoryError" in done.stderr
-        or "not enough memory" in done.stderr
-    ):
-        raise Sam3dError(
-            f"measuring {job.task} needs more memory than {job.device} has; take a smaller preset"
-        )
+    if done.returncode == -signal.SIGKILL or "OutOfMemoryError" in done.stderr or "not enough memory" in done.stderr:
+        raise Sam3dError(f"measuring {job.task} needs more memory than {job.device} has; take a smaller preset")
     raise RuntimeError(f"measuring {job.task} failed:\n{done.stderr}")
 
 
 def summary(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The median time and the largest memory over several processes."""
-    times = {
-        key: statistics.median(figures[key] for figures in rounds)
-        for key in ("first_click_s", "next_click_s")
-    }
+    times = {key: statistics.median(figures[key] for figures in rounds) for key in ("first_click_s", "next_click_s")}
     memory = {key: max(figures[key] for figures in rounds) for key in ("peak_bytes", "baseline_bytes")}
     return times | memory | {"rounds": len(rounds)}
 
@@ -145,9 +136,7 @@ def table(figures: dict[str, Any]) -> Table:
         shown.add_row(label, seconds(network[key]), seconds(plain[key]), f"{ratio[faster]:.1f} × faster")
     share = f"{100 * ratio['peak_memory_share']:.0f} % of it"
     shown.add_row("peak memory", gigabytes(network["peak_bytes"]), gigabytes(plain["peak_bytes"]), share)
-    shown.add_row(
-        "  of it at rest", gigabytes(network["baseline_bytes"]), gigabytes(plain["baseline_bytes"]), ""
-    )
+    shown.add_row("  of it at rest", gigabytes(network["baseline_bytes"]), gigabytes(plain["baseline_bytes"]), "")
     shown.add_section()
     shown.add_row(f"training step ({training['precision']})", seconds(training["step_s"]), "", "")
     shown.add_row("peak memory in training", gigabytes(training["peak_bytes"]), "", "")
@@ -170,6 +159,4 @@ def processor(device: str) -> str:
         return torch.cuda.get_device_name(device)
     names = Path("/proc/cpuinfo")
     lines = names.read_text().splitlines() if names.exists() else []
-    return next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from sam3d_label.network.adapter import SpatialAdapter
 from sam3d_label.network.attention import WindowAttention
 from sam3d_label.network.image_encoder import Block
-from sam3d_label.network.prompt_encoder import Attention, PromptLayer
+from sam3d_label.network.prompt_encoder import Attention, DenseEmbed, PromptLayer
 from sam3d_label.network.sam3d import SAM3D
 from sam3d_label.network.stem import Stem
 
@@ -80,15 +80,10 @@ class PlainSAM3D:
         in_plane = pooled.permute(0, 2, 3, 1).unsqueeze(3).repeat(1, 1, 1, self.config.grid, 1)
         return in_plane + encoder.depth_embed.view(1, 1, 1, self.config.grid, self.config.width)
 
-    def _prompt(
-        self, feature: Tensor, points: Tensor, signs: Tensor, boxes: Tensor, drawing: Tensor
-    ) -> Tensor:
+    def _prompt(self, feature: Tensor, points: Tensor, signs: Tensor, boxes: Tensor, drawing: Tensor) -> Tensor:
         """Write the prompts of one item into its map (1, C, grid, grid, grid)."""
         encoder = self.network.prompt_encoder
-        first, last = convolutions(encoder.dense_embed)
-        stride = self.config.half // self.config.grid
-        hidden = F.gelu(F.conv3d(drawing, first.weight, first.bias, stride=stride))
-        feature = feature + F.conv3d(hidden, last.weight, last.bias)
+        feature = feature + spread(encoder.dense_embed, feature, drawing, self.config.half // self.config.grid)
         tokens = [
             sample(feature, point, self.config.stride) + encoder.sign_embed[sign]
             for point, sign in zip(points, signs.tolist(), strict=True)
@@ -109,9 +104,7 @@ class PlainSAM3D:
         """Logit (1, D, H, W) of one item: all inputs side by side in one convolution."""
         decoder, half = self.network.mask_decoder, (self.config.half,) * 3
         inputs = [
-            F.interpolate(
-                decoder_head(cast(nn.Sequential, head), feature), half, mode="trilinear", align_corners=True
-            )
+            F.interpolate(decoder_head(cast(nn.Sequential, head), feature), half, mode="trilinear", align_corners=True)
             for head, feature in zip(decoder.heads, maps, strict=True)
         ]
         image = F.interpolate(crop.unsqueeze(0), half, mode="trilinear", align_corners=False)
@@ -130,9 +123,7 @@ def embed_patches(stem: Stem, crop: Tensor, patch: int, upsample: int) -> Tensor
     in_plane, over_depth = stem.patch_embed.proj, stem.slice_embed
     slices = [F.conv2d(part, in_plane.weight, in_plane.bias, stride=patch) for part in enlarged.unbind(2)]
     volume = torch.stack(slices, -1)
-    merged = F.conv3d(
-        volume, over_depth.weight, over_depth.bias, stride=(1, 1, patch), groups=over_depth.groups
-    )
+    merged = F.conv3d(volume, over_depth.weight, over_depth.bias, stride=(1, 1, patch), groups=over_depth.groups)
     return merged.permute(0, 2, 3, 4, 1)
 
 
@@ -184,9 +175,7 @@ def relative_bias(layer: WindowAttention, q: Tensor) -> Tensor:
 def relative_rows(table: Tensor, window: int) -> Tensor:
     """The row of the table, resampled to 2 * window - 1, of each query and key coordinate: (w, w, c)."""
     table = F.interpolate(table.T.unsqueeze(0), size=2 * window - 1, mode="linear")[0].T
-    rows = [
-        torch.stack([table[query - key + window - 1] for key in range(window)]) for query in range(window)
-    ]
+    rows = [torch.stack([table[query - key + window - 1] for key in range(window)]) for query in range(window)]
     return torch.stack(rows)
 
 
@@ -257,15 +246,24 @@ def sample(feature: Tensor, point: Tensor, stride: int) -> Tensor:
     return torch.einsum("chwd,h,w,d->c", feature[0], *along)
 
 
+def spread(layer: DenseEmbed, feature: Tensor, drawing: Tensor, stride: int) -> Tensor:
+    """What drawn prompts (1, 6, half, half, half) add to a map (1, C, h, w, d)."""
+    x = F.conv3d(feature, layer.seen.weight, layer.seen.bias)
+    x = x + F.conv3d(drawing, layer.drawn.weight, layer.drawn.bias, stride=stride)
+    for step, dilation in zip(cast("Iterable[nn.Sequential]", layer.spread), (1, 2, 4, 1), strict=True):
+        (conv,) = convolutions(step)
+        y = F.gelu(channel_norm(step[0], x))
+        x = x + F.conv3d(y, conv.weight, conv.bias, padding=dilation, dilation=dilation)
+    return F.conv3d(x, layer.out.weight, layer.out.bias)
+
+
 def prompt_layer(layer: PromptLayer, image: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
     """One layer of the prompt encoder on image tokens (V, C) and prompt tokens (T, C)."""
     x = torch.cat([layer.global_query[0], prompts])
     x = layer_norm(layer.norm2, x + layer_norm(layer.norm1, cross_attend(layer.self_attn, x, x)))
     queries, prompts = x.split([layer.global_query.shape[1], len(prompts)])
     queries = layer_norm(layer.norm3, queries + layer.mlp(queries))
-    return layer_norm(
-        layer.norm4, image + cross_attend(layer.cross_attn_image_to_token, image, queries)
-    ), prompts
+    return layer_norm(layer.norm4, image + cross_attend(layer.cross_attn_image_to_token, image, queries)), prompts
 
 
 def cross_attend(layer: Attention, x: Tensor, context: Tensor) -> Tensor:
@@ -281,17 +279,20 @@ def cross_attend(layer: Attention, x: Tensor, context: Tensor) -> Tensor:
 
 
 def draw(half: int, points: Tensor, signs: Tensor, boxes: Tensor, mask: Tensor | None) -> Tensor:
-    """The dense prompt (1, 4, half, half, half), axes H, W, D: earlier mask, clicks in, clicks out, boxes."""
+    """The dense prompt (1, 6, half, half, half), axes H, W, D.
+
+    Its channels: the earlier mask, clicks inside drawn narrow and wide, clicks outside likewise, boxes.
+    """
     axis = torch.arange(half, device=points.device) * 2 + 0.5
     d, h, w = torch.meshgrid(axis, axis, axis, indexing="ij")
     where = torch.stack([d, h, w], -1)
-    drawing = torch.zeros(4, half, half, half, device=points.device)
+    drawing = torch.zeros(6, half, half, half, device=points.device)
     if mask is not None:
         drawing[0] = F.avg_pool3d(mask.float().sigmoid() * 2 - 1, 2)[0]
     for point, sign in zip(points, signs.tolist(), strict=True):
-        bump = torch.exp((where - point).square().sum(-1) / (-2 * 3.0**2))
-        channel = 1 if sign == 1 else 2
-        drawing[channel] = torch.maximum(drawing[channel], bump)
+        distance = (where - point).square().sum(-1)
+        for channel, sigma in zip((1, 2) if sign == 1 else (3, 4), (3.0, 20.0), strict=True):
+            drawing[channel] = torch.maximum(drawing[channel], torch.exp(-distance / (2 * sigma**2)))
     for lower, upper in boxes:
-        drawing[3][((where >= lower) & (where <= upper)).all(-1)] = 1
+        drawing[5][((where >= lower) & (where <= upper)).all(-1)] = 1
     return drawing.permute(0, 2, 3, 1).unsqueeze(0)

@@ -80,9 +80,7 @@ def measure(job: Job) -> dict[str, Any]:
 def _clicks(network: SAM3D, crop: Tensor, points: Tensor) -> dict[str, Any]:
     """Encode and decode one click, then decode longer and longer lists of clicks."""
     signs = torch.ones_like(points[..., 0])
-    first, (embedding, logit) = timed(
-        crop.device, lambda: _first_click(network, crop, points[:, :1], signs[:, :1])
-    )
+    first, (embedding, logit) = timed(crop.device, lambda: _first_click(network, crop, points[:, :1], signs[:, :1]))
     following = [
         timed(crop.device, lambda n=n: network.decode(embedding, points[:, :n], signs[:, :n]))[0]  # type: ignore[misc]
         for n in range(2, 2 + NEXT_CLICKS)

@@ -82,9 +82,7 @@ class WindowAttention(nn.Module):
     def _relative_rows(self) -> Tensor:
         """Rows of the tables for each query and key coordinate, times lr / scale: (3, window, window, c)."""
         tables = torch.stack([self.rel_pos_h, self.rel_pos_w, self.rel_pos_d])
-        tables = F.interpolate(tables.transpose(1, 2), size=2 * self.window - 1, mode="linear").transpose(
-            1, 2
-        )
+        tables = F.interpolate(tables.transpose(1, 2), size=2 * self.window - 1, mode="linear").transpose(1, 2)
         along = torch.arange(self.window, device=tables.device)
         return tables[:, along[:, None] - along[None, :] + self.window - 1] * (self.lr / self.scale)
 
@@ -100,9 +98,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """`scaled_dot_product_attention` for keys wider than values, padded to widths for the fast kernels."""
     width = -(-q.shape[-1] // 8) * 8
     q, k = (F.pad(t, (0, width - t.shape[-1])) for t in (q, k))
-    return F.scaled_dot_product_attention(q, k, F.pad(v, (0, width - v.shape[-1])), scale=scale)[
-        ..., : v.shape[-1]
-    ]
+    return F.scaled_dot_product_attention(q, k, F.pad(v, (0, width - v.shape[-1])), scale=scale)[..., : v.shape[-1]]
 
 
 def coordinate_codes(window: int) -> Tensor:

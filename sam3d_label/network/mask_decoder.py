@@ -21,9 +21,7 @@ class MaskDecoder(nn.Module):
         self.grid, self.width = config.half, config.decoder
         self.heads = nn.ModuleList(head(config.neck, config.decoder) for _ in range(4))
         self.fuse = nn.Conv3d(4 * config.decoder + 1, config.decoder, kernel_size=3, padding=1, bias=False)
-        self.fuse_dense = nn.Conv3d(
-            DensePrompt.CHANNELS, config.decoder, kernel_size=3, padding=1, bias=False
-        )
+        self.fuse_dense = nn.Conv3d(DensePrompt.CHANNELS, config.decoder, kernel_size=3, padding=1, bias=False)
         self.classify = nn.Conv3d(config.decoder, 2, kernel_size=3, padding=1, bias=False)
         nn.init.zeros_(self.fuse_dense.weight)
 

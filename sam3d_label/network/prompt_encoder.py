@@ -153,8 +153,8 @@ class DenseEmbed(nn.Module):
             for dilation in self.DILATIONS
         )
         self.out = nn.Conv3d(width, config.neck, kernel_size=1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, feature: Tensor, dense: Tensor) -> Tensor:
         """An update (B, C, grid, grid, grid) of a map of that shape, given the dense prompt."""
@@ -178,29 +178,27 @@ class DensePrompt(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.half = config.half
+        self.edge = config.half
 
     def forward(self, points: Tensor, signs: Tensor, boxes: Tensor, mask: Tensor | None) -> Tensor:
         """Draw prompts (shapes as in `PromptEncoder`) and a mask logit (B, 1, D, H, W): (B, 6, half, half, half)."""
-        size = (self.half,) * 3
-        centres = torch.arange(self.half, device=points.device, dtype=points.dtype) * 2 + 0.5
+        size = (self.edge,) * 3
+        centres = torch.arange(self.edge, device=points.device, dtype=points.dtype) * 2 + 0.5
         previous = points.new_zeros(len(points), *size)
         if mask is not None:
             previous = F.interpolate(torch.tanh(mask / 2), size=size, mode="trilinear")[:, 0]
-        bumps = [
-            self._bumps(centres, points, signs == sign, sigma) for sign in (IN, OUT) for sigma in self.SIGMAS
-        ]
+        bumps = [self._bumps(centres, points, signs == sign, sigma) for sign in (IN, OUT) for sigma in self.SIGMAS]
         return torch.stack([previous, *bumps, self._interior(centres, boxes)], 1).permute(0, 1, 3, 4, 2)
 
     def _bumps(self, centres: Tensor, points: Tensor, chosen: Tensor, sigma: float) -> Tensor:
         if not chosen.any():
-            return points.new_zeros(len(points), *(self.half,) * 3)
+            return points.new_zeros(len(points), *(self.edge,) * 3)
         along = torch.exp(-((centres - points[..., None]) ** 2) / (2 * sigma**2)) * chosen[..., None, None]
         return torch.einsum("bnx,bny,bnz->bnxyz", *along.unbind(2)).amax(1)
 
     def _interior(self, centres: Tensor, boxes: Tensor) -> Tensor:
         if not boxes.shape[1]:
-            return boxes.new_zeros(len(boxes), *(self.half,) * 3)
+            return boxes.new_zeros(len(boxes), *(self.edge,) * 3)
         lower, upper = boxes.unsqueeze(-1).unbind(2)
         inside = ((centres >= lower) & (centres <= upper)).to(boxes.dtype)
         return torch.einsum("bnx,bny,bnz->bnxyz", *inside.unbind(2)).amax(1)

@@ -35,9 +35,7 @@ class Stem(nn.Module):
         self.slice_embed = nn.Conv3d(
             config.width, config.width, (1, 1, config.patch), (1, 1, config.patch), groups=config.width
         )
-        self.register_buffer(
-            "interpolation", interpolation_matrix(config.patch, config.upsample), persistent=False
-        )
+        self.register_buffer("interpolation", interpolation_matrix(config.patch, config.upsample), persistent=False)
 
     def fused_kernel(self) -> tuple[Tensor, Tensor]:
         """Kernel (C, 1, s + 2, s + 2, s + 2) over H, W, D and bias (C); s is the edge of a token, voxels."""
@@ -61,7 +59,5 @@ class Stem(nn.Module):
 def interpolation_matrix(patch: int, upsample: int) -> Tensor:
     """The (patch, patch / upsample + 2) matrix of linear upsampling, align_corners=False, inside a signal."""
     voxels = patch // upsample + 2
-    rows = F.interpolate(
-        torch.eye(voxels).unsqueeze(0), scale_factor=upsample, mode="linear", align_corners=False
-    )
+    rows = F.interpolate(torch.eye(voxels).unsqueeze(0), scale_factor=upsample, mode="linear", align_corners=False)
     return rows[0, :, upsample:-upsample].T.contiguous()

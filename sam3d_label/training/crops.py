@@ -45,11 +45,13 @@ class Case:
         image: File of the volume.
         label: File of its label on the same grid.
         weight: How often it is drawn, relative to other cases.
+        value: Value of the target in the label; None for any but 0.
     """
 
     image: Path
     label: Path
     weight: float = 1.0
+    value: int | None = None
 
     @property
     def name(self) -> str:
@@ -95,7 +97,7 @@ class OpenedCase:
 
     @classmethod
     def open(cls, case: Case, intensity: IntensityRule) -> OpenedCase:
-        """Read a case; every non-zero value of the label is target.
+        """Read a case.
 
         Raises:
             VolumeError: A file cannot be read, the label is empty or lies on another grid.
@@ -103,10 +105,12 @@ class OpenedCase:
         volume, label = Volume.open(case.image), Volume.open(case.label)
         if label.shape != volume.shape or not np.allclose(label.affine, volume.affine, atol=1e-2):
             raise VolumeError(f"{case.label} does not lie on the grid of {case.image}")
-        where = np.argwhere(label.array > 0)
+        inside = label.array > 0 if case.value is None else label.array == case.value
+        where = np.argwhere(inside)
         if not len(where):
-            raise VolumeError(f"{case.label} is empty")
-        target = Volume((label.array > 0).astype(np.float32), volume.affine)
+            what = "is empty" if case.value is None else f"holds no voxel of value {case.value}"
+            raise VolumeError(f"{case.label} {what}")
+        target = Volume(inside.astype(np.float32), volume.affine)
         return cls(case.name, volume, intensity.fit(volume.array), target, where.min(0), where.max(0))
 
     @property

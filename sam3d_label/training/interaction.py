@@ -14,7 +14,6 @@ from sam3d_label.network import SAM3D, Embedding
 from sam3d_label.prompts import Click
 from sam3d_label.training.settings import TrainSettings
 
-
 HALF_GRID = (1.0, 1.0, 1.0)
 """Spacing that the annotators are told: they work on the isotropic grid of the decoder."""
 
@@ -56,7 +55,11 @@ class SimulatedPrompts:
         points = torch.tensor([click.ijk for click in self.clicks], dtype=torch.float32).reshape(1, -1, 3)
         signs = torch.tensor([[int(click.positive) for click in self.clicks]], dtype=torch.long).reshape(1, -1)
         boxes = torch.tensor(np.array(self.boxes), dtype=torch.float32).reshape(1, -1, 2, 3)
-        return (points * self.scale).to(self.device), signs.to(self.device), (boxes * self.scale).to(self.device)
+        return (
+            (points * self.scale).to(self.device),
+            signs.to(self.device),
+            (boxes * self.scale).to(self.device),
+        )
 
 
 def train_rounds(
@@ -89,9 +92,7 @@ def train_rounds(
 
 
 @torch.no_grad()
-def validation_dice(
-    model: SAM3D, embedding: Embedding, truth: Tensor, clicks: int
-) -> list[float]:
+def validation_dice(model: SAM3D, embedding: Embedding, truth: Tensor, clicks: int) -> list[float]:
     """Dice after 1, 2, … clicks of the annotator `error_centre`, on the decoder's grid; arguments as `train_rounds`."""
     target = truth[0, 0].bool().cpu().numpy()
     found = np.zeros_like(target)
@@ -117,9 +118,7 @@ def first_clicks(target: np.ndarray, settings: TrainSettings, rng: np.random.Gen
     return clicks
 
 
-def draw_click(
-    target: np.ndarray, found: np.ndarray, clicks: Sequence[Click], rng: np.random.Generator
-) -> Click:
+def draw_click(target: np.ndarray, found: np.ndarray, clicks: Sequence[Click], rng: np.random.Generator) -> Click:
     """One click on the larger error of `found` against `target`: its centre, near it, or anywhere in it."""
     rule = rng.random()
     if rule < 0.5:

@@ -15,10 +15,26 @@ from sam3d_label.intensity import CtOrMr, Percentile, Window
 from sam3d_label.network import PRESETS, SAM3D
 from sam3d_label.phantoms import write_phantoms
 from sam3d_label.training.crops import Case, pair_cases
-from sam3d_label.training.fine_tune import EpochLog, fine_tune
+from sam3d_label.training.fine_tune import EpochLog, TrainReport, fine_tune
 from sam3d_label.training.settings import TrainSettings
+from sam3d_label.training.store import store
+from sam3d_label.weights import Base, Card, DataSource, Training
 
 INTENSITY = CtOrMr(ct=Window(lower=-160, upper=240, mean=40, std=100), mr=Percentile())
+START = Card(
+    preset="tiny",
+    config=PRESETS["tiny"],
+    base=Base(name="tiny"),
+    spacing=2.0,
+    intensity=INTENSITY,
+    capabilities=[],
+    labels=["tumor"],
+    training=Training(),
+    licence="Apache-2.0",
+    version="untrained",
+    date="2026-11-23",
+)
+VERSION = "tiny-1"
 LAST_TRAINING_PATIENT = 28
 PHANTOMS, PHANTOM_SEED = 200, 20261
 SHARES = {"_mr": 0.45, "_ct": 0.2, "phantom": 0.35}
@@ -57,7 +73,13 @@ def main(
     for kind in ("_mr", "_ct"):
         cases += weighted((case for case in training if kind in case.name), SHARES[kind])
     settings = TrainSettings(
-        epochs=epochs, steps_per_epoch=100, learning_rate=8e-4, weight_decay=0.02, warmup=200, validate_every=2, trunk=True
+        epochs=epochs,
+        steps_per_epoch=100,
+        learning_rate=8e-4,
+        weight_decay=0.02,
+        warmup=200,
+        validate_every=2,
+        trunk=True,
     )
     torch.manual_seed(settings.seed)
     model = SAM3D(PRESETS["tiny"])
@@ -65,11 +87,11 @@ def main(
 
     def show(log: EpochLog) -> None:
         console.print(
-            f"epoch {log.epoch + 1}/{epochs}  loss {log.loss:.4f}  Dice@1 {log.dice_1:.3f}  Dice@3 {log.dice_3:.3f}"
-            f"  rate {log.learning_rate:.1e}  {log.seconds:.0f} s"
+            f"epoch {log.epoch + 1}/{epochs}  loss {log.loss:.4f}  Dice@1 {log.dice_1:.3f}"
+            f"  Dice@3 {log.dice_3:.3f}  rate {log.learning_rate:.1e}  {log.seconds:.0f} s"
         )
 
-    fine_tune(
+    report = fine_tune(
         model,
         cases,
         out,
@@ -79,6 +101,27 @@ def main(
         resume=resume,
         progress=show,
     )
+    store(model, START, out / "weights", report=report, settings=settings, data=sources(report), version=VERSION)
+    console.print(f"wrote {out / 'weights'}")
+
+
+def sources(report: TrainReport) -> list[DataSource]:
+    """What the weights were trained on, counted from what did train."""
+    painted = sum(name.startswith("phantom") for name in report.trained)
+    return [
+        DataSource(
+            name="Soft-tissue-Sarcoma, patients 001-028, T1 MR and CT (IBSI validation dataset)",
+            licence="CC BY 3.0",
+            source="TCIA, Vallieres et al. 2015, doi 10.7937/K9/TCIA.2015.7GO2GSKS",
+            cases=len(report.trained) - painted,
+        ),
+        DataSource(
+            name=f"phantoms, seed {PHANTOM_SEED}",
+            licence="Apache-2.0",
+            source=f"python -m sam3d_label phantom OUT --cases {PHANTOMS} --seed {PHANTOM_SEED}",
+            cases=painted,
+        ),
+    ]
 
 
 if __name__ == "__main__":

@@ -18,9 +18,7 @@ from sam3d_label.weights.card import Base, Card, Training
 APP = Path(__file__).resolve().parents[2] / "apps" / "sam3d"
 SHAPE = (30, 26, 13)
 CENTRE = [15, 13, 6]
-OBLIQUE = np.array(
-    [[-1.2, 0.2, 0.1, 40.0], [0.15, -1.1, 0.3, 35.5], [0.05, 0.25, 2.4, -20.25], [0.0, 0.0, 0.0, 1.0]]
-)
+OBLIQUE = np.array([[-1.2, 0.2, 0.1, 40.0], [0.15, -1.1, 0.3, 35.5], [0.05, 0.25, 2.4, -20.25], [0.0, 0.0, 0.0, 1.0]])
 """Voxel to RAS mm: oblique, anisotropic, and slightly sheared."""
 
 SMALL = Config(
@@ -77,9 +75,7 @@ def write_broken_volumes(folder: Path) -> None:
     (folder / "text.nii.gz").write_bytes(b"no volume" * 100)
 
 
-def write_weights(
-    folder: Path, capabilities: tuple[str, ...] = ("positive_click", "negative_click", "box")
-) -> Path:
+def write_weights(folder: Path, capabilities: tuple[str, ...] = ("positive_click", "negative_click", "box")) -> Path:
     """A small network with random weights and its card; returns the path of the weights."""
     torch.manual_seed(0)
     path = folder / "adapter.safetensors"
@@ -100,9 +96,7 @@ def write_weights(
     return path
 
 
-def post(
-    client: Any, image: str | None = "mr", *, model: str = "sam3d", query: Any = None, **params: Any
-) -> Any:
+def post(client: Any, image: str | None = "mr", *, model: str = "sam3d", query: Any = None, **params: Any) -> Any:
     """Sends a request to /infer with httpx or starlette's TestClient."""
     query = {**({} if image is None else {"image": image}), **(query or {})}
     return client.post(f"/infer/{model}", params=query, data={"params": json.dumps(params)})

@@ -26,9 +26,7 @@ BROKEN = ["nan", "flat", "series", "empty", "truncated", "text"]
 
 
 @pytest.fixture(scope="module")
-def server_settings(
-    studies: Path, weights_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
+def server_settings(studies: Path, weights_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """MONAI Label's global settings, set as start_server sets them and restored."""
     sessions = tmp_path_factory.mktemp("sessions")
     changed = {
@@ -134,9 +132,7 @@ def test_wrong_prompts_are_400(client: TestClient, params: dict[str, Any], expec
 
 
 @pytest.mark.parametrize("image", BROKEN)
-def test_broken_volumes_are_400_without_the_servers_paths(
-    client: TestClient, studies: Path, image: str
-) -> None:
+def test_broken_volumes_are_400_without_the_servers_paths(client: TestClient, studies: Path, image: str) -> None:
     message = detail(post(client, image, foreground=[[1, 1, 1]]), 400)
     assert f"Image {image}.nii.gz" in message
     assert str(studies) not in message
@@ -161,17 +157,11 @@ def test_params_cannot_reach_other_models_or_files(client: TestClient, studies: 
             400,
         )
     forged = {"session": {"name": "../x", "image": path}, **request}
-    assert "Session '../x'" in detail(
-        client.post("/infer/sam3d?image=mr", data={"params": json.dumps(forged)}), 404
-    )
+    assert "Session '../x'" in detail(client.post("/infer/sam3d?image=mr", data={"params": json.dumps(forged)}), 404)
     other = {"model": "other", **request}
-    assert "no model 'other'" in detail(
-        client.post("/infer/sam3d?image=mr", data={"params": json.dumps(other)}), 404
-    )
+    assert "no model 'other'" in detail(client.post("/infer/sam3d?image=mr", data={"params": json.dumps(other)}), 404)
     for wrong in (7, None, ["mr"], {"id": "mr"}, ""):
-        answer = client.post(
-            "/infer/sam3d?image=mr", data={"params": json.dumps({**request, "image": wrong})}
-        )
+        answer = client.post("/infer/sam3d?image=mr", data={"params": json.dumps({**request, "image": wrong})})
         assert "No image" in detail(answer, 400)
 
 
@@ -181,9 +171,7 @@ def test_an_upload_with_the_request_is_sent_to_sessions(client: TestClient, stud
     assert "upload it first" in detail(answer, 400)
 
 
-@pytest.mark.parametrize(
-    ("params", "expected"), [("{", "not JSON"), ("[1]", "JSON object"), ("null_", "not JSON")]
-)
+@pytest.mark.parametrize(("params", "expected"), [("{", "not JSON"), ("[1]", "JSON object"), ("null_", "not JSON")])
 def test_params_that_are_no_object_are_400(client: TestClient, params: str, expected: str) -> None:
     assert expected in detail(client.post("/infer/sam3d?image=mr", data={"params": params}), 400)
 
@@ -225,9 +213,7 @@ class TestSessions:
     ) -> None:
         planted = server_settings / "planted"
         planted.mkdir()
-        (planted / "meta.info").write_text(
-            json.dumps({"image": str(studies / "mr.nii.gz"), "name": "planted"})
-        )
+        (planted / "meta.info").write_text(json.dumps({"image": str(studies / "mr.nii.gz"), "name": "planted"}))
         nested = server_settings / "planted" / "inner"
         nested.mkdir()
         (nested / "meta.info").write_text(json.dumps({"image": str(nested / "meta.info"), "name": "inner"}))
@@ -306,9 +292,7 @@ def test_weights_cannot_be_replaced_or_removed_over_http(client: TestClient) -> 
 
 
 def test_a_batch_without_clicks_is_a_clear_400(client: TestClient) -> None:
-    answer = client.post(
-        "/batch/infer/sam3d?run_sync=true&images=labeled", json={"multi_gpu": False, "images": ["mr"]}
-    )
+    answer = client.post("/batch/infer/sam3d?run_sync=true&images=labeled", json={"multi_gpu": False, "images": ["mr"]})
     assert "No clicks" in detail(answer, 400)
 
 
@@ -321,9 +305,7 @@ def test_a_defect_is_told_as_json(client: TestClient, monkeypatch: pytest.Monkey
 
 
 class TestConfiguration:
-    def test_untrained_weights_are_not_offered(
-        self, studies: Path, untrained_path: Path, caplog: Any
-    ) -> None:
+    def test_untrained_weights_are_not_offered(self, studies: Path, untrained_path: Path, caplog: Any) -> None:
         app = make_app(studies, {"weights": str(untrained_path)})
         assert "sam3d" not in app.info()["models"]
         assert app.info()["labels"] == ["tumor"]
@@ -336,10 +318,7 @@ class TestConfiguration:
             assert "convert-reference" in text
 
     def test_a_preset_without_weights_says_what_is_missing(self, studies: Path) -> None:
-        assert (
-            "preset vit_b has no shipped weights"
-            in make_app(studies, {"preset": "vit_b"}).not_offered["sam3d"]
-        )
+        assert "preset vit_b has no shipped weights" in make_app(studies, {"preset": "vit_b"}).not_offered["sam3d"]
 
     def test_a_bad_key_stops_the_start_with_one_message(self, studies: Path, caplog: Any) -> None:
         with pytest.raises(ValueError, match="--conf colour: unknown key"):
@@ -357,9 +336,7 @@ class TestConfiguration:
         app = make_app(studies, {"weights": str(weights_path)})
         answers: list[Any] = []
         request = {"model": "sam3d", "image": "mr", "foreground": [CENTRE]}
-        threads = [
-            threading.Thread(target=lambda: answers.append(app.infer(dict(request)))) for _ in range(2)
-        ]
+        threads = [threading.Thread(target=lambda: answers.append(app.infer(dict(request)))) for _ in range(2)]
         for thread in threads:
             thread.start()
         for thread in threads:

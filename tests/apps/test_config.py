@@ -62,9 +62,7 @@ def test_a_bad_key_or_value_is_named_with_what_is_allowed(conf: dict[str, str], 
     with pytest.raises(ConfigError) as caught:
         parse_config(conf)
     assert expected in str(caught.value)
-    assert "Keys of --conf: preset, weights, sam_checkpoint, labels, auto_train_every, cache_mb" in str(
-        caught.value
-    )
+    assert "Keys of --conf: preset, weights, sam_checkpoint, labels, auto_train_every, cache_mb" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -53,11 +53,7 @@ def refusal(action: Callable[..., Any], *args: Any) -> HTTPException:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {
-        str(p.relative_to(folder)): p.read_bytes()
-        for p in folder.rglob("*")
-        if p.is_file() and p.name != ".lock"
-    }
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
 
 
 def test_an_image_and_its_label_come_back_as_they_were_sent(store: SafeDatastore, uploads: Path) -> None:
@@ -78,9 +74,7 @@ def test_another_process_finds_what_was_saved(store: SafeDatastore, studies: Pat
 
 
 @pytest.mark.parametrize("image_id", ["../x", "a/b", "..", ".hidden", "a\\b", "x" * 201, "a\nb"])
-def test_an_id_that_is_not_a_name_is_refused(
-    store: SafeDatastore, studies: Path, uploads: Path, image_id: str
-) -> None:
+def test_an_id_that_is_not_a_name_is_refused(store: SafeDatastore, studies: Path, uploads: Path, image_id: str) -> None:
     before = tree(studies.parent / "studies")
     upload = write_nifti(uploads / "tmp1.nii.gz")
     error = refusal(store.add_image, image_id, str(upload), {})
@@ -91,9 +85,7 @@ def test_an_id_that_is_not_a_name_is_refused(
 
 
 @pytest.mark.parametrize("tag", ["../../x", "a/b", "", "..", ".x", "final "])
-def test_a_tag_that_is_not_a_name_is_refused(
-    store: SafeDatastore, studies: Path, uploads: Path, tag: str
-) -> None:
+def test_a_tag_that_is_not_a_name_is_refused(store: SafeDatastore, studies: Path, uploads: Path, tag: str) -> None:
     before = tree(studies)
     error = refusal(store.save_label, "mr", str(write_nifti(uploads / "t.nii.gz", label())), tag, {})
     assert (error.status_code, "cannot be a label tag" in error.detail) == (400, True)
@@ -146,9 +138,7 @@ def test_a_file_of_another_type_is_refused(store: SafeDatastore, uploads: Path, 
     upload.write_bytes(b"x")
     assert "send one of .nii.gz, .nii, .nrrd" in refusal(store.add_image, "new", str(upload), {}).detail
     upload.write_bytes(b"x")
-    assert (
-        "send one of .nii.gz, .nii, .nrrd" in refusal(store.save_label, "mr", str(upload), FINAL, {}).detail
-    )
+    assert "send one of .nii.gz, .nii, .nrrd" in refusal(store.save_label, "mr", str(upload), FINAL, {}).detail
 
 
 MOVED = OBLIQUE.copy()
@@ -181,10 +171,7 @@ def test_rounding_of_the_geometry_by_a_client_is_let_through(store: SafeDatastor
 
 
 def test_an_empty_label_is_a_label(store: SafeDatastore, uploads: Path) -> None:
-    assert (
-        store.save_label("mr", str(write_nifti(uploads / "t.nii.gz", np.zeros(SHAPE, np.uint8))), FINAL, {})
-        == "mr"
-    )
+    assert store.save_label("mr", str(write_nifti(uploads / "t.nii.gz", np.zeros(SHAPE, np.uint8))), FINAL, {}) == "mr"
 
 
 def test_unknown_images_and_labels_are_404(store: SafeDatastore, uploads: Path) -> None:
@@ -200,9 +187,7 @@ def test_unknown_images_and_labels_are_404(store: SafeDatastore, uploads: Path) 
         assert refusal(action, *args).status_code == 404
 
 
-def test_a_labelled_image_is_not_replaced_by_another(
-    store: SafeDatastore, studies: Path, uploads: Path
-) -> None:
+def test_a_labelled_image_is_not_replaced_by_another(store: SafeDatastore, studies: Path, uploads: Path) -> None:
     store.save_label("mr", str(write_nifti(uploads / "t.nii.gz", label())), FINAL, {"by": "me"})
     before = tree(studies)
     error = refusal(store.add_image, "mr", str(write_nifti(uploads / "u.nii.gz", ball() + 1)), {})
@@ -264,6 +249,23 @@ def test_uploads_beside_the_file_watcher_lose_nothing(studies: Path, uploads: Pa
     finally:
         store._observer.stop()
         store._observer.join()
+
+
+def test_an_upload_in_the_middle_of_a_refresh_is_kept(store: SafeDatastore, uploads: Path) -> None:
+    upload = str(write_nifti(uploads / "t.nii.gz"))
+    sender = threading.Thread(target=store.add_image, args=("new", upload, {"sender": 1}))
+    file_name = store._filename
+
+    def while_refreshing(*names: str) -> str:
+        store._filename = file_name
+        sender.start()
+        sender.join(1)  # it has to wait for the refresh: without a lock it would be done by then
+        return file_name(*names)
+
+    store._filename = while_refreshing
+    store.refresh()
+    sender.join()
+    assert store.get_image_info("new")["sender"] == 1
 
 
 def test_a_file_with_a_dotted_name_keeps_its_id(studies: Path) -> None:

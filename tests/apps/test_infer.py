@@ -24,9 +24,7 @@ from sam3d_label.weights import open_weights
 
 @pytest.fixture
 def task(weights_path: Path) -> SAM3DInferTask:
-    return SAM3DInferTask(
-        lambda device: open_weights(str(weights_path), device=device), ["tumor", "cyst"], 2**26
-    )
+    return SAM3DInferTask(lambda device: open_weights(str(weights_path), device=device), ["tumor", "cyst"], 2**26)
 
 
 @pytest.fixture
@@ -93,9 +91,7 @@ def test_voxels_are_written_in_stored_order(task: SAM3DInferTask, image: Path) -
 
 
 @pytest.mark.parametrize("extension", [".nrrd", ".nii.gz"])
-def test_a_sheared_affine_as_of_a_tilted_gantry_is_kept(
-    task: SAM3DInferTask, tmp_path: Path, extension: str
-) -> None:
+def test_a_sheared_affine_as_of_a_tilted_gantry_is_kept(task: SAM3DInferTask, tmp_path: Path, extension: str) -> None:
     sheared = write_nifti(tmp_path / "tilt.nii.gz", affine=OBLIQUE)
     file, _ = run(task, sheared, result_extension=extension)
     np.testing.assert_allclose(Volume.open(file).affine, OBLIQUE, atol=1e-5)
@@ -157,9 +153,7 @@ def test_people_on_several_volumes_do_not_disturb_each_other(task: SAM3DInferTas
     alone = [nib.load(run(task, image, foreground=click)[0]).get_fdata() for image, click in jobs]
     task.clear_cache()
     with ThreadPoolExecutor(6) as pool:
-        together = list(
-            pool.map(lambda job: nib.load(run(task, job[0], foreground=job[1])[0]).get_fdata(), jobs)
-        )
+        together = list(pool.map(lambda job: nib.load(run(task, job[0], foreground=job[1])[0]).get_fdata(), jobs))
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one, other)
 

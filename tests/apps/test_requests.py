@@ -39,27 +39,21 @@ def read(**request: Any) -> tuple[Prompts, Any]:
 @pytest.mark.parametrize(
     ("request_", "clicks", "label"),
     [
-        pytest.param(
-            {"foreground": [[81, 54, 36]], "background": [], **OHIF_TAIL}, (INSIDE,), "tumor", id="ohif-one"
-        ),
+        pytest.param({"foreground": [[81, 54, 36]], "background": [], **OHIF_TAIL}, (INSIDE,), "tumor", id="ohif-one"),
         pytest.param(
             {"foreground": [[81, 54, 36]], "background": [[50, 64, 30]], **OHIF_TAIL},
             BOTH,
             "tumor",
             id="ohif-both",
         ),
-        pytest.param(
-            {"background": [[50, 64, 30]], **OHIF_TAIL}, (OUTSIDE,), "tumor", id="ohif-no-foreground-key"
-        ),
+        pytest.param({"background": [[50, 64, 30]], **OHIF_TAIL}, (OUTSIDE,), "tumor", id="ohif-no-foreground-key"),
         pytest.param(
             {"foreground": [[81, 54, 36]], "background": None, "null": [[1, 2, 3]], **OHIF_TAIL},
             (INSIDE,),
             "tumor",
             id="ohif-no-label-selected",
         ),
-        pytest.param(
-            {"background": [], "cyst": [[81, 54, 36]], **OHIF_TAIL}, (INSIDE,), "cyst", id="ohif-deepedit"
-        ),
+        pytest.param({"background": [], "cyst": [[81, 54, 36]], **OHIF_TAIL}, (INSIDE,), "cyst", id="ohif-deepedit"),
         pytest.param(
             {
                 "points": [[81, 54, 36], [50, 64, 30]],
@@ -219,9 +213,7 @@ ANYTHING = st.recursive(
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    st.dictionaries(st.sampled_from([*sorted(_Fields.model_fields), "tumor", "cyst"]), ANYTHING, max_size=4)
-)
+@given(st.dictionaries(st.sampled_from([*sorted(_Fields.model_fields), "tumor", "cyst"]), ANYTHING, max_size=4))
 def test_no_json_gets_through_as_anything_but_prompts_or_a_prompt_error(request_: dict[str, Any]) -> None:
     try:
         prompts, _ = parse(request_, labels=LABELS)

@@ -93,9 +93,7 @@ def client(server: str, tmp_path: Path) -> MONAILabelClient:
     return MONAILabelClient(server, tmpdir=str(tmp_path), client_id="tests")
 
 
-def test_the_client_of_monai_label_gets_a_mask_on_the_stored_grid(
-    client: MONAILabelClient, studies: Path
-) -> None:
+def test_the_client_of_monai_label_gets_a_mask_on_the_stored_grid(client: MONAILabelClient, studies: Path) -> None:
     info = client.info()
     assert info["models"]["sam3d"]["type"] == "deepgrow"
     assert info["labels"] == ["tumor"]

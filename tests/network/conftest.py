@@ -27,6 +27,7 @@ SMALL = Config(
     prompt_mlp=24,
     queries=3,
     decoder=4,
+    dense=5,
 )
 
 

@@ -42,6 +42,7 @@ def configs(draw: st.DrawFn) -> Config:
         prompt_mlp=draw(st.integers(3, 9)),
         queries=draw(st.integers(1, 4)),
         decoder=draw(st.integers(1, 4)),
+        dense=draw(st.integers(1, 4)),
     )
 
 
@@ -102,7 +103,7 @@ def test_values_and_gradients_on_random_configurations(
 def test_values_on_every_window_and_grid(make_network: Callable[..., SAM3D], window: int, grid: int) -> None:
     config = Config(
         crop=2 * grid, patch=8, upsample=4, width=8, depth=4, heads=2, window=window, sam_grid=2 * grid,
-        sam_window=5, global_blocks=(1,), neck=8, prompt_heads=1, prompt_mlp=8, decoder=2,
+        sam_window=5, global_blocks=(1,), neck=8, prompt_heads=1, prompt_mlp=8, decoder=2, dense=2,
     )  # fmt: skip
     network = make_network(config)
     crop, points, signs = inputs(config, 2, 3, seed=1)
@@ -125,7 +126,7 @@ def test_every_kind_of_prompt_in_one_padded_batch(make_network: Callable[..., SA
 
 def test_the_published_block_in_single_precision(make_network: Callable[..., SAM3D]) -> None:
     """Heads of 64, windows of 8³ and the table lengths of ViT-B, in the precision of use."""
-    config = Config(crop=64, width=128, depth=4, heads=2, neck=16, prompt_heads=2, prompt_mlp=16, decoder=4)
+    config = Config(crop=64, width=128, depth=4, heads=2, neck=16, prompt_heads=2, prompt_mlp=16, decoder=4, dense=4)
     network = make_network(config, dtype=torch.float32)
     crop, points, signs = inputs(config, 1, 1, seed=4)
     with torch.no_grad():

@@ -56,9 +56,7 @@ def test_untrained_absence_of_prompts_adds_a_zero_token(make_network: MakeNetwor
     assert nothing.isfinite().all()
     with torch.no_grad():
         network.prompt_encoder.no_prompt_embed.add_(1)
-    assert not torch.allclose(
-        network.decode(embed(network), torch.zeros(1, 0, 3), torch.zeros(1, 0)), nothing
-    )
+    assert not torch.allclose(network.decode(embed(network), torch.zeros(1, 0, 3), torch.zeros(1, 0)), nothing)
 
 
 @pytest.mark.parametrize("kind", ["sign", "mask", "box", "absence"])
@@ -135,9 +133,7 @@ def test_a_click_samples_its_own_cell(small: Config) -> None:
 
 
 @pytest.mark.parametrize("corner", [(0, 0, 0), (15, 15, 15), (0, 15, 7)])
-def test_a_click_on_the_border_reads_beyond_the_map_as_zero(
-    small: Config, corner: tuple[int, int, int]
-) -> None:
+def test_a_click_on_the_border_reads_beyond_the_map_as_zero(small: Config, corner: tuple[int, int, int]) -> None:
     encoder = PromptEncoder(small)
     beyond = sum(voxel in (0, 15) for voxel in corner)
     value = encoder._sample(torch.ones(1, 1, 4, 4, 4), torch.tensor([[corner]], dtype=torch.float32))
@@ -148,12 +144,14 @@ def test_drawing_has_each_prompt_in_its_channel(small: Config) -> None:
     """The peak of a bump and the middle of a box lie where the prompt was, in axes H, W, D."""
     points, signs = torch.tensor([[[2.5, 8.5, 12.5], [10.5, 4.5, 0.5]]]), torch.tensor([[1, 0]])
     drawing = DensePrompt(small)(points, signs, BOX, None)[0]
-    assert drawing.shape == (4, 8, 8, 8)
+    assert drawing.shape == (6, 8, 8, 8)
     assert not drawing[0].any()
-    for channel, (d, h, w) in ((1, (1, 4, 6)), (2, (5, 2, 0))):
-        assert drawing[channel, h, w, d] == drawing[channel].max() == 1
-    assert drawing[3].sum() == 4 * 4 * 4
-    assert drawing[3, 2:6, 2:6, 1:5].all()
+    for narrow, wide, (d, h, w) in ((1, 2, (1, 4, 6)), (3, 4, (5, 2, 0))):
+        for channel in (narrow, wide):
+            assert drawing[channel, h, w, d] == drawing[channel].max() == 1
+        assert drawing[wide].mean() > drawing[narrow].mean()
+    assert drawing[5].sum() == 4 * 4 * 4
+    assert drawing[5, 2:6, 2:6, 1:5].all()
 
 
 def test_a_mask_on_the_grid_of_the_decoder_needs_no_resizing(make_network: MakeNetwork) -> None:
@@ -161,16 +159,12 @@ def test_a_mask_on_the_grid_of_the_decoder_needs_no_resizing(make_network: MakeN
     embedding, coarse = embed(network), torch.randn(1, 1, 8, 8, 8, dtype=torch.float64)
     fine = coarse.repeat_interleave(2, 2).repeat_interleave(2, 3).repeat_interleave(2, 4)
     found = network.decode(embedding, POINTS, INSIDE, mask=coarse)
-    torch.testing.assert_close(
-        found, network.decode(embedding, POINTS, INSIDE, mask=fine), rtol=1e-5, atol=1e-5
-    )
+    torch.testing.assert_close(found, network.decode(embedding, POINTS, INSIDE, mask=fine), rtol=1e-5, atol=1e-5)
 
 
 def test_drawing_of_a_mask_keeps_its_sign_and_axes(small: Config) -> None:
     mask = torch.full((1, 1, 16, 16, 16), -40.0)
     mask[0, 0, 0:2, 4:6, 8:10] = 40
-    previous = DensePrompt(small)(torch.zeros(1, 0, 3), torch.zeros(1, 0), torch.zeros(1, 0, 2, 3), mask)[
-        0, 0
-    ]
+    previous = DensePrompt(small)(torch.zeros(1, 0, 3), torch.zeros(1, 0), torch.zeros(1, 0, 2, 3), mask)[0, 0]
     assert (previous > 0).nonzero().tolist() == [[2, 4, 0]]
     torch.testing.assert_close(previous.abs(), torch.ones(8, 8, 8))

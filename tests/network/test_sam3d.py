@@ -62,12 +62,15 @@ def test_trained_parameters_of_vit_b(vit_b: SAM3D, prefix: str, part: str, expec
 @pytest.mark.parametrize(
     ("part", "expected"),
     [
-        ("", 33_856),
+        ("", 501_376),
         ("sign_embed", 2 * 256),
         ("corner_embed", 2 * 256),
         ("no_prompt_embed", 256),
-        ("dense_embed", (4 * 8 * 64 + 64) + (64 * 256 + 256)),
-        ("fuse_dense", 4 * 128 * 27),
+        ("dense_embed.drawn", 6 * 8 * 64 + 64),
+        ("dense_embed.seen", 256 * 64 + 64),
+        ("dense_embed.spread", 4 * (2 * 64 + 27 * 64 * 64 + 64)),
+        ("dense_embed.out", 64 * 256 + 256),
+        ("fuse_dense", 6 * 128 * 27),
     ],
 )
 def test_parameters_of_prompts_beyond_the_paper(vit_b: SAM3D, part: str, expected: int) -> None:
@@ -92,9 +95,7 @@ def test_freezing_keeps_the_trunk_of_sam(small: Config) -> None:
     assert not is_trunk("prompt_encoder.layers.0.mlp.lin1.weight")
 
 
-@pytest.mark.parametrize(
-    "shape", [(1, 1, 16, 16, 8), (1, 3, 16, 16, 16), (1, 16, 16, 16), (1, 1, 32, 32, 32)]
-)
+@pytest.mark.parametrize("shape", [(1, 1, 16, 16, 8), (1, 3, 16, 16, 16), (1, 16, 16, 16), (1, 1, 32, 32, 32)])
 def test_a_crop_of_another_shape_is_refused(small: Config, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"\(B, 1, 16, 16, 16\), not"):
         SAM3D(small).encode(torch.zeros(shape))
@@ -195,7 +196,6 @@ def test_bfloat16_autocast_is_close(small: Config, checkpointing: bool) -> None:
     assert (rough - exact).abs().max() < 0.05 * exact.abs().max()
     assert rough_gradients.keys() == exact_gradients.keys()
     flat, rough_flat = (
-        torch.cat([g.flatten().float() for g in grads.values()])
-        for grads in (exact_gradients, rough_gradients)
+        torch.cat([g.flatten().float() for g in grads.values()]) for grads in (exact_gradients, rough_gradients)
     )
     assert torch.cosine_similarity(flat, rough_flat, dim=0) > 0.98

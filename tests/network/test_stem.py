@@ -13,9 +13,7 @@ from sam3d_label.network.stem import Stem, interpolation_matrix
 @pytest.mark.parametrize(("patch", "upsample"), [(16, 4), (16, 2), (8, 4), (8, 1)])
 def test_interpolation_matrix_is_linear_enlargement(patch: int, upsample: int) -> None:
     signal = torch.randn(patch // upsample * 3)
-    expected = F.interpolate(signal[None, None], scale_factor=upsample, mode="linear", align_corners=False)[
-        0, 0
-    ]
+    expected = F.interpolate(signal[None, None], scale_factor=upsample, mode="linear", align_corners=False)[0, 0]
     voxels = patch // upsample
     middle = interpolation_matrix(patch, upsample) @ signal[voxels - 1 : 2 * voxels + 1]
     torch.testing.assert_close(middle, expected[patch : 2 * patch])

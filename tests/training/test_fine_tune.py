@@ -31,9 +31,7 @@ def test_only_the_adapted_part_changes(small_weights, phantom_cases, tmp_path):
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed
     assert not any(is_trunk(name) for name in changed)
-    whole, _ = trained(
-        small_weights.model, phantom_cases, tmp_path, settings=QUICK.model_copy(update={"trunk": True})
-    )
+    whole, _ = trained(small_weights.model, phantom_cases, tmp_path, settings=QUICK.model_copy(update={"trunk": True}))
     assert any(is_trunk(n) and not torch.equal(t, before[n]) for n, t in whole.state_dict().items())
 
 
@@ -43,16 +41,16 @@ def test_a_seed_fixes_the_result(small_weights, phantom_cases, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
 def test_a_killed_run_resumes_to_the_same_result(small_weights, phantom_cases, tmp_path):
     def die(log):
-        raise Killed
+        raise KilledError
 
     expected, whole = trained(small_weights.model, phantom_cases, tmp_path / "whole")
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         trained(small_weights.model, phantom_cases, tmp_path / "cut", progress=die)
     model, report = trained(small_weights.model, phantom_cases, tmp_path / "cut", resume=True)
     assert [log.loss for log in report.epochs] == [log.loss for log in whole.epochs]
@@ -91,7 +89,11 @@ def test_resuming_with_other_settings_says_so(small_weights, phantom_cases, tmp_
     trained(small_weights.model, phantom_cases, tmp_path)
     with pytest.raises(WeightsError, match="other settings"):
         trained(
-            small_weights.model, phantom_cases, tmp_path, resume=True, settings=QUICK.model_copy(update={"seed": 2})
+            small_weights.model,
+            phantom_cases,
+            tmp_path,
+            resume=True,
+            settings=QUICK.model_copy(update={"seed": 2}),
         )
 
 

@@ -69,7 +69,13 @@ def test_rounds_carry_gradients_to_encoder_and_prompts(small_weights, target, rn
 
 def test_simulated_prompts_reach_the_corners_of_the_crop(small_weights):
     prompts = SimulatedPrompts(small_weights.model, torch.device("cpu"))
-    prompts.clicks.extend(first_clicks(np.pad(np.ones((1, 1, 1), bool), ((15, 0),) * 3), TrainSettings(several_share=0), np.random.default_rng(0)))
+    prompts.clicks.extend(
+        first_clicks(
+            np.pad(np.ones((1, 1, 1), bool), ((15, 0),) * 3),
+            TrainSettings(several_share=0),
+            np.random.default_rng(0),
+        )
+    )
     points, signs, boxes = prompts.tensors()
     assert points.tolist() == [[[31.0, 31.0, 31.0]]]
     assert signs.tolist() == [[1]]

@@ -35,9 +35,7 @@ class ConfigError(Sam3dError):
 
 
 def _comma_list(value: Any) -> Any:
-    return (
-        tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-    )
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 def _intensity_rule(value: Any) -> Any:

@@ -40,15 +40,8 @@ def check_id(image_id: str) -> str:
     Raises:
         IdError: It is empty, too long, hidden, or holds a path separator or a control character.
     """
-    if (
-        not image_id
-        or len(image_id) > MAX_ID_LENGTH
-        or image_id.startswith(".")
-        or not image_id.isprintable()
-    ):
-        raise IdError(
-            f"{image_id!r} cannot be an image id: use 1 to {MAX_ID_LENGTH} characters, the first not a dot"
-        )
+    if not image_id or len(image_id) > MAX_ID_LENGTH or image_id.startswith(".") or not image_id.isprintable():
+        raise IdError(f"{image_id!r} cannot be an image id: use 1 to {MAX_ID_LENGTH} characters, the first not a dot")
     if set(image_id) & {"/", "\\"}:
         raise IdError(f"{image_id!r} cannot be an image id: it must be a name, not a path")
     return image_id
@@ -75,14 +68,10 @@ def check_label(label: Volume, image: Volume) -> None:
             values that are not whole numbers from 0.
     """
     if label.shape != image.shape:
-        raise VolumeError(
-            f"The label has {_size(label)} voxels, its image {_size(image)}: save it on the image's grid"
-        )
+        raise VolumeError(f"The label has {_size(label)} voxels, its image {_size(image)}: save it on the image's grid")
     shift = _largest_corner_shift(label, image)
     if shift > 0.1 * min(image.spacing):
-        raise VolumeError(
-            f"The label lies up to {shift:.3g} mm beside its image: save it with the image's geometry"
-        )
+        raise VolumeError(f"The label lies up to {shift:.3g} mm beside its image: save it with the image's geometry")
     if np.any(label.array < 0) or np.any(label.array != np.rint(label.array)):
         raise VolumeError("The label's values are not whole numbers from 0: save a label map, not an image")
 
@@ -149,9 +138,7 @@ class SafeDatastore(LocalDatastore):
             self._init_from_datastore_file()
             known = self._datastore.objects.get(image_id)
             if known and known.labels and not _same_bytes(image_filename, self.get_image_uri(image_id)):
-                raise IdError(
-                    f"Image {image_id!r} exists and has labels: upload under another id, or remove it first"
-                )
+                raise IdError(f"Image {image_id!r} exists and has labels: upload under another id, or remove it first")
             info = {**(image_info or {}), "ts": int(time.time()), "name": self._filename(image_id, extension)}
             labels = dict(known.labels) if known else {}
             entry = ImageLabelModel(image=DataModel(info=info, ext=extension), labels=labels)
@@ -161,9 +148,7 @@ class SafeDatastore(LocalDatastore):
                 self._update_datastore_file(lock=False)
         return image_id
 
-    def save_label(
-        self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]
-    ) -> str:
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Saves a label beside its image, in place of an earlier one of this tag.
 
         Args:
@@ -254,15 +239,11 @@ def _extension(file: str) -> str:
 
 def _check_extension(extension: str) -> None:
     if extension not in EXTENSIONS:
-        raise VolumeError(
-            f"A file of type {extension or '(none)'!r} is not taken: send one of {', '.join(EXTENSIONS)}"
-        )
+        raise VolumeError(f"A file of type {extension or '(none)'!r} is not taken: send one of {', '.join(EXTENSIONS)}")
 
 
 def _same_bytes(one: str, other: str) -> bool:
-    return (
-        os.path.getsize(one) == os.path.getsize(other) and Path(one).read_bytes() == Path(other).read_bytes()
-    )
+    return os.path.getsize(one) == os.path.getsize(other) and Path(one).read_bytes() == Path(other).read_bytes()
 
 
 def _replace(destination: Path, write: Callable[[Path], Any]) -> None:

@@ -62,9 +62,7 @@ class SAM3DInferTask(InferTask):
             HTTPException: 400; a client asks where to put a file (`validate` is False).
         """
         if not validate:
-            raise HTTPException(
-                400, "Weights are not taken over HTTP: start the server with --conf weights PATH"
-            )
+            raise HTTPException(400, "Weights are not taken over HTTP: start the server with --conf weights PATH")
 
     def clear_cache(self) -> None:
         """Forgets embeddings; the next click on each place encodes again."""
@@ -120,9 +118,7 @@ class _Clock:
         self._laps[name], self._last = now - self._last, now
 
     def seconds(self) -> dict[str, float]:
-        return {
-            name: round(lap, 4) for name, lap in {**self._laps, "total": self._last - self._start}.items()
-        }
+        return {name: round(lap, 4) for name, lap in {**self._laps, "total": self._last - self._start}.items()}
 
 
 def resolve_device(name: str | None) -> str:

@@ -183,18 +183,12 @@ RESERVED_KEYS = frozenset(_Fields.model_fields) | {
 def _validate(request: Mapping[str, Any]) -> _Fields:
     given = {key: value for key, value in request.items() if key in _Fields.model_fields}
     absent_means_default = ("result_dtype", "result_compress")
-    given = {
-        key: value for key, value in given.items() if not (value is None and key in absent_means_default)
-    }
+    given = {key: value for key, value in given.items() if not (value is None and key in absent_means_default)}
     try:
         return _Fields.model_validate(given)
     except ValidationError as error:
         item = error.errors()[0]
-        reason = (
-            str(item["ctx"]["error"])
-            if item["type"] == "value_error"
-            else f"{item['msg']}, not {item['input']!r}"
-        )
+        reason = str(item["ctx"]["error"]) if item["type"] == "value_error" else f"{item['msg']}, not {item['input']!r}"
         raise PromptError(f"{item['loc'][0]}: {reason}") from None
 
 
@@ -224,9 +218,7 @@ def _clicks(
             return inside, fields.background + outside, named
     by_name = _clicks_by_label(request, labels)
     if named is None and len(by_name) > 1:
-        raise PromptError(
-            f'There are clicks for several labels ({", ".join(by_name)}): name one of them as "label"'
-        )
+        raise PromptError(f'There are clicks for several labels ({", ".join(by_name)}): name one of them as "label"')
     if named is None and by_name:
         named = next(iter(by_name))
     return by_name.get(named or "", ()), fields.background, named

@@ -29,9 +29,7 @@ class SafeSessions(Sessions):
         info = super().get_session(session_id, update_ts, fetch_cache) if known else None
         folder = Path(self.store_path, session_id).resolve()
         if info is None or folder not in Path(info.image).resolve().parents:
-            raise HTTPException(
-                404, f"Session {session_id!r} does not exist or has expired: send the image again"
-            )
+            raise HTTPException(404, f"Session {session_id!r} does not exist or has expired: send the image again")
         return info
 
     def remove_expired(self) -> int:

@@ -76,9 +76,7 @@ class OpenVolumes:
             raise
 
     def _trim(self) -> None:
-        while (
-            len(self._entries) > 1 and sum(entry.nbytes for entry in self._entries.values()) > self._max_bytes
-        ):
+        while len(self._entries) > 1 and sum(entry.nbytes for entry in self._entries.values()) > self._max_bytes:
             self._entries.popitem(last=False)
 
     def __len__(self) -> int:

@@ -1,0 +1,107 @@
+"""A training run from two folders to weights: what the command line does."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from sam3d_label.training.crops import Case, pair_cases
+from sam3d_label.training.fine_tune import EpochLog, fine_tune
+from sam3d_label.training.settings import TrainSettings
+from sam3d_label.training.store import store
+from sam3d_label.weights import Card, DataSource, Weights
+
+
+def train_folder(
+    start: Weights,
+    images: Path,
+    labels: Path,
+    out: Path,
+    *,
+    value: int | None = None,
+    epochs: int = 20,
+    resume: bool = False,
+    validation_share: float = 0.2,
+    seed: int = 0,
+    device: str = "cpu",
+    console: Console | None = None,
+) -> Card:
+    """Fine-tune weights on the cases of two folders and store the result.
+
+    Args:
+        start: The weights to start from; their network is trained in place.
+        images: Folder of volumes.
+        labels: Folder of labels with the images' names.
+        out: Folder to write to.
+        value: Value of the target in the labels; None for any but 0.
+        epochs: Epochs to train.
+        resume: Go on from the checkpoint in `out`.
+        validation_share: Share of the cases, chosen by name, that are scored and never trained on.
+        seed: Fixes every random choice.
+        device: Where to train.
+        console: Where progress is printed.
+
+    Returns:
+        Card of the new weights.
+
+    Raises:
+        VolumeError: No case is usable.
+        WeightsError: The checkpoint to resume from is missing or does not fit, or a file cannot be written.
+    """
+    cases = [replace(case, value=value) for case in pair_cases(images, labels)]
+    training, validation = split(cases, validation_share)
+    from_nothing = start.card.base.sha256 is None and not start.card.capabilities
+    settings = TrainSettings(epochs=epochs, seed=seed, trunk=from_nothing)
+    console = console or Console(quiet=True)
+
+    def show(log: EpochLog) -> None:
+        console.print(
+            f"epoch {log.epoch + 1}/{epochs}  loss {log.loss:.4f}  Dice@1 {log.dice_1:.3f}"
+            f"  Dice@3 {log.dice_3:.3f}  {log.seconds:.0f} s",
+            highlight=False,
+        )
+
+    console.print(f"{len(training)} cases train, {len(validation)} are held out", highlight=False)
+    report = fine_tune(
+        start.model,
+        training,
+        out,
+        intensity=start.card.intensity,
+        validation=validation,
+        settings=settings,
+        device=device,
+        resume=resume,
+        progress=show,
+    )
+    for name, reason in report.skipped.items():
+        console.print(f"skipped {name}: {reason}", highlight=False)
+    data = [DataSource(name=str(images.resolve().name), licence="not stated", cases=len(report.trained))]
+    last = report.epochs[-1]
+    metrics = {"validation_crops": {"dice_1": last.dice_1, "dice_3": last.dice_3}} if report.validated else {}
+    version = out.resolve().name
+    return store(
+        start.model,
+        start.card,
+        out,
+        report=report,
+        settings=settings,
+        data=data,
+        version=version,
+        metrics=metrics,
+    )
+
+
+def split(cases: Sequence[Case], share: float) -> tuple[list[Case], list[Case]]:
+    """Cases that train and cases that validate, by a hash of their names: a case never changes sides."""
+    held_out = [case for case in cases if position(case.name) < share]
+    training = [case for case in cases if case not in held_out]
+    return (training, held_out) if training else (held_out, [])
+
+
+def position(name: str) -> float:
+    """Where a name falls in 0…1."""
+    return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32

@@ -1,0 +1,83 @@
+"""A trained network as weights that serve: files, and a card that says what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from sam3d_label.network import SAM3D
+from sam3d_label.training.fine_tune import TrainReport
+from sam3d_label.training.settings import TrainSettings
+from sam3d_label.weights.adapter import TRUNK, save_adapter, save_trunk
+from sam3d_label.weights.card import Base, Capability, Card, DataSource, Training
+from sam3d_label.weights.tensors import sha256
+
+MULTIPLES = (0.25, 0.5, 1.0, 2.0)
+"""Multiples of the card's spacing at which weights of `fine_tune` serve: its crops come at all of them."""
+
+
+def learned(settings: TrainSettings) -> list[Capability]:
+    """The prompts that a run with these settings has shown to the network."""
+    shown: dict[Capability, bool] = {
+        "positive_click": True,
+        "negative_click": settings.clicks > 1,
+        "mask": settings.clicks > 1 and settings.mask_share > 0,
+        "box": settings.box_share > 0,
+    }
+    return [capability for capability, seen in shown.items() if seen]
+
+
+def store(
+    model: SAM3D,
+    start: Card,
+    out: Path,
+    *,
+    report: TrainReport,
+    settings: TrainSettings,
+    data: Sequence[DataSource],
+    version: str,
+    metrics: dict[str, Any] | None = None,
+) -> Card:
+    """Write what training changed to `out`: adapter, card, and the trunk where no other file holds it.
+
+    Args:
+        model: The trained network.
+        start: Card of the weights that training started from.
+        out: Folder to write to.
+        report: What the run did.
+        settings: How it was told to.
+        data: What it was trained on, and under which licence.
+        version: Version of the new weights.
+        metrics: What was measured, by name.
+
+    Returns:
+        The new card.
+
+    Raises:
+        WeightsError: The weights are not finite, or a file cannot be written.
+    """
+    base = start.base
+    if settings.trunk or base.sha256 is None:
+        base = Base(name=start.base.name, sha256=sha256(save_trunk(model, out / TRUNK)))
+    training = Training.model_validate(
+        {
+            "data": [*start.training.data, *data],
+            "settings": settings.model_dump(),
+            "cases": report.trained,
+            "validation": report.validated,
+        }
+    )
+    changes = {
+        "base": base,
+        "scales": MULTIPLES,
+        "capabilities": learned(settings),
+        "training": training,
+        "version": version,
+        "date": date.today().isoformat(),
+        "metrics": metrics or {},
+    }
+    card = Card.model_validate({**start.model_dump(), **changes})
+    save_adapter(model, card, out)
+    return card

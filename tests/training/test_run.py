@@ -1,0 +1,74 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sam3d_label import Click, Segmenter, Volume
+from sam3d_label.errors import VolumeError
+from sam3d_label.network.sam3d import is_trunk
+from sam3d_label.training import Case, TrainSettings
+from sam3d_label.training import run as runs
+from sam3d_label.training.run import split, train_folder
+from sam3d_label.training.store import learned
+from sam3d_label.weights import open_weights
+
+
+@pytest.fixture
+def folders(phantom_cases, monkeypatch):
+    quick = TrainSettings(epochs=1, steps_per_epoch=2, workers=0, precision="fp32")
+    monkeypatch.setattr(runs, "TrainSettings", lambda **told: quick.model_copy(update=told))
+    return phantom_cases[0].image.parent, phantom_cases[0].label.parent
+
+
+def test_what_was_trained_serves(small_weights, folders, tmp_path):
+    images, labels = folders
+    out = tmp_path / "0001"
+    card = train_folder(small_weights, images, labels, out, epochs=1)
+    opened = open_weights(out)
+    assert opened.card == card
+    assert opened.version == "0001"
+    for name, tensor in small_weights.model.state_dict().items():
+        assert torch.allclose(opened.model.state_dict()[name], tensor, rtol=1e-2, atol=1e-3), name
+    volume = Volume.open(next(images.iterdir()))
+    assert Segmenter(volume, opened).segment([Click((9, 9, 9))]).mask.shape == volume.shape
+
+
+def test_the_card_says_what_trained_and_what_was_learned(small_weights, folders, tmp_path):
+    card = train_folder(small_weights, *folders, tmp_path / "out", epochs=1)
+    assert card.capabilities == ["positive_click", "negative_click", "mask", "box"]
+    told = card.training.model_extra
+    assert len(told["cases"]) + len(told["validation"]) == 3
+    assert sum(source.cases for source in card.training.data) == len(told["cases"])
+    assert card.intensity == small_weights.card.intensity
+
+
+def test_a_network_without_a_trunk_of_its_own_trains_whole(small_weights, folders, tmp_path):
+    untrained = replace(small_weights, card=small_weights.card.model_copy(update={"capabilities": []}))
+    before = {name: tensor.clone() for name, tensor in untrained.model.state_dict().items()}
+    train_folder(untrained, *folders, tmp_path / "out", epochs=1)
+    after = open_weights(tmp_path / "out").model.state_dict()
+    assert any(is_trunk(name) and not torch.equal(after[name], before[name].bfloat16().float()) for name in before)
+
+
+def test_folders_without_cases_say_so(small_weights, tmp_path):
+    with pytest.raises(VolumeError, match="no image"):
+        train_folder(small_weights, tmp_path, tmp_path, tmp_path / "out")
+
+
+def test_a_case_never_changes_sides(tmp_path):
+    cases = [Case(tmp_path / f"case_{n}.nii.gz", tmp_path / "label.nii.gz") for n in range(200)]
+    training, validation = split(cases[:100], 0.2)
+    more_training, more_validation = split(cases, 0.2)
+    assert set(training) <= set(more_training)
+    assert set(validation) <= set(more_validation)
+    assert 20 <= len(more_validation) <= 60
+
+
+def test_with_too_few_cases_all_train(tmp_path):
+    only = [Case(tmp_path / "a.nii.gz", tmp_path / "b.nii.gz")]
+    assert split(only, 0.999) == (only, [])
+
+
+def test_only_prompts_that_were_simulated_count_as_learned():
+    assert learned(TrainSettings(clicks=1, box_share=0)) == ["positive_click"]
+    assert learned(TrainSettings(mask_share=0)) == ["positive_click", "negative_click", "box"]

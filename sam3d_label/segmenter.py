@@ -226,7 +226,7 @@ class Look:
 
 def box_in_crop(box: Box, frame: CropFrame) -> np.ndarray:
     """Lower and upper corner (2, 3) of a box in crop voxels, clipped to the crop; not ordered when it lies outside."""
-    faces = frame.to_dhw(np.array([box.lower, box.upper]) + [[-0.5], [0.5]])
+    faces = frame.to_dhw(np.add([box.lower, box.upper], [[-0.5], [0.5]]))
     lower, upper = faces.min(0), faces.max(0)
     return np.stack([np.maximum(lower, 0), np.minimum(upper, frame.size - 1)])
 

@@ -51,3 +51,7 @@ install_uv "$venv/bin/python"
 export VIRTUAL_ENV=$PWD/$venv
 "$venv/bin/uv" pip install --quiet -r requirements.txt
 "$venv/bin/uv" pip install --quiet --no-deps --no-build-isolation -e .
+
+# uv leaves out the server's start script, because the wheel spells the name of the folder that holds it in its own way.
+scripts=$("$venv/bin/python" -c 'import importlib.util as u; print(u.find_spec("monailabel").submodule_search_locations[0])')/scripts
+[ -e "$venv/bin/monailabel" ] || install -m 755 "$scripts/monailabel" "$venv/bin/monailabel"

@@ -70,7 +70,7 @@ class PlainSAM3D:
 
     def _one(self, crop: Tensor, points: Tensor, signs: Tensor, boxes: Tensor, mask: Tensor | None) -> Tensor:
         maps = self.feature_maps(crop)
-        drawing = draw(self.config.half, points, signs, boxes, mask).to(crop.dtype)
+        drawing = draw(self.config.half, points.to(crop), signs, boxes.to(crop), mask)
         maps[3] = self._prompt(maps[3], points, signs, boxes, drawing)
         return self._decode(maps, crop, drawing)
 
@@ -283,12 +283,12 @@ def draw(half: int, points: Tensor, signs: Tensor, boxes: Tensor, mask: Tensor |
 
     Its channels: the earlier mask, clicks inside drawn narrow and wide, clicks outside likewise, boxes.
     """
-    axis = torch.arange(half, device=points.device) * 2 + 0.5
+    axis = torch.arange(half, device=points.device, dtype=points.dtype) * 2 + 0.5
     d, h, w = torch.meshgrid(axis, axis, axis, indexing="ij")
     where = torch.stack([d, h, w], -1)
-    drawing = torch.zeros(6, half, half, half, device=points.device)
+    drawing = points.new_zeros(6, half, half, half)
     if mask is not None:
-        drawing[0] = F.avg_pool3d(mask.float().sigmoid() * 2 - 1, 2)[0]
+        drawing[0] = F.avg_pool3d(mask.sigmoid() * 2 - 1, 2)[0]
     for point, sign in zip(points, signs.tolist(), strict=True):
         distance = (where - point).square().sum(-1)
         for channel, sigma in zip((1, 2) if sign == 1 else (3, 4), (3.0, 20.0), strict=True):

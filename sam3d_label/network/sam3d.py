@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -106,11 +107,11 @@ class SAM3D(nn.Module):
         mask: Tensor | None = None,
     ) -> Tensor:
         """Background and foreground logits (B, 2, half, half, half), axes H, W, D; see `decode`."""
-        points, signs = points.float(), signs.long()
-        if boxes is None:
-            boxes = points.new_empty(len(points), 0, 2, 3)
-        dense = self.dense_prompt(points, signs, boxes.float(), mask).to(embedding.feature.dtype)
-        prompted = self.prompt_encoder(embedding.feature, points, signs, boxes.float(), dense)
+        precision = torch.promote_types(embedding.feature.dtype, torch.float32)
+        points, signs = points.to(precision), signs.long()
+        boxes = points.new_empty(len(points), 0, 2, 3) if boxes is None else boxes.to(precision)
+        dense = self.dense_prompt(points, signs, boxes, mask).to(embedding.feature.dtype)
+        prompted = self.prompt_encoder(embedding.feature, points, signs, boxes, dense)
         return self.mask_decoder(prompted, embedding.fixed_share, dense)
 
     def forward(self, crop: Tensor, points: Tensor, signs: Tensor) -> Tensor:

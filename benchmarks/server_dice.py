@@ -1,0 +1,122 @@
+"""One click in each volume through the running server, as a client sends it: Dice of the mask that comes back.
+
+python benchmarks/server_dice.py IMAGES LABELS [--cases GLOB] [--markdown FILE]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import requests
+import typer
+from monailabel.client.client import MONAILabelClient
+from rich.console import Console
+from rich.progress import track
+
+from sam3d_label.evaluation.annotators import error_centre
+from sam3d_label.evaluation.metrics import dice
+from sam3d_label.training import Case, pair_cases
+from sam3d_label.volume import Volume
+
+ROOT = Path(__file__).resolve().parent.parent
+START_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One case: the click, the Dice of its mask, and the seconds of the whole request."""
+
+    case: str
+    click: tuple[int, int, int]
+    dice: float
+    seconds: float
+
+
+@contextmanager
+def server(studies: Path) -> Iterator[MONAILabelClient]:
+    """The app on a folder of volumes, stopped afterwards."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    start = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(ROOT / "apps" / "sam3d")]
+    options = ["--studies", str(studies), "--host", "127.0.0.1", "--port", str(port)]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen([*start, *options], cwd=ROOT, env=os.environ, stdout=log, stderr=log)
+        address = f"http://127.0.0.1:{port}"
+        try:
+            wait_for(address, process)
+            yield MONAILabelClient(address)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
+    """Return when the server answers; RuntimeError when it ends or takes too long."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if requests.get(f"{address}/info/", timeout=10).ok:
+                return
+        except requests.ConnectionError:
+            time.sleep(0.5)
+    raise RuntimeError(f"the server did not answer at {address}")
+
+
+def measure(client: MONAILabelClient, case: Case) -> Measured:
+    """Click the deepest voxel of the target and compare the answer with the truth."""
+    label = Volume.open(case.label)
+    truth = label.array > 0
+    click = error_centre(truth, np.zeros_like(truth), (), np.random.default_rng(0), tuple(label.spacing))
+    if click is None:
+        raise RuntimeError(f"{case.label} is empty")
+    params = {"foreground": [list(click.ijk)], "background": [], "result_extension": ".nrrd"}
+    started = time.monotonic()
+    file, _ = client.infer("sam3d", case.name.split(".")[0], params)
+    seconds = time.monotonic() - started
+    mask = Volume.open(file).array > 0
+    Path(file).unlink()
+    return Measured(case.name.split(".")[0], click.ijk, dice(mask, truth), seconds)
+
+
+def table(rows: list[Measured]) -> str:
+    """The results in Markdown, the mean last."""
+    lines = ["| volume | click (i, j, k) | Dice | seconds |", "|---|---|---|---|"]
+    lines += [f"| {r.case} | {r.click[0]}, {r.click[1]}, {r.click[2]} | {r.dice:.3f} | {r.seconds:.1f} |" for r in rows]
+    mean, median = np.mean([r.dice for r in rows]), np.median([r.seconds for r in rows])
+    return "\n".join([*lines, f"| **mean** (seconds: median) | | **{mean:.3f}** | **{median:.1f}** |"])
+
+
+def main(
+    images: Path,
+    labels: Path,
+    cases: Annotated[str, typer.Option(help="Only the files that match.")] = "*",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers here too.")] = None,
+) -> None:
+    """Start the server on the images, click once in each, print a table."""
+    found = pair_cases(images, labels, cases)
+    with tempfile.TemporaryDirectory() as folder:
+        for case in found:
+            shutil.copy(case.image, folder)
+        with server(Path(folder)) as client:
+            rows = [measure(client, case) for case in track(found, console=Console(stderr=True))]
+    print(table(rows))
+    if json_file:
+        json_file.write_text(json.dumps([vars(row) for row in rows], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

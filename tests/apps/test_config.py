@@ -26,14 +26,14 @@ def test_values_arrive_as_strings(tmp_path: Path) -> None:
             "weights": "adapter.safetensors",
             "sam_checkpoint": str(checkpoint),
             "labels": "tumor, cyst",
-            "auto_train_every": "5",
+            "auto_train_every": "0",
             "cache_mb": "256",
             "spacing": "1.5",
             "server_mode": "true",
         }
     )
     assert config.labels == ("tumor", "cyst")
-    assert (config.auto_train_every, config.cache_mb, config.spacing) == (5, 256, 1.5)
+    assert (config.auto_train_every, config.cache_mb, config.spacing) == (0, 256, 1.5)
     assert config.sam_checkpoint == checkpoint
 
 
@@ -48,6 +48,7 @@ def test_an_empty_value_counts_as_not_given() -> None:
         ({"preset": "vit_x"}, "--conf preset 'vit_x'"),
         ({"auto_train_every": "-1"}, "--conf auto_train_every '-1'"),
         ({"auto_train_every": "often"}, "--conf auto_train_every 'often'"),
+        ({"auto_train_every": "5"}, "trains from the command line only"),
         ({"cache_mb": "0"}, "--conf cache_mb '0'"),
         ({"spacing": "nan"}, "--conf spacing 'nan'"),
         ({"spacing": "0"}, "--conf spacing '0'"),

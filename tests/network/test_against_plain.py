@@ -68,8 +68,8 @@ def agree(network: SAM3D, crop: Tensor, points: Tensor, signs: Tensor, **more: T
         torch.testing.assert_close(
             fast_gradients[name],
             expected,
-            rtol=1e-5,
-            atol=1e-5 * scale,
+            rtol=1e-6,
+            atol=1e-7 * scale,
             msg=lambda text, name=name: f"{name}: {text}",
         )
     return fast_gradients

@@ -58,7 +58,7 @@ class AppConfig(BaseModel):
         weights: Name of shipped weights or path of a file; without it, the shipped weights of the preset.
         sam_checkpoint: Official SAM checkpoint that holds the frozen trunk of `vit_b`, `vit_l` or `vit_h`.
         labels: Names of what is segmented, in the order of the voxel values that clients expect.
-        auto_train_every: Saved labels after which training starts by itself; 0 = never.
+        auto_train_every: Saved labels after which training starts by itself; 0 = never, the only value so far.
         cache_mb: Budget of the embedding cache, MiB.
         spacing: Voxel size of the model grid, mm; without it, that of the weights' card.
         intensity: A name of `INTENSITIES` or a rule of a weights' card in JSON; without it, that of the card.
@@ -87,6 +87,13 @@ class AppConfig(BaseModel):
         reserved = sorted(set(labels) & RESERVED_KEYS)
         if reserved:
             raise ValueError(f"{', '.join(reserved)} is a word of the protocol and cannot name a label")
+        return labels
+
+    @field_validator("auto_train_every")
+    @classmethod
+    def _not_yet(cls, labels: int) -> int:
+        if labels:
+            raise ValueError("this version trains from the command line only: python -m sam3d_label train")
         return labels
 
     @field_validator("sam_checkpoint")

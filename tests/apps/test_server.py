@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -177,3 +178,21 @@ def test_the_shell_script_starts_it_and_says_when_weights_were_never_trained(
         assert answer.status_code == 400
         assert "never trained" in answer.json()["detail"]
     assert "never trained" in (tmp_path / "log").read_text()
+
+
+def test_one_click_on_a_sample_with_the_shipped_weights_finds_its_lesion(tmp_path: Path) -> None:
+    samples = APP.parents[1] / "sample-data"
+    (tmp_path / "studies").mkdir()
+    shutil.copy(samples / "images" / "phantom_000.nii.gz", tmp_path / "studies")
+    truth = nib.load(samples / "labels" / "phantom_000.nii.gz").get_fdata() > 0
+    with (
+        (tmp_path / "log").open("wb") as log,
+        serve(MODULE, ["--studies", str(tmp_path / "studies")], log, tmp_path) as url,
+    ):
+        file, answer = MONAILabelClient(url, tmpdir=str(tmp_path)).infer(
+            "sam3d", "phantom_000", {"foreground": [[52, 92, 44]]}
+        )
+    mask = nib.load(file).get_fdata() > 0
+    assert mask[52, 92, 44]
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.5
+    assert answer["model_version"].startswith("tiny")

@@ -156,9 +156,7 @@ def test_jitter_flips_some_signs_but_not_the_first():
     truth = boxes((30, 30, 30), (5, 25, 5, 25, 5, 25))
     nothing = np.zeros_like(truth)
     firsts = [click("jittered", truth, nothing, seed=seed).positive for seed in range(200)]
-    later = [
-        click("jittered", truth, nothing, [Click((0, 0, 0))], seed=seed).positive for seed in range(1000)
-    ]
+    later = [click("jittered", truth, nothing, [Click((0, 0, 0))], seed=seed).positive for seed in range(1000)]
     assert all(firsts)
     assert 1 - np.mean(later) == pytest.approx(FLIPPED_SHARE, abs=0.025)
 

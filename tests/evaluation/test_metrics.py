@@ -39,9 +39,7 @@ def test_nsd_is_monais_surface_dice_on_the_whole_volume(seed):
     expected = []
     for tolerance in (1.0, 2.0, 5.0):
         metric = SurfaceDiceMetric([tolerance], include_background=True, use_subvoxels=True)
-        value = metric(
-            torch.from_numpy(mask)[None, None], torch.from_numpy(truth)[None, None], spacing=list(spacing)
-        )
+        value = metric(torch.from_numpy(mask)[None, None], torch.from_numpy(truth)[None, None], spacing=list(spacing))
         expected.append(value.item())
     assert 0 < expected[0] < 1
     assert metrics.nsd(mask, truth, spacing, (1.0, 2.0, 5.0)) == pytest.approx(expected, abs=1e-5)

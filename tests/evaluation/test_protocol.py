@@ -37,9 +37,7 @@ def ball(ball_segmenter):
 def run(cohort, ball_segmenter):
     def evaluate(annotator="error_centre", **options):
         options = {"clicks": (1, 2), **options}
-        return evaluate_cohort(
-            cohort / "images", cohort / "labels", ball_segmenter, ANNOTATORS[annotator], **options
-        )
+        return evaluate_cohort(cohort / "images", cohort / "labels", ball_segmenter, ANNOTATORS[annotator], **options)
 
     return evaluate
 

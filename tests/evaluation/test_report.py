@@ -95,9 +95,7 @@ def test_report_on_disk(tmp_path):
 
 def test_report_of_a_cohort(cohort, tmp_path, ball_segmenter):
     annotator = ANNOTATORS["error_centre"]
-    measured = evaluate_cohort(
-        cohort / "images", cohort / "labels", ball_segmenter, annotator, clicks=(1, 2, 6)
-    )
+    measured = evaluate_cohort(cohort / "images", cohort / "labels", ball_segmenter, annotator, clicks=(1, 2, 6))
     summary = write_report(tmp_path / "out", measured, [1, 2, 6], 6)
     assert summary["dice"]["6"] > summary["dice"]["1"] > 0.3
     assert 0 < summary["honoured_share"] <= 1

@@ -35,9 +35,7 @@ def test_sample_labels_lie_on_their_images(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_the_shown_click_is_in_the_lesion(demo: ModuleType, case: str) -> None:
     command = demo.curl_of_a_click("http://127.0.0.1:8000", case)
-    found = re.search(
-        r"-F 'params=(.*?)' 'http://127.0.0.1:8000/infer/sam3d\?image=(.*?)&output=image'", command
-    )
+    found = re.search(r"-F 'params=(.*?)' 'http://127.0.0.1:8000/infer/sam3d\?image=(.*?)&output=image'", command)
     assert found is not None
     assert found[2] == case
     (click,) = json.loads(found[1])["foreground"]

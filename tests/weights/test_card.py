@@ -74,9 +74,7 @@ def test_a_card_that_breaks_a_rule_says_which(card_values, changes, told, tmp_pa
     assert "card.json" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "name", ["config", "base", "spacing", "intensity", "capabilities", "training", "licence"]
-)
+@pytest.mark.parametrize("name", ["config", "base", "spacing", "intensity", "capabilities", "training", "licence"])
 def test_a_missing_field_is_named(card_values, name, tmp_path):
     del card_values[name]
     (tmp_path / "card.json").write_text(json.dumps(card_values))

@@ -1,0 +1,62 @@
+"""What the README tells a newcomer to type works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from sam3d_label.cli import app
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^ {4}python -m sam3d_label (.+)$", README, re.MULTILINE)
+TOO_LONG_OR_ONLINE = {"train", "fetch", "convert-reference", "benchmark"}
+MAKES = {"segment": "mask.nii.gz", "evaluate": "out/summary.json", "picture": "click.png", "phantom": "phantoms/images"}
+
+
+@pytest.fixture
+def beside_samples(tmp_path, monkeypatch):
+    """A folder that has sample-data in it, as the repository has."""
+    (tmp_path / "sample-data").symlink_to(ROOT / "sample-data")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_readme_shows_every_command():
+    assert {shlex.split(command)[0] for command in COMMANDS} == MAKES.keys() | TOO_LONG_OR_ONLINE
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.split()[0] not in TOO_LONG_OR_ONLINE])
+def test_commands_of_the_readme_run(command, beside_samples):
+    result = CliRunner().invoke(app, shlex.split(command))
+    assert result.exit_code == 0, result.output
+    assert (beside_samples / MAKES[command.split()[0]]).exists()
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.split()[0] in TOO_LONG_OR_ONLINE])
+def test_the_other_commands_of_the_readme_know_their_options(command):
+    name, *arguments = shlex.split(command)
+    shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0
+    assert all(option in shown.output for option in arguments if option.startswith("--"))
+
+
+def test_the_python_of_the_readme_runs(beside_samples):
+    (snippet,) = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(snippet, names)
+    result = names["result"]
+    assert result.mask.dtype == np.uint8
+    assert result.mask[52, 92, 44] == 1
+    assert result.mask[20, 30, 20] == 0
+
+
+def test_links_of_the_docs_lead_somewhere():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"

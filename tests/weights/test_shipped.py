@@ -1,0 +1,71 @@
+"""The weights that come with the package, on volumes that did not train them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sam3d_label.weights
+from sam3d_label.evaluation.annotators import error_centre
+from sam3d_label.evaluation.metrics import dice
+from sam3d_label.segmenter import Segmenter
+from sam3d_label.volume import Volume
+from sam3d_label.weights import Weights, open_weights, opening
+
+ROOT = Path(sam3d_label.__file__).resolve().parent
+SAMPLES = ROOT.parent / "sample-data"
+
+
+@pytest.fixture(autouse=True)
+def no_files_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shipped weights as they are, unlike in the other tests of this folder."""
+    monkeypatch.setattr(opening, "SHIPPED", ROOT / "weights" / "shipped")
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Weights:
+    return open_weights("tiny")
+
+
+def session(weights: Weights, image: Path, label: Path, clicks: int) -> list[float]:
+    """Dice after each click on the centre of the larger error."""
+    truth = Volume.open(label).array > 0
+    segmenter = Segmenter(Volume.open(image), weights)
+    mask, drawn, scores = np.zeros_like(truth), [], []
+    for _ in range(clicks):
+        drawn.append(error_centre(truth, mask, drawn, np.random.default_rng(0), (1.0, 1.0, 1.0)))
+        mask = segmenter.segment(drawn).mask > 0
+        scores.append(dice(mask, truth))
+    return scores
+
+
+def test_tiny_is_the_default_and_small_enough_to_ship(tiny):
+    assert open_weights().signature == tiny.signature
+    assert sum(file.stat().st_size for file in (ROOT / "weights" / "shipped").rglob("*")) <= 20 * 2**20
+
+
+def test_its_card_says_where_it_comes_from(tiny):
+    assert tiny.card.preset == "tiny"
+    assert {"positive_click", "negative_click"} <= set(tiny.card.capabilities)
+    assert "CC BY 3.0" in {source.licence for source in tiny.card.training.data}
+    patients = {name.split("_")[1] for name in tiny.card.training.model_extra["cases"] if name.startswith("sts")}
+    assert max(patients) <= "028"
+
+
+def test_clicks_on_the_samples_find_their_lesions(tiny):
+    scores = [
+        session(tiny, image, SAMPLES / "labels" / image.name, 3) for image in sorted((SAMPLES / "images").iterdir())
+    ]
+    assert np.mean(scores, axis=0)[-1] > 0.6
+
+
+def test_clicks_on_tumours_of_patients_who_never_trained(tiny, real_data):
+    scores = [
+        session(tiny, image, real_data / "sts" / "labels" / image.name, 3)
+        for image in sorted((real_data / "sts" / "images").glob("sts_03[123]_mr*"))
+    ]
+    first, _, third = np.mean(scores, axis=0)
+    assert first > 0.6
+    assert third > 0.7

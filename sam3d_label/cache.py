@@ -12,7 +12,7 @@ DEFAULT_BYTES = 2 * 1024**3
 
 
 class EmbeddingCache:
-    """Embeddings of crops, shared by threads; a key is made once even when two ask for it at the same time.
+    """Embeddings of crops, shared by threads; a key that is kept is made once even when two ask for it at the same time.
 
     Args:
         max_bytes: Budget; the least recently used embeddings go first. One that alone exceeds it is not kept.
@@ -38,12 +38,15 @@ class EmbeddingCache:
     def get(self, key: Hashable, make: Callable[[], Embedding]) -> tuple[Embedding, bool]:
         """The embedding of a key, and whether it had to be made."""
         with self._lock:
+            kept = self._used(key)
+            if kept is not None:
+                return kept, False
             making = self._making.setdefault(key, threading.Lock())
         with making:
             with self._lock:
-                if key in self._kept:
-                    self._kept.move_to_end(key)
-                    return self._kept[key], False
+                kept = self._used(key)
+            if kept is not None:
+                return kept, False
             try:
                 embedding = make()
                 self._keep(key, embedding)
@@ -57,7 +60,15 @@ class EmbeddingCache:
         with self._lock:
             self._kept.clear()
 
+    def _used(self, key: Hashable) -> Embedding | None:
+        """The embedding of a key, now the one used last; the caller holds the lock."""
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
+
     def _keep(self, key: Hashable, embedding: Embedding) -> None:
+        if embedding.nbytes > self.max_bytes:
+            return
         with self._lock:
             self._kept[key] = embedding
             held = sum(kept.nbytes for kept in self._kept.values())

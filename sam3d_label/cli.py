@@ -181,7 +181,8 @@ def evaluate(
     ] = "error_centre",
     seed: Annotated[int, typer.Option(metavar="S", help="Of the annotator's chance.")] = 0,
     cases: Annotated[
-        str | None, typer.Option(metavar="GLOB", help="Only the files that match.", show_default="all")
+        str | None,
+        typer.Option(metavar="GLOB", help="Only the files that match; several globs by commas.", show_default="all"),
     ] = None,
     device: DeviceOption = "cpu",
     noc: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -80,6 +81,12 @@ IntensityRule = Annotated[Window | Percentile | CtOrMr, Field(discriminator="kin
 
 
 def sample(array: np.ndarray) -> np.ndarray:
-    """At most `SAMPLES` voxels of an array, evenly spaced."""
+    """At most `SAMPLES` voxels of an array, evenly spaced.
+
+    The step shares no factor with the edges of the array: it would fall on the same few slices again and again.
+    """
     flat = array.reshape(-1)
-    return flat[:: max(1, flat.size // SAMPLES)]
+    step = max(1, -(-flat.size // SAMPLES))
+    while math.gcd(step, flat.size) > 1:
+        step += 1
+    return flat[::step]

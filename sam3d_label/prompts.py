@@ -44,10 +44,17 @@ class Prompts:
 
     @classmethod
     def of(cls, prompts: Prompts | Iterable[Click | Box]) -> Prompts:
-        """Prompts from themselves or from a plain sequence of clicks and boxes."""
+        """Prompts from themselves or from a plain sequence of clicks and boxes.
+
+        Raises:
+            PromptError: Something else is among them.
+        """
         if isinstance(prompts, Prompts):
             return prompts
         drawn = list(prompts)
+        strange = [p for p in drawn if not isinstance(p, (Click, Box))]
+        if strange:
+            raise PromptError(f"{strange[0]!r} is neither a Click nor a Box: write Click((i, j, k))")
         return cls(tuple(p for p in drawn if isinstance(p, Click)), tuple(p for p in drawn if isinstance(p, Box)))
 
     @property

@@ -17,7 +17,7 @@ LATTICE = 4
 TOGETHER = 0.75
 """Clicks and boxes that span more than this share of a crop's edge belong to several crops."""
 
-SMALL = 0.35
+SMALL = 0.2
 """A mask whose longest edge is below this share of a crop's is looked at more closely."""
 
 
@@ -34,15 +34,19 @@ def groups(prompts: Prompts, volume: Volume, field: float) -> list[list[Click | 
     """
     drawn: list[Click | Box] = [*prompts.positive, *prompts.boxes]
     parted: list[list[Click | Box]] = []
-    for one in sorted(drawn, key=lambda d: corners([d])[0].tolist()):
+    for one in sorted(drawn, key=lambda d: corners([d]).tolist()):
         for group in parted:
-            points = corners([*group, one])
-            if ((np.ptp(points, axis=0) + 1) * volume.spacing <= TOGETHER * field).all():
+            if fit_together(corners([*group, one]), volume, field):
                 group.append(one)
                 break
         else:
             parted.append([one])
     return parted
+
+
+def fit_together(points: np.ndarray, volume: Volume, field: float) -> bool:
+    """Whether one crop of `field` mm shows all of some stored voxels (N, 3)."""
+    return bool(((np.ptp(points, axis=0) + 1) * volume.spacing <= TOGETHER * field).all())
 
 
 def first_spacing(volume: Volume, size: int, spacings: Sequence[float], base: float) -> float:

@@ -180,7 +180,10 @@ class Look:
         for spacing in spacings:
             if not 0 < regions.extent(view.mask) < regions.SMALL:
                 break
-            closer = self.view(np.concatenate([points, regions.touched(view.mask, view.frame)]), spacing)
+            shown = np.concatenate([points, regions.touched(view.mask, view.frame)])
+            if not regions.fit_together(shown, self.segmenter.volume, spacing * self.segmenter.size):
+                break
+            closer = self.view(shown, spacing)
             if not closer.mask.any() or regions.is_cut(closer.mask, closer.frame, self.segmenter.volume):
                 break
             view = closer
@@ -198,7 +201,7 @@ class Look:
             return model.encode(crop[None, None].to(segmenter.device))
 
         with torch.autocast(segmenter.device.type, torch.bfloat16, enabled=segmenter.device.type == "cuda"):
-            key = (volume.signature, segmenter.weights.signature, segmenter.normalization, frame)
+            key = (volume.signature, segmenter.weights.signature, segmenter.normalization, frame, segmenter.device)
             embedding, made = segmenter.cache.get(key, encode)
             self.encoded += made
             clicks, signs, boxes = self._tensors(frame)

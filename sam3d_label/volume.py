@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sam3d_label.errors import VolumeError
+from sam3d_label.files import replacing
 from sam3d_label.intensity import Normalization
 
 CROP_AXES = "SPL"
@@ -24,6 +24,16 @@ CROP_AXES = "SPL"
 
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
+MASK_SUFFIXES = (*NIFTI_SUFFIXES, ".nrrd", ".mha")
+"""Formats that masks are written in: one file each, and the whole geometry in it."""
+
+UNEVEN = 0.1
+"""Share of the usual step by which the step between two DICOM slices may differ from it."""
+
+ALIGNED = 0.5
+"""Share of a voxel's shortest edge by which two grids may lie apart and still be the same."""
+
+sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what matters is checked here and raised in one line
 
 
 @dataclass(frozen=True)
@@ -88,12 +98,13 @@ class Volume:
             raise VolumeError(f"{name} has {array.ndim} dimensions {array.shape}: one scalar 3D volume is needed")
         if min(array.shape) < 2:
             raise VolumeError(f"{name} is {array.shape}: a volume needs at least two voxels along each axis")
-        self.array = np.ascontiguousarray(array, dtype=np.float32)
+        with np.errstate(over="ignore"):  # counted below
+            self.array = np.ascontiguousarray(array, dtype=np.float32)
         broken = int(self.array.size - np.isfinite(self.array).sum())
         if broken:
             raise VolumeError(f"{name} holds {broken} voxels that are NaN or infinite: replace them and store it again")
         self.affine = np.asarray(affine, float)
-        if not np.isfinite(self.affine).all() or abs(np.linalg.det(self.affine[:3, :3])) < 1e-9:
+        if not is_regular(self.affine):
             raise VolumeError(f"{name} has a degenerate affine, so its geometry is unknown: {self.affine.tolist()}")
         self.path = path
 
@@ -128,8 +139,9 @@ class Volume:
 
     @cached_property
     def signature(self) -> str:
-        """Hash of the intensities and the affine."""
+        """Hash of the intensities, the shape and the affine."""
         digest = hashlib.blake2b(self.array.data, digest_size=16)
+        digest.update(repr(self.shape).encode())
         digest.update(self.affine.tobytes())
         return digest.hexdigest()
 
@@ -177,12 +189,33 @@ class Volume:
         part = resample(values.float().cpu(), weights).permute(order)
         return part.contiguous().numpy(), (region[0], region[1], region[2])
 
+    def require_same_grid(self, other: Volume) -> None:
+        """Check that another volume, such as a label, has this one's voxels at the same places.
+
+        Raises:
+            VolumeError: The shapes differ, or a corner lies more than half a voxel away.
+        """
+        if other.shape != self.shape:
+            raise VolumeError(f"the label's shape {other.shape} is not the image's {self.shape}")
+        corners = np.array(np.meshgrid(*[(0, side - 1) for side in self.shape], [1])).reshape(4, -1)
+        apart = np.linalg.norm(((self.affine - other.affine) @ corners)[:3], axis=0).max()
+        if apart > ALIGNED * self.spacing.min():
+            raise VolumeError(f"the label lies up to {apart:.1f} mm beside the image: both need the same affine")
+
     def _weights(self, frame: CropFrame, axis: int) -> Tensor:
         stored = frame.axes[axis]
         along = np.zeros((frame.size, 3))
         along[:, axis] = np.arange(frame.size)
         coarseness = frame.spacing / self.spacing[stored]
         return resampling_weights(frame.to_ijk(along)[:, stored], self.shape[stored], coarseness)
+
+
+def is_regular(affine: np.ndarray) -> bool:
+    """Whether an affine is finite and its three axes span the space, whatever their lengths."""
+    if not np.isfinite(affine).all():
+        return False
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(lengths.all() and abs(np.linalg.det(affine[:3, :3] / lengths)) > 1e-6)
 
 
 def resampling_weights(positions: np.ndarray, size: int, coarseness: float) -> Tensor:
@@ -241,18 +274,69 @@ def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_dicom_folder(folder: Path) -> sitk.Image:
-    """The one DICOM series of a folder, slices in order of position."""
+    """The one DICOM series of a folder, slices in order of position.
+
+    The third axis follows the positions of the slices: it is oblique to them where the gantry was tilted.
+
+    Raises:
+        VolumeError: There is no series or more than one, or its slices do not form one regular grid.
+    """
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if len(series) != 1:
         raise VolumeError(f"{folder} holds {len(series)} DICOM series: give a folder with exactly one")
-    return sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
+    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
+    image = sitk.ReadImage(files)
+    if len(files) > 1:
+        step = slice_step(files, folder)
+        length = float(np.linalg.norm(step))
+        direction = np.array(image.GetDirection()).reshape(3, 3)
+        direction[:, 2] = step / length
+        image.SetDirection(direction.flatten().tolist())
+        image.SetSpacing((*image.GetSpacing()[:2], length))
+    return image
+
+
+def slice_step(files: Sequence[str], folder: Path) -> np.ndarray:
+    """The way (3,), LPS mm, from a slice to the next; files with at least two slices, in order.
+
+    Raises:
+        VolumeError: The slices are turned against each other or not evenly spaced.
+    """
+    reader = sitk.ImageFileReader()
+    positions, directions = [], []
+    for file in files:
+        reader.SetFileName(file)
+        reader.ReadImageInformation()
+        positions.append(reader.GetOrigin())
+        directions.append(reader.GetDirection())
+    mend = "give a folder with one complete series of parallel slices"
+    if np.ptp(directions, axis=0).max() > 1e-3:
+        raise VolumeError(f"{folder} mixes slices of several orientations: {mend}")
+    steps = np.diff(positions, axis=0)
+    usual = np.median(steps, axis=0)
+    length = np.linalg.norm(usual)
+    off = np.linalg.norm(steps - usual, axis=1)
+    worst = int(off.argmax())
+    if length == 0 or off[worst] > UNEVEN * length:
+        gap = np.linalg.norm(steps[worst])
+        raise VolumeError(
+            f"{folder} holds slices that are not evenly spaced ({gap:.2f} mm between {Path(files[worst]).name} and "
+            f"{Path(files[worst + 1]).name}, mostly {length:.2f} mm): some are missing or mixed; {mend}"
+        )
+    return (np.array(positions[-1]) - positions[0]) / (len(files) - 1)
+
+
+def require_mask_suffix(path: Path) -> None:
+    """Raise `VolumeError` unless masks can be written in the format that a file's name asks for."""
+    if not path.name.endswith(MASK_SUFFIXES):
+        raise VolumeError(f"{path} cannot be written: the name of a mask ends in {', '.join(MASK_SUFFIXES)}")
 
 
 def save_mask(path: str | os.PathLike[str], mask: np.ndarray, volume: Volume, *, compress: bool = True) -> None:
     """Write a mask (I, J, K) on the grid of its volume, beside the target and then renamed over it.
 
-    The format follows the suffix: NIfTI through nibabel, with the volume's exact affine; NRRD, MetaImage and others
-    through ITK. `compress` holds for the formats of ITK (NRRD: gzip, else raw).
+    The format follows the suffix, one of `MASK_SUFFIXES`: NIfTI through nibabel, with the volume's exact affine; NRRD
+    and MetaImage through ITK. `compress` holds for the formats of ITK (NRRD: gzip, else raw).
 
     Raises:
         VolumeError: The shapes differ, or the file cannot be written.
@@ -260,20 +344,14 @@ def save_mask(path: str | os.PathLike[str], mask: np.ndarray, volume: Volume, *,
     path = Path(path)
     if mask.shape != volume.shape:
         raise VolumeError(f"a mask of {mask.shape} voxels does not fit a volume of {volume.shape}")
-    suffix = ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
+    require_mask_suffix(path)
     try:
-        descriptor, beside = tempfile.mkstemp(suffix=suffix, prefix=".", dir=path.parent)
-        os.close(descriptor)
-        try:
+        with replacing(path) as beside:
             if path.name.endswith(NIFTI_SUFFIXES):
                 nib.save(nib.Nifti1Image(mask, volume.affine), beside)
             else:
-                sitk.WriteImage(to_itk(mask, volume.affine), beside, compress)
-            os.chmod(beside, 0o644)
-            os.replace(beside, path)
-        finally:
-            Path(beside).unlink(missing_ok=True)
-    except (OSError, RuntimeError, nib.filebasedimages.ImageFileError) as error:
+                sitk.WriteImage(to_itk(mask, volume.affine), str(beside), compress)
+    except (OSError, RuntimeError) as error:
         raise VolumeError(f"{path} cannot be written: {last_line(error)}") from error
 
 

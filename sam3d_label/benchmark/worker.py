@@ -69,6 +69,7 @@ def measure(job: Job) -> dict[str, Any]:
     tasks = {"clicks": _clicks, "plain clicks": _plain_clicks, "training": _training}
     if job.device != "cpu":
         tasks[job.task](network, crop, points)
+    if job.device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(job.device)
     baseline = peak_memory(job.device)
     figures = tasks[job.task](network, crop, points)

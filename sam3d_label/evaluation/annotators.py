@@ -24,9 +24,7 @@ from sam3d_label.prompts import Click
 
 BoolVolume = NDArray[np.bool_]
 Index = tuple[int, int, int]
-Annotator = Callable[
-    [BoolVolume, BoolVolume, Sequence[Click], np.random.Generator, Sequence[float]], Click | None
-]
+Annotator = Callable[[BoolVolume, BoolVolume, Sequence[Click], np.random.Generator, Sequence[float]], Click | None]
 
 JITTER_MM = 3.0
 FLIPPED_SHARE = 0.05

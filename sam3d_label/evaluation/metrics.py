@@ -128,9 +128,7 @@ def bootstrap_interval(
 _Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
-def _surfaces(
-    mask: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: Sequence[float]
-) -> tuple[_Pair, _Pair]:
+def _surfaces(mask: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: Sequence[float]) -> tuple[_Pair, _Pair]:
     """Distance in mm to the other surface, and area in mm², of every surface element of mask and truth."""
     import torch
     from monai.metrics.utils import get_edge_surface_distance

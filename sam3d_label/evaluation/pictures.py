@@ -74,9 +74,7 @@ def draw_click(
     titles = (counted, f"mask · Dice {dice(mask, truth):.2f} in 3D", "truth")
     layers = (None, (view.mask, _MASK), (view.truth, _TRUTH))
     for axes, title, layer in zip(panels, titles, layers, strict=True):
-        axes.imshow(
-            view.image, cmap="gray", vmin=low, vmax=high, interpolation="bilinear", aspect=_aspect(view)
-        )
+        axes.imshow(view.image, cmap="gray", vmin=low, vmax=high, interpolation="bilinear", aspect=_aspect(view))
         axes.set_title(title, color="white", fontsize=12, pad=6)
         axes.set_axis_off()
         if layer:
@@ -152,9 +150,7 @@ def _zoomed(view: AxialSlice) -> AxialSlice:
         image=view.image[part],
         mask=view.mask[part],
         truth=view.truth[part],
-        clicks=tuple(
-            (row - int(start[0]), column - int(start[1]), sign) for row, column, sign in view.clicks
-        ),
+        clicks=tuple((row - int(start[0]), column - int(start[1]), sign) for row, column, sign in view.clicks),
         spacing=view.spacing,
     )
 
@@ -178,6 +174,4 @@ def _mark(axes: Any, view: AxialSlice, size: float) -> None:
     for row, column, positive in view.clicks:
         colour = _INSIDE if positive else _OUTSIDE
         marker = "*" if positive else "X"
-        axes.scatter(
-            [column], [row], marker=marker, s=size, color=colour, edgecolors="black", linewidths=0.8, zorder=5
-        )
+        axes.scatter([column], [row], marker=marker, s=size, color=colour, edgecolors="black", linewidths=0.8, zorder=5)

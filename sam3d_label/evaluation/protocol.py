@@ -229,16 +229,14 @@ def find_cases(images: Path, labels: Path, pattern: str | None = None) -> list[C
     Args:
         images: a folder of volumes, or one file.
         labels: a folder of label files, or one file.
-        pattern: a glob that the image's file name, or the case's name, must match.
+        pattern: globs, separated by commas, one of which the image's file name, or the case's name, must match.
 
     Raises:
         Sam3dError: a folder is missing or holds no such case.
     """
     for path in (images, labels):
         if not path.exists():
-            raise Sam3dError(
-                f"{path} does not exist; give the folder of the images and the folder of their labels"
-            )
+            raise Sam3dError(f"{path} does not exist; give the folder of the images and the folder of their labels")
     if images.is_file():
         return [Case(_case_name(images), images, labels if labels.is_file() else _label_of(images, labels))]
     found = [Case(_case_name(path), path, _label_of(path, labels)) for path in _volumes(images)]
@@ -258,7 +256,8 @@ def _volumes(folder: Path) -> Iterator[Path]:
 
 def _matches(case: Case, pattern: str | None) -> bool:
     names = (case.image.name, case.name)
-    return pattern is None or any(fnmatch.fnmatchcase(name, pattern) for name in names)
+    globs = pattern.split(",") if pattern is not None else ["*"]
+    return any(fnmatch.fnmatchcase(name, glob) for name in names for glob in globs)
 
 
 def _case_name(path: Path) -> str:
@@ -281,25 +280,12 @@ def open_case(case: Case, label: int | None) -> tuple[Volume, NDArray[np.bool_]]
         raise Sam3dError(f"there is no label file with the name of {case.image.name}")
     volume = Volume.open(case.image)
     stored = Volume.open(case.label)
-    _check_aligned(volume, stored)
+    volume.require_same_grid(stored)
     values = np.asarray(stored.array)
     truth = (values == label) if label is not None else np.abs(values) > 0
     if not truth.any():
-        raise Sam3dError(
-            "the label is empty" if label is None else f"the label holds no voxel of value {label}"
-        )
+        raise Sam3dError("the label is empty" if label is None else f"the label holds no voxel of value {label}")
     return volume, truth
-
-
-def _check_aligned(volume: Volume, label: Volume) -> None:
-    """Raise unless both grids have one shape and no corner is more than half a voxel apart."""
-    if tuple(volume.shape) != tuple(label.shape):
-        raise Sam3dError(f"the label's shape {tuple(label.shape)} is not the image's {tuple(volume.shape)}")
-    corners = np.array(np.meshgrid(*[(0, side - 1) for side in volume.shape])).reshape(3, -1)
-    corners = np.vstack([corners, np.ones(corners.shape[1])])
-    apart = np.linalg.norm(((volume.affine - label.affine) @ corners)[:3], axis=0).max()
-    if not apart <= 0.5 * min(volume.spacing):
-        raise Sam3dError(f"the label lies up to {apart:.1f} mm beside the image; both need the same affine")
 
 
 def _case_seed(seed: int, name: str) -> int:

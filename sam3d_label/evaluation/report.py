@@ -110,9 +110,7 @@ def draw_curve(path: Path, results: Sequence[CaseResult], clicks: Sequence[int],
     figure = Figure(figsize=(7.0, 4.4), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     axes.plot(counts, values.T, color="#64748b", alpha=max(0.12, min(0.45, 4 / len(results))), linewidth=0.9)
-    axes.fill_between(
-        counts, low, high, color="#0f766e", alpha=0.22, linewidth=0, label="95 % interval of the mean"
-    )
+    axes.fill_between(counts, low, high, color="#0f766e", alpha=0.22, linewidth=0, label="95 % interval of the mean")
     axes.plot(counts, mean, color="#0f766e", linewidth=2.4, label=f"mean of {len(results)} cases")
     for count in clicks:
         axes.plot(count, mean[count - 1], "o", color="#0f766e", markersize=5)
@@ -136,9 +134,7 @@ def draw_curve(path: Path, results: Sequence[CaseResult], clicks: Sequence[int],
 
 def _title(cohort: Cohort, summary: Mapping[str, Any]) -> str:
     parts = [summary.get("annotator"), (summary.get("weights") or {}).get("name")]
-    return " · ".join(
-        ["Dice over clicks", *(str(part) for part in parts if part), f"{len(cohort.results)} cases"]
-    )
+    return " · ".join(["Dice over clicks", *(str(part) for part in parts if part), f"{len(cohort.results)} cases"])
 
 
 def _case_rows(results: Iterable[CaseResult], clicks: Sequence[int]) -> Iterable[list[Any]]:

@@ -182,9 +182,7 @@ def _paint_bone(rng: np.random.Generator, scene: Scene, long_axis: int) -> None:
     radii[0] = scene.grid.extent[long_axis] * rng.uniform(0.2, 1.5)
     axes = np.roll(np.eye(3), -long_axis, axis=0)
     rotation = axes @ small_rotation(rng, 0.6)
-    shape = Shape(
-        random_centre(rng, scene), radii, rotation, bend=rng.uniform(-0.2, 0.2), roughness=0.08, grain=1.0
-    )
+    shape = Shape(random_centre(rng, scene), radii, rotation, bend=rng.uniform(-0.2, 0.2), roughness=0.08, grain=1.0)
     structure = place(rng, scene.grid, [shape])
     if structure is None:
         return

@@ -27,8 +27,7 @@ class Grid:
     def centred(cls, shape: Sequence[int], spacing: Sequence[float]) -> Grid:
         """A grid of ``shape`` voxels of ``spacing`` mm around the origin."""
         axes = [
-            ((np.arange(n) - (n - 1) / 2) * step).astype(np.float32)
-            for n, step in zip(shape, spacing, strict=True)
+            ((np.arange(n) - (n - 1) / 2) * step).astype(np.float32) for n, step in zip(shape, spacing, strict=True)
         ]
         return cls((axes[0], axes[1], axes[2]), (float(spacing[0]), float(spacing[1]), float(spacing[2])))
 
@@ -118,13 +117,9 @@ class Shape:
 
     def depth(self, rng: np.random.Generator, grid: Grid) -> Array:
         """Signed distance to the border in millimetres, approximately; positive inside."""
-        offsets = [
-            (axis - middle).astype(np.float32) for axis, middle in zip(grid.axes, self.centre, strict=True)
-        ]
+        offsets = [(axis - middle).astype(np.float32) for axis, middle in zip(grid.axes, self.centre, strict=True)]
         x, y, z = offsets[0][:, None, None], offsets[1][None, :, None], offsets[2][None, None, :]
-        u, v, w = (
-            np.float32(row[0]) * x + np.float32(row[1]) * y + np.float32(row[2]) * z for row in self.rotation
-        )
+        u, v, w = (np.float32(row[0]) * x + np.float32(row[1]) * y + np.float32(row[2]) * z for row in self.rotation)
         if self.bend:
             v = v - np.float32(self.bend / self.radii[0]) * u * u
         a, b, c = (np.float32(1 / radius) for radius in self.radii)
@@ -160,9 +155,7 @@ class Structure:
         return whole
 
 
-def place(
-    rng: np.random.Generator, grid: Grid, shapes: Sequence[Shape], margin: float = 8.0
-) -> Structure | None:
+def place(rng: np.random.Generator, grid: Grid, shapes: Sequence[Shape], margin: float = 8.0) -> Structure | None:
     """The union of ``shapes``; None when all of it lies outside the grid."""
     low = np.min([shape.centre - shape.reach for shape in shapes], axis=0)
     high = np.max([shape.centre + shape.reach for shape in shapes], axis=0)

@@ -163,9 +163,7 @@ def _lesion_shapes(
     radii = np.maximum(radius * np.array(ratios), thinnest)
     bend = rng.uniform(-0.5, 0.5) if kind in ("tubular", "flat") else 0.0
     grain = rng.uniform(0.4, 1.0)
-    yield Shape(
-        centre, radii, random_rotation(rng), bend=bend, roughness=rng.uniform(0.03, 0.16), grain=grain
-    )
+    yield Shape(centre, radii, random_rotation(rng), bend=bend, roughness=rng.uniform(0.03, 0.16), grain=grain)
 
 
 def _choose_contrast(rng: np.random.Generator, tissues: Tissues, before: float, diameter: float) -> float:
@@ -197,9 +195,7 @@ def _paint_lesion(
     local = scene.grid.crop(structure.box)
     value = level + np.float32(texture) * texture_noise(rng, local)
     if rng.random() < 0.6:
-        value += np.float32(rng.uniform(0.1, 0.45) * contrast) * smooth_noise(
-            rng, local.axes, lesion.diameter / 3
-        )
+        value += np.float32(rng.uniform(0.1, 0.45) * contrast) * smooth_noise(rng, local.axes, lesion.diameter / 3)
     if rng.random() < 0.35:
         patches = ramp(smooth_noise(rng, local.axes, lesion.diameter * rng.uniform(0.15, 0.4)) - 0.7, 0.5)
         value += np.float32(rng.uniform(-1.3, 1.0) * contrast) * patches

@@ -126,9 +126,7 @@ def write_phantoms(out: Path, cases: int, seed: int) -> list[Path]:
     return paths
 
 
-def _paint_patient(
-    rng: np.random.Generator, grid: Grid, modality: Modality, long_axis: int
-) -> tuple[Scene, Lesion]:
+def _paint_patient(rng: np.random.Generator, grid: Grid, modality: Modality, long_axis: int) -> tuple[Scene, Lesion]:
     """An anatomy that has room for a lesion, and the lesion, which is not painted yet."""
     for _ in range(PATIENTS):
         scene = paint_anatomy(rng, grid, random_tissues(rng, modality), long_axis)

@@ -37,9 +37,7 @@ def choose_grid(
     return shape, spacing
 
 
-def random_affine(
-    rng: np.random.Generator, shape: Sequence[int], spacing: Sequence[float]
-) -> NDArray[np.float64]:
+def random_affine(rng: np.random.Generator, shape: Sequence[int], spacing: Sequence[float]) -> NDArray[np.float64]:
     """Mostly LPS or RAS, else any axis order and flips; one in five is oblique by up to 15 degrees."""
     draw = rng.random()
     if draw < 0.35:
@@ -60,16 +58,12 @@ def random_affine(
 def acquire(rng: np.random.Generator, scene: Scene, modality: Modality, most_noise: float) -> Array:
     """What a scanner makes of the scene: blur, then bias field and noise of the modality; float32."""
     fine = min(scene.grid.spacing)
-    blur = [
-        rng.uniform(0.25, 0.7) if step < 1.5 * fine else rng.uniform(0.25, 0.5) for step in scene.grid.spacing
-    ]
+    blur = [rng.uniform(0.25, 0.7) if step < 1.5 * fine else rng.uniform(0.25, 0.5) for step in scene.grid.spacing]
     image = ndimage.gaussian_filter(scene.image, blur, truncate=3.0)
     noise = rng.standard_normal(image.shape, dtype=np.float32)
     if modality == "ct":
         grain = rng.uniform(0.3, 0.9)
-        noise = ndimage.gaussian_filter(
-            noise, [grain if step < 1.5 * fine else 0 for step in scene.grid.spacing]
-        )
+        noise = ndimage.gaussian_filter(noise, [grain if step < 1.5 * fine else 0 for step in scene.grid.spacing])
         noise *= np.float32(min(log_uniform(rng, 4, 35), most_noise)) / noise.std()
         return np.clip(image + noise, -1024, 3071)
     bias = np.exp(np.float32(rng.uniform(0, 0.3)) * smooth_noise(rng, scene.grid.axes, rng.uniform(60, 160)))

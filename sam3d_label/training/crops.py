@@ -103,8 +103,10 @@ class OpenedCase:
             VolumeError: A file cannot be read, the label is empty or lies on another grid.
         """
         volume, label = Volume.open(case.image), Volume.open(case.label)
-        if label.shape != volume.shape or not np.allclose(label.affine, volume.affine, atol=1e-2):
-            raise VolumeError(f"{case.label} does not lie on the grid of {case.image}")
+        try:
+            volume.require_same_grid(label)
+        except VolumeError as error:
+            raise VolumeError(f"{case.label} does not lie on the grid of {case.image}: {error}") from error
         inside = label.array > 0 if case.value is None else label.array == case.value
         where = np.argwhere(inside)
         if not len(where):

@@ -95,7 +95,7 @@ def fine_tune(
 
     Raises:
         VolumeError: No case is usable.
-        WeightsError: The checkpoint to resume from is missing or does not fit.
+        WeightsError: The checkpoint to resume from is missing or does not fit, or none can be written.
         Sam3dError: The loss is no longer finite.
     """
     settings = settings or TrainSettings()
@@ -221,15 +221,19 @@ class Run:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
 
     def save(self, path: Path, epochs: Sequence[EpochLog]) -> None:
-        """Write all that `restore` needs, whole or not at all."""
+        """Write all that `restore` needs, whole or not at all; `WeightsError` when it cannot be written."""
         state = {
             "weights": {name: p.detach() for name, p in self.trained.items()},
             "optimizer": self.optimizer.state_dict(),
             "epochs": [asdict(log) for log in epochs],
+            "steps": self.schedule.last_epoch,
             "seed": self.settings.seed,
         }
-        with replacing(path) as beside:
-            torch.save(state, beside)
+        try:
+            with replacing(path) as beside:
+                torch.save(state, beside)
+        except (OSError, RuntimeError) as error:  # torch tells a full disk by a RuntimeError
+            raise WeightsError(f"{path} cannot be written: {error}") from error
 
     def restore(self, path: Path) -> list[EpochLog]:
         """Go back to a saved state; the log up to it.
@@ -251,7 +255,7 @@ class Run:
             for name, parameter in self.trained.items():
                 parameter.copy_(weights[name])
         self.optimizer.load_state_dict(state["optimizer"])
-        steps = len(logs) * self.settings.steps_per_epoch
+        steps = state.get("steps", len(logs) * self.settings.steps_per_epoch)
         self.schedule.last_epoch = steps
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * self.settings.learning_rate_factor(steps)

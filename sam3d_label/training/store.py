@@ -7,11 +7,15 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sam3d_label.network import SAM3D
 from sam3d_label.training.fine_tune import TrainReport
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.weights.adapter import TRUNK, save_adapter, save_trunk
 from sam3d_label.weights.card import Base, Capability, Card, DataSource, Training
+from sam3d_label.weights.opening import SHIPPED
+from sam3d_label.weights.sam import OFFICIAL
 from sam3d_label.weights.tensors import sha256
 
 MULTIPLES = (0.25, 0.5, 1.0, 2.0)
@@ -27,6 +31,12 @@ def learned(settings: TrainSettings) -> list[Capability]:
         "box": settings.box_share > 0,
     }
     return [capability for capability, seen in shown.items() if seen]
+
+
+def is_at_hand(base: Base) -> bool:
+    """Whether whoever opens the weights finds their trunk: it ships with the package, or is one of SAM's own."""
+    shipped = SHIPPED / base.name / TRUNK
+    return base.name in OFFICIAL or (shipped.is_file() and sha256(shipped) == base.sha256)
 
 
 def store(
@@ -59,8 +69,10 @@ def store(
         WeightsError: The weights are not finite, or a file cannot be written.
     """
     base = start.base
-    if settings.trunk or base.sha256 is None:
-        base = Base(name=start.base.name, sha256=sha256(save_trunk(model, out / TRUNK)))
+    if settings.trunk:
+        base = Base(name=base.name, sha256=sha256(save_trunk(model, out / TRUNK)))
+    elif not is_at_hand(base):
+        base = Base(name=base.name, sha256=sha256(save_trunk(model, out / TRUNK, dtype=torch.float32)))
     training = Training.model_validate(
         {
             "data": [*start.training.data, *data],

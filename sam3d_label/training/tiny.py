@@ -58,7 +58,7 @@ def weighted(cases: Iterable[Case], share: float) -> list[Case]:
 def main(
     sts: Annotated[Path, typer.Argument(help="Folder with images/ and labels/ of the soft-tissue sarcomas.")],
     out: Annotated[Path, typer.Argument(help="Folder for the checkpoint, the log and the weights.")],
-    epochs: int = 42,
+    epochs: int = 32,
     threads: int = 2,
     resume: bool = False,
 ) -> None:

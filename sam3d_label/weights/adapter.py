@@ -78,9 +78,7 @@ def load_adapter(path: Path, card: Card) -> Tensors:
     """
     tensors, stored = read_safetensors(path)
     if stored.get("format", str(FORMAT)) != str(FORMAT):
-        raise WeightsError(
-            f"{path} has format {stored['format']}, this version reads {FORMAT}: update sam3d_label"
-        )
+        raise WeightsError(f"{path} has format {stored['format']}, this version reads {FORMAT}: update sam3d_label")
     if stored.get("kind") == "trunk":
         raise WeightsError(f"{path} is a trunk only: give the adapter that was trained on it")
     whole = any(is_trunk(name) for name in tensors)
@@ -89,9 +87,7 @@ def load_adapter(path: Path, card: Card) -> Tensors:
     told = metadata("adapter", card)
     differing = [key for key in ("preset", "base_sha256") if stored.get(key, told[key]) != told[key]]
     if differing:
-        raise WeightsError(
-            f"{path} is not the file that the card describes ({', '.join(differing)}): copy both again"
-        )
+        raise WeightsError(f"{path} is not the file that the card describes ({', '.join(differing)}): copy both again")
     return tensors
 
 

@@ -108,9 +108,7 @@ class Card(BaseModel):
             return value
         names = {field.name for field in fields(Config)}
         if value.keys() != names:
-            raise ValueError(
-                f"unknown sizes {sorted(value.keys() - names)}, missing {sorted(names - value.keys())}"
-            )
+            raise ValueError(f"unknown sizes {sorted(value.keys() - names)}, missing {sorted(names - value.keys())}")
         return value
 
     @field_validator("preset")
@@ -158,9 +156,7 @@ class Card(BaseModel):
         try:
             return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
-            raise WeightsError(
-                f"{path} is missing: weights are used with the card they were saved with"
-            ) from error
+            raise WeightsError(f"{path} is missing: weights are used with the card they were saved with") from error
         except ValidationError as error:
             raise WeightsError(f"{path} is not a valid card: {complaints(error)}") from error
         except (OSError, ValueError) as error:

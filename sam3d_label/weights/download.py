@@ -80,9 +80,7 @@ def _receive(url: str, part: Path) -> int | None:
     """Append to `part` what it lacks, with progress on stderr; the size of the whole, where it is told."""
     start = part.stat().st_size if part.is_file() else 0
     try:
-        response = urlopen(
-            Request(url, headers={"Range": f"bytes={start}-"} if start else {}), timeout=TIMEOUT
-        )
+        response = urlopen(Request(url, headers={"Range": f"bytes={start}-"} if start else {}), timeout=TIMEOUT)
     except HTTPError as error:
         if error.code == RANGE_NOT_SATISFIABLE:
             return None

@@ -168,9 +168,7 @@ def adapter_file(name_or_path: str | os.PathLike[str] | None) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / ADAPTER).is_file():
-            raise WeightsError(
-                f"{path} holds no {ADAPTER}: give a folder of saved weights, or the file itself"
-            )
+            raise WeightsError(f"{path} holds no {ADAPTER}: give a folder of saved weights, or the file itself")
         return path / ADAPTER
     if path.is_file():
         if path.suffix != ".safetensors":
@@ -263,9 +261,7 @@ def how_to_get(name: str) -> str:
 def check_base(base: Base, path: Path) -> None:
     """Raise `WeightsError` when a self-contained file is not the one that its card was written for."""
     if base.sha256 is not None and sha256(path) != base.sha256:
-        raise WeightsError(
-            f"{path} is not the file that its card describes (SHA-256 differs): copy both again"
-        )
+        raise WeightsError(f"{path} is not the file that its card describes (SHA-256 differs): copy both again")
 
 
 def read_trunk(path: Path, name: str, config: Config) -> Tensors:

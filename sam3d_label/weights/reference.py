@@ -106,9 +106,7 @@ def load_reference(path: str | Path, prompt_heads: int = 8) -> SAM3D:
     return assemble(config, tensors | inert_additions(config))
 
 
-def convert(
-    checkpoint: str | Path, out: str | Path, *, dataset: str = "kits21", prompt_heads: int = 8
-) -> Card:
+def convert(checkpoint: str | Path, out: str | Path, *, dataset: str = "kits21", prompt_heads: int = 8) -> Card:
     """Convert a checkpoint of the authors to a self-contained file of ours, with its card beside.
 
     Args:
@@ -149,9 +147,7 @@ def reference_card(config: Config, checkpoint: Path, out: Path, dataset: Dataset
         capabilities=["positive_click"],
         labels=[dataset.label],
         training=Training(
-            data=[
-                DataSource(name=dataset.name, licence="see the terms of the data set", source=dataset.source)
-            ],
+            data=[DataSource(name=dataset.name, licence="see the terms of the data set", source=dataset.source)],
             **{
                 "method": "3DSAM-adapter, trained by its authors (arXiv 2306.13465)",
                 "checkpoint": checkpoint.name,
@@ -173,23 +169,15 @@ def state_dicts(path: Path) -> tuple[Tensors, Tensors, Tensors]:
     """
     checkpoint = read_checkpoint(path)
     if not isinstance(checkpoint, dict):
-        raise WeightsError(
-            f"{path} is not a checkpoint of the authors: it holds a {type(checkpoint).__name__}"
-        )
+        raise WeightsError(f"{path} is not a checkpoint of the authors: it holds a {type(checkpoint).__name__}")
     missing = [key for key in (ENCODER, DECODER, PROMPTS) if key not in checkpoint]
     if missing:
         held = few([str(key) for key in checkpoint]) or "nothing"
-        raise WeightsError(
-            f"{path} is not a checkpoint of the authors: it lacks {', '.join(missing)} and has {held}"
-        )
+        raise WeightsError(f"{path} is not a checkpoint of the authors: it lacks {', '.join(missing)} and has {held}")
     prompts = checkpoint[PROMPTS]
     if not isinstance(prompts, (list, tuple)) or len(prompts) != PROMPT_ENCODERS:
-        size = (
-            f"{len(prompts)} entries" if isinstance(prompts, (list, tuple)) else f"a {type(prompts).__name__}"
-        )
-        raise WeightsError(
-            f"{path}: {PROMPTS} has {size} instead of a list of {PROMPT_ENCODERS} prompt encoders"
-        )
+        size = f"{len(prompts)} entries" if isinstance(prompts, (list, tuple)) else f"a {type(prompts).__name__}"
+        raise WeightsError(f"{path}: {PROMPTS} has {size} instead of a list of {PROMPT_ENCODERS} prompt encoders")
     parts = {ENCODER: checkpoint[ENCODER], DECODER: checkpoint[DECODER], PROMPTS: prompts[-1]}
     for key, state in parts.items():
         if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):

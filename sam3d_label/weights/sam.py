@@ -71,14 +71,10 @@ def read_encoder(path: Path, name: str) -> Tensors:
         raise WeightsError(f"{path} holds no trunk called {name!r}: SAM has {', '.join(OFFICIAL)}")
     state = read_checkpoint(path)
     if not isinstance(state, dict):
-        raise WeightsError(
-            f"{path} is not a SAM checkpoint: it holds a {type(state).__name__}, no state dict"
-        )
+        raise WeightsError(f"{path} is not a SAM checkpoint: it holds a {type(state).__name__}, no state dict")
     with torch.device("meta"):
         sam = sam_model_registry[name]()
-    check_tensors(
-        state, {key: tensor.shape for key, tensor in sam.state_dict().items()}, f"{path} as SAM {name}"
-    )
+    check_tensors(state, {key: tensor.shape for key, tensor in sam.state_dict().items()}, f"{path} as SAM {name}")
     check_finite(state, path)
     sam.load_state_dict(state, assign=True)
     return sam.image_encoder.state_dict()
@@ -109,15 +105,11 @@ def volumetric(encoder: Mapping[str, Tensor], config: Config) -> Tensors:
             found[name] = tensor
     found |= {f"blocks.{index}.attn.lr": torch.tensor(1.0) for index in range(config.depth)}
     tensors = {f"image_encoder.{name}": tensor for name, tensor in found.items() if tensor is not None}
-    shapes = {
-        name: shape for name, shape in expected_shapes(config).items() if is_trunk(name) or is_norm(name)
-    }
+    shapes = {name: shape for name, shape in expected_shapes(config).items() if is_trunk(name) or is_norm(name)}
     check_tensors(tensors, shapes, "SAM's image encoder")
     for index in range(config.depth):
         attention = f"image_encoder.blocks.{index}.attn."
-        tensors[f"{attention}rel_pos_d"] = (
-            tensors[f"{attention}rel_pos_h"] + tensors[f"{attention}rel_pos_w"]
-        ) / 2
+        tensors[f"{attention}rel_pos_d"] = (tensors[f"{attention}rel_pos_h"] + tensors[f"{attention}rel_pos_w"]) / 2
     slices = torch.full((config.width, 1, 1, 1, config.patch), 1 / config.patch)
     return tensors | {
         "image_encoder.stem.slice_embed.weight": slices,

@@ -75,9 +75,7 @@ def read_safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     return tensors, metadata
 
 
-def write_safetensors(
-    tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str], dtype: torch.dtype
-) -> None:
+def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str], dtype: torch.dtype) -> None:
     """Write tensors in one precision, beside the target and then renamed over it.
 
     Raises:

@@ -90,7 +90,7 @@ def test_a_case_does_not_depend_on_the_others(run):
     assert clicks(cases="b*") == clicks()
 
 
-@pytest.mark.parametrize("pattern", ["a_*", "*.nii.gz", "a_ct", "?_ct.nii.gz"])
+@pytest.mark.parametrize("pattern", ["a_*", "*.nii.gz", "a_ct", "?_ct.nii.gz", "z*,a_*"])
 def test_glob(run, pattern):
     assert run(cases=pattern).results[0].case == "a_ct"
 

@@ -1,6 +1,6 @@
 """One click in each volume through the running server, as a client sends it: Dice of the mask that comes back.
 
-python benchmarks/server_dice.py IMAGES LABELS [--cases GLOB] [--markdown FILE]
+python benchmarks/server_dice.py IMAGES LABELS [--cases GLOB] [--json FILE]
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rich.progress import track
 
 from sam3d_label.evaluation.annotators import error_centre
 from sam3d_label.evaluation.metrics import dice
-from sam3d_label.training import Case, pair_cases
+from sam3d_label.evaluation.protocol import Case, find_cases
 from sam3d_label.volume import Volume
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,11 +85,11 @@ def measure(client: MONAILabelClient, case: Case) -> Measured:
         raise RuntimeError(f"{case.label} is empty")
     params = {"foreground": [list(click.ijk)], "background": [], "result_extension": ".nrrd"}
     started = time.monotonic()
-    file, _ = client.infer("sam3d", case.name.split(".")[0], params)
+    file, _ = client.infer("sam3d", case.name, params)
     seconds = time.monotonic() - started
     mask = Volume.open(file).array > 0
     Path(file).unlink()
-    return Measured(case.name.split(".")[0], click.ijk, dice(mask, truth), seconds)
+    return Measured(case.name, click.ijk, dice(mask, truth), seconds)
 
 
 def table(rows: list[Measured]) -> str:
@@ -103,11 +103,11 @@ def table(rows: list[Measured]) -> str:
 def main(
     images: Path,
     labels: Path,
-    cases: Annotated[str, typer.Option(help="Only the files that match.")] = "*",
+    cases: Annotated[str, typer.Option(help="Only the files that match; several globs by commas.")] = "*",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers here too.")] = None,
 ) -> None:
     """Start the server on the images, click once in each, print a table."""
-    found = pair_cases(images, labels, cases)
+    found = find_cases(images, labels, cases)
     with tempfile.TemporaryDirectory() as folder:
         for case in found:
             shutil.copy(case.image, folder)

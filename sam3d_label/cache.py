@@ -12,7 +12,7 @@ DEFAULT_BYTES = 2 * 1024**3
 
 
 class EmbeddingCache:
-    """Embeddings of crops, shared by threads; a key that is kept is made once even when two ask for it at the same time.
+    """Embeddings of crops, shared by threads; a key that is kept is made once, even when two ask for it at once.
 
     Args:
         max_bytes: Budget; the least recently used embeddings go first. One that alone exceeds it is not kept.

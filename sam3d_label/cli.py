@@ -110,7 +110,7 @@ def phantom(
     from sam3d_label.phantoms import write_phantoms
 
     written = write_phantoms(out, cases, seed)
-    Console().print(f"wrote {len(written)} volumes to {out / 'images'} and their labels to {out / 'labels'}")
+    typer.echo(f"wrote {len(written)} volumes to {out / 'images'} and their labels to {out / 'labels'}")
 
 
 @app.command(
@@ -123,7 +123,7 @@ def phantom(
 )
 def segment(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="NIfTI, NRRD or MHA file, or a DICOM folder.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Mask file to write, 1 inside, on the image's grid.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Mask to write, 1 inside: .nii.gz, .nii, .nrrd or .mha.")],
     click: ClickOption = None,
     exclude: ExcludeOption = None,
     box: Annotated[
@@ -142,9 +142,10 @@ def segment(
 
     from sam3d_label.prompts import Prompts
     from sam3d_label.segmenter import Segmenter
-    from sam3d_label.volume import Volume, save_mask
+    from sam3d_label.volume import Volume, require_mask_suffix, save_mask
     from sam3d_label.weights import open_weights
 
+    require_mask_suffix(out)
     prompts = Prompts(clicks=tuple(clicks), boxes=tuple(boxes))
     volume = Volume.open(image)
     prompts.validate(volume.shape)
@@ -152,7 +153,7 @@ def segment(
     save_mask(out, result.mask, volume)
     voxels = int(np.count_nonzero(result.mask))
     millilitres = voxels * float(np.prod(volume.spacing)) / 1000
-    Console().print(f"wrote {out}: {voxels} voxels, {millilitres:.1f} mL, in {result.seconds:.1f} s", highlight=False)
+    typer.echo(f"wrote {out}: {voxels} voxels, {millilitres:.1f} mL, in {result.seconds:.1f} s")
 
 
 @app.command(
@@ -273,7 +274,7 @@ def picture(
     prompts.validate(volume.shape)
     result = Segmenter(volume, open_weights(weights, device)).segment(prompts)
     draw_click(out, np.asarray(volume.array), volume.affine, result.mask > 0, target, clicks)
-    Console().print(f"wrote {out}", highlight=False)
+    typer.echo(f"wrote {out}")
 
 
 @app.command(
@@ -312,6 +313,8 @@ def train(
     """
     if preset and weights:
         raise Sam3dError("--preset starts new adapters and --weights goes on with trained ones: give one of the two")
+    if seed < 0:
+        raise Sam3dError(f"--seed {seed}: give 0 or more")
     if epochs < 1:
         raise Sam3dError(f"--epochs {epochs}: give at least 1")
     if not 0 <= validation < 1:
@@ -335,7 +338,7 @@ def train(
         device=device,
         console=console,
     )
-    Console().print(f"wrote {out}: version {card.version}, serves with --weights {out}", highlight=False)
+    typer.echo(f"wrote {out}: version {card.version}, serves with --weights {out}")
 
 
 @app.command(epilog=_examples("convert-reference best.pth.tar adapter.safetensors"))
@@ -353,7 +356,7 @@ def convert_reference(
     from sam3d_label.weights.reference import convert
 
     card = convert(checkpoint, out, dataset=dataset, prompt_heads=prompt_heads)
-    Console().print(f"wrote {out}: {(card.training.model_extra or {})['note']}", highlight=False)
+    typer.echo(f"wrote {out}: {(card.training.model_extra or {})['note']}")
 
 
 @app.command(epilog=_examples("fetch vit_b", "fetch vit_h --folder /data/sam"))
@@ -366,7 +369,7 @@ def fetch(
     """Download one of SAM's published checkpoints, which the presets of its sizes build on."""
     from sam3d_label.weights import sam
 
-    Console().print(f"wrote {sam.fetch(name, folder or sam.cache_folder())}", highlight=False)
+    typer.echo(f"wrote {sam.fetch(name, folder or sam.cache_folder())}")
 
 
 @app.command(epilog=_examples("benchmark", "benchmark --preset vit_b --json benchmark.json", "benchmark --device cuda"))
@@ -527,4 +530,4 @@ def _show_summary(summary: dict[str, Any], out: Path) -> None:
     following = summary["seconds_next_click"]
     then = "" if following is None else f", next click {following:.2f} s"
     console.print(f"first click {summary['seconds_first_click']:.2f} s{then} (medians)")
-    console.print(f"wrote {out}", highlight=False, soft_wrap=True)
+    typer.echo(f"wrote {out}")

@@ -181,7 +181,8 @@ class Look:
             if not 0 < regions.extent(view.mask) < regions.SMALL:
                 break
             shown = np.concatenate([points, regions.touched(view.mask, view.frame)])
-            if not regions.fit_together(shown, self.segmenter.volume, spacing * self.segmenter.size):
+            frame = regions.lattice_frame(self.segmenter.volume, shown, spacing, self.segmenter.size)
+            if not all(frame.contains(point) for point in points):
                 break
             closer = self.view(shown, spacing)
             if not closer.mask.any() or regions.is_cut(closer.mask, closer.frame, self.segmenter.volume):

@@ -72,3 +72,17 @@ def test_clear_forgets_everything():
     cache.clear()
     assert cache.nbytes == 0
     assert cache.get("a", lambda: embedding(1))[1]
+
+
+def test_one_beyond_the_budget_drives_nothing_else_out():
+    cache = EmbeddingCache(100)
+    cache.get("a", lambda: embedding(10))
+    cache.get("huge", lambda: embedding(100))
+    assert not cache.get("a", refuse)[1]
+
+
+def test_a_hit_leaves_nothing_behind():
+    cache = EmbeddingCache(100)
+    for _ in range(3):
+        cache.get("a", lambda: embedding(1))
+    assert not cache._making

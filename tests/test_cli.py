@@ -130,6 +130,8 @@ def test_module_runs():
         (["evaluate", "i", "l", "o", "--seed", "x"], "--seed"),
         (["evaluate", "nowhere", "l", "o"], "nowhere does not exist"),
         (["phantom", "out", "--cases", "0"], "--cases 0"),
+        (["train", "i", "l", "o", "--seed", "-1"], "--seed -1"),
+        (["segment", "a.nii", "b.mhd", "--click", "1,2,3"], "b.mhd cannot be written"),
         (["picture", "a.nii", "b.nii", "c.png"], "add --click"),
         (["benchmark", "--preset", "vit_z"], "vit_z"),
     ],

@@ -3,7 +3,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from sam3d_label.intensity import CtOrMr, IntensityRule, Percentile, Window
+from sam3d_label.intensity import SAMPLES, CtOrMr, IntensityRule, Percentile, Window, sample
 
 CT = Window(lower=-160, upper=240, mean=40, std=100)
 
@@ -48,3 +48,13 @@ def test_rules_survive_json_and_refuse_unknown_kinds():
         adapter.validate_python({"kind": "histogram"})
     with pytest.raises(ValidationError):
         Window(lower=0, upper=1, mean=0, std=0)
+
+
+@pytest.mark.parametrize("shape", [(1024, 1024, 12), (1024, 12, 1024), (512, 512, 64)])
+def test_a_sample_comes_from_every_slice(shape):
+    axis = shape.index(min(shape))
+    slices = np.expand_dims(np.arange(shape[axis], dtype=np.int16), [a for a in range(3) if a != axis])
+    drawn = sample(np.broadcast_to(slices, shape))
+    assert 100_000 < drawn.size <= SAMPLES
+    counts = np.bincount(drawn, minlength=shape[axis])
+    assert counts.min() > 0.9 * counts.max()

@@ -42,3 +42,8 @@ def test_prompts_that_do_not_fit_are_refused(drawn, complaint):
 
 def test_a_click_on_the_last_voxel_is_inside():
     Prompts.of([Click((9, 19, 29)), Click((0, 0, 0), positive=False)]).validate(SHAPE)
+
+
+def test_what_is_neither_click_nor_box_is_refused():
+    with pytest.raises(PromptError, match="neither a Click nor a Box"):
+        Prompts.of([Click((1, 2, 3)), (4, 5, 6)])

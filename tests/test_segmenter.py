@@ -150,3 +150,29 @@ def test_the_view_widens_for_a_large_target_and_closes_in_on_a_small_one(small_w
 def test_open_reads_the_volume_first(tmp_path):
     with pytest.raises(VolumeError, match="does not exist"):
         Segmenter.open(tmp_path / "missing.nii.gz")
+
+
+def test_a_closer_look_keeps_every_click_in_view(small_weights):
+    """Two clicks that one crop shows, a mask at one of them only: looking closer would lose the other."""
+    array = np.full((80, 80, 80), 50.0)
+    array[30:33, 39:42, 39:42] = 200
+    card = small_weights.card.model_copy(update={"intensity": Window(lower=50, upper=200, mean=125, std=75)})
+    seen = []
+
+    class Watching(Ball):
+        def class_logits(self, embedding, points, signs, *, boxes=None, mask=None):
+            seen.append(points.shape[1])
+            return super().class_logits(embedding, points, signs, boxes=boxes, mask=mask)
+
+    weights = replace(small_weights, model=Watching(small_weights.model), card=card)
+    Segmenter(Volume(array, np.eye(4)), weights).segment([Click((31, 40, 40)), Click((49, 40, 40))])
+    assert set(seen) == {2}
+
+
+def test_an_embedding_stays_on_its_device(volume, small_weights):
+    cache = EmbeddingCache(10**9)
+    click = [Click((20, 18, 7))]
+    Segmenter(volume, small_weights, cache=cache).segment(click)
+    elsewhere = Segmenter(volume, small_weights, cache=cache)
+    elsewhere.device = torch.device("cpu", 0)
+    assert elsewhere.segment(click).encoded >= 1

@@ -219,3 +219,84 @@ def test_signatures_differ_with_voxels_and_with_geometry():
     }
     assert len(signatures) == 3
     assert Volume(array.copy(), np.eye(4)).signature in signatures
+
+
+def test_signatures_differ_with_the_shape_alone():
+    array = np.zeros((4, 6, 5))
+    assert Volume(array, np.eye(4)).signature != Volume(array.reshape(6, 4, 5), np.eye(4)).signature
+
+
+@pytest.mark.parametrize("name", ["mask.mhd", "mask.nhdr", "mask.hdr", "mask.png", "mask.dcm", "mask"])
+def test_a_mask_is_written_in_formats_of_one_whole_file_only(name, tmp_path):
+    with pytest.raises(VolumeError, match="cannot be written: the name of a mask ends in"):
+        save_mask(tmp_path / name, np.zeros((3, 3, 3), np.uint8), Volume(np.zeros((3, 3, 3)), np.eye(4)))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
+def test_a_mask_keeps_a_sheared_geometry(suffix, tmp_path):
+    affine = np.array([[0.8, 0, 0, -10], [0, 0.8, 0.9, 5], [0, 0, 3.0, 7], [0, 0, 0, 1]])
+    save_mask(tmp_path / f"mask{suffix}", np.ones((5, 6, 7), np.uint8), Volume(np.zeros((5, 6, 7)), affine))
+    assert np.allclose(Volume.open(tmp_path / f"mask{suffix}").affine, affine, atol=1e-4)
+
+
+def test_an_affine_of_very_small_voxels_is_regular():
+    assert Volume(np.zeros((3, 3, 3)), np.diag([1e-4, 1e-4, 1e-4, 1])).spacing.tolist() == [1e-4] * 3
+
+
+def slices(folder, positions, directions=None):
+    """A CT series with a slice at each position (x, y, z), LPS mm; its value is its index."""
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    folder.mkdir()
+    for index, position in enumerate(positions):
+        image = sitk.GetImageFromArray(np.full((1, 6, 5), index, np.int16))
+        direction = directions[index] if directions else "1\\0\\0\\0\\1\\0"
+        tags = {
+            "0008|0060": "CT",
+            "0020|000e": "1.2.826.0.1.3680043.2.1125.1",
+            "0020|000d": "1.2.826.0.1.3680043.2.1125.2",
+            "0008|0018": f"1.2.826.0.1.3680043.2.1125.3.{index + 1}",
+            "0020|0032": "\\".join(f"{x:.6f}" for x in position),
+            "0020|0037": direction,
+            "0020|0013": str(index),
+            "0028|0030": "0.8\\0.8",
+        }
+        for tag, value in tags.items():
+            image.SetMetaData(tag, value)
+        writer.SetFileName(str(folder / f"{index:02}.dcm"))
+        writer.Execute(image)
+    return folder
+
+
+def test_dicom_slices_in_reverse_order_open_from_low_to_high(tmp_path):
+    volume = Volume.open(slices(tmp_path / "s", [(0, 0, 20 - 4 * n) for n in range(6)]))
+    assert volume.array[0, 0].tolist() == [5, 4, 3, 2, 1, 0]
+    assert np.allclose(volume.affine @ [0, 0, 0, 1], [0, 0, 0, 1])
+    assert np.allclose(volume.affine @ [0, 0, 5, 1], [0, 0, 20, 1])
+
+
+def test_a_tilted_gantry_is_in_the_affine(tmp_path):
+    volume = Volume.open(slices(tmp_path / "s", [(0, 1.5 * n, 4 * n) for n in range(6)]))
+    ends = volume.affine @ np.array([[0, 0, 0, 1], [0, 0, 5, 1]]).T
+    assert np.allclose(np.abs(ends[1]), [0, 7.5], atol=1e-5)
+    assert np.allclose(ends[2], [0, 20], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("positions", "directions", "complaint"),
+    [
+        ([(0, 0, z) for z in (0, 4, 8, 16, 20)], None, "not evenly spaced .8.00 mm"),
+        ([(0, 0, z) for z in (0, 4, 8, 8, 12)], None, "not evenly spaced"),
+        ([(0, 0, 0)] * 4, None, "not evenly spaced"),
+        (
+            [(0, 0, z) for z in (0, 4, 8, 12)],
+            ["1\\0\\0\\0\\1\\0"] * 3 + ["1\\0\\0\\0\\0\\-1"],
+            "several orientations",
+        ),
+    ],
+    ids=["missing", "doubled", "no positions", "localizer"],
+)
+def test_dicom_slices_that_form_no_grid_are_refused(positions, directions, complaint, tmp_path):
+    with pytest.raises(VolumeError, match=complaint):
+        Volume.open(slices(tmp_path / "s", positions, directions))

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sam3d_label.errors import VolumeError
+from sam3d_label.evaluation.protocol import find_cases
 from sam3d_label.intensity import IntensityRule, Normalization
 from sam3d_label.volume import CropFrame, Volume
 
@@ -60,16 +61,14 @@ class Case:
 
 
 def pair_cases(images: Path, labels: Path, pattern: str = "*", weight: float = 1.0) -> list[Case]:
-    """The cases of a folder of images and one of labels that share file names, in order of name.
+    """The cases of a folder of images and one of labels, paired as `find_cases` pairs them, in order of name.
 
     Raises:
-        VolumeError: There is none.
+        Sam3dError: A folder is missing or holds no such image.
+        VolumeError: None of the images has a label.
     """
-    cases = [
-        Case(image, labels / image.name, weight)
-        for image in sorted(images.glob(pattern))
-        if (labels / image.name).is_file()
-    ]
+    found = find_cases(images, labels, pattern)
+    cases = [Case(case.image, case.label, weight) for case in found if case.label is not None]
     if not cases:
         raise VolumeError(f"no image {pattern} of {images} has a label of the same name in {labels}")
     return cases

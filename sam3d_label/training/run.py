@@ -78,7 +78,7 @@ def train_folder(
         progress=show,
     )
     for name, reason in report.skipped.items():
-        console.print(f"skipped {name}: {reason}", highlight=False)
+        console.print(f"skipped {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
     data = [DataSource(name=str(images.resolve().name), licence="not stated", cases=len(report.trained))]
     last = report.epochs[-1]
     metrics = {"validation_crops": {"dice_1": last.dice_1, "dice_3": last.dice_3}} if report.validated else {}

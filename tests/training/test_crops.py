@@ -76,3 +76,20 @@ def test_an_empty_label_and_one_on_another_grid_are_refused(phantom_cases, tmp_p
     nib.save(nib.Nifti1Image(np.ones(image.shape, np.uint8), np.eye(4) * 3), tmp_path / "shifted.nii.gz")
     with pytest.raises(VolumeError, match="does not lie on the grid"):
         OpenedCase.open(type(case)(case.image, tmp_path / "shifted.nii.gz"), Percentile())
+
+
+def test_a_label_of_another_format_pairs_with_its_image(tmp_path):
+    for folder, name in (("images", "a.nrrd"), ("labels", "a.nii.gz")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).touch()
+    (case,) = pair_cases(tmp_path / "images", tmp_path / "labels")
+    assert (case.image.name, case.label.name) == ("a.nrrd", "a.nii.gz")
+
+
+def test_a_label_may_lie_a_fraction_of_a_voxel_beside_its_image(phantom_cases, tmp_path):
+    case = phantom_cases[0]
+    label = nib.load(case.label)
+    affine = label.affine.copy()
+    affine[0, 3] += 0.1
+    nib.save(nib.Nifti1Image(np.asanyarray(label.dataobj), affine), tmp_path / "label.nii.gz")
+    assert OpenedCase.open(type(case)(case.image, tmp_path / "label.nii.gz"), Percentile()).extent > 0

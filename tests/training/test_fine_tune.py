@@ -1,5 +1,6 @@
 import copy
 import csv
+import importlib
 
 import pytest
 import torch
@@ -111,3 +112,44 @@ def test_the_learning_rate_rises_stays_and_falls():
     assert factors[10:60] == [1.0] * 50
     assert factors[60:] == sorted(factors[60:], reverse=True)
     assert factors[-1] < 0.05
+
+
+def test_a_run_with_crops_without_target_resumes_to_the_same_result(
+    small_weights, phantom_cases, tmp_path, monkeypatch
+):
+    """Such crops are passed over: the schedule counts what was stepped, not what was drawn."""
+    passed = iter([True, False, False] * 4)
+    settings = QUICK.model_copy(update={"warmup": 6})
+    fine_tuning = importlib.import_module("sam3d_label.training.fine_tune")
+    real = fine_tuning.half_truth
+
+    def sometimes_empty(label, half):
+        return real(label, half) * (0 if next(passed) else 1)
+
+    def die(log):
+        raise KilledError
+
+    monkeypatch.setattr(fine_tuning, "half_truth", sometimes_empty)
+    expected, whole = trained(small_weights.model, phantom_cases, tmp_path / "whole", settings=settings)
+    with pytest.raises(KilledError):
+        trained(small_weights.model, phantom_cases, tmp_path / "cut", settings=settings, progress=die)
+    model, report = trained(small_weights.model, phantom_cases, tmp_path / "cut", settings=settings, resume=True)
+    assert [log.learning_rate for log in report.epochs] == [log.learning_rate for log in whole.epochs]
+    assert all(torch.equal(a, b) for a, b in zip(expected.parameters(), model.parameters(), strict=True))
+
+
+def test_workers_change_nothing(small_weights, phantom_cases, tmp_path):
+    alone, _ = trained(small_weights.model, phantom_cases, tmp_path / "a")
+    helped, _ = trained(
+        small_weights.model, phantom_cases, tmp_path / "b", settings=QUICK.model_copy(update={"workers": 2})
+    )
+    assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), helped.parameters(), strict=True))
+
+
+def test_a_checkpoint_that_cannot_be_written_says_so(small_weights, phantom_cases, tmp_path, monkeypatch):
+    def full(*args):
+        raise RuntimeError("PytorchStreamWriter failed writing file data.pkl: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(WeightsError, match="checkpoint.pt cannot be written"):
+        trained(small_weights.model, phantom_cases, tmp_path)

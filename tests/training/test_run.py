@@ -72,3 +72,11 @@ def test_with_too_few_cases_all_train(tmp_path):
 def test_only_prompts_that_were_simulated_count_as_learned():
     assert learned(TrainSettings(clicks=1, box_share=0)) == ["positive_click"]
     assert learned(TrainSettings(mask_share=0)) == ["positive_click", "negative_click", "box"]
+
+
+def test_what_was_trained_on_trained_weights_serves_too(small_weights, folders, tmp_path):
+    """Their trunk is nobody else's, so it goes along."""
+    train_folder(small_weights, *folders, tmp_path / "first", epochs=1)
+    train_folder(open_weights(tmp_path / "first"), *folders, tmp_path / "second", epochs=1)
+    first, second = (open_weights(tmp_path / name).model.state_dict() for name in ("first", "second"))
+    assert all(torch.equal(second[name], first[name]) for name in first if is_trunk(name))

@@ -151,5 +151,5 @@ def test_a_checkpoint_that_cannot_be_written_says_so(small_weights, phantom_case
         raise RuntimeError("PytorchStreamWriter failed writing file data.pkl: file write failed")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(WeightsError, match="checkpoint.pt cannot be written"):
+    with pytest.raises(WeightsError, match=r"checkpoint\.pt cannot be written"):
         trained(small_weights.model, phantom_cases, tmp_path)

@@ -133,7 +133,7 @@ class Ball(torch.nn.Module):
         return torch.cat([-embedding.feature, embedding.feature], 1)
 
 
-@pytest.mark.parametrize(("radius", "spacing"), [(4, 0.5), (10, 1.0), (26, 2.0)])
+@pytest.mark.parametrize(("radius", "spacing"), [(3, 0.5), (10, 1.0), (26, 2.0)])
 def test_the_view_widens_for_a_large_target_and_closes_in_on_a_small_one(small_weights, radius, spacing):
     grid = np.indices((80, 80, 80)) - np.array([40, 40, 40])[:, None, None, None]
     ball = (grid**2).sum(0) <= radius**2

@@ -49,7 +49,7 @@ def train_folder(
         Card of the new weights.
 
     Raises:
-        VolumeError: No case is usable.
+        Sam3dError: A folder is missing, or no case is usable.
         WeightsError: The checkpoint to resume from is missing or does not fit, or a file cannot be written.
     """
     cases = [replace(case, value=value) for case in pair_cases(images, labels)]

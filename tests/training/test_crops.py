@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from sam3d_label.errors import VolumeError
+from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.intensity import Percentile
 from sam3d_label.training import pair_cases
 from sam3d_label.training.crops import IMAGE, INSIDE, LABEL, OpenedCase, TrainingCrops, augmentation
@@ -20,7 +20,7 @@ def test_cases_pair_by_file_name(tmp_path):
         for name in names:
             (tmp_path / folder / f"{name}.nii.gz").touch()
     assert [c.name for c in pair_cases(tmp_path / "images", tmp_path / "labels")] == ["b.nii.gz", "c.nii.gz"]
-    with pytest.raises(VolumeError, match="no image x"):
+    with pytest.raises(Sam3dError, match="no volumes that match 'x"):
         pair_cases(tmp_path / "images", tmp_path / "labels", "x*")
 
 

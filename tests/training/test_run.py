@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sam3d_label import Click, Segmenter, Volume
-from sam3d_label.errors import VolumeError
+from sam3d_label.errors import Sam3dError
 from sam3d_label.network.sam3d import is_trunk
 from sam3d_label.training import Case, TrainSettings
 from sam3d_label.training import run as runs
@@ -51,7 +51,7 @@ def test_a_network_without_a_trunk_of_its_own_trains_whole(small_weights, folder
 
 
 def test_folders_without_cases_say_so(small_weights, tmp_path):
-    with pytest.raises(VolumeError, match="no image"):
+    with pytest.raises(Sam3dError, match="no volumes"):
         train_folder(small_weights, tmp_path, tmp_path, tmp_path / "out")
 
 

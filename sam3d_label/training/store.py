@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from sam3d_label.network import SAM3D
+from sam3d_label.training.crops import SPACING
 from sam3d_label.training.fine_tune import TrainReport
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.weights.adapter import TRUNK, save_adapter, save_trunk
@@ -19,7 +20,7 @@ from sam3d_label.weights.sam import OFFICIAL
 from sam3d_label.weights.tensors import sha256
 
 MULTIPLES = (0.25, 0.5, 1.0, 2.0)
-"""Multiples of the card's spacing at which weights of `fine_tune` serve: its crops come at all of them."""
+"""Multiples of the card's spacing at which weights of `fine_tune` serve, as far as its crops have shown them."""
 
 
 def learned(settings: TrainSettings) -> list[Capability]:
@@ -83,7 +84,7 @@ def store(
     )
     changes = {
         "base": base,
-        "scales": MULTIPLES,
+        "scales": tuple(m for m in MULTIPLES if SPACING[0] <= m * start.spacing <= SPACING[1]) or (1.0,),
         "capabilities": learned(settings),
         "training": training,
         "version": version,

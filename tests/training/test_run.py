@@ -40,6 +40,7 @@ def test_the_card_says_what_trained_and_what_was_learned(small_weights, folders,
     assert len(told["cases"]) + len(told["validation"]) == 3
     assert sum(source.cases for source in card.training.data) == len(told["cases"])
     assert card.intensity == small_weights.card.intensity
+    assert card.scales == (0.5, 1.0, 2.0)  # crops at a quarter of its 1 mm are too fine to be shown in training
 
 
 def test_a_network_without_a_trunk_of_its_own_trains_whole(small_weights, folders, tmp_path):

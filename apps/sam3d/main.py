@@ -13,17 +13,20 @@ from fastapi import HTTPException
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 
+from lib.batch import SafeBatch
 from lib.config import AppConfig, ConfigError, parse_config
 from lib.datastore import EXTENSIONS, SafeDatastore, check_id
 from lib.errors import HANDLED, http_error, install_error_handlers
-from lib.infer import SAM3DInferTask, resolve_device
+from lib.infer import SAM3DAutoTask, SAM3DInferTask, VolumeTask, resolve_device
 from lib.models import UntrainedError, load_weights
 from lib.sessions import SafeSessions
+from lib.volumes import Segmenters
 
 logger = logging.getLogger(__name__)
 MIB = 2**20
@@ -61,10 +64,18 @@ class SAM3DApp(MONAILabelApp):
         try:
             weights(resolve_device(None))
         except UntrainedError as error:
-            self.not_offered["sam3d"] = str(error)
+            self.not_offered = dict.fromkeys(("sam3d", "sam3d_auto"), str(error))
             logger.warning(error)
             return {}
-        return {"sam3d": SAM3DInferTask(weights, self.config.labels, self.config.cache_mb * MIB)}
+        segmenters = Segmenters(weights, self.config.cache_mb * MIB)
+        return {
+            "sam3d": SAM3DInferTask(segmenters, self.config.labels),
+            "sam3d_auto": SAM3DAutoTask(segmenters, self.config.labels),
+        }
+
+    def init_batch_infer(self) -> BatchInferTask:
+        """The way to work through many images."""
+        return SafeBatch()
 
     def init_strategies(self) -> dict[str, Strategy]:
         """The ways to choose the next image to label."""
@@ -111,7 +122,41 @@ class SAM3DApp(MONAILabelApp):
             label = store.save_label(request["image"], file, tag, {"model": request["model"], "params": params})
         return {"label": label, "tag": tag, "file": file, "params": params}
 
-    def _task(self, model: Any) -> InferTask:
+    def batch_infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Runs a model on many images and saves what it finds as labels.
+
+        Args:
+            request: `model`, and the keys of `lib.requests.Batch`.
+            datastore: Another datastore than the app's.
+
+        Returns:
+            By image: `label`, `tag` and `params`, or `error`, which says why there is none.
+
+        Raises:
+            HTTPException: 404 for an unknown model, 400 for what would fail on every image.
+        """
+        try:
+            self._task(request.get("model")).require_unprompted()
+            return super().batch_infer(request, datastore)
+        except HANDLED as error:
+            raise http_error(error) from error
+
+    def bundle_path(self, model: str | None) -> str | None:
+        """Path of a trainer's bundle. MONAI Label asks before it starts anything in the background.
+
+        That makes it the place to refuse at once a batch that would fail on every image.
+
+        Raises:
+            HTTPException: As `batch_infer` does.
+        """
+        if (model in self._infers or model in self.not_offered) and model not in self._trainers:
+            try:
+                self._task(model).require_unprompted()
+            except HANDLED as error:
+                raise http_error(error) from error
+        return super().bundle_path(model)
+
+    def _task(self, model: Any) -> VolumeTask:
         if model in self.not_offered:
             raise HTTPException(400, self.not_offered[model])
         if model not in self._infers:
@@ -140,7 +185,7 @@ class SAM3DApp(MONAILabelApp):
             raise HTTPException(404, f"There is no image {image!r} in the datastore")
         return path
 
-    def _run(self, task: InferTask, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    def _run(self, task: VolumeTask, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
         if self._infers_threadpool is None:
             return task(request)
         timeout = request.get("timeout", settings.MONAI_LABEL_INFER_TIMEOUT)

@@ -75,7 +75,10 @@ def write_broken_volumes(folder: Path) -> None:
     (folder / "text.nii.gz").write_bytes(b"no volume" * 100)
 
 
-def write_weights(folder: Path, capabilities: tuple[str, ...] = ("positive_click", "negative_click", "box")) -> Path:
+ALL = ("positive_click", "negative_click", "box", "no_click")
+
+
+def write_weights(folder: Path, capabilities: tuple[str, ...] = ALL) -> Path:
     """A small network with random weights and its card; returns the path of the weights."""
     torch.manual_seed(0)
     path = folder / "adapter.safetensors"

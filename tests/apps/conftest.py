@@ -13,7 +13,7 @@ sys.path[:0] = [str(HERE.parents[1] / "apps" / "sam3d"), str(HERE)]
 
 @pytest.fixture(scope="session")
 def weights_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights that claim to have learned clicks and boxes."""
+    """Weights that claim to have learned every prompt, and to do without."""
     from app_helpers import write_weights
 
     return write_weights(tmp_path_factory.mktemp("weights"))

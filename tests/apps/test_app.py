@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import schedule
-from app_helpers import APP, CENTRE, SHAPE, post, write_nifti
+from app_helpers import APP, CENTRE, SHAPE, post, write_nifti, write_weights
 from fastapi import HTTPException
 from monailabel.config import settings
 from monailabel.interfaces.utils import app as app_registry
@@ -72,6 +73,8 @@ def test_info_has_what_ohif_and_slicer_read(client: TestClient) -> None:
     assert "config" not in info
     model = info["models"]["sam3d"]
     assert (model["type"], model["dimension"], model["labels"]) == ("deepgrow", 3, ["tumor", "cyst"])
+    auto = info["models"]["sam3d_auto"]
+    assert (auto["type"], auto["dimension"], auto["labels"]) == ("segmentation", 3, ["tumor", "cyst"])
     assert {"random", "first"} <= set(info["strategies"])
 
 
@@ -125,10 +128,32 @@ def test_no_result_file_is_left_behind(
         ({"foreground": [CENTRE], "device": "abacus"}, "abacus"),
         ({"foreground": [CENTRE], "result_extension": ".dcm"}, "result_extension"),
         ({"foreground": [CENTRE], "save_label": True, "label_tag": "../../x"}, "cannot be a label tag"),
+        ({"foreground": [CENTRE], "result": "entropy"}, "'mask' or 'uncertainty', not 'entropy'"),
+        ({"foreground": [CENTRE], "result": "uncertainty", "save_label": True}, "save a label map"),
     ],
 )
 def test_wrong_prompts_are_400(client: TestClient, params: dict[str, Any], expected: str) -> None:
     assert expected in detail(post(client, **params), 400)
+
+
+def test_the_uncertainty_comes_as_a_file_beside_the_next_click(client: TestClient) -> None:
+    request = {"foreground": [CENTRE], "result": "uncertainty", "result_extension": ".nrrd", "result_dtype": "uint8"}
+    image = post(client, query={"output": "image"}, **request)
+    assert b"type: float" in image.content.partition(b"\n\n")[0]
+    answer = post(client, query={"output": "json"}, **request).json()
+    assert answer["next_click"] is None or len(answer["next_click"]) == 3
+
+
+def test_a_mask_without_a_click(client: TestClient) -> None:
+    answer = post(client, model="sam3d_auto", query={"output": "json"}).json()
+    assert answer["label_names"] == {"tumor": 1}
+    assert {"latencies", "model_version", "changed_box"} <= answer.keys()
+    image = post(client, model="sam3d_auto", query={"output": "image"}, result_extension=".nrrd")
+    header, _, body = image.content.partition(b"\n\n")
+    assert b"type: unsigned char" in header
+    assert len(body) == np.prod(SHAPE)
+    assert set(body) <= {0, 1}
+    assert "takes neither clicks" in detail(post(client, model="sam3d_auto", foreground=[CENTRE]), 400)
 
 
 @pytest.mark.parametrize("image", BROKEN)
@@ -292,22 +317,104 @@ def test_weights_cannot_be_replaced_or_removed_over_http(client: TestClient) -> 
 
 
 def test_a_batch_without_clicks_is_a_clear_400(client: TestClient) -> None:
-    answer = client.post("/batch/infer/sam3d?run_sync=true&images=labeled", json={"multi_gpu": False, "images": ["mr"]})
-    assert "No clicks" in detail(answer, 400)
+    for query in ("run_sync=true&images=labeled", "images=all"):
+        answer = client.post(f"/batch/infer/sam3d?{query}", json={"multi_gpu": False, "images": ["mr"]})
+        assert "No clicks" in detail(answer, 400)
+        assert "sam3d_auto" in detail(answer, 400)
+
+
+class TestBatch:
+    def run(self, client: TestClient, query: str = "", **body: Any) -> Any:
+        body = {"label_tag": "auto", **body}
+        return client.post(f"/batch/infer/sam3d_auto?run_sync=true{query}", json=body)
+
+    def test_one_broken_volume_does_not_end_it(
+        self, client: TestClient, studies: Path, tmp_path: Path, caplog: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        with caplog.at_level("INFO"):
+            answers = self.run(client, images=["odd", "text", "mr"]).json()
+        assert list(answers) == ["mr", "odd", "text"]
+        assert answers["mr"]["label"] == "mr"
+        assert answers["mr"]["tag"] == "auto"
+        assert answers["mr"]["params"]["label_names"] == {"tumor": 1}
+        assert "Image text.nii.gz" in answers["text"]["error"]
+        assert "2 of 3: odd: saved as auto" in caplog.text
+        assert "3 of 3: text: failed: Image text.nii.gz" in caplog.text
+        assert "2 saved, 1 failed text" in caplog.text
+        assert not list(tmp_path.iterdir())
+        alone = post(client, "odd", model="sam3d_auto", query={"output": "image"}).content
+        saved = client.get("/datastore/label?label=odd&tag=auto").content
+        read = [nib.Nifti1Image.from_bytes(gzip.decompress(content)).get_fdata() for content in (alone, saved)]
+        np.testing.assert_array_equal(*read)
+        info = client.get("/datastore/label/info?label=odd&tag=auto").json()
+        assert info["params"]["label_names"] == {"tumor": 1}
+        assert info["model"] == "sam3d_auto"
+
+    def test_a_failure_that_nobody_expects_is_told_as_well(
+        self, client: TestClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*_: Any) -> None:
+            raise ZeroDivisionError("one over nothing")
+
+        monkeypatch.setattr(app_registry.app_instance()._infers["sam3d_auto"]._segmenters, "borrow", broken)
+        assert self.run(client, images=["mr"]).json() == {"mr": {"error": "ZeroDivisionError: one over nothing"}}
+
+    def test_the_images_are_chosen_as_monai_label_does(self, client: TestClient) -> None:
+        unlabelled = self.run(client, "&images=unlabeled", max_workers=2).json()
+        assert set(BROKEN) | {"mr", "odd"} == set(unlabelled)
+        assert self.run(client, "&images=labeled").json() == {}
+        assert list(self.run(client, max_batch_size=2).json()) == sorted(unlabelled)[:2]
+        assert "no image 'nobody'" in self.run(client, images=["nobody"]).json()["nobody"]["error"]
+
+    def test_the_default_request_works_without_a_gpu(self, client: TestClient) -> None:
+        body = {"device": "cuda", "multi_gpu": True, "gpus": "all", "max_workers": 1, "images": ["mr"]}
+        assert "label" in self.run(client, **body).json()["mr"]
+
+    @pytest.mark.parametrize(
+        ("body", "expected"),
+        [
+            ({"images": "some"}, "images: .*'unlabeled'"),
+            ({"images": [1]}, "images"),
+            ({"label_tag": "../x"}, "cannot be a label tag"),
+            ({"max_batch_size": -1}, "max_batch_size: .* not -1"),
+            ({"max_workers": "many"}, "max_workers"),
+            ({"device": "abacus"}, "no 'abacus' here"),
+        ],
+    )
+    def test_what_would_fail_on_every_image_is_400(
+        self, client: TestClient, body: dict[str, Any], expected: str
+    ) -> None:
+        assert re.search(expected, detail(self.run(client, **body), 400))
+
+    def test_an_unknown_model_is_404(self, client: TestClient) -> None:
+        assert "offers: sam3d, sam3d_auto" in detail(client.post("/batch/infer/nobody?run_sync=true", json={}), 404)
+
+    def test_gpus_share_the_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from lib import batch as module
+        from lib.requests import Batch
+
+        monkeypatch.setattr(module.torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(module.torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setattr(module, "resolve_device", lambda name: name)
+        assert module.devices_of(Batch()) == ["cuda:0", "cuda:1"]
+        assert module.devices_of(Batch(device="cuda", gpus="1")) == ["cuda:1"]
+        assert module.devices_of(Batch(multi_gpu=False, device="cuda")) == ["cuda"]
+        assert module.devices_of(Batch(device="cpu")) == ["cpu"]
 
 
 def test_a_defect_is_told_as_json(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("one over nothing")
 
-    monkeypatch.setattr(app_registry.app_instance()._infers["sam3d"]._volumes, "borrow", broken)
+    monkeypatch.setattr(app_registry.app_instance()._infers["sam3d"]._segmenters, "borrow", broken)
     assert "one over nothing" in detail(post(client, "odd", foreground=[[3, 3, 3]]), 500)
 
 
 class TestConfiguration:
     def test_untrained_weights_are_not_offered(self, studies: Path, untrained_path: Path, caplog: Any) -> None:
         app = make_app(studies, {"weights": str(untrained_path)})
-        assert "sam3d" not in app.info()["models"]
+        assert app.info()["models"] == {}
         assert app.info()["labels"] == ["tumor"]
         with pytest.raises(HTTPException) as caught:
             app.infer({"model": "sam3d", "image": "mr", "foreground": [CENTRE]})
@@ -316,6 +423,22 @@ class TestConfiguration:
             assert "never trained" in text
             assert "sam3d_label train" in text
             assert "convert-reference" in text
+
+    def test_weights_that_need_clicks_offer_the_automatic_model_and_refuse_it(
+        self, studies: Path, tmp_path: Path
+    ) -> None:
+        app = make_app(studies, {"weights": str(write_weights(tmp_path, ("positive_click",)))})
+        assert set(app.info()["models"]) == {"sam3d", "sam3d_auto"}
+        refused = (
+            lambda: app.infer({"model": "sam3d_auto", "image": "mr"}),
+            lambda: app.infer({"model": "sam3d", "image": "mr", "foreground": [CENTRE], "background": [[1, 1, 1]]}),
+            lambda: app.batch_infer({"model": "sam3d_auto"}),
+            lambda: app.bundle_path("sam3d_auto"),
+        )
+        for request in refused:
+            with pytest.raises(HTTPException, match="have not learned") as caught:
+                request()
+            assert caught.value.status_code == 400
 
     def test_a_preset_without_weights_says_what_is_missing(self, studies: Path) -> None:
         assert "preset vit_b has no shipped weights" in make_app(studies, {"preset": "vit_b"}).not_offered["sam3d"]

@@ -73,6 +73,24 @@ def test_another_process_finds_what_was_saved(store: SafeDatastore, studies: Pat
     assert SafeDatastore(str(studies)).get_label_info("mr", FINAL)["by"] == "me"
 
 
+def test_processes_see_and_keep_what_the_others_save(store: SafeDatastore, studies: Path, uploads: Path) -> None:
+    other = SafeDatastore(str(studies))
+    for tag, one in {"auto": other, FINAL: store}.items():
+        one.save_label("mr", str(write_nifti(uploads / f"{tag}.nii.gz", label())), tag, {"by": tag})
+    other.update_image_info("mr", {"seen": 1})
+    store.update_label_info("mr", "auto", {"checked": True})
+    for one in (store, other, SafeDatastore(str(studies))):
+        assert one.status()["label_tags"] == {"auto": 1, FINAL: 1}
+        assert one.get_image_info("mr")["seen"] == 1
+        assert one.get_label_info("mr", "auto")["checked"]
+        assert Path(one.get_label_uri("mr", "auto")).exists()
+
+
+def test_a_datastore_file_that_somebody_broke_is_not_taken_over(store: SafeDatastore, studies: Path) -> None:
+    (studies / "datastore_v2.json").write_text("{")
+    assert store.list_images() == ["mr"]
+
+
 @pytest.mark.parametrize("image_id", ["../x", "a/b", "..", ".hidden", "a\\b", "x" * 201, "a\nb"])
 def test_an_id_that_is_not_a_name_is_refused(store: SafeDatastore, studies: Path, uploads: Path, image_id: str) -> None:
     before = tree(studies.parent / "studies")

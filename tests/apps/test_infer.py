@@ -15,16 +15,27 @@ import SimpleITK as sitk
 from app_helpers import CENTRE, OBLIQUE, SHAPE, ball, write_nifti
 from fastapi import HTTPException
 
-from lib.infer import SAM3DInferTask, resolve_device
-from lib.volumes import OpenVolumes, file_key
+from lib.infer import SAM3DAutoTask, SAM3DInferTask, VolumeTask, resolve_device
+from lib.volumes import OpenVolumes, Segmenters, file_key
+from sam3d_label import Click, Segmenter
 from sam3d_label.errors import PromptError, VolumeError
+from sam3d_label.uncertainty import Uncertainty
 from sam3d_label.volume import Volume
 from sam3d_label.weights import open_weights
 
 
+def serving(weights: Path, cache_bytes: int = 2**26) -> Segmenters:
+    return Segmenters(lambda device: open_weights(str(weights), device=device), cache_bytes)
+
+
 @pytest.fixture
 def task(weights_path: Path) -> SAM3DInferTask:
-    return SAM3DInferTask(lambda device: open_weights(str(weights_path), device=device), ["tumor", "cyst"], 2**26)
+    return SAM3DInferTask(serving(weights_path), ["tumor", "cyst"])
+
+
+@pytest.fixture
+def auto(weights_path: Path) -> SAM3DAutoTask:
+    return SAM3DAutoTask(serving(weights_path), ["tumor", "cyst"])
 
 
 @pytest.fixture
@@ -40,8 +51,9 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def run(task: SAM3DInferTask, image: Path, **params: Any) -> tuple[Path, dict[str, Any]]:
-    file, answer = task({"image": str(image), "foreground": [CENTRE], **params})
+def run(task: VolumeTask, image: Path, **params: Any) -> tuple[Path, dict[str, Any]]:
+    clicks = {"foreground": [CENTRE]} if isinstance(task, SAM3DInferTask) else {}
+    file, answer = task({"image": str(image), **clicks, **params})
     return Path(file), json.loads(json.dumps(answer))
 
 
@@ -142,7 +154,7 @@ def test_a_mask_does_not_depend_on_what_was_asked_before(
     run(task, other)
     run(task, image, foreground=[[3, 3, 3]], background=[[20, 20, 10]])
     used, _ = run(task, image)
-    fresh, _ = run(SAM3DInferTask(lambda _: open_weights(str(weights_path)), ["tumor"], 1), image)
+    fresh, _ = run(SAM3DInferTask(serving(weights_path, 1), ["tumor"]), image)
     np.testing.assert_array_equal(nib.load(used).get_fdata(), nib.load(fresh).get_fdata())
 
 
@@ -194,10 +206,105 @@ def test_a_prompt_that_the_weights_have_not_learned_is_refused(image: Path, tmp_
     from app_helpers import write_weights
 
     weights = write_weights(tmp_path, capabilities=("positive_click",))
-    task = SAM3DInferTask(lambda device: open_weights(str(weights), device=device), ["tumor"], 2**26)
+    task = SAM3DInferTask(serving(weights), ["tumor"])
     run(task, image)
-    with pytest.raises(PromptError):
-        run(task, image, background=[[1, 1, 1]])
+    for result in ("mask", "uncertainty"):
+        with pytest.raises(PromptError, match="small-1 have not learned clicks outside, only: positive_click"):
+            run(task, image, background=[[1, 1, 1]], result=result)
+        with pytest.raises(PromptError, match="have not learned boxes"):
+            run(task, image, roi=[1, 5, 1, 5, 1, 5], result=result)
+
+
+class TestUncertainty:
+    def test_the_map_lies_on_the_stored_grid_beside_the_next_click(
+        self, task: SAM3DInferTask, image: Path, weights_path: Path
+    ) -> None:
+        expected = Segmenter.open(image, str(weights_path)).uncertainty([Click(tuple(CENTRE))])
+        for extension in (".nrrd", ".nii.gz"):
+            file, answer = run(task, image, result="uncertainty", result_dtype="uint8", result_extension=extension)
+            stored = Volume.open(file)
+            assert sitk.ReadImage(str(file)).GetPixelIDTypeAsString() == "32-bit float"
+            np.testing.assert_allclose(stored.affine, Volume.open(image).affine, atol=1e-5)
+            np.testing.assert_array_equal(stored.array, expected.map)
+            assert 0 <= stored.array.min() <= stored.array.max() <= 1
+            assert answer["next_click"] == (None if expected.next_click is None else list(expected.next_click))
+            assert {"label_names", "latencies", "model_version", "clicks"} <= answer.keys()
+
+    @pytest.mark.parametrize("voxel", [None, tuple(np.array([3, 2, 1]))])
+    def test_the_next_click_is_a_voxel_or_null(
+        self, task: SAM3DInferTask, image: Path, voxel: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = Uncertainty(map=np.zeros(SHAPE, np.float32), next_click=voxel, seconds=0.1, model_version="1")
+        monkeypatch.setattr(Segmenter, "uncertainty", lambda *_: found)
+        assert run(task, image, result="uncertainty")[1]["next_click"] == (None if voxel is None else [3, 2, 1])
+
+    @pytest.mark.parametrize("wish", ["entropy", 1, "", ["mask"]])
+    def test_another_wish_is_refused(self, task: SAM3DInferTask, image: Path, wish: Any) -> None:
+        with pytest.raises(PromptError, match=r"result: .*'mask' or 'uncertainty'"):
+            run(task, image, result=wish)
+
+    @pytest.mark.parametrize("wish", ["mask", None])
+    def test_the_mask_is_what_comes_otherwise(self, task: SAM3DInferTask, image: Path, wish: Any) -> None:
+        file, answer = run(task, image, result=wish)
+        assert "changed_box" in answer
+        assert "next_click" not in answer
+        np.testing.assert_array_equal(nib.load(file).get_fdata(), nib.load(run(task, image)[0]).get_fdata())
+
+
+class TestAuto:
+    def test_info_lists_it_for_automatic_segmentation(self, auto: SAM3DAutoTask) -> None:
+        info = json.loads(json.dumps(auto.info()))
+        assert (info["type"], info["dimension"], info["labels"]) == ("segmentation", 3, ["tumor", "cyst"])
+
+    @pytest.mark.parametrize("extension", [".nrrd", ".nii.gz"])
+    def test_the_mask_of_the_whole_volume(
+        self, auto: SAM3DAutoTask, image: Path, weights_path: Path, extension: str
+    ) -> None:
+        expected = Segmenter.open(image, str(weights_path)).segment_unprompted()
+        file, answer = run(auto, image, result_extension=extension)
+        mask = Volume.open(file)
+        assert sitk.ReadImage(str(file)).GetPixelIDTypeAsString() == "8-bit unsigned integer"
+        np.testing.assert_array_equal(mask.array, expected.mask)
+        np.testing.assert_allclose(mask.affine, Volume.open(image).affine, atol=1e-5)
+        assert answer["label_names"] == {"tumor": 1}
+        assert answer["model_version"] == "small-1"
+        assert answer["changed_box"] == (None if expected.changed_box is None else list(expected.changed_box))
+        assert set(answer["latencies"]) == {"pre", "infer", "write", "total"}
+
+    @pytest.mark.parametrize(
+        ("asked", "names"),
+        [({}, {"tumor": 1}), ({"label": "cyst"}, {"cyst": 1}), ({"label_prompt": [2]}, {"cyst": 2})],
+    )
+    def test_the_label_asked_for(
+        self, auto: SAM3DAutoTask, image: Path, asked: dict[str, Any], names: dict[str, int]
+    ) -> None:
+        file, answer = run(auto, image, **asked)
+        assert answer["label_names"] == names
+        assert set(np.unique(nib.load(file).get_fdata())) <= {0, *names.values()}
+
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {"foreground": [CENTRE]},
+            {"points": [CENTRE]},
+            {"cyst": [CENTRE]},
+            {"roi": [1, 5, 1, 5, 1, 5]},
+            {"result": "uncertainty"},
+        ],
+    )
+    def test_prompts_belong_to_the_other_model(self, auto: SAM3DAutoTask, image: Path, params: dict[str, Any]) -> None:
+        with pytest.raises(PromptError, match="to sam3d"):
+            run(auto, image, **params)
+
+    def test_empty_lists_of_clicks_are_no_clicks(self, auto: SAM3DAutoTask, image: Path) -> None:
+        run(auto, image, foreground=[], background=None, roi=[])
+
+    def test_weights_that_need_clicks_are_refused(self, image: Path, tmp_path: Path) -> None:
+        from app_helpers import write_weights
+
+        weights = write_weights(tmp_path, capabilities=("positive_click", "box"))
+        with pytest.raises(PromptError, match="small-1 have not learned to segment without a click, only: positive_"):
+            run(SAM3DAutoTask(serving(weights), ["tumor"]), image)
 
 
 @pytest.mark.parametrize("name", [None, "cpu", "cuda", "cuda:0"])

@@ -8,10 +8,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import httpx
 import monailabel
@@ -114,6 +114,17 @@ def test_the_client_of_monai_label_gets_a_mask_on_the_stored_grid(client: MONAIL
         assert {"latencies", "model_version", "changed_box"} <= answer.keys()
 
 
+def test_the_client_of_monai_label_asks_without_clicks_and_for_uncertainty(client: MONAILabelClient) -> None:
+    assert client.info()["models"]["sam3d_auto"]["type"] == "segmentation"
+    file, answer = client.infer("sam3d_auto", "mr", {})
+    assert nib.load(file).get_data_dtype() == np.uint8
+    assert answer["label_names"] == {"tumor": 1}
+    file, answer = client.infer("sam3d", "mr", {"foreground": [CENTRE], "result": "uncertainty"})
+    assert nib.load(file).get_data_dtype() == np.float32
+    assert nib.load(file).shape == SHAPE
+    assert "next_click" in answer
+
+
 def test_the_client_of_monai_label_works_on_a_session(client: MONAILabelClient, tmp_path: Path) -> None:
     session = client.create_session(str(write_nifti(tmp_path / "local.nii.gz")))["session_id"]
     assert client.get_session(session)["name"] == session
@@ -132,6 +143,35 @@ def test_the_client_of_monai_label_uploads_and_saves(client: MONAILabelClient, t
     np.testing.assert_array_equal(nib.load(stored).get_fdata(), nib.load(file).get_fdata())
     assert client.info()["datastore"]["completed"] == 1
     assert client.next_sample("first", {})["id"] != "uploaded"
+
+
+def test_a_batch_in_the_background_is_followed_and_its_labels_are_seen(server: str) -> None:
+    def is_over(task: dict[str, Any]) -> bool:
+        return task["status"] not in ("SUBMITTED", "RUNNING")
+
+    def wait(until: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        deadline = time.monotonic() + START_SECONDS
+        while not until(task := http.get("/batch/infer").json()):
+            assert time.monotonic() < deadline, task
+            time.sleep(0.2)
+        return dict(task)
+
+    with httpx.Client(base_url=server, timeout=60) as http:
+        assert http.get("/batch/infer").status_code == 404
+        body = {"label_tag": "auto", "images": ["mr", "odd", "text"], "max_workers": 1}
+        assert http.post("/batch/infer/sam3d_auto", json=body).json()["status"] in ("SUBMITTED", "RUNNING")
+        task = wait(is_over)
+        log = "\n".join(task["details"])
+        assert task["status"] == "DONE", log
+        assert "1 of 3: mr: saved as auto" in log
+        assert "3 of 3: text: failed: Image text.nii.gz" in log
+        assert http.get("/info/").json()["datastore"]["label_tags"]["auto"] == 2
+        assert http.get("/datastore/label", params={"label": "mr", "tag": "auto"}).status_code == 200
+
+        http.post("/batch/infer/sam3d_auto", params={"images": "unlabeled"})
+        wait(lambda task: task["status"] == "RUNNING")
+        assert http.delete("/batch/infer").json()["status"] == "STOPPED"
+        assert wait(is_over)["status"] == "STOPPED"
 
 
 @pytest.mark.parametrize(("compress", "encoding"), [(False, b"encoding: raw"), (True, b"encoding: gzip")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
 import re
 import shutil
@@ -19,12 +20,13 @@ from typing import Any
 import numpy as np
 from fastapi import HTTPException
 from filelock import FileLock
-from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
 
 from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.volume import Volume
 
+logger = logging.getLogger(__name__)
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 MAX_ID_LENGTH = 200
@@ -86,11 +88,11 @@ def _largest_corner_shift(one: Volume, other: Volume) -> float:
 
 
 def _one_at_a_time(name: str) -> Callable[..., Any]:
-    """A method of `LocalDatastore` under the datastore's lock: its file watcher has a thread of its own."""
+    """A method of `LocalDatastore` under the datastore's lock: others have its files in their hands as well."""
     inherited = getattr(LocalDatastore, name)
 
     def method(self: SafeDatastore, *args: Any, **kwargs: Any) -> Any:
-        with self._one_thread:
+        with self._up_to_date():
             return inherited(self, *args, **kwargs)
 
     method.__name__, method.__doc__ = name, inherited.__doc__
@@ -98,12 +100,25 @@ def _one_at_a_time(name: str) -> Callable[..., Any]:
 
 
 class SafeDatastore(LocalDatastore):
-    """`LocalDatastore` for 3D volumes. What it refuses, it refuses with an HTTP 400 or 404 that says why."""
+    """`LocalDatastore` for 3D volumes. What it refuses, it refuses with an HTTP 400 or 404 that says why.
+
+    The file watcher has a thread of its own, batch inference and training have processes of their own: whoever
+    reads or changes the datastore's file holds its locks, and sees what the others wrote.
+    """
+
+    _config_ts: Any
 
     def __init__(self, datastore_path: str, **kwargs: Any) -> None:
+        os.makedirs(datastore_path, exist_ok=True)
         self._one_thread = threading.RLock()
-        super().__init__(datastore_path, **kwargs)
+        self._one_process = FileLock(os.path.join(datastore_path, ".lock"))
+        with self._one_process:
+            super().__init__(datastore_path, **kwargs)
 
+    get_image_uri = _one_at_a_time("get_image_uri")
+    get_image_info = _one_at_a_time("get_image_info")
+    get_label_uri = _one_at_a_time("get_label_uri")
+    get_label_info = _one_at_a_time("get_label_info")
     datalist = _one_at_a_time("datalist")
     list_images = _one_at_a_time("list_images")
     get_labeled_images = _one_at_a_time("get_labeled_images")
@@ -135,17 +150,18 @@ class SafeDatastore(LocalDatastore):
             image_id = check_id(image_id or name)
             _check_extension(extension)
             Volume.open(image_filename)
-            self._init_from_datastore_file()
-            known = self._datastore.objects.get(image_id)
-            if known and known.labels and not _same_bytes(image_filename, self.get_image_uri(image_id)):
-                raise IdError(f"Image {image_id!r} exists and has labels: upload under another id, or remove it first")
             info = {**(image_info or {}), "ts": int(time.time()), "name": self._filename(image_id, extension)}
-            labels = dict(known.labels) if known else {}
-            entry = ImageLabelModel(image=DataModel(info=info, ext=extension), labels=labels)
-            with FileLock(self._lock_file):
+            with self._up_to_date():
+                known = self._datastore.objects.get(image_id)
+                if known and known.labels and not _same_bytes(image_filename, self.get_image_uri(image_id)):
+                    raise IdError(
+                        f"Image {image_id!r} exists and has labels: upload under another id, or remove it first"
+                    )
+                labels = dict(known.labels) if known else {}
                 self._place(image_filename, self._datastore.image_path(), image_id, extension)
+                entry = ImageLabelModel(image=DataModel(info=info, ext=extension), labels=labels)
                 self._datastore.objects[image_id] = entry
-                self._update_datastore_file(lock=False)
+                self._update_datastore_file()
         return image_id
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
@@ -165,39 +181,39 @@ class SafeDatastore(LocalDatastore):
         """
         with _refusals(label_filename), self._one_thread:
             check_tag(label_tag)
-            self._init_from_datastore_file()
-            known = self._known(image_id)
+            self._known(image_id)
             _, extension = self._to_id(os.path.basename(label_filename))
             _check_extension(extension)
             check_label(Volume.open(label_filename), Volume.open(self.get_image_uri(image_id)))
             info = {**(label_info or {}), "ts": int(time.time()), "name": self._filename(image_id, extension)}
-            with FileLock(self._lock_file):
+            with self._up_to_date():
+                known = self._known(image_id)
                 self._place(label_filename, self._datastore.label_path(label_tag), image_id, extension)
                 known.labels[label_tag] = DataModel(info=info, ext=extension)
-                self._update_datastore_file(lock=False)
+                self._update_datastore_file()
         return image_id
 
     def remove_image(self, image_id: str) -> None:
         """Removes an image and its labels; 404 when there is none."""
-        with _refusals(), self._one_thread:
+        with _refusals(), self._up_to_date():
             self._known(image_id)
             super().remove_image(image_id)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Removes a label; 404 when there is none."""
-        with _refusals(), self._one_thread:
+        with _refusals(), self._up_to_date():
             if self._datastore.label(label_id, label_tag) is None:
                 raise LabelNotFoundException(f"There is no label {label_id!r} with the tag {label_tag!r}")
             super().remove_label(label_id, label_tag)
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Adds to what is remembered about an image; 404 when there is none."""
-        with _refusals(), self._one_thread:
+        with _refusals(), self._up_to_date():
             super().update_image_info(image_id, info)
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
         """Adds to what is remembered about a label; 404 when there is none."""
-        with _refusals(), self._one_thread:
+        with _refusals(), self._up_to_date():
             super().update_label_info(label_id, label_tag, info)
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
@@ -206,8 +222,16 @@ class SafeDatastore(LocalDatastore):
             raise HTTPException(404, "There is nothing to download: no label is saved yet")
         return super().get_dataset_archive(limit_cases)
 
+    @contextmanager
+    def _up_to_date(self) -> Iterator[None]:
+        """Lets one thread of one process read or change what the datastore's file holds now."""
+        with self._one_thread, self._one_process:
+            self._init_from_datastore_file()
+            yield
+
     def _known(self, image_id: str) -> ImageLabelModel:
-        entry = self._datastore.objects.get(image_id)
+        with self._up_to_date():
+            entry = self._datastore.objects.get(image_id)
         if entry is None:
             raise ImageNotFoundException(f"There is no image {image_id!r} in the datastore")
         return entry
@@ -221,16 +245,36 @@ class SafeDatastore(LocalDatastore):
             if other != extension:
                 Path(folder, self._filename(image_id, other)).unlink(missing_ok=True)
 
+    def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
+        with self._one_process:
+            config = Path(self._datastore_config_path)
+            written = _stamp(config)
+            if written not in (None, self._config_ts):
+                try:
+                    self._datastore = LocalDatastoreModel.model_validate_json(config.read_text())
+                except ValueError as error:
+                    logger.error(f"{config} cannot be read: {error}")
+                    if throw_exception:
+                        raise
+                    return
+                self._datastore.base_path = self._datastore_path
+                self._config_ts = written
+
     def _update_datastore_file(self, lock: bool = True) -> None:
-        if lock:
-            with FileLock(self._lock_file):
-                return self._update_datastore_file(lock=False)
-        content = copy.deepcopy(self._datastore.model_dump(exclude={"base_path"}))
-        text = json.dumps(content, indent=2, default=str)
-        config = Path(self._datastore_config_path)
-        _replace(config, lambda beside: beside.write_text(text))
-        self._config_ts = os.stat(config).st_mtime
+        with self._one_process:
+            content = copy.deepcopy(self._datastore.model_dump(exclude={"base_path"}))
+            text = json.dumps(content, indent=2, default=str)
+            config = Path(self._datastore_config_path)
+            _replace(config, lambda beside: beside.write_text(text))
+            self._config_ts = _stamp(config)
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    """What changes whenever a file is replaced: its time (ns) and number; None when there is none."""
+    if not file.exists():
         return None
+    stat = file.stat()
+    return stat.st_mtime_ns, stat.st_ino
 
 
 def _extension(file: str) -> str:

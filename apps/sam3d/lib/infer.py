@@ -1,10 +1,11 @@
-"""Clicks on a volume -> a mask file."""
+"""A request for a volume -> a mask file."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,41 +16,60 @@ from fastapi import HTTPException
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.utils.others.generic import device_list, name_to_device
 
-from lib.requests import Output, clip_boxes, parse
-from lib.volumes import OpenVolumes, file_key
+from lib.requests import NO_CLICKS, Output, clip_boxes, parse, parse_unprompted
+from lib.volumes import Segmenters
 from sam3d_label import Segmenter
-from sam3d_label.cache import EmbeddingCache
 from sam3d_label.errors import PromptError
+from sam3d_label.segmenter import Result
 from sam3d_label.volume import Volume, save_mask
-from sam3d_label.weights import Weights
 
-OPEN_VOLUMES_BYTES = 2**30
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
+NO_CLICK = "no_click"
 
 
-class SAM3DInferTask(InferTask):
-    """The model that works from clicks: `deepgrow` to the viewers.
+class VolumeTask(InferTask):
+    """What the models have in common: they open a volume, look at it, and write what they found.
 
-    A mask depends on the volume, the weights and the prompts of the request alone; what is kept between
-    requests is the volumes opened lately and the embeddings of their crops.
+    A mask depends on the volume, the weights and the prompts of the request alone.
 
     Args:
-        weights: The weights on a device, which it keeps once they are loaded.
+        segmenters: The volumes opened lately, which models share.
         labels: Names of what is segmented.
-        cache_bytes: Budget of the embedding cache.
+        kind: Type of the model, which decides where the viewers list it.
+        description: What it does, for people.
     """
 
-    def __init__(self, weights: Callable[[str], Weights], labels: Sequence[str], cache_bytes: int) -> None:
+    def __init__(self, segmenters: Segmenters, labels: Sequence[str], kind: str, description: str) -> None:
         super().__init__(
-            type=InferType.DEEPGROW,
+            type=kind,
             labels=list(labels),
             dimension=3,
-            description="Segments what the clicks mark, in 3D",
+            description=description,
             config={"device": device_list()},
         )
-        self._weights = weights
-        self._cache = EmbeddingCache(cache_bytes)
-        self._volumes = OpenVolumes(OPEN_VOLUMES_BYTES)
+        self._segmenters = segmenters
+
+    @abstractmethod
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Answers a request.
+
+        Args:
+            request: `image`, the path of a file or DICOM folder, and the keys of `lib.requests`.
+
+        Returns:
+            Path of a temporary file on the stored grid and geometry of the image; and the JSON part of the answer.
+
+        Raises:
+            Sam3dError: The request, the volume or the prompts are wrong; the message says how to mend it.
+        """
+
+    @abstractmethod
+    def require_unprompted(self) -> None:
+        """Checks that the model can work through a batch of images, for which nobody gives prompts.
+
+        Raises:
+            PromptError: It cannot; the message says what can.
+        """
 
     def is_valid(self) -> bool:
         """Whether `/info/` lists the model: always, for the app registers it only with trained weights."""
@@ -66,44 +86,97 @@ class SAM3DInferTask(InferTask):
 
     def clear_cache(self) -> None:
         """Forgets embeddings; the next click on each place encodes again."""
-        self._cache.clear()
+        self._segmenters.cache.clear()
+
+    def _look(
+        self,
+        request: Mapping[str, Any],
+        output: Output,
+        find: Callable[[Segmenter], tuple[np.ndarray, dict[str, Any]]],
+    ) -> tuple[str, dict[str, Any]]:
+        """The file and the JSON of what is found: an array (I, J, K) on the stored grid, and what to say about it."""
+        clock = _Clock()
+        path = str(request["image"])
+        with self._segmenters.borrow(path, resolve_device(output.device)) as segmenter:
+            clock.lap("pre")
+            array, found = find(segmenter)
+            clock.lap("infer")
+            file = write_result(array, segmenter.volume, output, path)
+        clock.lap("write")
+        return file, {"label_names": {output.label: output.value}, "latencies": clock.seconds(), **found}
+
+
+class SAM3DInferTask(VolumeTask):
+    """The model that works from clicks: `deepgrow` to the viewers."""
+
+    def __init__(self, segmenters: Segmenters, labels: Sequence[str]) -> None:
+        super().__init__(segmenters, labels, InferType.DEEPGROW, "Segments what the clicks mark, in 3D")
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Segments the volume of a request.
+        """Segments what the prompts mark: 1 in the target, 0 elsewhere.
 
-        Args:
-            request: `image`, the path of a file or DICOM folder, and the keys of `lib.requests`.
-
-        Returns:
-            Path of a temporary mask file, on the stored grid and geometry of the image, 1 in the target and 0
-            elsewhere; and the JSON part of the answer.
-
-        Raises:
-            Sam3dError: The request, the volume or the prompts are wrong; the message says how to mend it.
+        With `result` = `uncertainty` the file holds instead how unsure that mask is, float32 from 0 to 1, and the
+        JSON says where the next click would help most: `next_click`, [i, j, k] or null.
         """
-        clock = _Clock()
         prompts, output = parse(request, labels=self.labels)
-        device = resolve_device(output.device)
-        path = str(request["image"])
-        with self._volumes.borrow((file_key(path), device), lambda: self._open(path, device)) as segmenter:
-            prompts = clip_boxes(prompts, segmenter.volume.shape)
-            clock.lap("pre")
-            result = segmenter.segment(prompts)
-            clock.lap("infer")
-            file = write_mask(result.mask, segmenter.volume, output, path)
-        clock.lap("write")
-        return file, {
-            "label_names": {output.label: 1},
-            "latencies": clock.seconds(),
-            "encoded": int(result.encoded),
-            "model_version": str(result.model_version),
-            "changed_box": None if result.changed_box is None else [int(edge) for edge in result.changed_box],
-            "clicks": {"positive": len(prompts.positive), "negative": len(prompts.negative)},
-            "boxes": len(prompts.boxes),
-        }
 
-    def _open(self, path: str, device: str) -> Segmenter:
-        return Segmenter(Volume.open(path), self._weights(device), cache=self._cache)
+        def find(segmenter: Segmenter) -> tuple[np.ndarray, dict[str, Any]]:
+            clipped = clip_boxes(prompts, segmenter.volume.shape)
+            given = {
+                "clicks": {"positive": len(prompts.positive), "negative": len(prompts.negative)},
+                "boxes": len(prompts.boxes),
+            }
+            if not output.uncertainty:
+                result = segmenter.segment(clipped)
+                return result.mask, {**_described(result), **given}
+            unsure = segmenter.uncertainty(clipped)
+            voxel = None if unsure.next_click is None else [int(index) for index in unsure.next_click]
+            return unsure.map, {"model_version": str(unsure.model_version), "next_click": voxel, **given}
+
+        return self._look(request, output, find)
+
+    def require_unprompted(self) -> None:
+        """Refuses: there is nothing to segment without clicks."""
+        raise PromptError(NO_CLICKS)
+
+
+class SAM3DAutoTask(VolumeTask):
+    """The model that works without clicks: `segmentation` to the viewers.
+
+    It finds one kind of target, and calls it by the label that the request names, or the first.
+    """
+
+    def __init__(self, segmenters: Segmenters, labels: Sequence[str]) -> None:
+        super().__init__(segmenters, labels, InferType.SEGMENTATION, "Segments the whole volume without a click, in 3D")
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Segments all targets of the volume: `label_names` says by which value."""
+        output = parse_unprompted(request, labels=self.labels)
+        self.require_unprompted()
+
+        def find(segmenter: Segmenter) -> tuple[np.ndarray, dict[str, Any]]:
+            result = segmenter.segment_unprompted()
+            return result.mask * np.uint8(output.value), _described(result)
+
+        return self._look(request, output, find)
+
+    def require_unprompted(self) -> None:
+        """Refuses when the weights have not learned it."""
+        weights = self._segmenters.weights(resolve_device(None))
+        known = weights.card.capabilities
+        if NO_CLICK not in known:
+            raise PromptError(
+                f"The weights {weights.version} have not learned to segment without a click, only: {', '.join(known)}."
+                " Send clicks to the model sam3d, or start with --conf weights PATH of weights that have"
+            )
+
+
+def _described(result: Result) -> dict[str, Any]:
+    return {
+        "encoded": int(result.encoded),
+        "model_version": str(result.model_version),
+        "changed_box": None if result.changed_box is None else [int(edge) for edge in result.changed_box],
+    }
 
 
 class _Clock:
@@ -148,11 +221,11 @@ def _gpus() -> list[str]:
     return [name for name in device_list() if name != "cpu"]
 
 
-def write_mask(mask: np.ndarray, volume: Volume, output: Output, image: str) -> str:
-    """Writes a mask to a temporary file, which the server deletes once it is sent.
+def write_result(array: np.ndarray, volume: Volume, output: Output, image: str) -> str:
+    """Writes a mask or a map to a temporary file, which the server deletes once it is sent.
 
     Args:
-        mask: uint8 (I, J, K).
+        array: (I, J, K).
         volume: The volume whose grid and geometry the file gets.
         output: Suffix, type and compression; without a suffix, that of the image if it can be written,
             else .nii.gz.
@@ -163,11 +236,11 @@ def write_mask(mask: np.ndarray, volume: Volume, output: Output, image: str) -> 
     """
     extension: str = output.extension or next((e for e in EXTENSIONS if image.endswith(e)), ".nii.gz")
     # OHIF reads the bytes of a gzip NRRD in pairs, and fails on an odd number.
-    compress = output.compress and mask.size % 2 == 0
+    compress = output.compress and array.size % 2 == 0
     descriptor, file = tempfile.mkstemp(suffix=extension)
     os.close(descriptor)
     try:
-        save_mask(file, mask.astype(output.dtype, copy=False), volume, compress=compress)
+        save_mask(file, array.astype(output.dtype, copy=False), volume, compress=compress)
     except BaseException:
         Path(file).unlink(missing_ok=True)
         raise

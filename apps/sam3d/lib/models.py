@@ -55,8 +55,9 @@ def _with_overrides(weights: Weights, config: AppConfig) -> Weights:
 
 def _how_to_train(reason: str) -> str:
     return (
-        f"Model sam3d is not offered: {reason}, and SAM's own weights know nothing of 3D until adapters are"
-        " trained. Train them (python -m sam3d_label train IMAGES LABELS OUT), or convert a checkpoint of the"
-        " 3DSAM-adapter authors (python -m sam3d_label convert-reference CKPT.pth.tar OUT.safetensors), then"
-        " start with --conf weights OUT. Without --conf preset and weights, the shipped weights are used"
+        f"The models sam3d and sam3d_auto are not offered: {reason}, and SAM's own weights know nothing of 3D"
+        " until adapters are trained. Train them (python -m sam3d_label train IMAGES LABELS OUT), or convert a"
+        " checkpoint of the 3DSAM-adapter authors (python -m sam3d_label convert-reference CKPT.pth.tar"
+        " OUT.safetensors), then start with --conf weights OUT. Without --conf preset and weights, the shipped"
+        " weights are used"
     )

@@ -8,8 +8,9 @@ OHIF and Slicer speak three dialects, all in voxels [i, j, k] of the stored imag
 
 The first dialect that holds a click inside is the one that counts, in this order: OHIF keeps and resends keys
 of earlier requests. `background` counts in all of them. Slicer adds `roi`, six unsorted numbers i0, i1, j0,
-j1, k0, k1. Everything else that the viewers send (`client_id`, `reset_state`, `slice`, `session`,
-`restore_label_idx`, ...) changes nothing: a mask is a function of the volume, the weights and the prompts.
+j1, k0, k1. `result` chooses what comes back: `mask`, or `uncertainty`, a map of where the mask is unsure.
+Everything else that the viewers send (`client_id`, `reset_state`, `slice`, `session`, `restore_label_idx`, ...)
+changes nothing: a mask is a function of the volume, the weights and the prompts.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from monailabel.interfaces.datastore import DefaultLabelTag
+from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from sam3d_label.errors import PromptError
 from sam3d_label.prompts import Box, Click, Prompts
@@ -28,6 +31,11 @@ Voxel = tuple[int, int, int]
 Extension = Literal[".nrrd", ".nii.gz", ".nii"]
 Dtype = Literal["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
 
+NO_CLICKS = (
+    'No clicks: send "foreground": [[i, j, k], ...] in voxels of the stored image. The model sam3d works from'
+    " clicks; for batch inference and automatic runs, which have none to give, there is sam3d_auto"
+)
+
 
 @dataclass(frozen=True)
 class Output:
@@ -35,10 +43,12 @@ class Output:
 
     Attributes:
         label: Name of what the mask marks.
-        extension: Suffix of the mask file; None leaves the choice to the server.
-        dtype: numpy type of the mask's voxels.
+        extension: Suffix of the file; None leaves the choice to the server.
+        dtype: numpy type of the file's voxels.
         compress: Whether an NRRD is written with gzip.
         device: Name of the device as the client knows it (`cpu`, `cuda:0`, a GPU's marketing name) or None.
+        value: What the mask holds in the target.
+        uncertainty: Whether the file is to be the uncertainty instead of the mask.
     """
 
     label: str
@@ -46,6 +56,8 @@ class Output:
     dtype: Dtype
     compress: bool
     device: str | None
+    value: int = 1
+    uncertainty: bool = False
 
 
 def parse(request: Mapping[str, Any], *, labels: Sequence[str]) -> tuple[Prompts, Output]:
@@ -61,7 +73,7 @@ def parse(request: Mapping[str, Any], *, labels: Sequence[str]) -> tuple[Prompts
     Raises:
         PromptError: A value has the wrong shape, or there is nothing to segment from.
     """
-    fields = _validate(request)
+    fields = _validate(_Fields, request)
     named = _named_label(fields, labels)
     if fields.foreground and set(fields.foreground) == set(fields.background):
         raise PromptError(
@@ -70,21 +82,50 @@ def parse(request: Mapping[str, Any], *, labels: Sequence[str]) -> tuple[Prompts
         )
     inside, outside, named = _clicks(fields, request, labels, named)
     if not (inside or outside or fields.roi):
-        raise PromptError(
-            'No clicks: send "foreground": [[i, j, k], ...] in voxels of the stored image. This model works'
-            " from clicks; batch inference and automatic runs have none to give"
-        )
+        raise PromptError(NO_CLICKS)
     clicks = [Click(ijk) for ijk in dict.fromkeys(inside)]
     clicks += [Click(ijk, positive=False) for ijk in dict.fromkeys(outside)]
     boxes = (Box.from_pairs(fields.roi),) if fields.roi else ()
-    output = Output(
-        label=named or labels[0],
+    return Prompts(clicks=tuple(clicks), boxes=boxes), _output(fields, named or labels[0])
+
+
+def parse_unprompted(request: Mapping[str, Any], *, labels: Sequence[str]) -> Output:
+    """Reads the `params` of an inference request to the model that works without prompts.
+
+    OHIF asks for a label by its number (`label_prompt`) and finds it by that number in the mask; everybody else
+    asks by name, or not at all, and finds 1.
+
+    Args:
+        request: The JSON object, with whatever keys the server has added.
+        labels: Names that the app offers; the first is the default.
+
+    Returns:
+        The form of the answer.
+
+    Raises:
+        PromptError: A value has the wrong shape, or there are prompts.
+    """
+    fields = _validate(_Fields, request)
+    named = _named_label(fields, labels)
+    if fields.foreground or fields.background or fields.points or fields.roi or _clicks_by_label(request, labels):
+        raise PromptError("The model sam3d_auto takes neither clicks nor a roi: send them to sam3d")
+    if fields.result == "uncertainty":
+        raise PromptError("result: the uncertainty is that of clicks: send them to sam3d")
+    return _output(fields, named or labels[0], value=fields.label_prompt[0] if fields.label_prompt else 1)
+
+
+def _output(fields: _Fields, label: str, value: int = 1) -> Output:
+    """The form of the answer; an uncertainty is float32 whatever type of mask a viewer always asks for."""
+    uncertainty = fields.result == "uncertainty"
+    return Output(
+        label=label,
         extension=fields.result_extension,
-        dtype=fields.result_dtype,
+        dtype="float32" if uncertainty else fields.result_dtype,
         compress=fields.result_compress,
         device=fields.device,
+        value=value,
+        uncertainty=uncertainty,
     )
-    return Prompts(clicks=tuple(clicks), boxes=boxes), output
 
 
 def clip_boxes(prompts: Prompts, shape: Sequence[int]) -> Prompts:
@@ -168,6 +209,7 @@ class _Fields(BaseModel):
     label: str | None = None
     roi: Annotated[tuple[int, ...], BeforeValidator(_roi)] = ()
     device: Annotated[str | None, BeforeValidator(_first)] = None
+    result: Literal["mask", "uncertainty"] = "mask"
     result_extension: Annotated[Extension | None, BeforeValidator(_dotted)] = None
     result_dtype: Dtype = "uint8"
     result_compress: bool = False
@@ -180,12 +222,47 @@ RESERVED_KEYS = frozenset(_Fields.model_fields) | {
 """Words of the protocol, which cannot name a label."""
 
 
-def _validate(request: Mapping[str, Any]) -> _Fields:
-    given = {key: value for key, value in request.items() if key in _Fields.model_fields}
-    absent_means_default = ("result_dtype", "result_compress")
-    given = {key: value for key, value in given.items() if not (value is None and key in absent_means_default)}
+class Batch(BaseModel):
+    """A request for one mask on each of many images.
+
+    Attributes:
+        images: Which images, or their ids.
+        label_tag: Tag under which the masks are saved.
+        max_batch_size: Largest number of images; 0 = no limit.
+        max_workers: Images at a time; 0 = one on each device.
+        multi_gpu: Whether all GPUs share the work, when there are any and `device` does not name one.
+        gpus: Their numbers, separated by commas, or `all`.
+        device: Name of the device as the client knows it.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    images: BatchInferImageType | tuple[str, ...] = BatchInferImageType.IMAGES_ALL
+    label_tag: str = DefaultLabelTag.ORIGINAL.value
+    max_batch_size: int = Field(default=0, ge=0)
+    max_workers: int = Field(default=0, ge=0, le=64)
+    multi_gpu: bool = True
+    gpus: str = "all"
+    device: Annotated[str | None, BeforeValidator(_first)] = None
+
+
+def parse_batch(request: Mapping[str, Any]) -> Batch:
+    """Reads the body of a request for batch inference.
+
+    Raises:
+        PromptError: A value has the wrong shape.
+    """
+    return _validate(Batch, request)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _validate(model: type[Model], request: Mapping[str, Any]) -> Model:
+    """The fields of a request that are given; null means not given."""
+    given = {key: value for key, value in request.items() if key in model.model_fields and value is not None}
     try:
-        return _Fields.model_validate(given)
+        return model.model_validate(given)
     except ValidationError as error:
         item = error.errors()[0]
         reason = str(item["ctx"]["error"]) if item["type"] == "value_error" else f"{item['msg']}, not {item['input']!r}"

@@ -1,4 +1,4 @@
-"""The volumes that were opened lately, so that the next click on one does not read it again."""
+"""What is kept between requests: volumes opened lately, so that the next click on one does not read it again."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sam3d_label import Segmenter
+from sam3d_label.cache import EmbeddingCache
+from sam3d_label.volume import Volume
+from sam3d_label.weights import Weights
+
+OPEN_VOLUMES_BYTES = 2**30
 
 
 def file_key(path: str | os.PathLike[str]) -> Hashable:
@@ -81,3 +86,24 @@ class OpenVolumes:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+class Segmenters:
+    """Segmenters by image and device, and what they share.
+
+    Args:
+        weights: The weights on a device, which it keeps once they are loaded.
+        cache_bytes: Budget of the embedding cache.
+    """
+
+    def __init__(self, weights: Callable[[str], Weights], cache_bytes: int) -> None:
+        self.weights = weights
+        self.cache = EmbeddingCache(cache_bytes)
+        self._volumes = OpenVolumes(OPEN_VOLUMES_BYTES)
+
+    def borrow(self, path: str, device: str) -> AbstractContextManager[Segmenter]:
+        """Lends the segmenter of a file or DICOM folder on a device to one request."""
+        return self._volumes.borrow((file_key(path), device), lambda: self._open(path, device))
+
+    def _open(self, path: str, device: str) -> Segmenter:
+        return Segmenter(Volume.open(path), self.weights(device), cache=self.cache)

@@ -1,0 +1,89 @@
+"""One model on many images, in which one that fails is told and not the end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import torch
+from fastapi import HTTPException
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.batch_infer import BatchInferTask
+
+from lib.datastore import check_tag
+from lib.infer import resolve_device
+from lib.requests import Batch, parse_batch
+
+logger = logging.getLogger(__name__)
+
+Infer = Callable[[dict[str, Any], Datastore], dict[str, Any]]
+
+
+class SafeBatch(BatchInferTask):
+    """MONAI Label's batch, for machines with and without a GPU. Its log has a line per image: `2 of 9: ID: ...`."""
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore, infer: Infer) -> dict[str, Any]:
+        """Works through the images.
+
+        Args:
+            request: The keys of `lib.requests.Batch`, and what else `infer` is to have for each image.
+            datastore: Where the images are, and where the masks go.
+            infer: The app's, for one image.
+
+        Returns:
+            By image: what `infer` answered without the file, which is saved; or `error`, why there is none.
+
+        Raises:
+            Sam3dError: A value of the request is wrong.
+        """
+        batch = parse_batch(request)
+        check_tag(batch.label_tag)
+        devices = devices_of(batch)
+        images = sorted(set(self.get_images({**request, "images": batch.images}, datastore)))
+        images = images[: batch.max_batch_size or None]
+        logger.info(f"{len(images)} images, masks go to the tag {batch.label_tag}; on {', '.join(devices)}")
+        shared = {key: value for key, value in request.items() if key not in ("images", "session")}
+        shared |= {"save_label": True, "label_tag": batch.label_tag}
+        answers: dict[str, Any] = dict.fromkeys(images)
+        with ThreadPoolExecutor(batch.max_workers or len(devices), "BATCH") as pool:
+            running = {
+                pool.submit(_one, {**shared, "image": image, "device": device}, datastore, infer): image
+                for image, device in zip(images, cycle(devices), strict=False)
+            }
+            for number, done in enumerate(as_completed(running), start=1):
+                image, answer = running[done], done.result()
+                answers[image] = answer
+                outcome = f"failed: {answer['error']}" if "error" in answer else f"saved as {batch.label_tag}"
+                logger.info(f"{number} of {len(images)}: {image}: {outcome}")
+        failed = [image for image, answer in answers.items() if "error" in answer]
+        logger.info(f"Batch done: {len(images) - len(failed)} saved, {len(failed)} failed {', '.join(failed)}".rstrip())
+        return answers
+
+
+def devices_of(batch: Batch) -> list[str]:
+    """Names of the torch devices that share a batch: every GPU asked for, or the one device.
+
+    Raises:
+        PromptError: There is no such device here.
+    """
+    if not (batch.multi_gpu and torch.cuda.is_available() and batch.device in (None, "cuda")):
+        return [resolve_device(batch.device)]
+    every = range(torch.cuda.device_count())
+    numbers = every if batch.gpus in ("", "all") else [number.strip() for number in batch.gpus.split(",")]
+    return [resolve_device(f"cuda:{number}") for number in numbers]
+
+
+def _one(request: dict[str, Any], datastore: Datastore, infer: Infer) -> dict[str, Any]:
+    try:
+        answer = infer(request, datastore)
+    except HTTPException as error:
+        return {"error": str(error.detail)}
+    except Exception as error:
+        logger.exception(f"{request['image']} failed")
+        return {"error": f"{type(error).__name__}: {error}"}
+    Path(answer.pop("file")).unlink(missing_ok=True)
+    return answer

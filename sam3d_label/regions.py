@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sam3d_label.prompts import Box, Click, Prompts
 from sam3d_label.volume import CropFrame, Volume
@@ -89,3 +90,21 @@ def is_cut(mask: Tensor, frame: CropFrame, volume: Volume) -> bool:
             if goes_on and bool(mask.select(axis, face).any()):
                 return True
     return False
+
+
+def tiling(volume: Volume, points: np.ndarray, spacing: float, size: int) -> list[CropFrame]:
+    """Crops that together show the box around stored voxels (N, 3), neighbours overlapping by a quarter or more."""
+    lower, upper = points.min(0), points.max(0)
+    counts = np.ceil((upper - lower + 1) * volume.spacing / (TOGETHER * spacing * size)).astype(int)
+    counts = np.where((upper - lower + 1) * volume.spacing <= spacing * size, 1, counts)
+    steps = [lo + (hi - lo) * (np.arange(n) + 0.5) / n for lo, hi, n in zip(lower, upper, counts, strict=True)]
+    middles = np.stack(np.meshgrid(*steps, indexing="ij"), -1).reshape(-1, 1, 3)
+    return list(dict.fromkeys(lattice_frame(volume, middle, spacing, size) for middle in middles))
+
+
+def border_tiles(volume: Volume, mask: Tensor, frame: CropFrame, spacing: float, size: int) -> list[CropFrame]:
+    """Crops of a finer spacing along the border of a mask (D, H, W) of at least one voxel in a wider crop."""
+    solid = mask[None, None].float()
+    border = (solid - (1 - F.max_pool3d(1 - solid, 3, stride=1, padding=1)))[0, 0] > 0
+    points = frame.to_ijk(torch.nonzero(border).cpu().numpy())
+    return [tile for tile in tiling(volume, points, spacing, size) if tile.holds(points).any()]

@@ -69,10 +69,14 @@ class CropFrame:
         ijk[:, self.axes] = offset + np.asarray(self.centre)[list(self.axes)]
         return ijk
 
+    def holds(self, ijk: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:
+        """Which of some stored voxels' centres (N, 3) lie in the crop, bool (N,)."""
+        dhw = self.to_dhw(ijk)
+        return ((dhw > -0.5) & (dhw < self.size - 0.5)).all(1)
+
     def contains(self, ijk: Sequence[float]) -> bool:
         """Whether a stored voxel's centre lies in the crop."""
-        dhw = self.to_dhw([ijk])[0]
-        return bool(((dhw > -0.5) & (dhw < self.size - 0.5)).all())
+        return bool(self.holds([ijk])[0])
 
     @property
     def field(self) -> float:

@@ -8,8 +8,9 @@ import torch
 from sam3d_label.cache import EmbeddingCache
 from sam3d_label.errors import PromptError, VolumeError
 from sam3d_label.intensity import Window
+from sam3d_label.look import Look
 from sam3d_label.network import Embedding
-from sam3d_label.prompts import Box, Click
+from sam3d_label.prompts import Box, Click, Prompts
 from sam3d_label.segmenter import Segmenter, bounding_box
 from sam3d_label.volume import Volume
 
@@ -126,11 +127,10 @@ class Ball(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.zeros(1))
 
     def encode(self, crop):
-        half = torch.nn.functional.interpolate(crop, size=(self.config.half,) * 3, mode="trilinear")
-        return Embedding(half.permute(0, 1, 3, 4, 2), torch.zeros(1))
+        return Embedding(crop, torch.zeros(1))
 
-    def class_logits(self, embedding, points, signs, *, boxes=None, mask=None):
-        return torch.cat([-embedding.feature, embedding.feature], 1)
+    def decode(self, embedding, points, signs, *, boxes=None, mask=None):
+        return 2 * embedding.feature
 
 
 @pytest.mark.parametrize(("radius", "spacing"), [(3, 0.5), (10, 1.0), (26, 2.0)])
@@ -147,6 +147,45 @@ def test_the_view_widens_for_a_large_target_and_closes_in_on_a_small_one(small_w
     assert covered == [pytest.approx(32 * spacing, abs=1)]
 
 
+def bright(small_weights, array, capabilities):
+    """A segmenter of a volume of bright targets, 200, on 50, that finds all that is bright."""
+    card = small_weights.card.model_copy(
+        update={"intensity": Window(lower=50, upper=200, mean=125, std=75), "capabilities": capabilities}
+    )
+    return Segmenter(Volume(array, np.eye(4)), replace(small_weights, model=Ball(small_weights.model), card=card))
+
+
+def test_without_a_prompt_the_whole_volume_is_looked_at(small_weights):
+    array = np.full((80, 70, 30), 50.0)
+    array[5:12, 5:12, 5:12] = array[60:70, 50:60, 15:25] = 200
+    shown = []
+    result = bright(small_weights, array, ["no_click"]).segment_unprompted(lambda done, of: shown.append((done, of)))
+    truth = array > 100
+    assert 2 * (result.mask * truth).sum() / (result.mask.sum() + truth.sum()) > 0.8
+    assert shown == [(done, len(shown)) for done in range(1, len(shown) + 1)]
+    assert len(shown) > 1
+
+
+def test_weights_that_have_not_learned_to_go_without_a_prompt_refuse(segmenter):
+    with pytest.raises(PromptError, match="have not learned to segment without a prompt"):
+        segmenter.segment_unprompted()
+
+
+def test_a_target_larger_than_the_crop_is_finer_with_its_tiles(small_weights, monkeypatch):
+    grid = np.indices((80, 80, 80)) - np.array([40, 40, 40])[:, None, None, None]
+    truth = (grid**2).sum(0) <= 26**2
+    truth &= (grid[0] % 6) > 2  # plates that a coarse view cannot tell apart
+    segmenter = bright(small_weights, np.where(truth, 200.0, 50.0), ["positive_click", "mask"])
+
+    def dice():
+        mask = segmenter.segment([Click((45, 40, 40))]).mask
+        return 2 * (mask * truth).sum() / (mask.sum() + truth.sum())
+
+    tiled = dice()
+    monkeypatch.setattr(Look, "_tiles", lambda look, view: iter(()))
+    assert 1 - tiled < (1 - dice()) / 1.5
+
+
 def test_open_reads_the_volume_first(tmp_path):
     with pytest.raises(VolumeError, match="does not exist"):
         Segmenter.open(tmp_path / "missing.nii.gz")
@@ -160,9 +199,9 @@ def test_a_closer_look_keeps_every_click_in_view(small_weights):
     seen = []
 
     class Watching(Ball):
-        def class_logits(self, embedding, points, signs, *, boxes=None, mask=None):
+        def decode(self, embedding, points, signs, *, boxes=None, mask=None):
             seen.append(points.shape[1])
-            return super().class_logits(embedding, points, signs, boxes=boxes, mask=mask)
+            return super().decode(embedding, points, signs, boxes=boxes, mask=mask)
 
     weights = replace(small_weights, model=Watching(small_weights.model), card=card)
     Segmenter(Volume(array, np.eye(4)), weights).segment([Click((31, 40, 40)), Click((49, 40, 40))])
@@ -173,6 +212,8 @@ def test_an_embedding_stays_on_its_device(volume, small_weights):
     cache = EmbeddingCache(10**9)
     click = [Click((20, 18, 7))]
     Segmenter(volume, small_weights, cache=cache).segment(click)
-    elsewhere = Segmenter(volume, small_weights, cache=cache)
+    here = Segmenter(volume, small_weights, cache=cache)
+    elsewhere = Look(volume, small_weights, here.normalization, cache, Prompts.of(click))
     elsewhere.device = torch.device("cpu", 0)
-    assert elsewhere.segment(click).encoded >= 1
+    list(elsewhere.targets())
+    assert elsewhere.encoded >= 1

@@ -1,0 +1,245 @@
+"""The views that a request needs: wider where a mask is cut off, closer where it is small, tiles where it is large."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sam3d_label import regions
+from sam3d_label.cache import EmbeddingCache
+from sam3d_label.intensity import Normalization
+from sam3d_label.network import Embedding
+from sam3d_label.prompts import Box, Click, Prompts
+from sam3d_label.volume import CropFrame, Volume
+from sam3d_label.weights import Weights
+
+Region = tuple[slice, slice, slice]
+Part = tuple[np.ndarray, Region]
+"""Logits (i, j, k), float32, and the part of the stored grid where they lie."""
+
+TAPER = 0.125
+"""Share of a tile's edge over which it gives way to its neighbours."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One crop, seen under the prompts.
+
+    Attributes:
+        frame: Where it lies.
+        logit: Foreground minus background logit, (D, H, W).
+        wider: The view whose mask this one was given, if any.
+    """
+
+    frame: CropFrame
+    logit: Tensor
+    wider: View | None = None
+
+    @property
+    def mask(self) -> Tensor:
+        """The target in the crop, bool (D, H, W)."""
+        return self.logit > 0
+
+    def seen_from(self, frame: CropFrame, half: int) -> Tensor:
+        """The logit (1, 1, half, half, half) on the decoder's grid of another crop; 0 where this view ends."""
+        along = np.linspace(0, frame.size - 1, half)[:, None].repeat(3, axis=1)
+        here = self.frame.to_dhw(frame.to_ijk(along)) / (self.frame.size - 1) * 2 - 1
+        d, h, w = torch.from_numpy(here).to(self.logit).unbind(1)
+        grid = torch.stack(torch.meshgrid(d, h, w, indexing="ij")[::-1], -1)
+        return F.grid_sample(self.logit[None, None], grid[None], align_corners=True)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen of one target.
+
+    Attributes:
+        view: All of it.
+        tiles: Closer views along its border, where it is larger than one of them.
+    """
+
+    view: View
+    tiles: tuple[View, ...] = ()
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The wide view and its tiles."""
+        return (self.view, *self.tiles)
+
+
+class Look:
+    """The eyes of one request.
+
+    Args:
+        volume: What is looked at.
+        weights: The network and its card.
+        normalization: The card's intensity rule, fitted to the volume.
+        cache: Embeddings of crops.
+        prompts: Everything that the request says.
+
+    Attributes:
+        first: Spacing of the first view, mm.
+        encoded: Crops that had to be encoded so far.
+    """
+
+    def __init__(
+        self, volume: Volume, weights: Weights, normalization: Normalization, cache: EmbeddingCache, prompts: Prompts
+    ) -> None:
+        self.volume, self.weights, self.normalization, self.cache = volume, weights, normalization, cache
+        self.prompts = prompts
+        card = weights.card
+        self.size = weights.model.config.crop
+        self.spacings = sorted(card.spacing * scale for scale in card.scales)
+        self.first = regions.first_spacing(volume, self.size, self.spacings, card.spacing)
+        self.device = next(weights.model.parameters()).device
+        self.knows_masks = "mask" in card.capabilities
+        self.encoded = 0
+
+    def targets(self) -> Iterator[Seen]:
+        """What is seen of each group of prompts that one crop can show."""
+        for group in regions.groups(self.prompts, self.volume, self.first * self.size):
+            yield self.settle(group)
+
+    def settle(self, group: list[Click | Box]) -> Seen:
+        """The views of one group of prompts."""
+        points = regions.corners(group)
+        view = self.view(self._around(points, self.first))
+        if self._is_cut(view):
+            view = self._widen(view, points)
+            return Seen(view, tuple(self._tiles(view)))
+        return Seen(self._approach(view, points))
+
+    def everywhere(self) -> list[CropFrame]:
+        """Crops of the first spacing that together show the whole volume."""
+        corners = np.array([[0, 0, 0], np.array(self.volume.shape) - 1], float)
+        return regions.tiling(self.volume, corners, self.first, self.size)
+
+    @torch.inference_mode()
+    def view(self, frame: CropFrame, wider: View | None = None, prompts: Prompts | None = None) -> View:
+        """A crop decoded under the prompts that lie in it, and under the mask of a wider view of the same target.
+
+        Args:
+            frame: The crop.
+            wider: The wider view.
+            prompts: Other prompts than those of the request.
+        """
+        model, passes = self.weights.model, self.weights.card.passes if self.knows_masks else 1
+        logit = wider.seen_from(frame, model.config.half) if wider is not None and self.knows_masks else None
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            embedding = self._embedding(frame)
+            clicks, signs, boxes = self._tensors(frame, prompts or self.prompts)
+            for _ in range(passes):
+                logit = model.decode(embedding, clicks, signs, boxes=boxes, mask=logit)
+        assert logit is not None, "a card has at least one pass"
+        return View(frame, logit[0, 0].float(), wider)
+
+    def _around(self, points: np.ndarray, spacing: float) -> CropFrame:
+        return regions.lattice_frame(self.volume, points, spacing, self.size)
+
+    def _is_cut(self, view: View) -> bool:
+        return regions.is_cut(view.mask, view.frame, self.volume)
+
+    def _widen(self, view: View, points: np.ndarray) -> View:
+        for spacing in self.spacings:
+            if spacing > self.first:
+                view = self.view(self._around(points, spacing))
+                if not self._is_cut(view):
+                    break
+        return view
+
+    def _approach(self, view: View, points: np.ndarray) -> View:
+        for spacing in reversed(self.spacings):
+            if spacing >= view.frame.spacing:
+                continue
+            if not 0 < regions.extent(view.mask) < regions.SMALL:
+                break
+            frame = self._around(np.concatenate([points, regions.touched(view.mask, view.frame)]), spacing)
+            if not all(frame.contains(point) for point in points):
+                break
+            closer = self.view(frame, view)
+            if not closer.mask.any() or self._is_cut(closer):
+                break
+            view = closer
+        return view
+
+    def _tiles(self, view: View) -> Iterator[View]:
+        """Views of the first spacing along the border of a mask that only a wider one shows whole."""
+        if view.frame.spacing <= self.first or not view.mask.any():
+            return
+        for frame in regions.border_tiles(self.volume, view.mask, view.frame, self.first, self.size):
+            if self.knows_masks or any(frame.contains(click.ijk) for click in self.prompts.positive):
+                yield self.view(frame, view)
+
+    def _embedding(self, frame: CropFrame) -> Embedding:
+        def encode() -> Embedding:
+            crop = self.volume.crop(frame, self.normalization)
+            return self.weights.model.encode(crop[None, None].to(self.device))
+
+        key = (self.volume.signature, self.weights.signature, self.normalization, frame, self.device)
+        embedding, made = self.cache.get(key, encode)
+        self.encoded += made
+        return embedding
+
+    def _tensors(self, frame: CropFrame, prompts: Prompts) -> tuple[Tensor, Tensor, Tensor]:
+        """Points (1, N, 3), signs (1, N) and boxes (1, M, 2, 3), crop voxels, of the prompts that lie in a crop."""
+        clicks = [click for click in prompts.clicks if frame.contains(click.ijk)]
+        points = frame.to_dhw([click.ijk for click in clicks])
+        signs = [[int(click.positive) for click in clicks]]
+        boxes = [box_in_crop(box, frame) for box in prompts.boxes]
+        inside = [box for box in boxes if (box[0] < box[1]).all()]
+        return (
+            torch.tensor(points[None], dtype=torch.float32, device=self.device),
+            torch.tensor(signs, dtype=torch.long, device=self.device).reshape(1, -1),
+            torch.tensor(np.array(inside), dtype=torch.float32, device=self.device).reshape(1, -1, 2, 3),
+        )
+
+
+def stitch(volume: Volume, base: Part | None, tiles: Sequence[tuple[CropFrame, Tensor]]) -> Part:
+    """Tiles (D, H, W) over a base, each giving way to its neighbours and to the base towards its faces.
+
+    Args:
+        volume: The volume that they show.
+        base: What lies under the tiles; None for nothing, over the whole stored grid.
+        tiles: Where each lies, and its logits.
+    """
+    whole: Region = (slice(0, volume.shape[0]), slice(0, volume.shape[1]), slice(0, volume.shape[2]))
+    under, region = base or (np.zeros(volume.shape, np.float32), whole)
+    if not tiles:
+        return under, region
+    total, weight = np.zeros_like(under), np.zeros_like(under)
+    for frame, logit in tiles:
+        ramp = taper(frame.size)
+        values, place = volume.uncrop(logit, frame)
+        share, _ = volume.uncrop(ramp, frame)
+        there, here = overlap(region, place)
+        total[there] += (share * values)[here]
+        weight[there] += share[here]
+    rest = np.maximum(1 - weight, 0)
+    return (total + rest * under) / (weight + rest), region
+
+
+def taper(size: int) -> Tensor:
+    """Weights (size, size, size) of a tile: 1, falling to 0 towards its faces."""
+    along = torch.arange(size) + 0.5
+    ramp = (torch.minimum(along, size - along) / (TAPER * size)).clamp(max=1)
+    return torch.einsum("d,h,w->dhw", ramp, ramp, ramp)
+
+
+def overlap(first: Region, second: Region) -> tuple[Region, Region]:
+    """What two parts of the stored grid share, counted from the beginning of each."""
+    spans = [(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(first, second, strict=True)]
+    in_first = [slice(lo - a.start, max(hi, lo) - a.start) for (lo, hi), a in zip(spans, first, strict=True)]
+    in_second = [slice(lo - b.start, max(hi, lo) - b.start) for (lo, hi), b in zip(spans, second, strict=True)]
+    return (in_first[0], in_first[1], in_first[2]), (in_second[0], in_second[1], in_second[2])
+
+
+def box_in_crop(box: Box, frame: CropFrame) -> np.ndarray:
+    """Lower and upper corner (2, 3) of a box in crop voxels, clipped to the crop; not ordered when it lies outside."""
+    faces = frame.to_dhw(np.add([box.lower, box.upper], [[-0.5], [0.5]]))
+    lower, upper = faces.min(0), faces.max(0)
+    return np.stack([np.maximum(lower, 0), np.minimum(upper, frame.size - 1)])

@@ -1,0 +1,95 @@
+"""Where the mask depends on how the annotator happened to click, and where a click would help most."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import ndimage
+
+from sam3d_label.prompts import Box, Click, Ijk, Prompts
+
+DRAWS = 8
+"""Times that the prompts are perturbed."""
+
+SLIP_MM = 3.0
+"""Standard deviation by which a click may land beside what it meant."""
+
+LEAST = 0.1
+"""Uncertainty below which no further click is suggested."""
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """How far masks under perturbed prompts disagree.
+
+    Attributes:
+        map: Twice the standard deviation of the probability, float32 (I, J, K) on the stored grid, 0 to 1.
+        next_click: The voxel i, j, k where a click would help most; None when the masks agree.
+        seconds: Time that it took.
+        model_version: Version of the weights.
+    """
+
+    map: np.ndarray
+    next_click: Ijk | None
+    seconds: float
+    model_version: str
+
+
+def perturbed(prompts: Prompts, shape: Ijk, spacing: np.ndarray) -> list[Prompts]:
+    """Prompts as the annotator might as well have given them: clicks beside, one left out, looser boxes.
+
+    The same prompts in any order give the same draws.
+    """
+    clicks = sorted(prompts.clicks, key=lambda click: (click.ijk, click.positive))
+    rng = np.random.default_rng(zlib.crc32(repr((clicks, prompts.boxes)).encode()))
+    drawn = []
+    for index in range(DRAWS):
+        moved = [replace(click, ijk=_slipped(click.ijk, shape, spacing, rng)) for click in clicks]
+        boxes = tuple(_loosened(box, shape, rng) for box in prompts.boxes)
+        left_out = moved[index % len(moved)] if index % 2 and len(moved) > 1 else None
+        kept = tuple(click for click in moved if click is not left_out)
+        still_asks = boxes or any(click.positive for click in kept)
+        drawn.append(Prompts(kept if still_asks else tuple(moved), boxes))
+    return drawn
+
+
+def next_click(map_: np.ndarray, spacing: np.ndarray, clicks: Sequence[Click]) -> Ijk | None:
+    """The middle of the region that holds the most uncertainty, never a voxel clicked already.
+
+    Args:
+        map_: Uncertainty, (I, J, K).
+        spacing: mm along I, J, K.
+        clicks: The clicks given so far.
+    """
+    if map_.max() < LEAST:
+        return None
+    unsure = map_ >= map_.max() / 2
+    for click in clicks:
+        unsure[click.ijk] = False
+    parts, count = ndimage.label(unsure, np.ones((3, 3, 3)))
+    if not count:
+        return None
+    fullest = 1 + int(np.argmax(ndimage.sum_labels(map_, parts, np.arange(1, count + 1))))
+    region = ndimage.find_objects(parts)[fullest - 1]
+    depth = ndimage.distance_transform_edt(np.pad(parts[region] == fullest, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
+    middle = np.unravel_index(int(depth.argmax()), depth.shape)
+    i, j, k = (int(part.start + at) for part, at in zip(region, middle, strict=True))
+    return i, j, k
+
+
+def _slipped(ijk: Ijk, shape: Ijk, spacing: np.ndarray, rng: np.random.Generator) -> Ijk:
+    at = np.rint(np.array(ijk) + rng.normal(0, SLIP_MM, 3) / spacing).astype(int)
+    i, j, k = np.clip(at, 0, np.array(shape) - 1).tolist()
+    return i, j, k
+
+
+def _loosened(box: Box, shape: Ijk, rng: np.random.Generator) -> Box:
+    lower, upper = np.array(box.lower), np.array(box.upper)
+    slack = 0.1 * (upper - lower + 1)
+    lower = np.clip(np.rint(lower + rng.uniform(-slack, slack / 2)), 0, np.array(shape) - 1)
+    upper = np.clip(np.rint(upper + rng.uniform(-slack / 2, slack)), lower, np.array(shape) - 1)
+    pairs = np.stack([lower, upper], 1).astype(int).ravel().tolist()
+    return Box.from_pairs(pairs)

@@ -51,9 +51,7 @@ class Job:
     def from_json(text: str) -> Job:
         """The inverse of `to_json`."""
         fields = json.loads(text)
-        config = fields.pop("config")
-        config["global_blocks"] = tuple(config["global_blocks"])
-        return Job(config=Config(**config), **fields)
+        return Job(config=Config(**fields.pop("config")), **fields)
 
 
 def measure(job: Job) -> dict[str, Any]:

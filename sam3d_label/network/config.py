@@ -32,6 +32,7 @@ class Config:
         queries: Learned global queries of each prompt-encoder layer.
         decoder: Channels of the mask decoder.
         dense: Channels in which the dense prompt is spread.
+        fine: Channels of the fine path at half the crop and at each halving down to the grid; none as in the paper.
     """
 
     crop: int = 128
@@ -52,8 +53,11 @@ class Config:
     queries: int = 10
     decoder: int = 128
     dense: int = 64
+    fine: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "global_blocks", tuple(self.global_blocks))
+        object.__setattr__(self, "fine", tuple(self.fine))
         if self.patch % (2 * self.upsample):
             raise ValueError(f"patch must be a multiple of twice upsample: {self}")
         rules = {
@@ -61,6 +65,8 @@ class Config:
             "the token grid must be a multiple of window": self.grid % self.window == 0,
             "depth must be a multiple of four": self.depth % 4 == 0,
             "width must be a multiple of heads": self.width % self.heads == 0,
+            "fine must name a width for each halving of the crop down to the token grid": not self.fine
+            or self.stride == 2 ** len(self.fine),
             "sam_grid must be a multiple of the token grid": self.sam_grid % self.grid == 0,
             "neck must be a multiple of twice prompt_heads": self.neck % (2 * self.prompt_heads) == 0,
         }
@@ -101,6 +107,7 @@ PRESETS: dict[str, Config] = {
         prompt_heads=4,
         prompt_mlp=256,
         decoder=16,
+        fine=(16, 32, 64),
     ),
     "vit_b": Config(),
     "vit_l": Config(width=1024, depth=24, heads=16, global_blocks=(5, 11, 17, 23)),

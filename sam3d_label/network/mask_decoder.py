@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from sam3d_label.network.config import Config
 from sam3d_label.network.prompt_encoder import DensePrompt
+from sam3d_label.network.resize import trilinear
 
 
 class MaskDecoder(nn.Module):
@@ -31,7 +32,7 @@ class MaskDecoder(nn.Module):
         Returns:
             (B, decoder, half, half, half), axes H, W, D.
         """
-        image = F.interpolate(crop, size=(self.grid,) * 3, mode="trilinear", align_corners=False)
+        image = trilinear(crop, self.grid, align_corners=False)
         share = F.conv3d(image, self.fuse.weight[:, 4 * self.width :], padding=1)
         for index, feature in enumerate(maps[:3]):
             share = share + self._map_share(index, feature)
@@ -51,9 +52,7 @@ class MaskDecoder(nn.Module):
     def _map_share(self, index: int, feature: Tensor) -> Tensor:
         """What the map of this index gives to the first convolution."""
         kernel = self.fuse.weight[:, index * self.width : (index + 1) * self.width]
-        enlarged = F.interpolate(
-            self.heads[index](feature), size=(self.grid,) * 3, mode="trilinear", align_corners=True
-        )
+        enlarged = trilinear(self.heads[index](feature), self.grid, align_corners=True)
         return F.conv3d(enlarged, kernel, padding=1)
 
 

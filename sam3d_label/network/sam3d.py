@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sam3d_label.network.config import Config
+from sam3d_label.network.fine_path import FinePath
 from sam3d_label.network.image_encoder import ImageEncoder
 from sam3d_label.network.mask_decoder import MaskDecoder
 from sam3d_label.network.prompt_encoder import DensePrompt, PromptEncoder
+from sam3d_label.network.resize import trilinear
 
 TRUNK = (
     "stem.patch_embed.",
@@ -23,7 +24,7 @@ TRUNK = (
     ".rel_pos_w",
     ".attn.lr",
 )
-PROMPT_ADDITIONS = ("sign_embed", "corner_embed", "no_prompt_embed", "dense_embed", "fuse_dense")
+PROMPT_ADDITIONS = ("sign_embed", "corner_embed", "no_prompt_embed", "dense_embed", "fuse_dense", "fine_path")
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,17 @@ class Embedding:
     Attributes:
         feature: The deepest map, (B, neck, grid, grid, grid), axes H, W, D.
         fixed_share: The click-independent part of the decoder, (B, decoder, half, half, half), axes H, W, D.
+        levels: The image on its way down the fine path; none where the network has no such path.
     """
 
     feature: Tensor
     fixed_share: Tensor
+    levels: tuple[Tensor, ...] = ()
 
     @property
     def nbytes(self) -> int:
         """Memory held, bytes."""
-        return sum(t.numel() * t.element_size() for t in (self.feature, self.fixed_share))
+        return sum(t.numel() * t.element_size() for t in (self.feature, self.fixed_share, *self.levels))
 
 
 class SAM3D(nn.Module):
@@ -58,6 +61,7 @@ class SAM3D(nn.Module):
         self.dense_prompt = DensePrompt(config)
         self.prompt_encoder = PromptEncoder(config)
         self.mask_decoder = MaskDecoder(config)
+        self.fine_path = FinePath(config) if config.fine else None
 
     def encode(self, crop: Tensor) -> Embedding:
         """Embed a crop (B, 1, D, H, W), float, already normalised; D, H and W equal `config.crop`.
@@ -70,7 +74,8 @@ class SAM3D(nn.Module):
             raise ValueError(f"a crop has shape (B, 1, {size}, {size}, {size}), not {tuple(crop.shape)}")
         crop = crop.permute(0, 1, 3, 4, 2)
         maps = self.image_encoder(crop)
-        return Embedding(maps[3], self.mask_decoder.fixed_share(maps, crop))
+        levels = self.fine_path.descend(crop) if self.fine_path else ()
+        return Embedding(maps[3], self.mask_decoder.fixed_share(maps, crop), levels)
 
     def decode(
         self,
@@ -94,29 +99,37 @@ class SAM3D(nn.Module):
         Returns:
             (B, 1, D, H, W).
         """
-        logits = self.class_logits(embedding, points, signs, boxes=boxes, mask=mask)
-        return enlarge(logits[:, 1:] - logits[:, :1], self.config.crop)
+        classes, prompted, dense = self._decode(embedding, points, signs, boxes, mask)
+        logit = enlarge(classes[:, 1:] - classes[:, :1], self.config.crop)
+        if self.fine_path is None:
+            return logit
+        return logit + in_crop_axes(self.fine_path(prompted, embedding.levels, dense))
 
-    def class_logits(
-        self,
-        embedding: Embedding,
-        points: Tensor,
-        signs: Tensor,
-        *,
-        boxes: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        """Background and foreground logits (B, 2, half, half, half), axes H, W, D; see `decode`."""
+    def class_logits(self, embedding: Embedding, points: Tensor, signs: Tensor) -> Tensor:
+        """The paper's own result: background and foreground logits (B, 2, half, half, half), axes H, W, D.
+
+        Arguments as in `decode`; what the fine path adds there is not among it.
+        """
+        return self._decode(embedding, points, signs, None, None)[0]
+
+    def _decode(
+        self, embedding: Embedding, points: Tensor, signs: Tensor, boxes: Tensor | None, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Class logits, the prompted map and the dense prompt."""
         precision = torch.promote_types(embedding.feature.dtype, torch.float32)
         points, signs = points.to(precision), signs.long()
         boxes = points.new_empty(len(points), 0, 2, 3) if boxes is None else boxes.to(precision)
         dense = self.dense_prompt(points, signs, boxes, mask).to(embedding.feature.dtype)
         prompted = self.prompt_encoder(embedding.feature, points, signs, boxes, dense)
-        return self.mask_decoder(prompted, embedding.fixed_share, dense)
+        return self.mask_decoder(prompted, embedding.fixed_share, dense), prompted, dense
 
     def forward(self, crop: Tensor, points: Tensor, signs: Tensor) -> Tensor:
         """Encode and decode in one: arguments and result as in `encode` and `decode`."""
         return self.decode(self.encode(crop), points, signs)
+
+    def checkpoint_activations(self, wanted: bool) -> None:
+        """Spend time to save memory when the encoder trains, or not."""
+        self.image_encoder.activation_checkpointing = wanted
 
     def freeze_trunk(self) -> SAM3D:
         """Let only the adapted part train; returns itself."""
@@ -127,8 +140,14 @@ class SAM3D(nn.Module):
 
 def enlarge(logits: Tensor, size: int) -> Tensor:
     """Logits (B, n, half, half, half), axes H, W, D, on the grid of the crop, axes D, H, W."""
-    logits = F.interpolate(logits, size=(size,) * 3, mode="trilinear", align_corners=True)
-    return logits.permute(0, 1, 4, 2, 3)
+    with torch.autocast(logits.device.type, enabled=False):
+        precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return in_crop_axes(trilinear(precise, size, align_corners=True))
+
+
+def in_crop_axes(values: Tensor) -> Tensor:
+    """Values (B, n, H, W, D) with the axes of the crop, (B, n, D, H, W)."""
+    return values.permute(0, 1, 4, 2, 3)
 
 
 def is_trunk(name: str) -> bool:

@@ -30,7 +30,7 @@ def test_fields_have_the_types_that_serving_needs(make_card, small):
 def test_the_file_holds_every_size_of_the_network(make_card, tmp_path, small):
     make_card().write(tmp_path / "card.json")
     stored = json.loads((tmp_path / "card.json").read_text())
-    assert stored["config"] == {**asdict(small), "global_blocks": [1, 3]}
+    assert stored["config"] == {**asdict(small), "global_blocks": [1, 3], "fine": []}
     assert stored["format"] == 1
 
 

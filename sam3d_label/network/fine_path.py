@@ -1,0 +1,95 @@
+"""Beside the paper's decoder: edges and clicks at every resolution up to the crop's own."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sam3d_label.network.config import Config
+from sam3d_label.network.prompt_encoder import DensePrompt
+from sam3d_label.network.resize import trilinear
+
+VOXELS = 2**3
+"""Voxels of the crop in one cell of the decoder's grid."""
+
+
+class FinePath(nn.Module):
+    """A U-Net around the prompted map, which is its bottom; what it adds to the decoder's logit starts at zero.
+
+    The paper's decoder sees the image through one convolution at half the crop's resolution, so a click can hardly
+    move an edge. Here the image goes down to the tokens' grid once per crop, and comes up again with the clicks once
+    per click. The last convolution gives each of a cell's eight voxels a value of its own (Shi et al., arXiv
+    1609.05158), so that the result has the crop's resolution at the cost of half of it.
+
+    Args:
+        config: Sizes of the network.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        widths = config.fine
+        self.down = nn.ModuleList(
+            nn.Sequential(convolution(before, width, stride=2), convolution(width, width))
+            for before, width in zip([1, *widths], widths, strict=False)
+        )
+        self.bottom = convolution(config.neck + widths[-1], widths[-1])
+        self.narrow = nn.ModuleList(
+            nn.Conv3d(coarser, width, kernel_size=1) for width, coarser in itertools.pairwise(widths)
+        )
+        self.drawn = nn.ModuleList(
+            nn.Conv3d(DensePrompt.CHANNELS, width, kernel_size=3, padding=1, bias=False) for width in widths[:-1]
+        )
+        self.join = nn.ModuleList(
+            nn.Sequential(
+                nn.InstanceNorm3d(width, affine=True),
+                nn.LeakyReLU(),
+                convolution(width, width),
+                convolution(width, width),
+            )
+            for width in widths[:-1]
+        )
+        self.out = nn.Conv3d(widths[0], VOXELS, kernel_size=3, padding=1)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
+
+    def descend(self, crop: Tensor) -> tuple[Tensor, ...]:
+        """The image (B, 1, H, W, D) at each level, from half the crop to the tokens' grid; the same for each click."""
+        levels = []
+        for down in self.down:
+            crop = down(crop)
+            levels.append(crop)
+        return tuple(levels)
+
+    def forward(self, prompted: Tensor, levels: tuple[Tensor, ...], dense: Tensor) -> Tensor:
+        """What to add to the logit of the foreground, (B, 1, crop, crop, crop), axes H, W, D.
+
+        Args:
+            prompted: Map 4 with the prompts written in, (B, neck, grid, grid, grid).
+            levels: What `descend` gave for the crop.
+            dense: The dense prompt, (B, 6, half, half, half).
+        """
+        x = self.bottom(torch.cat([prompted, levels[-1]], 1))
+        for level in reversed(range(len(levels) - 1)):
+            size = levels[level].shape[2]
+            drawn = F.avg_pool3d(dense, dense.shape[2] // size)
+            x = trilinear(self.narrow[level](x), size, align_corners=False)
+            x = self.join[level](x + levels[level] + self.drawn[level](drawn))
+        return voxels_of_cells(self.out(x))
+
+
+def voxels_of_cells(cells: Tensor) -> Tensor:
+    """Eight values for each cell, (B, 8, x, y, z), as the voxels that they stand for, (B, 1, 2x, 2y, 2z)."""
+    b, _, x, y, z = cells.shape
+    return cells.reshape(b, 1, 2, 2, 2, x, y, z).permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(b, 1, 2 * x, 2 * y, 2 * z)
+
+
+def convolution(before: int, width: int, stride: int = 1) -> nn.Sequential:
+    """A convolution, normalised over the crop."""
+    return nn.Sequential(
+        nn.Conv3d(before, width, kernel_size=3, stride=stride, padding=1, bias=False),
+        nn.InstanceNorm3d(width, affine=True),
+        nn.LeakyReLU(),
+    )

@@ -51,11 +51,21 @@ class Scene:
     image: Array
     body: Array
     hosts: list[Structure] = field(default_factory=list)
+    organs: NDArray[np.uint8] = field(init=False)
+    """Which organ shows at a voxel: 1 for the first in `hosts`, and so on; 0 for none."""
+
+    def __post_init__(self) -> None:
+        self.organs = np.zeros(self.grid.shape, np.uint8)
 
     def paint(self, structure: Structure, value: Array | float, edge: float, opacity: float = 1.0) -> None:
         """Blends ``value`` over the image inside ``structure``, never outside the body."""
         share = structure.share(edge) * self.body[structure.box] * np.float32(opacity)
         self.image[structure.box] += share * (value - self.image[structure.box])
+
+    def show_organ(self, structure: Structure, organ: int) -> None:
+        """Notes that ``structure`` now shows: an organ by its number, or 0 for what hides the organs behind it."""
+        shown = (structure.depth > 0) & (self.body[structure.box] > 0.5)
+        self.organs[structure.box][shown] = organ
 
 
 def random_tissues(rng: np.random.Generator, modality: Modality) -> Tissues:
@@ -174,6 +184,7 @@ def _paint_organ(rng: np.random.Generator, scene: Scene) -> None:
         scene.paint(Structure(structure.box, structure.depth + 3), tissues.fat, edge=2.0)
     scene.paint(structure, level + np.float32(amplitude) * texture, edge=rng.uniform(1.0, 3.0))
     scene.hosts.append(structure)
+    scene.show_organ(structure, len(scene.hosts))
 
 
 def _paint_bone(rng: np.random.Generator, scene: Scene, long_axis: int) -> None:
@@ -189,6 +200,7 @@ def _paint_bone(rng: np.random.Generator, scene: Scene, long_axis: int) -> None:
     scene.paint(structure, rng.uniform(*scene.tissues.cortex), edge=1.5)
     marrow = Structure(structure.box, structure.depth - np.float32(rng.uniform(1.5, 4)))
     scene.paint(marrow, scene.tissues.marrow, edge=2.0)
+    scene.show_organ(structure, 0)
 
 
 def _paint_vessel(rng: np.random.Generator, scene: Scene) -> None:
@@ -199,3 +211,4 @@ def _paint_vessel(rng: np.random.Generator, scene: Scene) -> None:
     structure = place(rng, scene.grid, [shape])
     if structure is not None:
         scene.paint(structure, scene.tissues.vessel, edge=1.5)
+        scene.show_organ(structure, 0)

@@ -15,6 +15,7 @@ from sam3d_label.files import replacing
 from sam3d_label.phantoms.anatomy import Modality, Scene, paint_anatomy, random_tissues
 from sam3d_label.phantoms.geometry import Array, Grid
 from sam3d_label.phantoms.lesions import Lesion, grow_distractors, grow_lesion, paint_lesions
+from sam3d_label.phantoms.mosaic import make_mosaic
 from sam3d_label.phantoms.scanner import acquire, choose_grid, random_affine
 
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
@@ -33,6 +34,7 @@ class Phantom:
             share of the MR scale), ``diameter_mm`` (longest, as drawn), ``volume_ml``, ``distractors`` (how
             many), ``orientation`` (axis codes such as ``LPS``).
         distractors: uint8 (I, J, K), 1 in look-alike lesions that are not labelled; disjoint from ``label``.
+        organs: uint8 (I, J, K), 1 to n in the organs where they show, lesions left out.
     """
 
     image: Array
@@ -40,6 +42,7 @@ class Phantom:
     affine: NDArray[np.float64]
     meta: dict[str, Any]
     distractors: NDArray[np.uint8]
+    organs: NDArray[np.uint8]
 
 
 def make_phantom(
@@ -80,6 +83,7 @@ def make_phantom(
     distractors = np.zeros(shape, dtype=np.uint8)
     for other in others:
         distractors[other.mask] = 1
+    organs = np.where(label | distractors, 0, scene.organs).astype(np.uint8)
     meta = {
         "modality": modality,
         "lesion": lesion.kind,
@@ -89,10 +93,10 @@ def make_phantom(
         "distractors": len(others),
         "orientation": "".join(nib.aff2axcodes(affine)),
     }
-    return Phantom(image=image, label=label, affine=affine, meta=meta, distractors=distractors)
+    return Phantom(image=image, label=label, affine=affine, meta=meta, distractors=distractors, organs=organs)
 
 
-def write_phantoms(out: Path, cases: int, seed: int) -> list[Path]:
+def write_phantoms(out: Path, cases: int, seed: int, organs: bool = False) -> list[Path]:
     """Writes ``OUT/images/phantom_000.nii.gz`` … and ``OUT/labels/phantom_000.nii.gz`` … .
 
     Every case has its own stream of randomness, so case n is the same however many are written. Images are
@@ -102,6 +106,7 @@ def write_phantoms(out: Path, cases: int, seed: int) -> list[Path]:
         out: the folder to write to; made when missing.
         cases: how many, at least 1.
         seed: of the whole set, not negative.
+        organs: write ``OUT/organs/phantom_000.nii.gz`` …, the organs around the lesion, too.
 
     Returns:
         The paths of the images, in order.
@@ -109,21 +114,35 @@ def write_phantoms(out: Path, cases: int, seed: int) -> list[Path]:
     Raises:
         Sam3dError: no cases asked for, or a negative seed.
     """
+    paths = []
+    for index, rng in enumerate(_streams(cases, seed)):
+        phantom = make_phantom(rng)
+        name = f"phantom_{index:03d}.nii.gz"
+        _save(out / "labels" / name, phantom.label, phantom.affine)
+        if organs:
+            _save(out / "organs" / name, phantom.organs, phantom.affine)
+        paths.append(_save(out / "images" / name, np.rint(phantom.image).astype(np.int16), phantom.affine))
+    return paths
+
+
+def write_mosaics(out: Path, cases: int, seed: int) -> list[Path]:
+    """Writes ``OUT/images/mosaic_000.nii.gz`` … and ``OUT/labels/mosaic_000.nii.gz`` …, as `write_phantoms` does."""
+    paths = []
+    for index, rng in enumerate(_streams(cases, seed)):
+        mosaic = make_mosaic(rng)
+        name = f"mosaic_{index:03d}.nii.gz"
+        _save(out / "labels" / name, mosaic.label, mosaic.affine)
+        paths.append(_save(out / "images" / name, np.rint(mosaic.image).astype(np.int16), mosaic.affine))
+    return paths
+
+
+def _streams(cases: int, seed: int) -> list[np.random.Generator]:
+    """A stream of randomness for each case of a set."""
     if cases < 1:
         raise Sam3dError(f"the number of cases must be at least 1, not {cases}")
     if seed < 0:
         raise Sam3dError(f"the seed must not be negative, and it is {seed}")
-    images, labels = Path(out) / "images", Path(out) / "labels"
-    for folder in (images, labels):
-        folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for index, stream in enumerate(np.random.SeedSequence(seed).spawn(cases)):
-        phantom = make_phantom(np.random.default_rng(stream))
-        name = f"phantom_{index:03d}.nii.gz"
-        _save(labels / name, phantom.label, phantom.affine)
-        _save(images / name, np.rint(phantom.image).astype(np.int16), phantom.affine)
-        paths.append(images / name)
-    return paths
+    return [np.random.default_rng(stream) for stream in np.random.SeedSequence(seed).spawn(cases)]
 
 
 def _paint_patient(rng: np.random.Generator, grid: Grid, modality: Modality, long_axis: int) -> tuple[Scene, Lesion]:
@@ -136,9 +155,11 @@ def _paint_patient(rng: np.random.Generator, grid: Grid, modality: Modality, lon
     raise Sam3dError(f"no lesion fits into {grid.shape} voxels of {grid.spacing} mm: ask for a larger volume")
 
 
-def _save(path: Path, array: NDArray[Any], affine: NDArray[np.float64]) -> None:
-    """Writes a NIfTI file, whole or not at all."""
+def _save(path: Path, array: NDArray[Any], affine: NDArray[np.float64]) -> Path:
+    """Writes a NIfTI file, whole or not at all, and its folder when that is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     nifti = nib.Nifti1Image(array, affine)
     nifti.header.set_xyzt_units("mm")
     with replacing(path) as beside:
         nib.save(nifti, beside)
+    return path

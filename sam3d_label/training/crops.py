@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from monai.transforms import (
+    AsDiscreted,
     Compose,
     RandAdjustContrastd,
+    RandAffined,
     RandFlipd,
     RandGaussianNoised,
     RandGaussianSmoothd,
+    RandHistogramShiftd,
     RandRotate90d,
     RandScaleIntensityd,
     RandShiftIntensityd,
+    RandSimulateLowResolutiond,
 )
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -26,16 +31,26 @@ from sam3d_label.evaluation.protocol import find_cases
 from sam3d_label.intensity import IntensityRule, Normalization
 from sam3d_label.volume import CropFrame, Volume
 
-FILL = (0.12, 0.85)
-"""Longest edge of the target over the crop's, in training: from a lesion in a wide view to one that fills it."""
+FILL = (0.06, 0.9)
+"""Longest edge of the target over the crop's, in training: from a lesion in a wide view to one that fills it; drawn
+evenly on a logarithmic scale."""
+
+LARGE_FILL, LARGE_SHARE = 1.6, 0.15
+"""Share of the crops that show a part of a larger target only, as the tiles along the border of a large mask do."""
+
+ELSEWHERE_SHARE = 0.05
+"""Share of the crops that lie anywhere in the volume, where the target can be told without a prompt."""
+
+TRIMMED_SHARE = 0.15
+"""Share of the crops in which the volume ends near the target, as where somebody has cut it out already."""
 
 SPACING = (0.4, 5.0)
 """Spacings, mm, that a training crop may have."""
 
-OFF_CENTRE = 0.25
+OFF_CENTRE = 0.3
 """How far the target's middle may lie from the crop's, as a share of the crop's edge."""
 
-IMAGE, LABEL, INSIDE = "image", "label", "inside"
+IMAGE, LABEL, INSIDE, ALONE = "image", "label", "inside", "alone"
 
 
 @dataclass(frozen=True)
@@ -47,12 +62,14 @@ class Case:
         label: File of its label on the same grid.
         weight: How often it is drawn, relative to other cases.
         value: Value of the target in the label; None for any but 0.
+        alone: The target is what anybody would mark unasked, so that it can be found without a prompt.
     """
 
     image: Path
     label: Path
     weight: float = 1.0
     value: int | None = None
+    alone: bool = False
 
     @property
     def name(self) -> str:
@@ -85,6 +102,7 @@ class OpenedCase:
         target: The label as a volume on the same grid, 1 in the target.
         lower: Lowest voxel i, j, k of the target.
         upper: Highest voxel i, j, k of the target.
+        alone: The target can be found without a prompt.
     """
 
     name: str
@@ -93,6 +111,7 @@ class OpenedCase:
     target: Volume
     lower: np.ndarray
     upper: np.ndarray
+    alone: bool = False
 
     @classmethod
     def open(cls, case: Case, intensity: IntensityRule) -> OpenedCase:
@@ -101,7 +120,11 @@ class OpenedCase:
         Raises:
             VolumeError: A file cannot be read, the label is empty or lies on another grid.
         """
-        volume, label = Volume.open(case.image), Volume.open(case.label)
+        return Reader(intensity)(case)
+
+    @classmethod
+    def of(cls, case: Case, volume: Volume, label: Volume, normalization: Normalization) -> OpenedCase:
+        """A case whose files are read; errors as in `open`."""
         try:
             volume.require_same_grid(label)
         except VolumeError as error:
@@ -112,7 +135,7 @@ class OpenedCase:
             what = "is empty" if case.value is None else f"holds no voxel of value {case.value}"
             raise VolumeError(f"{case.label} {what}")
         target = Volume(inside.astype(np.float32), volume.affine)
-        return cls(case.name, volume, intensity.fit(volume.array), target, where.min(0), where.max(0))
+        return cls(case.name, volume, normalization, target, where.min(0), where.max(0), case.alone)
 
     @property
     def extent(self) -> float:
@@ -125,6 +148,17 @@ class OpenedCase:
         middle = (self.lower + self.upper) / 2 + offset * size * spacing / self.volume.spacing
         return self.volume.frame(np.clip(middle, self.lower, self.upper).tolist(), spacing, size)
 
+    def random_frame(self, size: int, rng: np.random.Generator) -> CropFrame:
+        """A crop for training: mostly of the whole target, now and then of a part of it, or of a place without it."""
+        elsewhere = self.alone and rng.random() < ELSEWHERE_SHARE
+        large = rng.random() < LARGE_SHARE
+        fill = float(np.exp(rng.uniform(*np.log((FILL[1], LARGE_FILL) if large else FILL))))
+        offset = rng.uniform(-1, 1, 3) * (fill / 2 if large else OFF_CENTRE)
+        frame = self.frame(size, fill, offset)
+        if not elsewhere:
+            return frame
+        return self.volume.frame((rng.random(3) * (np.array(self.volume.shape) - 1)).tolist(), frame.spacing, size)
+
     def crop(self, frame: CropFrame) -> dict[str, Tensor]:
         """Image, label and what lies inside the volume, each (1, D, H, W), float32."""
         image = self.volume.crop(frame, self.normalization)
@@ -132,13 +166,47 @@ class OpenedCase:
         return {IMAGE: image[None], LABEL: label[None].float(), INSIDE: (image != 0)[None].float()}
 
 
+class Reader:
+    """Opens cases; those of one image that follow each other share it.
+
+    Args:
+        intensity: The intensity rule.
+    """
+
+    def __init__(self, intensity: IntensityRule) -> None:
+        self._image = lru_cache(maxsize=1)(partial(_fitted, intensity))
+        self._label = lru_cache(maxsize=1)(Volume.open)
+
+    def __call__(self, case: Case) -> OpenedCase:
+        """Open a case; errors as in `OpenedCase.open`."""
+        volume, normalization = self._image(case.image)
+        return OpenedCase.of(case, volume, self._label(case.label), normalization)
+
+
+def _fitted(intensity: IntensityRule, path: Path) -> tuple[Volume, Normalization]:
+    volume = Volume.open(path)
+    return volume, intensity.fit(volume.array)
+
+
 def augmentation() -> Compose:
-    """Turns and mirrors, and the changes of contrast, brightness, sharpness and noise that scanners differ by."""
+    """Turns, mirrors, slants, and the changes of contrast, brightness, sharpness and noise that scanners differ by."""
     everything = [IMAGE, LABEL, INSIDE]
     return Compose(
         [
             *(RandFlipd(everything, prob=0.5, spatial_axis=axis) for axis in range(3)),
             *(RandRotate90d(everything, prob=0.5, max_k=3, spatial_axes=plane) for plane in ((0, 1), (0, 2), (1, 2))),
+            RandAffined(
+                everything,
+                prob=0.3,
+                rotate_range=(0.4,) * 3,
+                shear_range=(0.1,) * 6,
+                scale_range=(0.2,) * 3,
+                mode=("bilinear", "bilinear", "nearest"),
+                padding_mode="zeros",
+            ),
+            AsDiscreted(LABEL, threshold=0.5),
+            RandSimulateLowResolutiond(IMAGE, prob=0.1, zoom_range=(0.4, 0.9)),
+            RandHistogramShiftd(IMAGE, prob=0.15),
             RandScaleIntensityd(IMAGE, factors=0.4, prob=0.7),
             RandShiftIntensityd(IMAGE, offsets=0.4, prob=0.7),
             RandScaleIntensityd(IMAGE, factors=(-2.0, -2.0), prob=0.1),
@@ -147,6 +215,20 @@ def augmentation() -> Compose:
             RandGaussianNoised(IMAGE, std=0.2, prob=0.2),
         ]
     )
+
+
+def near(label: Tensor, rng: np.random.Generator) -> Tensor:
+    """A box (1, D, H, W), 0 or 1, around the target, with margins of up to its own edges; all of a crop without one."""
+    box = torch.ones_like(label)
+    for axis in range(1, 4):
+        there = torch.nonzero(label.amax([other for other in range(4) if other != axis]))
+        if len(there):
+            lower, upper = int(there[0]), int(there[-1]) + 1
+            margin = rng.uniform(0.1, 1.0, 2) * (upper - lower)
+            box.narrow(axis, 0, max(0, lower - round(margin[0]))).zero_()
+            after = min(box.shape[axis], upper + round(margin[1]))
+            box.narrow(axis, after, box.shape[axis] - after).zero_()
+    return box
 
 
 class TrainingCrops(Dataset[dict[str, Tensor]]):
@@ -175,12 +257,13 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Image (1, D, H, W) and label (1, D, H, W), float32."""
+        """Image (1, D, H, W) and label (1, D, H, W), float32, and whether the target can be told unasked, (1,)."""
         rng = np.random.default_rng([self.seed, self.epoch, index])
         case = self.cases[rng.choice(len(self.cases), p=self.shares)]
-        fill = float(rng.uniform(*FILL))
-        crop = case.crop(case.frame(self.size, fill, rng.uniform(-OFF_CENTRE, OFF_CENTRE, 3)))
+        crop = case.crop(case.random_frame(self.size, rng))
+        if rng.random() < TRIMMED_SHARE:
+            crop[INSIDE] *= near(crop[LABEL], rng)
         self.augment.set_random_state(int(rng.integers(2**31)))
         crop = self.augment(crop)
         plain = {key: torch.as_tensor(value).as_subclass(Tensor) for key, value in crop.items()}
-        return {IMAGE: plain[IMAGE] * plain[INSIDE], LABEL: plain[LABEL]}
+        return {IMAGE: plain[IMAGE] * plain[INSIDE], LABEL: plain[LABEL], ALONE: torch.tensor([case.alone])}

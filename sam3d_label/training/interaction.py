@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,41 +15,46 @@ from sam3d_label.network import SAM3D, Embedding
 from sam3d_label.prompts import Click
 from sam3d_label.training.settings import TrainSettings
 
-HALF_GRID = (1.0, 1.0, 1.0)
-"""Spacing that the annotators are told: they work on the isotropic grid of the decoder."""
+CELLS = (1.0, 1.0, 1.0)
+"""Spacing that the annotators are told: they work on cells of two voxels' edge, as the decoder does."""
 
 MOST_AT_ONCE = 8
 """Clicks that a session may begin with."""
 
 
-def half_truth(label: Tensor, half: int) -> Tensor:
-    """A label (B, 1, D, H, W) on the decoder's grid, (B, 1, half, half, half), 0 or 1.
-
-    The corners of the two grids coincide, as in the decoder's own last enlargement.
-    """
-    return (F.interpolate(label, size=(half,) * 3, mode="trilinear", align_corners=True) >= 0.5).float()
+ROUGHEST = 0.12
+"""Largest standard deviation of a rough mask's border from the truth, as a share of the target's longest edge."""
 
 
-def half_logit(model: SAM3D, embedding: Embedding, prompts: SimulatedPrompts, mask: Tensor | None) -> Tensor:
-    """The mask logit under prompts on the decoder's grid, (1, 1, half, half, half), axes D, H, W."""
-    points, signs, boxes = prompts.tensors()
-    logits = model.class_logits(embedding, points, signs, boxes=boxes, mask=mask)
-    return (logits[:, 1:] - logits[:, :1]).permute(0, 1, 4, 2, 3).float()
+def cells(values: Tensor) -> np.ndarray:
+    """Which cells (D, H, W) of half the resolution are mostly positive in values (1, 1, 2D, 2H, 2W)."""
+    return (F.avg_pool3d(values.float(), 2)[0, 0] > 0).cpu().numpy()
+
+
+def target_cells(truth: Tensor) -> np.ndarray:
+    """The target's cells, bool (D, H, W); the cells that it touches where it is too thin to fill half of any."""
+    filled = cells(truth - 0.5)
+    return filled if filled.any() else cells(truth)
 
 
 class SimulatedPrompts:
-    """The prompts of one simulated session, on the decoder's grid.
+    """The prompts of one simulated session, in cells.
 
     Args:
-        model: The network that they are for.
-        device: Where its tensors live.
+        device: Where their tensors shall live.
     """
 
-    def __init__(self, model: SAM3D, device: torch.device) -> None:
-        self.scale = (model.config.crop - 1) / (model.config.half - 1)
+    def __init__(self, device: torch.device) -> None:
         self.device = device
         self.clicks: list[Click] = []
         self.boxes: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def begin(self, target: np.ndarray, settings: TrainSettings, rng: np.random.Generator) -> None:
+        """Draw what a session begins with: a box or clicks on the target (D, H, W)."""
+        if rng.random() < settings.box_share:
+            self.boxes.append(loose_box(target, rng))
+        else:
+            self.clicks.extend(first_clicks(target, settings, rng))
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         """Points (1, N, 3) and signs (1, N) and boxes (1, M, 2, 3), in voxels of the crop."""
@@ -56,55 +62,91 @@ class SimulatedPrompts:
         signs = torch.tensor([[int(click.positive) for click in self.clicks]], dtype=torch.long).reshape(1, -1)
         boxes = torch.tensor(np.array(self.boxes), dtype=torch.float32).reshape(1, -1, 2, 3)
         return (
-            (points * self.scale).to(self.device),
+            (2 * points + 0.5).to(self.device),
             signs.to(self.device),
-            (boxes * self.scale).to(self.device),
+            (2 * boxes + 0.5).to(self.device),
         )
+
+    def decode(self, model: SAM3D, embedding: Embedding, mask: Tensor | None) -> Tensor:
+        """The logit (1, 1, D, H, W), float32, of a crop under the prompts and the logit of an earlier round."""
+        points, signs, boxes = self.tensors()
+        return model.decode(embedding, points, signs, boxes=boxes, mask=mask).float()
 
 
 def train_rounds(
-    model: SAM3D, embedding: Embedding, truth: Tensor, settings: TrainSettings, rng: np.random.Generator
+    model: SAM3D,
+    embedding: Embedding,
+    truth: Tensor,
+    settings: TrainSettings,
+    rng: np.random.Generator,
+    alone: bool = False,
 ) -> Iterator[Tensor]:
-    """The logits (1, 1, half, half, half) of each round of a simulated session, with gradients.
+    """The logits (1, 1, D, H, W) of the first and the last round of a simulated session, with gradients.
+
+    The rounds between them are played without.
 
     Args:
         model: The network.
         embedding: A crop, encoded, of one item.
-        truth: What `half_truth` gave for its label.
+        truth: Its label, (1, 1, D, H, W), 0 or 1; where it is empty, the one round has no prompts.
         settings: Rounds and shares of the kinds of prompts.
         rng: The session's chance.
+        alone: The target can be told without a prompt.
     """
-    target = truth[0, 0].bool().cpu().numpy()
-    prompts = SimulatedPrompts(model, truth.device)
-    if rng.random() < settings.box_share:
-        prompts.boxes.append(loose_box(target, rng))
-    else:
-        prompts.clicks.extend(first_clicks(target, settings, rng))
-    previous: Tensor | None = None
-    for _ in range(rng.integers(1, 2 * settings.clicks)):
-        logit = half_logit(model, embedding, prompts, previous if rng.random() < settings.mask_share else None)
-        yield logit
+    prompts = SimulatedPrompts(truth.device)
+    if not truth.any():
+        yield prompts.decode(model, embedding, None)
+        return
+    target = target_cells(truth)
+    shown = rough_mask(truth, rng) if rng.random() < settings.rough_mask_share else None
+    unasked = rng.random() < (settings.no_click_share if shown is None else 0.5)
+    if not unasked or (shown is None and not alone):
+        prompts.begin(target, settings, rng)
+    last = int(rng.integers(0, 2 * settings.clicks - 1))
+    for number in range(last + 1):
+        learns = number in (0, last)
+        with torch.set_grad_enabled(learns):
+            logit = prompts.decode(model, embedding, shown)
+        if learns:
+            yield logit
         previous = logit.detach()
-        found = (previous[0, 0] > 0).cpu().numpy()
+        found = cells(previous)
         if np.array_equal(found, target):
             return
-        prompts.clicks.append(draw_click(target, found, prompts.clicks, rng))
+        again = rng.random() < settings.repeat_share
+        shown = previous if again or rng.random() < settings.mask_share else None
+        if not again:
+            prompts.clicks.append(draw_click(target, found, prompts.clicks, rng))
+
+
+def rough_mask(truth: Tensor, rng: np.random.Generator) -> Tensor:
+    """A mask logit (1, 1, D, H, W) as a wider view of a target gives it: soft, and with its border beside the truth."""
+    target = target_cells(truth)
+    inwards = ndimage.distance_transform_edt(target) - ndimage.distance_transform_edt(~target)
+    reach = rng.uniform(0, ROUGHEST) * max(np.ptp(np.argwhere(target), axis=0) + 1)
+    nodes = rng.standard_normal((1, 1, *(int(rng.integers(4, 12)),) * 3))
+    beside = F.interpolate(torch.from_numpy(nodes), size=target.shape, mode="trilinear")
+    logit = (torch.from_numpy(inwards) + reach * beside) / rng.uniform(0.5, 2)
+    return F.interpolate(logit.float(), size=truth.shape[2:], mode="trilinear").to(truth.device)
 
 
 @torch.no_grad()
 def validation_dice(model: SAM3D, embedding: Embedding, truth: Tensor, clicks: int) -> list[float]:
-    """Dice after 1, 2, … clicks of the annotator `error_centre`, on the decoder's grid; arguments as `train_rounds`."""
-    target = truth[0, 0].bool().cpu().numpy()
+    """Dice after 1, 2, … clicks of the annotator `error_centre`; arguments as `train_rounds`."""
+    target = target_cells(truth)
     found = np.zeros_like(target)
-    prompts = SimulatedPrompts(model, truth.device)
-    scores = []
+    prompts = SimulatedPrompts(truth.device)
+    scores = [0.0]
     for _ in range(clicks):
-        click = error_centre(target, found, prompts.clicks, np.random.default_rng(0), HALF_GRID)
-        if click is not None:
-            prompts.clicks.append(click)
-            found = (half_logit(model, embedding, prompts, None)[0, 0] > 0).cpu().numpy()
-        scores.append(2 * float((found & target).sum()) / max(1.0, float(found.sum() + target.sum())))
-    return scores
+        click = error_centre(target, found, prompts.clicks, np.random.default_rng(0), CELLS)
+        if click is None:
+            scores.append(scores[-1])
+            continue
+        prompts.clicks.append(click)
+        logit = prompts.decode(model, embedding, None)
+        found, mask = cells(logit), logit > 0
+        scores.append(2 * float(mask[truth > 0].sum()) / max(1.0, float(mask.sum() + truth.sum())))
+    return scores[1:]
 
 
 def first_clicks(target: np.ndarray, settings: TrainSettings, rng: np.random.Generator) -> list[Click]:
@@ -113,7 +155,7 @@ def first_clicks(target: np.ndarray, settings: TrainSettings, rng: np.random.Gen
     clicks = [draw_click(target, nothing, (), rng)]
     if rng.random() < settings.several_share:
         for _ in range(rng.integers(1, MOST_AT_ONCE)):
-            another = random_foreground(target, nothing, clicks, rng, HALF_GRID)
+            another = random_foreground(target, nothing, clicks, rng, CELLS)
             clicks.extend([another] if another else [])
     return clicks
 
@@ -122,17 +164,17 @@ def draw_click(target: np.ndarray, found: np.ndarray, clicks: Sequence[Click], r
     """One click on the larger error of `found` against `target`: its centre, near it, or anywhere in it."""
     rule = rng.random()
     if rule < 0.5:
-        click = error_centre(target, found, clicks, rng, HALF_GRID)
+        click = error_centre(target, found, clicks, rng, CELLS)
     elif rule < 0.65 and clicks:
-        click = jittered(target, found, clicks, rng, HALF_GRID)
+        click = jittered(target, found, clicks, rng, CELLS)
         click = click and Click(click.ijk, bool(target[click.ijk]))
     else:
         missed, added = target & ~found, found & ~target
         positive = missed.sum() >= added.sum()
-        click = random_foreground(missed if positive else added, found, clicks, rng, HALF_GRID)
+        click = random_foreground(missed if positive else added, found, clicks, rng, CELLS)
         click = click and Click(click.ijk, bool(positive))
     if click is None:
-        click = random_foreground(target, found, clicks, rng, HALF_GRID)
+        click = random_foreground(target, found, clicks, rng, CELLS)
     assert click is not None, "a training crop always holds some of its target"
     return click
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sam3d_label.training.crops import Case, pair_cases
-from sam3d_label.training.fine_tune import EpochLog, fine_tune
+from sam3d_label.training.fine_tune import describe, fine_tune
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.training.store import store
 from sam3d_label.weights import Card, DataSource, Weights
@@ -52,18 +52,11 @@ def train_folder(
         Sam3dError: A folder is missing, or no case is usable.
         WeightsError: The checkpoint to resume from is missing or does not fit, or a file cannot be written.
     """
-    cases = [replace(case, value=value) for case in pair_cases(images, labels)]
+    cases = [replace(case, value=value, alone=True) for case in pair_cases(images, labels)]
     training, validation = split(cases, validation_share)
     from_nothing = start.card.base.sha256 is None and not start.card.capabilities
     settings = TrainSettings(epochs=epochs, seed=seed, trunk=from_nothing)
     console = console or Console(quiet=True)
-
-    def show(log: EpochLog) -> None:
-        console.print(
-            f"epoch {log.epoch + 1}/{epochs}  loss {log.loss:.4f}  Dice@1 {log.dice_1:.3f}"
-            f"  Dice@3 {log.dice_3:.3f}  {log.seconds:.0f} s",
-            highlight=False,
-        )
 
     console.print(f"{len(training)} cases train, {len(validation)} are held out", highlight=False)
     report = fine_tune(
@@ -75,7 +68,7 @@ def train_folder(
         settings=settings,
         device=device,
         resume=resume,
-        progress=show,
+        progress=lambda log: console.print(describe(log, epochs), highlight=False),
     )
     for name, reason in report.skipped.items():
         console.print(f"skipped {name}: {reason}", highlight=False, markup=False, soft_wrap=True)

@@ -19,14 +19,18 @@ class TrainSettings(BaseModel):
         decay: Share of the steps, at the end, over which it falls linearly to a hundredth.
         clip: Largest gradient norm.
         trunk: Train SAM's encoder too, as for a network that has no SAM weights of its size.
-        clicks: Mean number of rounds simulated on each crop; each but the first begins with a correction.
+        average: Decay of the running average of the weights, which is what is validated and stored; 0 for none.
+        clicks: Mean number of rounds simulated on each crop, of which the first and the last train.
         box_share: Share of crops whose first prompt is a box around the target.
         several_share: Share of crops that begin with several clicks at once.
+        no_click_share: Share of crops that begin without any prompt, where the target can be told unasked.
+        rough_mask_share: Share of crops that begin with a rough mask, with or without clicks.
         mask_share: Share of rounds that see the mask of the round before.
+        repeat_share: Share of rounds that look again at the same prompts, before another correction.
         validate_every: Epochs between two looks at the validation cases.
         seed: Fixes every random choice.
         workers: Processes that prepare crops.
-        precision: bf16 autocast or fp32.
+        precision: bf16 autocast, fp32, or bf16 where the device computes in it (auto).
         activation_checkpointing: Spend time to save memory in the encoder.
     """
 
@@ -40,14 +44,18 @@ class TrainSettings(BaseModel):
     decay: float = Field(default=0.4, ge=0, le=1)
     clip: float = Field(default=1.0, gt=0)
     trunk: bool = False
+    average: float = Field(default=0.99, ge=0, lt=1)
     clicks: int = Field(default=3, ge=1)
     box_share: float = Field(default=0.1, ge=0, le=1)
     several_share: float = Field(default=0.25, ge=0, le=1)
+    no_click_share: float = Field(default=0.1, ge=0, le=1)
+    rough_mask_share: float = Field(default=0.15, ge=0, le=1)
     mask_share: float = Field(default=0.5, ge=0, le=1)
+    repeat_share: float = Field(default=0.2, ge=0, le=1)
     validate_every: int = Field(default=1, ge=1)
     seed: int = Field(default=0, ge=0)
     workers: int = Field(default=1, ge=0)
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
     activation_checkpointing: bool = False
 
     @property

@@ -23,13 +23,19 @@ MULTIPLES = (0.25, 0.5, 1.0, 2.0)
 """Multiples of the card's spacing at which weights of `fine_tune` serve, as far as its crops have shown them."""
 
 
-def learned(settings: TrainSettings) -> list[Capability]:
-    """The prompts that a run with these settings has shown to the network."""
+def learned(settings: TrainSettings, alone: bool = False) -> list[Capability]:
+    """The prompts that a run with these settings has shown to the network.
+
+    Args:
+        settings: Of the run.
+        alone: Among its cases were targets that can be told without a prompt.
+    """
     shown: dict[Capability, bool] = {
         "positive_click": True,
         "negative_click": settings.clicks > 1,
         "mask": settings.clicks > 1 and settings.mask_share > 0,
         "box": settings.box_share > 0,
+        "no_click": alone and settings.no_click_share > 0,
     }
     return [capability for capability, seen in shown.items() if seen]
 
@@ -85,7 +91,7 @@ def store(
     changes = {
         "base": base,
         "scales": tuple(m for m in MULTIPLES if SPACING[0] <= m * start.spacing <= SPACING[1]) or (1.0,),
-        "capabilities": learned(settings),
+        "capabilities": learned(settings, report.alone),
         "training": training,
         "version": version,
         "date": date.today().isoformat(),

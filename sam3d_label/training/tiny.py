@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 import typer
-from rich.console import Console
 
 from sam3d_label.intensity import CtOrMr, Percentile, Window
 from sam3d_label.network import PRESETS, SAM3D
-from sam3d_label.phantoms import write_phantoms
-from sam3d_label.training.crops import Case, pair_cases
-from sam3d_label.training.fine_tune import EpochLog, TrainReport, fine_tune
+from sam3d_label.phantoms import write_mosaics, write_phantoms
+from sam3d_label.training.crops import Case, OpenedCase, pair_cases
+from sam3d_label.training.fine_tune import describe, fine_tune
+from sam3d_label.training.pieces import find_pieces
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.training.store import store
+from sam3d_label.volume import read_nifti, save_mask
 from sam3d_label.weights import Base, Card, DataSource, Training
 
 INTENSITY = CtOrMr(ct=Window(lower=-160, upper=240, mean=40, std=100), mr=Percentile())
@@ -34,11 +38,30 @@ START = Card(
     version="untrained",
     date="2026-11-23",
 )
-VERSION = "tiny-1"
+VERSION = "tiny-2"
 LAST_TRAINING_PATIENT = 28
-PHANTOMS, PHANTOM_SEED = 200, 20261
-SHARES = {"_mr": 0.45, "_ct": 0.2, "phantom": 0.35}
+PHANTOMS, MOSAICS, DIVISIONS, SEED = 160, 80, 3, 20262
+"""Phantoms, mosaics, and divisions into pieces of each sarcoma volume."""
+
+ORGANS, REGIONS = 2, 4
+"""Targets that each phantom gives beside its lesion, and that each mosaic and each division into pieces gives."""
+
+FEWEST_VOXELS = 200
+SHARES = {"_mr": 0.3, "_ct": 0.2, "piece": 0.15, "lesion": 0.15, "organ": 0.1, "region": 0.1}
 """Share of the training crops that each kind of case gives."""
+
+SETTINGS = TrainSettings(
+    epochs=160,
+    steps_per_epoch=100,
+    learning_rate=8e-4,
+    weight_decay=0.02,
+    warmup=200,
+    average=0.999,
+    clicks=4,
+    rough_mask_share=0.3,
+    validate_every=4,
+    trunk=True,
+)
 
 
 def patient(case: Case) -> int:
@@ -52,76 +75,101 @@ def patient(case: Case) -> int:
 def weighted(cases: Iterable[Case], share: float) -> list[Case]:
     """Cases that together have the given share of the training crops."""
     cases = list(cases)
-    return [Case(case.image, case.label, share / len(cases)) for case in cases]
+    return [replace(case, weight=share / len(cases)) for case in cases]
+
+
+def split(sts: Path) -> tuple[list[Case], list[Case]]:
+    """The sarcomas that train, weighted, and those of the other patients."""
+    everyone = [replace(case, alone=True) for case in pair_cases(sts / "images", sts / "labels")]
+    seen = [case for case in everyone if patient(case) <= LAST_TRAINING_PATIENT]
+    training = [case for kind in ("_mr", "_ct") for case in weighted((c for c in seen if kind in c.name), SHARES[kind])]
+    return training, [case for case in everyone if patient(case) > LAST_TRAINING_PATIENT]
+
+
+def every_case(sts: Path, out: Path) -> tuple[list[Case], list[Case]]:
+    """All cases that train, painted ones made in `out` where they are missing, and those that validate."""
+    training, validation = split(sts)
+    return [*painted_cases(out), *piece_cases(training, out / "pieces"), *training], validation
+
+
+def painted_cases(folder: Path) -> list[Case]:
+    """Phantoms and mosaics, made where they are missing: lesions, organs and regions as targets."""
+    phantoms, mosaics = folder / "phantoms", folder / "mosaics"
+    if not phantoms.exists():
+        write_phantoms(phantoms, PHANTOMS, SEED, organs=True)
+    if not mosaics.exists():
+        write_mosaics(mosaics, MOSAICS, SEED)
+    lesions = [replace(case, alone=True) for case in pair_cases(phantoms / "images", phantoms / "labels")]
+    organs = several(pair_cases(phantoms / "images", phantoms / "organs"), ORGANS)
+    regions = several(pair_cases(mosaics / "images", mosaics / "labels"), REGIONS)
+    return [
+        *weighted(lesions, SHARES["lesion"]),
+        *weighted(organs, SHARES["organ"]),
+        *weighted(regions, SHARES["region"]),
+    ]
+
+
+def piece_cases(cases: Sequence[Case], folder: Path) -> list[Case]:
+    """Pieces of the images of cases, found where they are missing, as targets beside the drawn ones."""
+    found = []
+    for case in cases:
+        for number in range(DIVISIONS):
+            path = folder / f"{number}_{case.name}"
+            if not path.exists():
+                opened = OpenedCase.open(case, INTENSITY)
+                rng = np.random.default_rng([SEED, number, zlib.crc32(case.name.encode())])
+                label = find_pieces(opened.volume, opened.normalization, opened.target.array > 0, rng)
+                save_mask(path, label, opened.volume)
+            found.append(replace(case, label=path, alone=False))
+    return weighted(several(found, REGIONS), SHARES["piece"])
+
+
+def several(cases: Iterable[Case], most: int) -> Iterator[Case]:
+    """Each case once for each of some structures of its label, drawn at random, at most so many."""
+    for case in cases:
+        values, sizes = np.unique(read_nifti(case.label)[0], return_counts=True)
+        present = [int(value) for value, size in zip(values, sizes, strict=True) if value and size >= FEWEST_VOXELS]
+        rng = np.random.default_rng([SEED, zlib.crc32(case.label.name.encode())])
+        yield from (replace(case, value=int(value)) for value in rng.permutation(present)[:most])
 
 
 def main(
     sts: Annotated[Path, typer.Argument(help="Folder with images/ and labels/ of the soft-tissue sarcomas.")],
     out: Annotated[Path, typer.Argument(help="Folder for the checkpoint, the log and the weights.")],
-    epochs: int = 32,
+    epochs: int = SETTINGS.epochs,
     threads: int = 2,
     resume: bool = False,
 ) -> None:
-    """Train the network `tiny` whole, from scratch, on sarcomas of patients 001-028 and on phantoms."""
+    """Train the network `tiny` on sarcomas of patients 001-028, pieces of their images, phantoms and mosaics."""
     torch.set_num_threads(threads)
-    phantoms = out / "phantoms"
-    if not phantoms.exists():
-        write_phantoms(phantoms, PHANTOMS, PHANTOM_SEED)
-    everyone = pair_cases(sts / "images", sts / "labels")
-    training = [case for case in everyone if patient(case) <= LAST_TRAINING_PATIENT]
-    cases = weighted(pair_cases(phantoms / "images", phantoms / "labels"), SHARES["phantom"])
-    for kind in ("_mr", "_ct"):
-        cases += weighted((case for case in training if kind in case.name), SHARES[kind])
-    settings = TrainSettings(
-        epochs=epochs,
-        steps_per_epoch=100,
-        learning_rate=8e-4,
-        weight_decay=0.02,
-        warmup=200,
-        validate_every=2,
-        trunk=True,
-    )
+    settings = SETTINGS.model_copy(update={"epochs": epochs})
+    training, validation = every_case(sts, out)
     torch.manual_seed(settings.seed)
     model = SAM3D(PRESETS["tiny"])
-    console = Console()
-
-    def show(log: EpochLog) -> None:
-        console.print(
-            f"epoch {log.epoch + 1}/{epochs}  loss {log.loss:.4f}  Dice@1 {log.dice_1:.3f}"
-            f"  Dice@3 {log.dice_3:.3f}  rate {log.learning_rate:.1e}  {log.seconds:.0f} s"
-        )
-
     report = fine_tune(
         model,
-        cases,
+        training,
         out,
         intensity=INTENSITY,
-        validation=[case for case in everyone if patient(case) > LAST_TRAINING_PATIENT],
+        validation=validation,
         settings=settings,
         resume=resume,
-        progress=show,
+        progress=lambda log: print(describe(log, epochs), flush=True),
     )
-    store(model, START, out / "weights", report=report, settings=settings, data=sources(report), version=VERSION)
-    console.print(f"wrote {out / 'weights'}")
+    store(model, START, out / "weights", report=report, settings=settings, data=SOURCES, version=VERSION)
+    print(f"wrote {out / 'weights'}")
 
 
-def sources(report: TrainReport) -> list[DataSource]:
-    """What the weights were trained on, counted from what did train."""
-    painted = sum(name.startswith("phantom") for name in report.trained)
-    return [
-        DataSource(
-            name="Soft-tissue-Sarcoma, patients 001-028, T1 MR and CT (IBSI validation dataset)",
-            licence="CC BY 3.0",
-            source="TCIA, Vallieres et al. 2015, doi 10.7937/K9/TCIA.2015.7GO2GSKS",
-            cases=len(report.trained) - painted,
-        ),
-        DataSource(
-            name=f"phantoms, seed {PHANTOM_SEED}",
-            licence="Apache-2.0",
-            source=f"python -m sam3d_label phantom OUT --cases {PHANTOMS} --seed {PHANTOM_SEED}",
-            cases=painted,
-        ),
-    ]
+SOURCES = [
+    DataSource(
+        name="Soft-tissue-Sarcoma, patients 001-028, T1 MR and CT (IBSI validation dataset)",
+        licence="CC BY 3.0",
+        source="TCIA, Vallieres et al. 2015, doi 10.7937/K9/TCIA.2015.7GO2GSKS",
+        cases=45,
+    ),
+    DataSource(name=f"phantoms, seed {SEED}", licence="Apache-2.0", source="sam3d_label.phantoms", cases=PHANTOMS),
+    DataSource(name=f"mosaics, seed {SEED}", licence="Apache-2.0", source="sam3d_label.phantoms", cases=MOSAICS),
+]
 
 
 if __name__ == "__main__":

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ import torch
 from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.intensity import Percentile
 from sam3d_label.training import pair_cases
-from sam3d_label.training.crops import IMAGE, INSIDE, LABEL, OpenedCase, TrainingCrops, augmentation
+from sam3d_label.training.crops import IMAGE, INSIDE, LABEL, OpenedCase, Reader, TrainingCrops, augmentation, near
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,7 @@ def test_image_and_label_are_turned_together():
     for seed in range(20):
         augment.set_random_state(seed)
         crop = augment({IMAGE: 4 * corner - 2, LABEL: corner, INSIDE: torch.ones_like(corner)})
-        pair = torch.stack([crop[IMAGE].flatten(), crop[LABEL].flatten()])
+        pair = torch.stack([crop[IMAGE], crop[LABEL]]).as_subclass(torch.Tensor)[:, crop[INSIDE] > 0]
         assert abs(float(torch.corrcoef(pair)[0, 1])) > 0.8
 
 
@@ -93,3 +95,21 @@ def test_a_label_may_lie_a_fraction_of_a_voxel_beside_its_image(phantom_cases, t
     affine[0, 3] += 0.1
     nib.save(nib.Nifti1Image(np.asanyarray(label.dataobj), affine), tmp_path / "label.nii.gz")
     assert OpenedCase.open(type(case)(case.image, tmp_path / "label.nii.gz"), Percentile()).extent > 0
+
+
+def test_a_volume_may_end_near_the_target_and_never_in_it():
+    label = torch.zeros(1, 32, 32, 32)
+    label[:, 10:20, 12:18, 8:24] = 1
+    for seed in range(10):
+        box = near(label, np.random.default_rng(seed))
+        assert box[label > 0].all()
+        assert 10 * 6 * 16 < box.sum() < 30 * 18 * 32
+    assert near(torch.zeros(1, 8, 8, 8), np.random.default_rng(0)).all()
+
+
+def test_cases_of_one_image_share_it(phantom_cases):
+    case = phantom_cases[0]
+    read = Reader(Percentile())
+    first, second = read(case), read(replace(case, value=1))
+    assert first.volume is second.volume
+    assert np.array_equal(first.target.array, second.target.array)

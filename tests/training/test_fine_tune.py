@@ -36,6 +36,18 @@ def test_only_the_adapted_part_changes(small_weights, phantom_cases, tmp_path):
     assert any(is_trunk(n) and not torch.equal(t, before[n]) for n, t in whole.state_dict().items())
 
 
+def test_the_average_lags_behind_and_is_what_remains(small_weights, phantom_cases, tmp_path):
+    one_step = QUICK.model_copy(update={"epochs": 1, "steps_per_epoch": 1})
+    name = "mask_decoder.classify.weight"
+    before = small_weights.model.get_parameter(name).detach().clone()
+    newest, _ = trained(
+        small_weights.model, phantom_cases, tmp_path, settings=one_step.model_copy(update={"average": 0})
+    )
+    average, _ = trained(small_weights.model, phantom_cases, tmp_path, settings=one_step)
+    moved, behind = (model.get_parameter(name).detach() - before for model in (newest, average))
+    assert torch.allclose(behind, moved * (1 - 2 / 11), rtol=1e-3)
+
+
 def test_a_seed_fixes_the_result(small_weights, phantom_cases, tmp_path):
     first, _ = trained(small_weights.model, phantom_cases, tmp_path / "a")
     second, _ = trained(small_weights.model, phantom_cases, tmp_path / "b")
@@ -121,15 +133,15 @@ def test_a_run_with_crops_without_target_resumes_to_the_same_result(
     passed = iter([True, False, False] * 4)
     settings = QUICK.model_copy(update={"warmup": 6})
     fine_tuning = importlib.import_module("sam3d_label.training.fine_tune")
-    real = fine_tuning.half_truth
+    step = fine_tuning.Run.step
 
-    def sometimes_empty(label, half):
-        return real(label, half) * (0 if next(passed) else 1)
+    def sometimes_empty(run, image, label, *more):
+        return step(run, image, label * (0 if next(passed) else 1), *more)
 
     def die(log):
         raise KilledError
 
-    monkeypatch.setattr(fine_tuning, "half_truth", sometimes_empty)
+    monkeypatch.setattr(fine_tuning.Run, "step", sometimes_empty)
     expected, whole = trained(small_weights.model, phantom_cases, tmp_path / "whole", settings=settings)
     with pytest.raises(KilledError):
         trained(small_weights.model, phantom_cases, tmp_path / "cut", settings=settings, progress=die)

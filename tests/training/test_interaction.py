@@ -5,10 +5,12 @@ import torch
 from sam3d_label.training import TrainSettings
 from sam3d_label.training.interaction import (
     SimulatedPrompts,
+    cells,
     draw_click,
     first_clicks,
-    half_truth,
     loose_box,
+    rough_mask,
+    target_cells,
     train_rounds,
     validation_dice,
 )
@@ -16,16 +18,37 @@ from sam3d_label.training.interaction import (
 
 @pytest.fixture
 def target():
+    """A ball in cells."""
     grid = np.indices((16, 16, 16)) - 8
     return (grid**2).sum(0) <= 25
 
 
-def test_the_truth_is_halved_between_the_same_corners():
-    label = torch.zeros(1, 1, 32, 32, 32)
-    label[..., :16] = 1
-    truth = half_truth(label, 16)
-    assert truth.shape == (1, 1, 16, 16, 16)
-    assert truth[0, 0, 0, 0].tolist() == [1.0] * 8 + [0.0] * 8
+def label_of(target):
+    """Cells as a label (1, 1, 32, 32, 32) in voxels of the crop."""
+    return (
+        torch.from_numpy(target)[None, None]
+        .float()
+        .repeat_interleave(2, 2)
+        .repeat_interleave(2, 3)
+        .repeat_interleave(2, 4)
+    )
+
+
+def test_cells_are_two_voxels_wide(target):
+    assert np.array_equal(target_cells(label_of(target)), target)
+    assert np.array_equal(cells(label_of(target) - 0.5), target)
+
+
+def test_a_thin_target_keeps_the_cells_that_it_touches():
+    label = torch.zeros(1, 1, 8, 8, 8)
+    label[..., 3] = 1
+    label[:, :, 4:] = 0
+    label[:, :, :, 4:] = 0
+    label[:, :, 1::2] = 0
+    label[:, :, :, 1::2] = 0
+    found = target_cells(label)
+    assert found.sum() == 4
+    assert found[:2, :2, 1].all()
 
 
 def test_clicks_fall_on_the_larger_error_with_its_sign(target, rng):
@@ -57,35 +80,94 @@ def test_a_loose_box_stays_near_the_target(target, rng):
 
 def test_rounds_carry_gradients_to_encoder_and_prompts(small_weights, target, rng):
     model = small_weights.model.train().requires_grad_(True)
-    truth = torch.from_numpy(target)[None, None].float()
     embedding = model.encode(torch.randn(1, 1, 32, 32, 32))
-    rounds = list(train_rounds(model, embedding, truth, TrainSettings(clicks=3, mask_share=1), rng))
-    assert 1 <= len(rounds) <= 5
-    assert all(logit.shape == truth.shape for logit in rounds)
+    rounds = list(train_rounds(model, embedding, label_of(target), TrainSettings(clicks=3, mask_share=1), rng))
+    assert all(logit.shape == (1, 1, 32, 32, 32) for logit in rounds)
     sum(logit.mean() for logit in rounds).backward()
     for name in ("image_encoder.stem.slice_embed.weight", "prompt_encoder.sign_embed"):
         assert model.get_parameter(name).grad.abs().sum() > 0
 
 
-def test_simulated_prompts_reach_the_corners_of_the_crop(small_weights):
-    prompts = SimulatedPrompts(small_weights.model, torch.device("cpu"))
-    prompts.clicks.extend(
-        first_clicks(
-            np.pad(np.ones((1, 1, 1), bool), ((15, 0),) * 3),
-            TrainSettings(several_share=0),
-            np.random.default_rng(0),
-        )
-    )
+def test_the_first_and_the_last_round_learn(small_weights, target, prompts_seen):
+    small_weights.model.requires_grad_(True)
+    for seed in range(8):
+        prompts_seen.clear()
+        rounds = session(small_weights, target, seed, clicks=4, mask_share=0)
+        assert len(rounds) == min(len(prompts_seen), 2)
+        assert all(logit.requires_grad for logit in rounds)
+        assert [clicks for clicks, _, _ in prompts_seen] == sorted(clicks for clicks, _, _ in prompts_seen)
+
+
+def test_simulated_prompts_are_in_voxels_of_the_crop():
+    prompts = SimulatedPrompts(torch.device("cpu"))
+    corner = np.pad(np.ones((1, 1, 1), bool), ((15, 0),) * 3)
+    prompts.clicks.extend(first_clicks(corner, TrainSettings(several_share=0), np.random.default_rng(0)))
     points, signs, boxes = prompts.tensors()
-    assert points.tolist() == [[[31.0, 31.0, 31.0]]]
+    assert points.tolist() == [[[30.5, 30.5, 30.5]]]  # the middle of the last cell of 32 voxels
     assert signs.tolist() == [[1]]
     assert boxes.shape == (1, 0, 2, 3)
 
 
 def test_validation_scores_every_click(small_weights, target):
-    truth = torch.from_numpy(target)[None, None].float()
     with torch.no_grad():
         embedding = small_weights.model.encode(torch.randn(1, 1, 32, 32, 32))
-    scores = validation_dice(small_weights.model, embedding, truth, 4)
+    scores = validation_dice(small_weights.model, embedding, label_of(target), 4)
     assert len(scores) == 4
     assert all(0 <= score <= 1 for score in scores)
+
+
+@pytest.fixture
+def prompts_seen(small_weights, monkeypatch):
+    """How many clicks and boxes, and whether a mask, the network was shown at each round."""
+    seen = []
+    answer = small_weights.model.decode
+
+    def watch(embedding, points, signs, *, boxes=None, mask=None):
+        seen.append((points.shape[1], boxes.shape[1], mask is not None))
+        return answer(embedding, points, signs, boxes=boxes, mask=mask)
+
+    monkeypatch.setattr(small_weights.model, "decode", watch)
+    return seen
+
+
+def session(weights, target, seed, alone=True, **shares):
+    nothing = {"box_share": 0, "several_share": 0, "no_click_share": 0, "rough_mask_share": 0}
+    settings = TrainSettings(**nothing | shares)
+    embedding = weights.model.encode(torch.zeros(1, 1, 32, 32, 32))
+    return list(train_rounds(weights.model, embedding, label_of(target), settings, np.random.default_rng(seed), alone))
+
+
+def test_a_session_may_begin_without_a_prompt_where_the_target_can_be_told(small_weights, target, prompts_seen):
+    session(small_weights, target, 1, no_click_share=1)
+    assert prompts_seen[0] == (0, 0, False)
+    prompts_seen.clear()
+    session(small_weights, target, 1, alone=False, no_click_share=1)
+    assert prompts_seen[0] == (1, 0, False)
+
+
+def test_a_crop_without_its_target_is_looked_at_once_and_unprompted(small_weights, target, prompts_seen):
+    assert len(session(small_weights, np.zeros_like(target), 1, clicks=5)) == 1
+    assert prompts_seen == [(0, 0, False)]
+
+
+def test_a_session_may_begin_with_a_rough_mask_with_or_without_a_click(small_weights, target, prompts_seen):
+    begun = set()
+    for seed in range(12):
+        prompts_seen.clear()
+        session(small_weights, target, seed, rough_mask_share=1)
+        begun.add(prompts_seen[0])
+    assert begun == {(0, 0, True), (1, 0, True)}
+
+
+def test_a_round_may_look_again_at_the_same_clicks_and_its_own_mask(small_weights, target, prompts_seen):
+    session(small_weights, target, 2, repeat_share=1, clicks=5)
+    assert len(prompts_seen) > 1
+    assert prompts_seen == [(1, 0, False)] + [(1, 0, True)] * (len(prompts_seen) - 1)
+
+
+def test_a_rough_mask_is_near_the_truth_and_not_the_truth(target):
+    label = label_of(target)
+    for seed in range(12):
+        mask = rough_mask(label, np.random.default_rng(seed)) > 0
+        assert mask.shape == label.shape
+        assert 0.5 < 2 * (mask & (label > 0)).sum() / (mask.sum() + label.sum()) < 1

@@ -35,7 +35,7 @@ def test_what_was_trained_serves(small_weights, folders, tmp_path):
 
 def test_the_card_says_what_trained_and_what_was_learned(small_weights, folders, tmp_path):
     card = train_folder(small_weights, *folders, tmp_path / "out", epochs=1)
-    assert card.capabilities == ["positive_click", "negative_click", "mask", "box"]
+    assert card.capabilities == ["positive_click", "negative_click", "mask", "box", "no_click"]
     told = card.training.model_extra
     assert len(told["cases"]) + len(told["validation"]) == 3
     assert sum(source.cases for source in card.training.data) == len(told["cases"])
@@ -73,6 +73,8 @@ def test_with_too_few_cases_all_train(tmp_path):
 def test_only_prompts_that_were_simulated_count_as_learned():
     assert learned(TrainSettings(clicks=1, box_share=0)) == ["positive_click"]
     assert learned(TrainSettings(mask_share=0)) == ["positive_click", "negative_click", "box"]
+    assert "no_click" in learned(TrainSettings(), alone=True)
+    assert "no_click" not in learned(TrainSettings(no_click_share=0), alone=True)
 
 
 def test_what_was_trained_on_trained_weights_serves_too(small_weights, folders, tmp_path):

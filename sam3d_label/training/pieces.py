@@ -1,0 +1,81 @@
+"""Targets that nobody drew: pieces of real images that hang together, whatever they are.
+
+A network that trains on one kind of target learns that kind, not to segment what is clicked on. ScribblePrompt (Wong et
+al., arXiv 2312.07381) adds superpixels of its training images as targets; these are their like in three dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.filters import threshold_multiotsu
+from skimage.segmentation import watershed
+
+from sam3d_label.intensity import Normalization
+from sam3d_label.volume import Volume
+
+FEWEST_VOXELS = 400
+LARGEST_SHARE = 0.15
+"""Largest share of the volume that a piece may fill: what is larger is background, or all of the body."""
+
+TAKEN_SHARE = 0.1
+"""Share of a piece that a known target may fill: a part of it would be a second answer to the same click."""
+
+LEAST_SOLID = 0.25
+"""Least radius of the largest ball in a piece over the cube root of its volume (0.62 for a ball, 0.38 for a rod six
+radii long): layers and branches are no things to click on."""
+
+SMOOTHING_MM = (1.0, 4.0)
+NECK_MM = (2.0, 7.0)
+"""Half the width of what still joins two parts of the same grey value into one piece."""
+
+CLASSES = (3, 5)
+BINS = 64
+
+
+def find_pieces(
+    volume: Volume, normalization: Normalization, taken: NDArray[np.bool_], rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Pieces of similar grey values that necks separate.
+
+    Args:
+        volume: The image.
+        normalization: The intensity rule fitted to it; classes of grey values are those of Otsu under this rule.
+        taken: Known targets, (I, J, K), which no piece overlaps by more than a tenth of itself.
+        rng: Chooses how smooth, how many classes of grey values, how wide a neck.
+
+    Returns:
+        uint8 (I, J, K), 1 to n in the pieces, 0 elsewhere.
+    """
+    grey = normalization(torch.from_numpy(volume.array)).numpy()
+    smooth = ndimage.gaussian_filter(grey, float(rng.uniform(*SMOOTHING_MM)) / volume.spacing)
+    levels = threshold_multiotsu(smooth, int(rng.integers(CLASSES[0], CLASSES[1] + 1)), nbins=BINS)
+    classes, neck = np.digitize(smooth, levels), float(rng.uniform(*NECK_MM))
+    label = np.zeros(volume.shape, np.uint8)
+    number = 0
+    for kind in range(len(levels) + 1):
+        for box, piece in _separate(classes == kind, volume.spacing, neck):
+            if np.mean(taken[box][piece]) <= TAKEN_SHARE and number < np.iinfo(np.uint8).max:
+                number += 1
+                label[box][piece] = number
+    return label
+
+
+def _separate(
+    mask: NDArray[np.bool_], spacing: np.ndarray, neck: float
+) -> Iterator[tuple[tuple[slice, ...], NDArray[np.bool_]]]:
+    """The solid parts of a mask that are deeper than a neck, each grown back to where it meets the next: box, mask."""
+    depth = ndimage.distance_transform_edt(mask, sampling=spacing)
+    cores, count = ndimage.label(depth > neck)
+    parts = watershed(-depth, cores, mask=mask)
+    for number, box in enumerate(ndimage.find_objects(parts, count), start=1):
+        piece = parts[box] == number if box else np.zeros(0, bool)
+        voxels = np.count_nonzero(piece)
+        edge = (voxels * spacing.prod()) ** (1 / 3)
+        sized = FEWEST_VOXELS <= voxels <= LARGEST_SHARE * mask.size
+        if sized and depth[box][piece].max() >= LEAST_SOLID * edge:
+            yield box, piece

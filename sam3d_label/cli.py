@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sam3d_label.prompts import Box, Click
     from sam3d_label.weights import Weights
 
-DEFAULT_CLICKS = "1,3,5,10"
+DEFAULT_CLICKS = "1,2,3,5,10"
 _VOXEL = re.compile(r"-?\d+(,-?\d+){2}")
 _LISTS = ("--click", "--exclude")
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -161,18 +161,21 @@ def segment(
         "evaluate sample-data/images sample-data/labels out",
         "evaluate images labels out --cases '*_mr*' --annotator jittered",
         "evaluate images labels out --label 5 --clicks 1,5 --noc 20",
+        "evaluate images labels out --clicks 0,1,3,5,10",
     )
 )
 def evaluate(
     images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of volumes, or one volume.")],
     labels: Annotated[Path, typer.Argument(metavar="LABELS", help="Folder of labels with the images' names, or one.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for cases.csv, summary.json and curve.png.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for tables, summary and pictures.")],
     label: Annotated[
         int | None,
         typer.Option(metavar="N", help="Value of the target in the labels.", show_default="any but 0"),
     ] = None,
     weights: WeightsOption = None,
-    clicks: Annotated[str, typer.Option(metavar="LIST", help="Click counts to report.")] = DEFAULT_CLICKS,
+    clicks: Annotated[
+        str, typer.Option(metavar="LIST", help="Click counts to report; 0 is before the first.")
+    ] = DEFAULT_CLICKS,
     annotator: Annotated[
         str,
         typer.Option(
@@ -200,7 +203,9 @@ def evaluate(
 
     A click is given, the mask compared with the truth, the next click placed.
     The model sees clicks only. Seconds are those of the requests, the volume
-    being open; Dice and surface Dice (NSD) are means over cases.
+    being open; Dice and surface Dice (NSD) are means over cases. OUT holds
+    cases.csv, clicks.csv, summary.json, curve.png and worst.png, which shows
+    the cases that end with the lowest Dice.
     """
     counts = _counts(clicks)
     cap = _cap(noc, counts)
@@ -215,7 +220,7 @@ def evaluate(
 
     find_cases(images, labels, cases)
     opened = open_weights(weights, device)
-    _check_learned(opened, annotator)
+    _check_learned(opened, annotator, counts)
     cohort = _measured(
         images,
         labels,
@@ -234,6 +239,7 @@ def evaluate(
         "weights": {"name": weights or opened.card.preset, "version": opened.version},
         "device": device,
         "peak_memory_mib": _peak_memory_mib(),
+        "peak_device_memory_mib": _peak_device_memory_mib(device),
         "command": shlex.join(["python", "-m", "sam3d_label", *sys.argv[1:]]),
     }
     _show_summary(write_report(out, cohort, counts, cap, about), out)
@@ -447,8 +453,8 @@ def _counts(text: str) -> list[int]:
         counts = sorted({int(part) for part in text.split(",")})
     except ValueError:
         counts = []
-    if not counts or counts[0] < 1:
-        raise Sam3dError(f"--clicks {text}: give click counts from 1 on, such as {DEFAULT_CLICKS}")
+    if not counts or counts[0] < 0 or counts[-1] < 1:
+        raise Sam3dError(f"--clicks {text}: give click counts from 1 on, such as {DEFAULT_CLICKS}, and 0 if wanted")
     return counts
 
 
@@ -470,13 +476,15 @@ def _check_device(device: str) -> None:
         raise Sam3dError(f"--device {device}: not on this machine; use cpu ({str(error).splitlines()[0]})") from error
 
 
-def _check_learned(weights: Weights, annotator: str) -> None:
-    """Raise when the annotator corrects with clicks that the weights have not learned."""
+def _check_learned(weights: Weights, annotator: str, counts: Sequence[int]) -> None:
+    """Raise when the annotator corrects with clicks, or no click is asked for, and the weights have not learned it."""
     from sam3d_label.evaluation.annotators import POSITIVE_ONLY
 
     if annotator not in POSITIVE_ONLY and "negative_click" not in weights.card.capabilities:
         allowed = ", ".join(sorted(POSITIVE_ONLY))
         raise Sam3dError(f"these weights know no clicks outside the target; use --annotator {allowed}")
+    if 0 in counts and "no_click" not in weights.card.capabilities:
+        raise Sam3dError("these weights have not learned to segment without a click; leave 0 out of --clicks")
 
 
 def _measured(images: Path, labels: Path, weights: Weights, **options: Any) -> Cohort:
@@ -511,6 +519,15 @@ def _peak_memory_mib() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def _peak_device_memory_mib(device: str) -> float | None:
+    """The most memory that tensors have held on a CUDA device, MiB; ``None`` for other devices."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    return torch.cuda.max_memory_allocated(device) / 2**20
 
 
 def _show_summary(summary: dict[str, Any], out: Path) -> None:

@@ -38,6 +38,9 @@ class BallSegmenter:
             mask[tuple(slice(low, high + 1) for low, high in zip(box.lower, box.upper, strict=True))] = 1
         return SimpleNamespace(mask=mask, seconds=0.1)
 
+    def segment_unprompted(self):
+        return SimpleNamespace(mask=np.ones(self.volume.shape, np.uint8), seconds=0.1)
+
 
 @pytest.fixture
 def capabilities(monkeypatch):
@@ -123,7 +126,8 @@ def test_module_runs():
         (["segment", "a.nii", "b.nii", "--click", "1,2,3", "--device", "toaster"], "--device toaster"),
         (["segment", "a.nii"], "OUT"),
         (["segment", "a.nii", "b.nii", "--clik", "1,2,3"], "--clik"),
-        (["evaluate", "i", "l", "o", "--clicks", "0,1"], "--clicks 0,1"),
+        (["evaluate", "i", "l", "o", "--clicks", "0"], "--clicks 0: give click counts from 1 on"),
+        (["evaluate", "i", "l", "o", "--clicks", "-1,1"], "--clicks -1,1"),
         (["evaluate", "i", "l", "o", "--clicks", "one"], "--clicks one"),
         (["evaluate", "i", "l", "o", "--annotator", "bob"], "choose from error_centre"),
         (["evaluate", "i", "l", "o", "--noc", "0"], "--noc 0"),
@@ -218,6 +222,16 @@ def test_evaluate_needs_what_the_annotator_uses(volumes, capabilities):
     capabilities.remove("negative_click")
     assert "random_foreground" in refused("evaluate", "images", "labels", "out")
     assert run("evaluate", "images", "labels", "o", "--clicks", "1", "--annotator", "random_foreground").exit_code == 0
+
+
+def test_evaluate_without_a_click(volumes, capabilities):
+    evaluate = ("evaluate", "images", "labels", "out", "--clicks", "0,1")
+    assert "leave 0 out of --clicks" in refused(*evaluate)
+    capabilities.append("no_click")
+    result = run(*evaluate)
+    assert result.exit_code == 0, result.output
+    assert list(json.loads((volumes / "out/summary.json").read_text())["dice"]) == ["0", "1"]
+    assert (volumes / "out/worst.png").exists()
 
 
 def test_picture(volumes, capabilities):

@@ -1,8 +1,8 @@
-"""A click, the mask it gave and the truth, side by side in the axial slice through the click."""
+"""Masks beside the truth in an axial slice: of one click, and of the sessions that went worst."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ CT_WINDOW = (-160.0, 240.0)
 _BACKGROUND = "#0b1020"
 _INSIDE, _OUTSIDE, _MASK, _TRUTH = "#facc15", "#f87171", "#22d3ee", "#4ade80"
 _CONTEXT, _LEAST_MM = 1.9, 90.0
+_NEAR_MM = 5.0
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class AxialSlice:
         image: float, shape (rows, columns).
         mask: bool, same shape.
         truth: bool, same shape.
-        clicks: (row, column, positive) of the clicks in this slice.
+        clicks: (row, column, positive) of the clicks in, or projected onto, this slice.
         spacing: mm between rows and between columns.
     """
 
@@ -38,6 +39,36 @@ class AxialSlice:
     truth: NDArray[np.bool_]
     clicks: tuple[tuple[int, int, bool], ...]
     spacing: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A session at one click count.
+
+    Attributes:
+        clicks: given so far.
+        dice: of the whole volume.
+        view: the slice that is drawn.
+    """
+
+    clicks: int
+    dice: float
+    view: AxialSlice
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """What a contact sheet draws of one case: the same part of the same slice at each moment.
+
+    Attributes:
+        case: its name.
+        window: grey values shown as black and white.
+        moments: by rising click count; at least one.
+    """
+
+    case: str
+    window: tuple[float, float]
+    moments: tuple[Moment, ...]
 
 
 def draw_click(
@@ -63,7 +94,8 @@ def draw_click(
     """
     from matplotlib.figure import Figure
 
-    view = _zoomed(axial_slice(image, affine, mask, truth, clicks))
+    whole = axial_slice(image, affine, mask, truth, clicks)
+    view = _cropped(whole, _part(_seen(whole), whole.spacing))
     low, high = window(image)
     height, width = np.multiply(view.image.shape, view.spacing)
     panel = 3.6
@@ -78,7 +110,7 @@ def draw_click(
         axes.set_title(title, color="white", fontsize=12, pad=6)
         axes.set_axis_off()
         if layer:
-            _overlay(axes, *layer)
+            _outline(axes, *layer, fill=0.28, width=1.8)
     _mark(panels[0], view, size=260)
     _mark(panels[1], view, size=70)
     with replacing(path) as beside:
@@ -91,14 +123,23 @@ def axial_slice(
     mask: NDArray[np.bool_],
     truth: NDArray[np.bool_],
     clicks: Sequence[Click],
+    *,
+    at: int | None = None,
+    near: float = 0.0,
 ) -> AxialSlice:
-    """The slice through the first click, of volumes (I, J, K) stored in any orientation."""
-    to_lps = nib.orientations.ornt_transform(
-        nib.orientations.io_orientation(affine), nib.orientations.axcodes2ornt("LPS")
-    )
-    axes, flips = to_lps[:, 0].astype(int), to_lps[:, 1]
-    columns, rows, depth = (int(np.flatnonzero(axes == world)[0]) for world in range(3))
-    at = clicks[0].ijk[depth]
+    """An axial slice of volumes (I, J, K) stored in any orientation.
+
+    Args:
+        image: shape (I, J, K).
+        affine: 4×4, stored voxel to RAS mm.
+        mask: bool, shape (I, J, K).
+        truth: bool, shape (I, J, K).
+        clicks: to mark; at least one without ``at``.
+        at: index of the slice (default: that of the first click).
+        near: mm from the slice within which clicks are projected onto it.
+    """
+    (columns, rows, depth), flips = _axes(affine)
+    at = clicks[0].ijk[depth] if at is None else at
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
 
     def oriented(volume: NDArray[Any]) -> NDArray[Any]:
@@ -116,10 +157,85 @@ def axial_slice(
         clicks=tuple(
             (place(click.ijk[rows], rows), place(click.ijk[columns], columns), click.positive)
             for click in clicks
-            if click.ijk[depth] == at
+            if abs(click.ijk[depth] - at) * spacing[depth] <= near
         ),
         spacing=(float(spacing[rows]), float(spacing[columns])),
     )
+
+
+def sheet_row(
+    case: str,
+    image: NDArray[np.float32],
+    affine: NDArray[np.float64],
+    truth: NDArray[np.bool_],
+    masks: Mapping[int, NDArray[np.bool_]],
+    clicks: Sequence[Click],
+) -> SheetRow:
+    """What to keep of a session for a contact sheet: the axial slice that the last mask gets most voxels of wrong.
+
+    Args:
+        case: its name.
+        image: shape (I, J, K), HU for CT or any MR unit.
+        affine: 4×4, stored voxel to RAS mm.
+        truth: bool, shape (I, J, K).
+        masks: by click count, at least one; bool, shape (I, J, K).
+        clicks: of the whole session, in order.
+    """
+    (columns, rows, _), _ = _axes(affine)
+    counts = sorted(masks)
+    wrong = np.count_nonzero(masks[counts[-1]] ^ truth, axis=(rows, columns))
+    shown = wrong if wrong.any() else np.count_nonzero(truth, axis=(rows, columns))
+    at = int(np.argmax(shown))
+    views = [axial_slice(image, affine, masks[count], truth, clicks[:count], at=at, near=_NEAR_MM) for count in counts]
+    part = _part(np.logical_or.reduce([_seen(view) for view in views]), views[0].spacing)
+    moments = (
+        Moment(count, dice(masks[count], truth), _cropped(view, part))
+        for count, view in zip(counts, views, strict=True)
+    )
+    return SheetRow(case, window(image), tuple(moments))
+
+
+def draw_sheet(path: Path, rows: Sequence[SheetRow]) -> None:
+    """Write a contact sheet: a panel for each moment of each case, with the outlines of mask and truth and the clicks.
+
+    Args:
+        path: a PNG.
+        rows: at least one; all with as many moments. More than two cases stand in two columns.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    cases_across = 1 if len(rows) < 3 else 2
+    across, down = len(rows[0].moments) * cases_across, -(-len(rows) // cases_across)
+    panel, title, legend = 2.9, 0.42, 0.4
+    height = down * (panel + title) + legend
+    figure = Figure(figsize=(across * panel, height), dpi=110, facecolor=_BACKGROUND)
+    panels = figure.subplots(down, across, squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": title / panel})
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=legend / height, top=1 - title / height)
+    for axes in panels.flat:
+        axes.set_axis_off()
+    drawn = [(row, moment) for row in rows for moment in row.moments]
+    for axes, (row, moment) in zip(panels.flat, drawn, strict=False):
+        view, (low, high) = moment.view, row.window
+        axes.imshow(view.image, cmap="gray", vmin=low, vmax=high, interpolation="bilinear", aspect=_aspect(view))
+        _outline(axes, view.truth, _TRUTH)
+        _outline(axes, view.mask, _MASK)
+        _mark(axes, view, size=70)
+        counted = "1 click" if moment.clicks == 1 else f"{moment.clicks} clicks"
+        axes.set_title(f"{row.case}\n{counted} · Dice {moment.dice:.2f}", color="white", fontsize=8, pad=4)
+    handles = [
+        *(Line2D([], [], color=colour, label=name) for name, colour in (("truth", _TRUTH), ("mask", _MASK))),
+        Line2D([], [], color=_INSIDE, marker="*", markersize=10, linestyle="", label="click inside"),
+        Line2D([], [], color=_OUTSIDE, marker="X", markersize=8, linestyle="", label="click outside"),
+    ]
+    figure.legend(
+        handles=handles, loc="lower center", ncols=2 * cases_across, frameon=False, fontsize=8, labelcolor="white"
+    )
+    with replacing(path) as beside:
+        figure.savefig(beside, facecolor=_BACKGROUND)
 
 
 def window(image: NDArray[np.float32]) -> tuple[float, float]:
@@ -134,23 +250,42 @@ def window(image: NDArray[np.float32]) -> tuple[float, float]:
     return (float(low), float(max(high, low + 1e-6)))
 
 
-def _zoomed(view: AxialSlice) -> AxialSlice:
-    """The part of a slice around mask, truth and clicks, square in mm where the slice is large enough."""
+def _axes(affine: NDArray[np.float64]) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
+    """The stored axes nearest to left, posterior and superior, and for each stored axis whether it runs so (1, -1)."""
+    to_lps = nib.orientations.ornt_transform(
+        nib.orientations.io_orientation(affine), nib.orientations.axcodes2ornt("LPS")
+    )
+    left, posterior, superior = (int(np.flatnonzero(to_lps[:, 0] == world)[0]) for world in range(3))
+    return (left, posterior, superior), to_lps[:, 1]
+
+
+def _seen(view: AxialSlice) -> NDArray[np.bool_]:
+    """What a picture of a slice must show: mask, truth and clicks."""
     seen = view.mask | view.truth
     for row, column, _ in view.clicks:
-        seen = seen.copy()
         seen[row, column] = True
+    return seen
+
+
+def _part(seen: NDArray[np.bool_], spacing: tuple[float, float]) -> tuple[slice, slice]:
+    """The part of a slice around what is seen, square in mm where the slice is large enough."""
     hits = np.argwhere(seen)
     low, high = hits.min(axis=0), hits.max(axis=0) + 1
-    side = max(_LEAST_MM, _CONTEXT * float(((high - low) * view.spacing).max()))
-    size = np.minimum(np.ceil(side / np.array(view.spacing)), seen.shape).astype(int)
+    side = max(_LEAST_MM, _CONTEXT * float(((high - low) * spacing).max()))
+    size = np.minimum(np.ceil(side / np.array(spacing)), seen.shape).astype(int)
     start = np.clip(np.rint((low + high - size) / 2).astype(int), 0, np.array(seen.shape) - size)
-    part = tuple(slice(int(a), int(a + n)) for a, n in zip(start, size, strict=True))
+    rows, columns = (slice(int(a), int(a + n)) for a, n in zip(start, size, strict=True))
+    return rows, columns
+
+
+def _cropped(view: AxialSlice, part: tuple[slice, slice]) -> AxialSlice:
+    """A part of a slice, with arrays of its own."""
+    rows, columns = part
     return AxialSlice(
-        image=view.image[part],
-        mask=view.mask[part],
-        truth=view.truth[part],
-        clicks=tuple((row - int(start[0]), column - int(start[1]), sign) for row, column, sign in view.clicks),
+        image=view.image[part].copy(),
+        mask=view.mask[part].copy(),
+        truth=view.truth[part].copy(),
+        clicks=tuple((row - rows.start, column - columns.start, sign) for row, column, sign in view.clicks),
         spacing=view.spacing,
     )
 
@@ -159,14 +294,15 @@ def _aspect(view: AxialSlice) -> float:
     return view.spacing[0] / view.spacing[1]
 
 
-def _overlay(axes: Any, mask: NDArray[np.bool_], colour: str) -> None:
-    """A translucent fill with a sharp outline."""
+def _outline(axes: Any, mask: NDArray[np.bool_], colour: str, *, fill: float = 0.0, width: float = 1.2) -> None:
+    """A sharp outline, over a translucent fill where ``fill`` is its opacity."""
     if not mask.any():
         return
     values = np.pad(mask.astype(float), 1)
     rows, columns = np.arange(-1, mask.shape[0] + 1), np.arange(-1, mask.shape[1] + 1)
-    axes.contourf(columns, rows, values, levels=[0.5, 1.5], colors=[colour], alpha=0.28)
-    axes.contour(columns, rows, values, levels=[0.5], colors=[colour], linewidths=1.8)
+    if fill:
+        axes.contourf(columns, rows, values, levels=[0.5, 1.5], colors=[colour], alpha=fill)
+    axes.contour(columns, rows, values, levels=[0.5], colors=[colour], linewidths=width)
     axes.set(xlim=(-0.5, mask.shape[1] - 0.5), ylim=(mask.shape[0] - 0.5, -0.5))
 
 

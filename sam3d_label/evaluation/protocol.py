@@ -1,7 +1,8 @@
 """A simulated session on each case: click, segment, look, click again.
 
 The segmenter gets prompts and nothing else; only the annotator and the metrics see the truth. Like the
-clients, the session sends all clicks again each time. One volume is in memory at a time.
+clients, the session sends all clicks again each time. One volume is in memory at a time; of the worst cases a
+slice is kept.
 """
 
 from __future__ import annotations
@@ -9,21 +10,28 @@ from __future__ import annotations
 import fnmatch
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from bisect import insort
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sam3d_label.errors import Sam3dError
+from sam3d_label.errors import PromptError, Sam3dError
 from sam3d_label.evaluation import metrics
-from sam3d_label.evaluation.annotators import Annotator
+from sam3d_label.evaluation.annotators import Annotator, BoolVolume
+from sam3d_label.evaluation.pictures import SheetRow, sheet_row
 from sam3d_label.prompts import Click, Prompts
 from sam3d_label.volume import Volume
 
-CLICK_COUNTS = (1, 3, 5, 10)
+CLICK_COUNTS = (1, 2, 3, 5, 10)
+WORST = 8
+"""Cases on a contact sheet."""
+
 SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
@@ -40,6 +48,14 @@ class PromptableSegmenter(Protocol):
 
     def segment(self, prompts: Any) -> SegmentedMask:
         """The mask for all of ``prompts``."""
+
+
+@runtime_checkable
+class UnpromptedSegmenter(Protocol):
+    """One volume with a model that may answer without a click."""
+
+    def segment_unprompted(self) -> SegmentedMask:
+        """The mask under no prompt; raises PromptError when the model has not learned it."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +83,36 @@ class ClickRecord:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """The session on one case: a record for each click from 1 on."""
+    """The session on one case.
+
+    Attributes:
+        case: its name.
+        truth_ml: volume of the target.
+        records: for each click from 1 on.
+        unprompted: before the first click; ``None`` where it was not asked for.
+    """
 
     case: str
     truth_ml: float
     records: tuple[ClickRecord, ...]
+    unprompted: ClickRecord | None = None
 
     @property
     def dices(self) -> list[float]:
         """Dice after each click from 1 on."""
         return [record.dice for record in self.records]
+
+    def after(self, clicks: int) -> ClickRecord:
+        """The record of a click count that was measured.
+
+        Raises:
+            LookupError: it was not.
+        """
+        if clicks > 0:
+            return self.records[clicks - 1]
+        if self.unprompted is None:
+            raise LookupError(f"{self.case} was not segmented without a click")
+        return self.unprompted
 
 
 @dataclass(frozen=True)
@@ -89,10 +125,17 @@ class Skipped:
 
 @dataclass
 class Cohort:
-    """Every case of an evaluation, measured or skipped."""
+    """Every case of an evaluation, measured or skipped.
+
+    Attributes:
+        results: the measured ones.
+        skipped: the others.
+        worst: what a contact sheet draws of those with the lowest Dice at the last click count, worst first.
+    """
 
     results: list[CaseResult] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    worst: list[SheetRow] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -105,6 +148,7 @@ class Case:
 
 
 Progress = Callable[[str, int, int], None]
+Watch = Callable[[int, BoolVolume], None]
 
 
 def evaluate_case(
@@ -116,6 +160,7 @@ def evaluate_case(
     clicks: Sequence[int] = CLICK_COUNTS,
     last: int | None = None,
     seed: int = 0,
+    watch: Watch | None = None,
 ) -> list[ClickRecord]:
     """Click on one case.
 
@@ -124,9 +169,10 @@ def evaluate_case(
         truth: bool, shape (I, J, K), at least one voxel inside.
         annotator: who clicks.
         spacing: mm along I, J, K.
-        clicks: the click counts at which surfaces are compared too; positive.
+        clicks: the click counts at which surfaces are compared too; 0 adds nothing here.
         last: click on to this count (default: the largest of ``clicks``).
         seed: of the annotator's chance.
+        watch: called with each click count and its mask, bool (I, J, K).
 
     Returns:
         One record for each click count from 1 to the last.
@@ -159,7 +205,39 @@ def evaluate_case(
                 honoured=metrics.honoured(mask, given),
             )
         )
+        if watch:
+            watch(count, mask)
     return records
+
+
+def evaluate_unprompted(
+    segmenter: PromptableSegmenter, truth: NDArray[np.bool_], *, spacing: Sequence[float]
+) -> ClickRecord:
+    """What one case gets without a click.
+
+    Args:
+        segmenter: the volume under the model.
+        truth: bool, shape (I, J, K).
+        spacing: mm along I, J, K.
+
+    Raises:
+        PromptError: the model has not learned to segment without a click.
+    """
+    if not isinstance(segmenter, UnpromptedSegmenter):
+        raise PromptError("this segmenter needs a click: leave 0 out of the click counts")
+    start = time.perf_counter()
+    answer = segmenter.segment_unprompted()
+    seconds = time.perf_counter() - start
+    mask = np.asarray(answer.mask) > 0
+    return ClickRecord(
+        clicks=0,
+        placed=0,
+        click=None,
+        dice=metrics.dice(mask, truth),
+        nsd=metrics.nsd(mask, truth, spacing),
+        seconds=seconds,
+        honoured=0,
+    )
 
 
 def evaluate_cohort(
@@ -173,6 +251,7 @@ def evaluate_cohort(
     last: int | None = None,
     seed: int = 0,
     cases: str | None = None,
+    worst: int = WORST,
     progress: Progress | None = None,
 ) -> Cohort:
     """Click on every case of a folder.
@@ -180,47 +259,92 @@ def evaluate_cohort(
     Args:
         images: a folder of volumes (files, or DICOM folders), or one file.
         labels: a folder of label files with the names of the images, or one file.
-        open_segmenter: puts a volume under the model; called once for each case.
-        annotator: who clicks.
+        open_segmenter: puts a volume under the model; called once for each case, and once more for 0 clicks, so
+            that neither answer finds work of the other done.
+        annotator: who clicks; the first click answers an empty mask, also where 0 clicks are measured.
         label: the value in the label files that is the target (default: every non-zero one).
-        clicks: the click counts at which surfaces are compared too.
+        clicks: the click counts at which surfaces are compared too, at least one positive; with 0, the mask
+            without a click is measured.
         last: click on to this count (default: the largest of ``clicks``).
         seed: of the annotator's chance; each case draws from this seed and its own name, whatever the others
             are.
         cases: a glob that a file name, or a case name, must match.
+        worst: of how many cases, those with the lowest Dice at the largest of ``clicks``, a slice is kept.
         progress: called with (case, cases done, cases in all) before each case, and once at the end.
 
     Returns:
-        The sessions, and the cases that could not be measured (unreadable, misaligned or empty) with the
-        reason.
+        The sessions, and the cases that could not be measured (unreadable, misaligned, empty, or refused by the
+        segmenter) with the reason.
 
     Raises:
         Sam3dError: a folder is missing or holds no such case.
     """
     found = find_cases(images, labels, cases)
-    cohort = Cohort()
+    cohort, kept = Cohort(), _Worst(worst)
     for done, case in enumerate(found):
         if progress:
             progress(case.name, done, len(found))
+        shown = _Snapshots({1, max(clicks)})
         try:
             volume, truth = open_case(case, label)
+            spacing = volume.spacing.tolist()
             records = evaluate_case(
                 open_segmenter(volume),
                 truth,
                 annotator,
-                spacing=volume.spacing.tolist(),
+                spacing=spacing,
                 clicks=clicks,
                 last=last,
                 seed=_case_seed(seed, case.name),
+                watch=shown,
             )
+            unprompted = evaluate_unprompted(open_segmenter(volume), truth, spacing=spacing) if 0 in clicks else None
         except Sam3dError as error:
             cohort.skipped.append(Skipped(case.name, str(error)))
-        else:
-            millilitres = float(np.count_nonzero(truth)) * float(np.prod(volume.spacing)) / 1000
-            cohort.results.append(CaseResult(case.name, millilitres, tuple(records)))
+            continue
+        millilitres = float(np.count_nonzero(truth)) * float(np.prod(volume.spacing)) / 1000
+        result = CaseResult(case.name, millilitres, tuple(records), unprompted)
+        cohort.results.append(result)
+        given = [record.click for record in records if record.click is not None]
+        kept.offer(
+            result.after(max(clicks)).dice,
+            partial(sheet_row, case.name, volume.array, volume.affine, truth, shown.masks, given),
+        )
+    cohort.worst = kept.rows
     if progress:
         progress("", len(found), len(found))
     return cohort
+
+
+class _Snapshots:
+    """Watches a session and keeps the masks, bool (I, J, K), after some click counts."""
+
+    def __init__(self, counts: Collection[int]) -> None:
+        self.counts = counts
+        self.masks: dict[int, BoolVolume] = {}
+
+    def __call__(self, count: int, mask: BoolVolume) -> None:
+        if count in self.counts:
+            self.masks[count] = mask
+
+
+class _Worst:
+    """The rows of the cases with the lowest Dice so far; a row is made only for a case that is among them."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._ranked: list[tuple[float, SheetRow]] = []
+
+    @property
+    def rows(self) -> list[SheetRow]:
+        """Worst first."""
+        return [row for _, row in self._ranked]
+
+    def offer(self, dice: float, make: Callable[[], SheetRow]) -> None:
+        """Take a case in if it is among the worst."""
+        if len(self._ranked) < self.most or (self._ranked and dice < self._ranked[-1][0]):
+            insort(self._ranked, (dice, make()), key=itemgetter(0))
+            del self._ranked[self.most :]
 
 
 def find_cases(images: Path, labels: Path, pattern: str | None = None) -> list[Case]:

@@ -1,4 +1,4 @@
-"""An evaluation on disk: cases.csv, clicks.csv, summary.json and curve.png."""
+"""An evaluation on disk: cases.csv, clicks.csv, summary.json, curve.png and worst.png."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sam3d_label.evaluation import metrics
+from sam3d_label.evaluation.pictures import draw_sheet
 from sam3d_label.evaluation.protocol import CaseResult, ClickRecord, Cohort
 from sam3d_label.files import replacing
 
@@ -28,9 +29,9 @@ def write_report(
     Args:
         out: folder, made when missing. ``cases.csv`` has a row for each case and each of ``clicks``;
             ``clicks.csv`` one for every click, with the voxel; ``summary.json`` is what this returns;
-            ``curve.png`` shows Dice over clicks.
+            ``curve.png`` shows Dice over clicks; ``worst.png`` the cases that the cohort kept slices of.
         cohort: at least one measured case.
-        clicks: the click counts to report.
+        clicks: the click counts to report; 0 is the mask before the first click.
         noc_cap: clicks after which an annotator gives up; a failure counts as this many.
         about: further keys of the summary (annotator, seed, weights, command, …).
 
@@ -47,6 +48,8 @@ def write_report(
         _write_csv(path, CLICK_COLUMNS, _click_rows(cohort.results))
     with replacing(out / "curve.png") as path:
         draw_curve(path, cohort.results, clicks, title=_title(cohort, summary))
+    if cohort.worst:
+        draw_sheet(out / "worst.png", cohort.worst)
     write_json(out / "summary.json", summary)
     return summary
 
@@ -66,14 +69,16 @@ def summarise(cohort: Cohort, clicks: Sequence[int], noc_cap: int) -> dict[str, 
 
     Returns:
         ``dice``, ``nsd_2mm``, ``nsd_5mm``: mean by click count (a string), and ``…_ci95`` its bootstrap
-        interval. ``noc80``, ``noc85``, ``noc90``: mean clicks to reach that Dice, a failure counting as
-        ``noc_cap``; ``failures`` counts them. ``auc``: of Dice over clicks 1–5, ``None`` with fewer clicks.
-        ``seconds_first_click``, ``seconds_next_click``: medians over requests, ``…_p95`` their 95th
-        percentile, ``None`` without such requests. ``lowered_share``: of the clicks after the first, how many
-        lower Dice by more than 0.01. ``honoured_share``: of all clicked voxels after every request, how many
+        interval, as for all means over cases. ``noc80``, ``noc85``, ``noc90``: mean clicks to reach that Dice, a
+        failure counting as ``noc_cap``; ``failures`` counts them. ``auc``: of Dice over clicks 1–5, ``None`` with
+        fewer clicks. ``seconds_no_click``, ``seconds_first_click``, ``seconds_next_click``: medians over requests,
+        ``…_p95`` their 95th percentile, ``None`` without such requests. The mask before the first click enters
+        ``dice``, ``nsd_…`` and ``seconds_no_click`` only. ``lowered_share``: of the clicks after the first, how
+        many lower Dice by more than 0.01. ``honoured_share``: of all clicked voxels after every request, how many
         are on the side their click said. ``cases``: measured ones; ``skipped``: the others with the reason.
     """
     results = cohort.results
+    unprompted = [result.unprompted.seconds for result in results if result.unprompted]
     first = _seconds(results, first=True)
     following = _seconds(results, first=False)
     areas = [area for result in results if (area := metrics.auc(result.dices)) is not None]
@@ -91,6 +96,8 @@ def summarise(cohort: Cohort, clicks: Sequence[int], noc_cap: int) -> dict[str, 
             for at, name in enumerate(NSD_NAMES)
         },
         "auc_ci95": _interval(areas) if areas else None,
+        "seconds_no_click": _quantile(unprompted, 0.5),
+        "seconds_no_click_p95": _quantile(unprompted, 0.95),
         "seconds_first_click_p95": _quantile(first, 0.95),
         "seconds_next_click_p95": _quantile(following, 0.95),
         "lowered_share": _lowered_share(results),
@@ -103,8 +110,8 @@ def draw_curve(path: Path, results: Sequence[CaseResult], clicks: Sequence[int],
     """Mean Dice over clicks with its bootstrap interval, over a faint line for each case, as a PNG."""
     from matplotlib.figure import Figure
 
-    counts = np.arange(1, len(results[0].records) + 1)
-    values = np.array([result.dices for result in results])
+    counts = np.arange(0 if 0 in clicks else 1, len(results[0].records) + 1)
+    values = np.array([[result.after(count).dice for count in counts] for result in results])
     mean = values.mean(axis=0)
     low, high = np.transpose([metrics.bootstrap_interval(column) for column in values.T])
     figure = Figure(figsize=(7.0, 4.4), dpi=150, layout="constrained")
@@ -113,10 +120,11 @@ def draw_curve(path: Path, results: Sequence[CaseResult], clicks: Sequence[int],
     axes.fill_between(counts, low, high, color="#0f766e", alpha=0.22, linewidth=0, label="95 % interval of the mean")
     axes.plot(counts, mean, color="#0f766e", linewidth=2.4, label=f"mean of {len(results)} cases")
     for count in clicks:
-        axes.plot(count, mean[count - 1], "o", color="#0f766e", markersize=5)
+        value = mean[count - counts[0]]
+        axes.plot(count, value, "o", color="#0f766e", markersize=5)
         axes.annotate(
-            f"{mean[count - 1]:.2f}",
-            (count, mean[count - 1]),
+            f"{value:.2f}",
+            (count, value),
             textcoords="offset points",
             xytext=(0, 8),
             ha="center",
@@ -124,7 +132,7 @@ def draw_curve(path: Path, results: Sequence[CaseResult], clicks: Sequence[int],
             fontweight="bold",
             bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "linewidth": 0},
         )
-    axes.set(xlabel="clicks", ylabel="Dice", ylim=(0, 1.03), xlim=(0.6, len(counts) + 0.4), xticks=counts)
+    axes.set(xlabel="clicks", ylabel="Dice", ylim=(0, 1.03), xlim=(counts[0] - 0.4, counts[-1] + 0.4), xticks=counts)
     axes.set_title(title, fontsize=10, loc="left")
     axes.grid(axis="y", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -140,7 +148,7 @@ def _title(cohort: Cohort, summary: Mapping[str, Any]) -> str:
 def _case_rows(results: Iterable[CaseResult], clicks: Sequence[int]) -> Iterable[list[Any]]:
     for result in results:
         for count in clicks:
-            record = result.records[count - 1]
+            record = result.after(count)
             surfaces = [f"{value:.6f}" for value in record.nsd or ()]
             yield [
                 *(result.case, count, f"{record.dice:.6f}", *surfaces, f"{record.seconds:.4f}"),
@@ -166,11 +174,11 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 
 
 def _dices(results: Sequence[CaseResult], count: int) -> list[float]:
-    return [result.records[count - 1].dice for result in results]
+    return [result.after(count).dice for result in results]
 
 
 def _nsds(results: Sequence[CaseResult], count: int, at: int) -> list[float]:
-    measured = (result.records[count - 1].nsd for result in results)
+    measured = (result.after(count).nsd for result in results)
     return [nsd[at] for nsd in measured if nsd is not None]
 
 
@@ -189,6 +197,7 @@ def _clicks_to_reach(results: Sequence[CaseResult], cap: int) -> dict[str, Any]:
         name = f"noc{target * 100:.0f}"
         reached = [metrics.noc(result.dices, target, cap) for result in results]
         summary[name] = fmean(needed.clicks for needed in reached)
+        summary[f"{name}_ci95"] = _interval([needed.clicks for needed in reached])
         summary["failures"][name] = sum(needed.failed for needed in reached)
     return summary
 

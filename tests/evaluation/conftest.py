@@ -33,6 +33,12 @@ class BallSegmenter:
         self.asked.append(prompts.clicks)
         return Answer((self._near(prompts.positive) & ~self._near(prompts.negative)).astype(np.uint8))
 
+    def segment_unprompted(self) -> Answer:
+        """A ball in the middle."""
+        self.asked.append(())
+        i, j, k = (side // 2 for side in self.shape)
+        return Answer(self._near((Click((i, j, k)),)).astype(np.uint8))
+
     def _near(self, clicks: tuple[Click, ...]) -> np.ndarray:
         grid = np.indices(self.shape)
         near = np.zeros(self.shape, bool)

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sam3d_label.errors import Sam3dError
+from sam3d_label.errors import PromptError, Sam3dError
 from sam3d_label.evaluation.annotators import ANNOTATORS
-from sam3d_label.evaluation.protocol import evaluate_case, evaluate_cohort, find_cases
+from sam3d_label.evaluation.protocol import evaluate_case, evaluate_cohort, evaluate_unprompted, find_cases
 from sam3d_label.volume import Volume
 
 CENTRE = ANNOTATORS["error_centre"]
@@ -63,6 +63,51 @@ def test_a_perfect_mask_stays(truth):
     assert [record.placed for record in records] == [1, 1, 1]
     assert [record.seconds > 0 for record in records] == [True, False, False]
     assert records[2].nsd == (1, 1)
+
+
+def test_without_a_click(truth, ball):
+    record = evaluate_unprompted(ball, truth, spacing=SPACING)
+    assert (record.clicks, record.placed, record.click) == (0, 0, None)
+    assert 0 < record.dice < 1
+    assert len(record.nsd) == 2
+    assert record.seconds > 0
+    with pytest.raises(PromptError, match="0 out"):
+        evaluate_unprompted(Perfect(truth), truth, spacing=SPACING)
+
+
+def test_zero_clicks_leave_the_session_as_it_is(cohort, ball_segmenter):
+    opened = []
+
+    def measure(clicks):
+        def segmenter(volume):
+            opened.append(ball_segmenter(volume))
+            return opened[-1]
+
+        return evaluate_cohort(cohort / "images", cohort / "labels", segmenter, CENTRE, clicks=clicks).results
+
+    plain, with_zero = measure((1, 3)), measure((0, 1, 3))
+    assert [result.dices for result in plain] == [result.dices for result in with_zero]
+    assert [result.unprompted for result in plain] == [None, None]
+    assert all(result.after(0).clicks == 0 and result.after(0).nsd for result in with_zero)
+    assert [len(segmenter.asked[0]) for segmenter in opened] == [1, 1, 1, 0, 1, 0]
+    with pytest.raises(LookupError, match="a_ct"):
+        plain[0].after(0)
+
+
+def test_a_model_that_needs_a_click_is_not_measured_at_0(cohort, truth):
+    measured = evaluate_cohort(cohort / "images", cohort / "labels", lambda _: Perfect(truth), CENTRE, clicks=(0, 1))
+    assert not measured.results
+    assert "needs a click" in measured.skipped[0].reason
+
+
+def test_slices_of_the_worst_cases_are_kept(run):
+    both, one, none = run(clicks=(1, 3)), run(clicks=(1, 3), worst=1), run(worst=0)
+    ranked = sorted(both.results, key=lambda result: result.dices[2])
+    assert [row.case for row in both.worst] == [result.case for result in ranked]
+    assert [row.case for row in one.worst] == [ranked[0].case]
+    assert none.worst == []
+    assert [moment.clicks for moment in both.worst[0].moments] == [1, 3]
+    assert [moment.dice for moment in both.worst[0].moments] == [ranked[0].dices[0], ranked[0].dices[2]]
 
 
 def test_the_same_seed_gives_the_same_session(truth, ball):

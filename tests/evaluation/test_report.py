@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from sam3d_label.evaluation.annotators import ANNOTATORS
-from sam3d_label.evaluation.pictures import axial_slice, draw_click, window
+from sam3d_label.evaluation.pictures import axial_slice, draw_click, draw_sheet, sheet_row, window
 from sam3d_label.evaluation.protocol import CaseResult, ClickRecord, Cohort, Skipped, evaluate_cohort
 from sam3d_label.evaluation.report import summarise, write_json, write_report
 from sam3d_label.files import replacing
@@ -49,6 +50,7 @@ def test_summary_by_hand():
     assert summary["nsd_2mm"] == pytest.approx({"1": 0.275, "5": 0.4})
     assert summary["nsd_5mm"] == pytest.approx({"1": 0.55, "5": 0.8})
     assert summary["noc85"] == (3 + 5) / 2
+    assert summary["noc85_ci95"] == [3, 5]
     assert summary["failures"] == {"noc80": 0, "noc85": 1, "noc90": 1}
     assert summary["noc_cap"] == 5
     assert summary["auc"] == pytest.approx(((3.85 - 0.7) / 4 + (3.5 - 0.65) / 4) / 2)
@@ -59,6 +61,19 @@ def test_summary_by_hand():
     assert summary["skipped"] == [{"case": "c", "reason": "the label is empty"}]
     low, high = summary["dice_ci95"]["1"]
     assert 0.5 <= low <= 0.55 <= high <= 0.6
+
+
+def test_the_mask_before_the_first_click_is_counted_apart():
+    unprompted = ClickRecord(clicks=0, placed=0, click=None, dice=0.2, nsd=(0.1, 0.3), seconds=7.0, honoured=0)
+    results = [replace(result, unprompted=unprompted) for result in COHORT.results]
+    plain = summarise(COHORT, [1, 5], 5)
+    summary = summarise(Cohort(results, COHORT.skipped), [0, 1, 5], 5)
+    assert plain["seconds_no_click"] is None
+    assert summary.pop("seconds_no_click") == summary.pop("seconds_no_click_p95") == 7
+    for name, value in (("dice", 0.2), ("nsd_2mm", 0.1), ("nsd_5mm", 0.3)):
+        assert summary[name].pop("0") == pytest.approx(value)
+        assert summary[f"{name}_ci95"].pop("0") == pytest.approx([value, value])
+    assert summary.items() <= plain.items()
 
 
 def test_one_click_has_no_next_click():
@@ -95,9 +110,15 @@ def test_report_on_disk(tmp_path):
 
 def test_report_of_a_cohort(cohort, tmp_path, ball_segmenter):
     annotator = ANNOTATORS["error_centre"]
-    measured = evaluate_cohort(cohort / "images", cohort / "labels", ball_segmenter, annotator, clicks=(1, 2, 6))
-    summary = write_report(tmp_path / "out", measured, [1, 2, 6], 6)
+    counts = (0, 1, 2, 6)
+    measured = evaluate_cohort(cohort / "images", cohort / "labels", ball_segmenter, annotator, clicks=counts)
+    summary = write_report(tmp_path / "out", measured, counts, 6)
+    assert list(summary["dice"]) == ["0", "1", "2", "6"]
     assert summary["dice"]["6"] > summary["dice"]["1"] > 0.3
+    with (tmp_path / "out/cases.csv").open() as file:
+        first = next(csv.DictReader(file))
+    assert (first["case"], first["clicks"], first["placed"]) == ("a_ct", "0", "0")
+    assert (tmp_path / "out/worst.png").read_bytes().startswith(b"\x89PNG")
     assert 0 < summary["honoured_share"] <= 1
 
 
@@ -145,6 +166,42 @@ def test_slices_look_alike_in_every_orientation(order, signs):
     assert np.array_equal(view.mask, radiological > 0)
     assert view.spacing == (2.0, 1.0)
     assert view.clicks[0] == (7 - 1 - at[1], 6 - 1 - at[0], True)
+
+
+def test_clicks_near_a_slice_are_projected_onto_it():
+    volume = np.zeros((6, 7, 8), np.float32)
+    clicks = [Click((1, 2, 3)), Click((2, 2, 5), positive=False), Click((3, 2, 7))]
+    affine = np.diag([-1.0, -1.0, 2.5, 1.0])
+    view = axial_slice(volume, affine, volume > 0, volume > 0, clicks, at=4, near=5.0)
+    assert view.clicks == ((2, 1, True), (2, 2, False))
+
+
+def test_a_row_of_the_sheet_shows_the_largest_error(truth):
+    image = np.random.default_rng(0).normal(size=truth.shape).astype(np.float32)
+    first, last = np.zeros_like(truth), truth.copy()
+    last[:, :, 3] = False
+    last[12:, :, 7] = False
+    clicks = [Click((10, 9, 3)), Click((1, 1, 3), positive=False)]
+    row = sheet_row("a", image, AFFINE, truth, {1: first, 6: last}, clicks)
+    before, after = row.moments
+    assert (before.clicks, before.dice, after.clicks) == (1, 0, 6)
+    assert 0.8 < after.dice < 1
+    assert np.array_equal(after.view.image, before.view.image)
+    assert not after.view.mask.any()
+    assert np.count_nonzero(after.view.truth) == np.count_nonzero(truth[:, :, 3])
+    assert [len(moment.view.clicks) for moment in row.moments] == [1, 2]
+    assert after.view.image.base is None
+
+
+@pytest.mark.parametrize("cases", [1, 3])
+def test_sheet(tmp_path, truth, cases):
+    image = np.random.default_rng(0).normal(size=truth.shape).astype(np.float32)
+    masks = {1: np.zeros_like(truth), 3: np.roll(truth, 2, axis=0)}
+    row = sheet_row("a case", image, AFFINE, truth, masks, [Click((10, 9, 5)), Click((1, 1, 5), positive=False)])
+    path = tmp_path / "worst.png"
+    draw_sheet(path, [row] * cases)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_windows():

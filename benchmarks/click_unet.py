@@ -1,0 +1,124 @@
+"""MONAI Label's way, for comparison: a DynUNet that sees the crop and the clicks as channels, as DeepEdit does.
+
+It trains on the same crops with the same simulated annotator, and serves through the same `Segmenter`, so that
+the network is all that differs:
+
+    python benchmarks/click_unet.py STS OUT --epochs 12
+    python benchmarks/methods.py STS/images STS/labels RESULTS --unet OUT/checkpoint.pt --cases "*_mr*"
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from monai.networks.nets import DynUNet
+from torch import Tensor, nn
+
+from sam3d_label.network import PRESETS, Embedding
+from sam3d_label.network.fine_path import VOXELS, voxels_of_cells
+from sam3d_label.network.prompt_encoder import IN, OUT
+from sam3d_label.training import tiny
+from sam3d_label.training.fine_tune import describe, fine_tune
+from sam3d_label.weights import Weights
+
+SIGMA = 2.0
+"""Standard deviation of a click's Gaussian, voxels of the crop, as in MONAI's `AddGuidanceSignald`."""
+
+SETTINGS = tiny.SETTINGS.model_copy(
+    update={"learning_rate": 1e-3, "box_share": 0.0, "rough_mask_share": 0.0, "mask_share": 0.0, "repeat_share": 0.0}
+)
+"""Those of `tiny`, without the prompts that DeepEdit does not know."""
+
+
+class ClickUNet(nn.Module):
+    """Answers like `SAM3D`; nothing of a crop can be kept from click to click.
+
+    Like `tiny` it works at half the crop's resolution, and gives each of a cell's eight voxels a value of its own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = PRESETS["tiny"]
+        self.unet = DynUNet(
+            spatial_dims=3,
+            in_channels=3,
+            out_channels=VOXELS,
+            kernel_size=[3] * 6,
+            strides=[2] * 6,
+            upsample_kernel_size=[2] * 5,
+            filters=[16, 32, 64, 96, 128, 160],
+            norm_name="instance",
+        )
+
+    def checkpoint_activations(self, wanted: bool) -> None:
+        """Nothing to do: activations are always kept."""
+
+    def encode(self, crop: Tensor) -> Embedding:
+        """The crop (B, 1, D, H, W) itself."""
+        return Embedding(crop, crop.new_empty(0))
+
+    def decode(
+        self,
+        embedding: Embedding,
+        points: Tensor,
+        signs: Tensor,
+        *,
+        boxes: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Foreground minus background logit (B, 1, D, H, W); boxes and masks are ignored."""
+        crop = embedding.feature
+        channels = [crop[:, 0], *(self._bumps(points, signs == sign) for sign in (IN, OUT))]
+        return voxels_of_cells(self.unet(torch.stack(channels, 1)))
+
+    def _bumps(self, points: Tensor, chosen: Tensor) -> Tensor:
+        size = self.config.crop
+        if not chosen.any():
+            return points.new_zeros(len(points), size, size, size)
+        centres = torch.arange(size, device=points.device, dtype=points.dtype)
+        along = torch.exp(-((centres - points[..., None]) ** 2) / (2 * SIGMA**2)) * chosen[..., None, None]
+        return torch.einsum("bnx,bny,bnz->bnxyz", *along.unbind(2)).amax(1)
+
+
+def open_unet(checkpoint: Path) -> Weights:
+    """The network of a training run, to serve in the place of the shipped weights."""
+    model = ClickUNet()
+    model.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["average"])
+    card = tiny.START.model_copy(
+        update={
+            "version": "click-unet",
+            "scales": (0.25, 0.5, 1.0, 2.0),
+            "capabilities": ["positive_click", "negative_click"],
+        }
+    )
+    return Weights(model.eval(), card, card.version, str(checkpoint.resolve()))  # type: ignore[arg-type]
+
+
+def main(
+    sts: Annotated[Path, typer.Argument(help="Folder with images/ and labels/ of the soft-tissue sarcomas.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the painted cases, the checkpoint and the log.")],
+    epochs: int = SETTINGS.epochs,
+    threads: int = 2,
+    resume: bool = False,
+) -> None:
+    """Train the U-Net on the cases that `tiny` trains on."""
+    torch.set_num_threads(threads)
+    training, validation = tiny.every_case(sts, out)
+    torch.manual_seed(SETTINGS.seed)
+    fine_tune(
+        ClickUNet(),  # type: ignore[arg-type]
+        training,
+        out,
+        intensity=tiny.INTENSITY,
+        validation=validation,
+        settings=SETTINGS.model_copy(update={"epochs": epochs}),
+        resume=resume,
+        progress=lambda log: print(describe(log, epochs), flush=True),
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

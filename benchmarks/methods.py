@@ -1,0 +1,164 @@
+"""Methods beside each other: the same cases, the same annotator, the same seed.
+
+    python benchmarks/methods.py IMAGES LABELS OUT --unet CKPT [--cases GLOB] [--methods sam3d,unet,random_walker]
+
+`sam3d` is the shipped `tiny`, `unet` the network of `click_unet.py`, `random_walker` needs no training. Where an
+annotator clicks depends on the mask, so the clicks differ from method to method. OUT holds methods.json, a summary for
+each method, and methods.png, Dice over clicks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from matplotlib.figure import Figure
+from random_walker import RandomWalker
+from rich.console import Console
+from rich.table import Table
+
+from sam3d_label.evaluation.annotators import ANNOTATORS
+from sam3d_label.evaluation.metrics import bootstrap_interval
+from sam3d_label.evaluation.protocol import Cohort, PromptableSegmenter, evaluate_cohort
+from sam3d_label.evaluation.report import summarise, write_json
+from sam3d_label.files import replacing
+from sam3d_label.segmenter import Segmenter
+from sam3d_label.volume import Volume
+from sam3d_label.weights import Weights, open_weights
+
+Open = Callable[[Volume], PromptableSegmenter]
+METHODS = ("sam3d", "unet", "random_walker")
+COLOURS = {"sam3d": "#0f766e", "unet": "#b45309", "random_walker": "#6366f1"}
+
+
+def opener(method: str, unet: Path | None) -> Open:
+    """What puts a volume under a method; BadParameter for an unknown method, or `unet` without a checkpoint."""
+    if method == "random_walker":
+        return RandomWalker
+    if method == "sam3d":
+        return with_weights(open_weights("tiny"))
+    if method == "unet" and unet is not None:
+        from click_unet import open_unet
+
+        return with_weights(open_unet(unet))
+    raise typer.BadParameter(
+        "unet needs --unet CKPT" if method == "unet" else f"{method}: choose from {', '.join(METHODS)}"
+    )
+
+
+def with_weights(weights: Weights) -> Open:
+    """Segmenters that share weights and nothing else."""
+    return lambda volume: Segmenter(volume, weights)
+
+
+def in_common(cohorts: Mapping[str, Cohort]) -> dict[str, Cohort]:
+    """The cohorts without the cases that a method could not be measured on."""
+    measured = set.intersection(*({result.case for result in cohort.results} for cohort in cohorts.values()))
+    return {
+        method: Cohort([result for result in cohort.results if result.case in measured], cohort.skipped)
+        for method, cohort in cohorts.items()
+    }
+
+
+def curve(cohort: Cohort) -> list[list[float]]:
+    """Mean Dice after each click from 1 on, with the lower and upper end of its 95 % interval."""
+    after = zip(*(result.dices for result in cohort.results), strict=True)
+    return [[float(np.mean(dices)), *bootstrap_interval(dices)] for dices in after]
+
+
+def draw(path: Path, curves: Mapping[str, Sequence[Sequence[float]]], title: str) -> None:
+    """A line for each method with the interval of its mean, as a PNG."""
+    figure = Figure(figsize=(7.0, 4.4), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    for method, points in curves.items():
+        clicks = np.arange(1, len(points) + 1)
+        mean, low, high = np.transpose(points)
+        axes.fill_between(clicks, low, high, color=COLOURS[method], alpha=0.15, linewidth=0)
+        axes.plot(clicks, mean, color=COLOURS[method], linewidth=2.2, marker="o", markersize=4, label=method)
+    axes.set(xlabel="clicks", ylabel="Dice", ylim=(0, 1.03), xticks=clicks)
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.grid(axis="y", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower right", frameon=False, fontsize=9)
+    with replacing(path) as beside:
+        figure.savefig(beside)
+
+
+def table(summaries: Mapping[str, Mapping[str, Any]], counts: Sequence[int], title: str) -> Table:
+    """A column for each method, a row for each number; seconds are medians."""
+    shown = Table("", title=title, title_justify="left")
+    for method in summaries:
+        shown.add_column(method, justify="right")
+    for key, name in (("dice", "Dice"), ("nsd_2mm", "NSD 2 mm")):
+        for count in counts:
+            means = (summary[key][str(count)] for summary in summaries.values())
+            shown.add_row(f"{name} @ {count}", *(f"{mean:.3f}" for mean in means))
+    for key, name in (("seconds_first_click", "first click"), ("seconds_next_click", "next click")):
+        seconds = (summary[key] for summary in summaries.values())
+        shown.add_row(name, *("–" if each is None else f"{each:.2f} s" for each in seconds))
+    return shown
+
+
+def main(
+    images: Annotated[Path, typer.Argument(help="Folder of volumes.")],
+    labels: Annotated[Path, typer.Argument(help="Folder of labels with the images' names.")],
+    out: Annotated[Path, typer.Argument(help="Folder for methods.json and methods.png.")],
+    unet: Annotated[Path | None, typer.Option(help="Checkpoint of click_unet.py.")] = None,
+    cases: Annotated[str | None, typer.Option(help="Only the files that match; several globs by commas.")] = None,
+    label: Annotated[int | None, typer.Option(help="Value of the target; any but 0 without it.")] = None,
+    annotator: Annotated[str, typer.Option(help=f"One of {', '.join(ANNOTATORS)}.")] = "error_centre",
+    seed: int = 0,
+    clicks: Annotated[str, typer.Option(help="Click counts to report, from 1 on.")] = "1,3,5,10",
+    methods: str = ",".join(METHODS),
+) -> None:
+    """Measure each method on every case, print a table, write the numbers and a picture."""
+    if annotator not in ANNOTATORS:
+        raise typer.BadParameter(f"{annotator}: choose from {', '.join(ANNOTATORS)}")
+    counts = sorted({int(count) for count in clicks.split(",")})
+    if counts[0] < 1:
+        raise typer.BadParameter(f"--clicks {clicks}: give counts from 1 on")
+    openers = {method: opener(method, unet) for method in methods.split(",")}
+    console = Console(stderr=True)
+    cohorts = {}
+    for method, segmenter in openers.items():
+        with console.status(method) as status:
+            cohorts[method] = evaluate_cohort(
+                images,
+                labels,
+                segmenter,
+                ANNOTATORS[annotator],
+                label=label,
+                clicks=counts,
+                seed=seed,
+                cases=cases,
+                worst=0,
+                progress=lambda case, done, total, method=method: status.update(f"{method} {done}/{total} {case}"),
+            )
+    cohorts = in_common(cohorts)
+    for method, cohort in cohorts.items():
+        for skipped in cohort.skipped:
+            console.print(f"{method} skipped {skipped.case}: {skipped.reason}", highlight=False, soft_wrap=True)
+    measured = len(next(iter(cohorts.values())).results)
+    if not measured:
+        raise typer.BadParameter(f"no case in {images} could be measured by every method")
+    summaries = {method: summarise(cohort, counts, counts[-1]) for method, cohort in cohorts.items()}
+    curves = {method: curve(cohort) for method, cohort in cohorts.items()}
+    title = f"{measured} cases · {annotator}"
+    write_json(
+        out / "methods.json",
+        {
+            "annotator": annotator,
+            "seed": seed,
+            "cases": [result.case for result in next(iter(cohorts.values())).results],
+            "methods": {method: {**summary, "curve": curves[method]} for method, summary in summaries.items()},
+        },
+    )
+    draw(out / "methods.png", curves, f"Dice over clicks · {title}")
+    Console().print(table(summaries, counts, title))
+
+
+if __name__ == "__main__":
+    typer.run(main)

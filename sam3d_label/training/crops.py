@@ -50,6 +50,9 @@ SPACING = (0.4, 5.0)
 OFF_CENTRE = 0.3
 """How far the target's middle may lie from the crop's, as a share of the crop's edge."""
 
+DRAWS = 10
+"""Times that a crop without any of its target is drawn anew."""
+
 IMAGE, LABEL, INSIDE, ALONE = "image", "label", "inside", "alone"
 
 
@@ -159,6 +162,14 @@ class OpenedCase:
             return frame
         return self.volume.frame((rng.random(3) * (np.array(self.volume.shape) - 1)).tolist(), frame.spacing, size)
 
+    def random_crop(self, size: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        """What `crop` gives of a random frame; it holds some of the target unless that can be told unasked."""
+        for _ in range(DRAWS):
+            crop = self.crop(self.random_frame(size, rng))
+            if self.alone or crop[LABEL].any():
+                return crop
+        return self.crop(self.frame(size, FILL[1], np.zeros(3)))
+
     def crop(self, frame: CropFrame) -> dict[str, Tensor]:
         """Image, label and what lies inside the volume, each (1, D, H, W), float32."""
         image = self.volume.crop(frame, self.normalization)
@@ -260,7 +271,7 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
         """Image (1, D, H, W) and label (1, D, H, W), float32, and whether the target can be told unasked, (1,)."""
         rng = np.random.default_rng([self.seed, self.epoch, index])
         case = self.cases[rng.choice(len(self.cases), p=self.shares)]
-        crop = case.crop(case.random_frame(self.size, rng))
+        crop = case.random_crop(self.size, rng)
         if rng.random() < TRIMMED_SHARE:
             crop[INSIDE] *= near(crop[LABEL], rng)
         self.augment.set_random_state(int(rng.integers(2**31)))

@@ -12,7 +12,8 @@ class TrainSettings(BaseModel):
 
     Attributes:
         epochs: Epochs to train; a checkpoint is written after each.
-        steps_per_epoch: Crops, one a step, in an epoch.
+        steps_per_epoch: Optimizer steps in an epoch.
+        batch: Crops of a step, whose gradients are added up; the processes that train together share them.
         learning_rate: Peak of AdamW's learning rate.
         weight_decay: AdamW's decoupled weight decay.
         warmup: Steps over which the learning rate rises from zero.
@@ -27,6 +28,7 @@ class TrainSettings(BaseModel):
         rough_mask_share: Share of crops that begin with a rough mask, with or without clicks.
         mask_share: Share of rounds that see the mask of the round before.
         repeat_share: Share of rounds that look again at the same prompts, before another correction.
+        patience: Looks at the validation cases without a better Dice after which the run ends; None for no end.
         validate_every: Epochs between two looks at the validation cases.
         seed: Fixes every random choice.
         workers: Processes that prepare crops.
@@ -38,6 +40,7 @@ class TrainSettings(BaseModel):
 
     epochs: int = Field(default=20, ge=1)
     steps_per_epoch: int = Field(default=50, ge=1)
+    batch: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=4e-4, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     warmup: int = Field(default=50, ge=0)
@@ -52,6 +55,7 @@ class TrainSettings(BaseModel):
     rough_mask_share: float = Field(default=0.15, ge=0, le=1)
     mask_share: float = Field(default=0.5, ge=0, le=1)
     repeat_share: float = Field(default=0.2, ge=0, le=1)
+    patience: int | None = Field(default=None, ge=1)
     validate_every: int = Field(default=1, ge=1)
     seed: int = Field(default=0, ge=0)
     workers: int = Field(default=1, ge=0)

@@ -113,3 +113,11 @@ def test_cases_of_one_image_share_it(phantom_cases):
     first, second = read(case), read(replace(case, value=1))
     assert first.volume is second.volume
     assert np.array_equal(first.target.array, second.target.array)
+
+
+def test_a_crop_without_any_of_its_target_is_drawn_anew(opened, monkeypatch, rng):
+    case = opened[0]
+    beside = case.volume.frame((case.upper + 200).tolist(), 1.0, 32)
+    monkeypatch.setattr(OpenedCase, "random_frame", lambda *_: beside)
+    assert case.random_crop(32, rng)[LABEL].any()
+    assert not replace(case, alone=True).random_crop(32, rng)[LABEL].any()

@@ -1,6 +1,5 @@
 import copy
 import csv
-import importlib
 
 import pytest
 import torch
@@ -126,28 +125,27 @@ def test_the_learning_rate_rises_stays_and_falls():
     assert factors[-1] < 0.05
 
 
-def test_a_run_with_crops_without_target_resumes_to_the_same_result(
-    small_weights, phantom_cases, tmp_path, monkeypatch
-):
-    """Such crops are passed over: the schedule counts what was stepped, not what was drawn."""
-    passed = iter([True, False, False] * 4)
-    settings = QUICK.model_copy(update={"warmup": 6})
-    fine_tuning = importlib.import_module("sam3d_label.training.fine_tune")
-    step = fine_tuning.Run.step
+def test_crops_of_one_step_are_added_up(small_weights, phantom_cases, tmp_path):
+    """Two steps of one crop at a learning rate of nothing see the crops of one step of two."""
+    one = QUICK.model_copy(update={"epochs": 1, "steps_per_epoch": 2, "learning_rate": 1e-12})
+    two = one.model_copy(update={"steps_per_epoch": 1, "batch": 2})
+    _, single = trained(small_weights.model, phantom_cases, tmp_path / "a", settings=one)
+    _, double = trained(small_weights.model, phantom_cases, tmp_path / "b", settings=two)
+    assert double.epochs[0].loss == pytest.approx(single.epochs[0].loss, rel=1e-5)
 
-    def sometimes_empty(run, image, label, *more):
-        return step(run, image, label * (0 if next(passed) else 1), *more)
 
-    def die(log):
-        raise KilledError
+def test_training_ends_when_patience_is_over(small_weights, phantom_cases, tmp_path):
+    settings = QUICK.model_copy(update={"epochs": 9, "patience": 2, "learning_rate": 1e-12})
+    _, report = trained(
+        small_weights.model, phantom_cases[:2], tmp_path, settings=settings, validation=phantom_cases[2:]
+    )
+    assert len(report.epochs) == 3
 
-    monkeypatch.setattr(fine_tuning.Run, "step", sometimes_empty)
-    expected, whole = trained(small_weights.model, phantom_cases, tmp_path / "whole", settings=settings)
-    with pytest.raises(KilledError):
-        trained(small_weights.model, phantom_cases, tmp_path / "cut", settings=settings, progress=die)
-    model, report = trained(small_weights.model, phantom_cases, tmp_path / "cut", settings=settings, resume=True)
-    assert [log.learning_rate for log in report.epochs] == [log.learning_rate for log in whole.epochs]
-    assert all(torch.equal(a, b) for a, b in zip(expected.parameters(), model.parameters(), strict=True))
+
+def test_training_waits_while_others_need_the_device(small_weights, phantom_cases, tmp_path):
+    waited = []
+    trained(small_weights.model, phantom_cases, tmp_path, pause=lambda: waited.append(1))
+    assert len(waited) == QUICK.steps
 
 
 def test_workers_change_nothing(small_weights, phantom_cases, tmp_path):

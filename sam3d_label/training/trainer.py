@@ -1,0 +1,236 @@
+"""Everything that a training run changes as it goes on: weights, optimizer, schedule, average."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.losses import DiceCELoss
+from monai.utils import set_determinism
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from sam3d_label.errors import Sam3dError, WeightsError
+from sam3d_label.files import replacing
+from sam3d_label.network import SAM3D
+from sam3d_label.training.crops import ALONE, IMAGE, LABEL, OpenedCase, TrainingCrops
+from sam3d_label.training.interaction import train_rounds, validation_dice
+from sam3d_label.training.settings import TrainSettings
+from sam3d_label.training.world import World
+
+VALIDATION_CLICKS = 3
+VALIDATION_FILL = 0.5
+
+
+class Session(nn.Module):
+    """The loss of a simulated session on one crop: what is computed in one process for one item of a step.
+
+    Args:
+        model: The network.
+        settings: How to train.
+        precision: bf16 autocast or not.
+    """
+
+    def __init__(self, model: SAM3D, settings: TrainSettings, *, bf16: bool) -> None:
+        super().__init__()
+        self.model, self.settings, self.bf16 = model, settings, bf16
+        self.criterion = DiceCELoss(sigmoid=True, lambda_dice=0.5, lambda_ce=0.5)
+
+    def forward(self, image: Tensor, label: Tensor, alone: bool, rng: np.random.Generator) -> Tensor:
+        """Mean loss of the rounds that learn, a scalar; arguments as of `train_rounds`, the image (1, 1, D, H, W)."""
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
+            embedding = self.model.encode(image)
+            rounds = train_rounds(self.model, embedding, label, self.settings, rng, alone)
+            return torch.stack([self.criterion(logit, label) for logit in rounds]).mean()
+
+
+class Trainer:
+    """The state of a run, in each of the processes that share it.
+
+    A step is an optimizer step on `settings.batch` crops, of which every process takes its part; the gradients are
+    those that one process would have had.
+
+    Args:
+        model: The network, already on the device.
+        settings: How to train.
+        world: The processes.
+        pause: Called before each crop: returns when nobody else needs the device.
+    """
+
+    def __init__(
+        self, model: SAM3D, settings: TrainSettings, world: World, pause: Callable[[], None] | None = None
+    ) -> None:
+        set_determinism(seed=settings.seed)
+        self.model, self.settings, self.world, self.pause = model, settings, world, pause or (lambda: None)
+        model.checkpoint_activations(settings.activation_checkpointing)
+        model.requires_grad_(True)
+        if not settings.trunk:
+            model.freeze_trunk()
+        self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.AdamW(
+            self.trained.values(), settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, settings.learning_rate_factor)
+        self.average = [p.detach().clone() for p in self.trained.values()]
+        self.bf16 = settings.precision == "bf16" or (settings.precision == "auto" and computes_bf16(world.device))
+        session = Session(model, settings, bf16=self.bf16)
+        self.session: nn.Module = session
+        if world.size > 1:
+            # A session need not meet every kind of prompt, so that some parameters have no gradient.
+            self.session = DistributedDataParallel(session, find_unused_parameters=True)
+
+    @property
+    def batch(self) -> int:
+        """Crops of a step: those asked for, or a few more, so that every process has as many as the others."""
+        return -(-self.settings.batch // self.world.size) * self.world.size
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def train_epoch(self, crops: TrainingCrops, epoch: int) -> float:
+        """Train for one epoch; the mean loss of its crops.
+
+        Raises:
+            Sam3dError: The loss is no longer finite.
+        """
+        self.model.train()
+        crops.epoch = epoch
+        mine = range(self.world.rank, self.settings.steps_per_epoch * self.batch, self.world.size)
+        loader = iter(DataLoader(crops, batch_size=1, sampler=mine, num_workers=self.settings.workers))
+        part = self.batch // self.world.size
+        losses = []
+        for start in range(0, len(mine), part):
+            for number, index in enumerate(mine[start : start + part], start=1):
+                rng = np.random.default_rng([self.settings.seed, epoch, index, 1])
+                losses.append(self._accumulate(next(loader), rng, part, last=number == part))
+            self._step()
+        return float(np.mean(self.world.gather(float(np.mean(losses)))))
+
+    def _accumulate(self, crop: dict[str, Tensor], rng: np.random.Generator, part: int, *, last: bool) -> float:
+        """Add the gradients of one crop, one of `part` in this process and step; its loss."""
+        self.pause()
+        device = self.world.device
+        waits = not last and isinstance(self.session, DistributedDataParallel)
+        with self.session.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            loss = self.session(crop[IMAGE].to(device), crop[LABEL].to(device), bool(crop[ALONE]), rng)
+            if not torch.isfinite(loss):
+                raise Sam3dError("the loss is no longer finite: lower the learning rate, or train in fp32")
+            (loss / part).backward()
+        return float(loss.detach())
+
+    def _step(self) -> None:
+        torch.nn.utils.clip_grad_norm_(self.trained.values(), self.settings.clip)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._update_average()
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Move the average towards the weights; the first steps, which say little, fade sooner."""
+        steps = self.schedule.last_epoch
+        decay = min(self.settings.average, (1 + steps) / (10 + steps))
+        get_ema_multi_avg_fn(decay)(self.average, list(self.trained.values()), steps)
+
+    @torch.no_grad()
+    def validate(self, cases: Sequence[OpenedCase]) -> list[float]:
+        """Mean Dice of the average after each of `VALIDATION_CLICKS` clicks, on a crop a case with its whole target."""
+        self.model.eval()
+        with self._averaged():
+            mine = [self._score(case) for case in cases[self.world.rank :: self.world.size]]
+        scores = [score for part in self.world.gather(mine) for score in part]
+        return np.mean(scores, axis=0).tolist()
+
+    def _score(self, case: OpenedCase) -> list[float]:
+        self.pause()
+        crop = case.crop(case.frame(self.model.config.crop, VALIDATION_FILL, np.zeros(3)))
+        image, truth = crop[IMAGE][None].to(self.world.device), crop[LABEL][None].to(self.world.device)
+        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.bf16):
+            return validation_dice(self.model, self.model.encode(image), truth, VALIDATION_CLICKS)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The model with the running average for its weights."""
+        current = [p.detach().clone() for p in self.trained.values()]
+        self._set_weights(self.average)
+        try:
+            yield
+        finally:
+            self._set_weights(current)
+
+    def finish(self) -> None:
+        """End the run: the model keeps the average."""
+        self._set_weights(self.average)
+        self.model.eval()
+
+    @torch.no_grad()
+    def _set_weights(self, values: Iterable[Tensor]) -> None:
+        for parameter, value in zip(self.trained.values(), values, strict=True):
+            parameter.copy_(value)
+
+    def save(self, path: Path, logs: Sequence[dict[str, Any]]) -> None:
+        """Write all that `restore` needs, whole or not at all.
+
+        Args:
+            path: The checkpoint.
+            logs: The run's log so far.
+
+        Raises:
+            WeightsError: It cannot be written.
+        """
+        state = {
+            "weights": {name: p.detach() for name, p in self.trained.items()},
+            "average": dict(zip(self.trained, self.average, strict=True)),
+            "optimizer": self.optimizer.state_dict(),
+            "epochs": list(logs),
+            "steps": self.schedule.last_epoch,
+            "seed": self.settings.seed,
+        }
+        try:
+            with replacing(path) as beside:
+                torch.save(state, beside)
+        except (OSError, RuntimeError) as error:  # torch tells a full disk by a RuntimeError
+            raise WeightsError(f"{path} cannot be written: {error}") from error
+
+    def restore(self, path: Path) -> list[dict[str, Any]]:
+        """Go back to the state that the main process reads; the log up to it.
+
+        Raises:
+            WeightsError: There is no checkpoint, it cannot be read, or it belongs to another run.
+        """
+        state = self.world.from_main(self._read(path) if self.world.is_main else None)
+        self._set_weights(state["weights"][name] for name in self.trained)
+        self.average = [state["average"][name].to(self.world.device) for name in self.trained]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.last_epoch = state["steps"]
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * self.settings.learning_rate_factor(state["steps"])
+        return list(state["epochs"])
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        if not path.is_file():
+            raise WeightsError(f"{path} does not exist: there is nothing to resume")
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            names, seed = state["weights"].keys(), state["seed"]
+            complete = {"average", "optimizer", "epochs", "steps"} <= state.keys()
+        except Exception as error:
+            raise WeightsError(f"{path} cannot be read, remove it to start afresh: {error}") from error
+        if names != self.trained.keys() or seed != self.settings.seed or not complete:
+            raise WeightsError(f"{path} belongs to a run with other settings: remove it to start afresh")
+        return state
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether a device has bf16 arithmetic; a processor without it takes many times as long as in fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))

@@ -1,0 +1,86 @@
+"""A case's side is told once."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sam3d_label.errors import Sam3dError
+from sam3d_label.training.ledger import Ledger
+
+
+def alone(*cases):
+    return {case: case for case in cases}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "studies" / "ledger.json"
+
+
+def test_a_case_keeps_its_side_whatever_happens_to_the_share(path):
+    cases = alone(*(f"case_{n}" for n in range(40)))
+    told = Ledger(path, share=0.5).tell(cases)
+    assert set(told.values()) == {"train", "validation"}
+    assert Ledger(path, share=0.0).tell(cases) == told
+    later = Ledger(path, share=0.99).tell(cases | alone("new"))
+    assert {case: later[case] for case in told} == told
+
+
+def test_about_the_share_validates(path):
+    told = Ledger(path).tell(alone(*(f"case_{n}" for n in range(300))))
+    assert 35 <= list(told.values()).count("validation") <= 85
+    assert set(Ledger(share=0).tell(alone("a", "b")).values()) == {"train"}
+
+
+def test_cases_of_one_patient_share_a_side(path):
+    ledger = Ledger(path, share=0.5)
+    for patient in range(20):
+        first = ledger.tell({f"{patient}_mr": f"patient {patient}"})
+        second = ledger.tell({f"{patient}_ct": f"patient {patient}"})
+        assert set(first.values()) == set(second.values())
+
+
+def test_a_patient_stays_together_when_the_share_changes(path):
+    cases = {f"{patient}_mr": str(patient) for patient in range(20)}
+    told = Ledger(path, share=0.0).tell(cases)
+    later = Ledger(path, share=0.99).tell({f"{patient}_ct": str(patient) for patient in range(20)})
+    assert set(told.values()) == set(later.values()) == {"train"}
+
+
+def test_the_salt_makes_sides_unpredictable(tmp_path):
+    cases = alone(*(f"case_{n}" for n in range(60)))
+    assert Ledger(tmp_path / "a.json").tell(cases) != Ledger(tmp_path / "b.json").tell(cases)
+    assert Ledger().tell(cases) == Ledger().tell(cases)
+
+
+def test_the_digest_follows_the_sides(path):
+    ledger = Ledger(path)
+    empty = ledger.digest
+    ledger.tell(alone("a"))
+    assert ledger.digest != empty
+    assert Ledger(path).digest == ledger.digest
+
+
+def test_a_damaged_ledger_is_not_replaced(path):
+    Ledger(path).tell(alone("a"))
+    whole = path.read_text()
+    path.write_text(whole[: len(whole) // 2])
+    with pytest.raises(Sam3dError, match="restore it from a backup"):
+        Ledger(path)
+    assert path.read_text() == whole[: len(whole) // 2]
+
+
+def test_the_file_says_when_and_with_whom(path):
+    Ledger(path).tell({"a": "patient 1"})
+    entry = json.loads(path.read_text())["cases"]["a"]
+    assert entry["group"] == "patient 1"
+    assert entry["side"] in ("train", "validation")
+    assert entry["since"].startswith("20")
+
+
+def test_a_ledger_that_cannot_be_written_says_so(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(Sam3dError, match="cannot be written"):
+        Ledger(tmp_path / "file" / "ledger.json").tell(alone("a"))

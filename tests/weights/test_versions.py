@@ -1,0 +1,129 @@
+"""Versions appear whole, serve by one rename, and can be gone back to."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+
+import pytest
+
+from sam3d_label.errors import WeightsError
+from sam3d_label.weights import open_weights
+from sam3d_label.weights.adapter import save_adapter, save_trunk
+from sam3d_label.weights.versions import BEFORE_ALL, Versions
+
+
+@pytest.fixture
+def versions(tmp_path):
+    return Versions(tmp_path / "versions")
+
+
+@pytest.fixture
+def add(versions, small_weights):
+    """Adds a version that opens."""
+
+    def add():
+        with versions.adding() as (name, folder):
+            base = small_weights.card.base.model_copy(update={"sha256": None})
+            save_trunk(small_weights.model, folder / "trunk.safetensors")
+            save_adapter(
+                small_weights.model, small_weights.card.model_copy(update={"version": name, "base": base}), folder
+            )
+        return name
+
+    return add
+
+
+def test_an_empty_folder_has_no_version(versions):
+    assert versions.names() == []
+    assert versions.current() is None
+    assert versions.history() == []
+    with pytest.raises(WeightsError, match="nothing to roll back to"):
+        versions.rollback()
+
+
+def test_versions_are_numbered_and_one_serves(versions, add):
+    assert [add(), add()] == ["0001", "0002"]
+    assert versions.current() is None
+    versions.publish("0002", "gate")
+    assert versions.current() == "0002"
+    assert open_weights(versions.folder / "current").version == "0002"
+    assert [(entry.version, entry.by) for entry in versions.history()] == [("0002", "gate")]
+
+
+def test_rolling_back_goes_to_what_served_before(versions, add):
+    for _ in range(3):
+        versions.publish(add(), "gate")
+    assert versions.rollback() == "0002"
+    assert versions.current() == "0002"
+    assert versions.rollback("0003") == "0003"
+    assert versions.rollback() == "0002"
+    assert versions.rollback(BEFORE_ALL) == BEFORE_ALL
+    assert versions.current() is None
+
+
+def test_the_first_version_rolls_back_to_what_was_there_before(versions, add):
+    versions.publish(add(), "gate")
+    assert versions.rollback() == BEFORE_ALL
+    assert versions.current() is None
+    assert [entry.version for entry in versions.history()] == ["0001", BEFORE_ALL]
+
+
+def test_an_unknown_or_incomplete_version_does_not_serve(versions, add):
+    with pytest.raises(WeightsError, match="no version 0007, only none"):
+        versions.publish("0007", "gate")
+    (versions.folder / add() / "card.json").unlink()
+    with pytest.raises(WeightsError, match=r"0001 lacks card\.json"):
+        versions.publish("0001", "gate")
+    assert versions.current() is None
+
+
+def test_what_is_left_unfinished_is_no_version(versions):
+    with pytest.raises(WeightsError, match="was left without"), versions.adding() as (_, folder):
+        (folder / "card.json").write_text("{}")
+    assert versions.names() == []
+    assert [path.name for path in versions.folder.iterdir()] == [".lock"]
+
+
+def test_a_damaged_history_says_so(versions, add):
+    versions.publish(add(), "gate")
+    (versions.folder / "history.json").write_text("[{")
+    with pytest.raises(WeightsError, match="damaged, remove it"):
+        versions.history()
+    assert versions.current() == "0001"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.slow
+def test_a_publisher_killed_at_any_moment_leaves_complete_versions(versions, add):
+    """Also `kill -9`, a hundred times: what serves is always whole, and the next publisher goes on."""
+    first = versions.folder / add()
+    versions.publish("0001", "gate")
+    whole = (first / "adapter.safetensors").read_bytes()
+
+    def publish_for_ever():
+        while True:
+            with versions.adding() as (name, folder):
+                shutil.copytree(first, folder, dirs_exist_ok=True)
+            versions.publish(name, "gate")
+
+    moments = random.Random(0)
+    served = {versions.current()}
+    for _ in range(100):
+        child = os.fork()
+        if child == 0:
+            publish_for_ever()
+        time.sleep(moments.uniform(0, 0.06))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        current = versions.current()
+        served.add(current)
+        assert (versions.path(current) / "adapter.safetensors").read_bytes() == whole
+        assert versions.history()[-1].version == current
+    assert all(versions.path(name) for name in versions.names())
+    assert len(served) > 20
+    versions.publish(add(), "gate")
+    assert versions.current() == versions.names()[-1]

@@ -28,7 +28,13 @@ SIGMA = 2.0
 """Standard deviation of a click's Gaussian, voxels of the crop, as in MONAI's `AddGuidanceSignald`."""
 
 SETTINGS = tiny.SETTINGS.model_copy(
-    update={"learning_rate": 1e-3, "box_share": 0.0, "rough_mask_share": 0.0, "mask_share": 0.0, "repeat_share": 0.0}
+    update={
+        "learning_rate": 1e-3,
+        "box_share": 0.0,
+        "rough_mask_share": 0.0,
+        "no_click_share": 0.0,
+        "two_passes": False,
+    }
 )
 """Those of `tiny`, without the prompts that DeepEdit does not know."""
 

@@ -1,14 +1,24 @@
-"""Least-recently-used embeddings under a byte budget."""
+"""Least-recently-used embeddings, and masks of single clicks, under a byte budget."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-
-from sam3d_label.network import Embedding
+from typing import Any, Protocol, TypeVar
 
 DEFAULT_BYTES = 2 * 1024**3
+
+
+class Sized(Protocol):
+    """What can be kept: an embedding, a tensor."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, bytes."""
+
+
+Kept = TypeVar("Kept", bound=Sized)
 
 
 class EmbeddingCache:
@@ -22,7 +32,7 @@ class EmbeddingCache:
         if max_bytes < 0:
             raise ValueError(f"max_bytes must not be negative, not {max_bytes}")
         self.max_bytes = max_bytes
-        self._kept: OrderedDict[Hashable, Embedding] = OrderedDict()
+        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = threading.Lock()
         self._making: dict[Hashable, threading.Lock] = {}
 
@@ -35,7 +45,7 @@ class EmbeddingCache:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def get(self, key: Hashable, make: Callable[[], Embedding]) -> tuple[Embedding, bool]:
+    def get(self, key: Hashable, make: Callable[[], Kept]) -> tuple[Kept, bool]:
         """The embedding of a key, and whether it had to be made."""
         with self._lock:
             kept = self._used(key)
@@ -60,13 +70,13 @@ class EmbeddingCache:
         with self._lock:
             self._kept.clear()
 
-    def _used(self, key: Hashable) -> Embedding | None:
+    def _used(self, key: Hashable) -> Any:
         """The embedding of a key, now the one used last; the caller holds the lock."""
         if key in self._kept:
             self._kept.move_to_end(key)
         return self._kept.get(key)
 
-    def _keep(self, key: Hashable, embedding: Embedding) -> None:
+    def _keep(self, key: Hashable, embedding: Sized) -> None:
         if embedding.nbytes > self.max_bytes:
             return
         with self._lock:

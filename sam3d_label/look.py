@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from sam3d_label import regions
 from sam3d_label.cache import EmbeddingCache
+from sam3d_label.corrections import opening
 from sam3d_label.intensity import Normalization
 from sam3d_label.network import Embedding
 from sam3d_label.prompts import Box, Click, Prompts
@@ -121,22 +122,30 @@ class Look:
 
     @torch.inference_mode()
     def view(self, frame: CropFrame, wider: View | None = None, prompts: Prompts | None = None) -> View:
-        """A crop decoded under the prompts that lie in it, and under the mask of a wider view of the same target.
+        """A crop under the prompts that lie in it, which correct the mask of a wider view or what one of them opens.
 
         Args:
             frame: The crop.
-            wider: The wider view.
-            prompts: Other prompts than those of the request.
+            wider: A wider view of the same target.
+            prompts: Other prompts than those of the request, to correct the same.
         """
-        model, passes = self.weights.model, self.weights.card.passes if self.knows_masks else 1
-        logit = wider.seen_from(frame, model.config.half) if wider is not None and self.knows_masks else None
+        model = self.weights.model
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             embedding = self._embedding(frame)
             clicks, signs, boxes = self._tensors(frame, prompts or self.prompts)
-            for _ in range(passes):
-                logit = model.decode(embedding, clicks, signs, boxes=boxes, mask=logit)
-        assert logit is not None, "a card has at least one pass"
+            base = self._base(frame, embedding, wider) if self.knows_masks else None
+            logit = model.decode(embedding, clicks, signs, boxes=boxes, mask=base)
         return View(frame, logit[0, 0].float(), wider)
+
+    def _base(self, frame: CropFrame, embedding: Embedding, wider: View | None) -> Tensor | None:
+        """What the prompts correct."""
+        if wider is not None:
+            return wider.seen_from(frame, self.weights.model.config.half)
+
+        def remember(click: tuple[float, ...], make: Callable[[], Tensor]) -> Tensor:
+            return self.cache.get((self._key(frame), click), make)[0]
+
+        return opening(self.weights.model, embedding, self._tensors(frame, self.prompts), remember)
 
     def _around(self, points: np.ndarray, spacing: float) -> CropFrame:
         return regions.lattice_frame(self.volume, points, spacing, self.size)
@@ -180,10 +189,12 @@ class Look:
             crop = self.volume.crop(frame, self.normalization)
             return self.weights.model.encode(crop[None, None].to(self.device))
 
-        key = (self.volume.signature, self.weights.signature, self.normalization, frame, self.device)
-        embedding, made = self.cache.get(key, encode)
+        embedding, made = self.cache.get(self._key(frame), encode)
         self.encoded += made
         return embedding
+
+    def _key(self, frame: CropFrame) -> Hashable:
+        return (self.volume.signature, self.weights.signature, self.normalization, frame, self.device)
 
     def _tensors(self, frame: CropFrame, prompts: Prompts) -> tuple[Tensor, Tensor, Tensor]:
         """Points (1, N, 3), signs (1, N) and boxes (1, M, 2, 3), crop voxels, of the prompts that lie in a crop."""

@@ -1,8 +1,8 @@
-"""An annotator in the training loop: clicks from the current error, boxes, the last mask fed back."""
+"""An annotator in the training loop: clicks on the current error, boxes, masks of wider views, or nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
+from sam3d_label.corrections import opening
 from sam3d_label.evaluation.annotators import error_centre, jittered, random_foreground
 from sam3d_label.network import SAM3D, Embedding
 from sam3d_label.prompts import Click
@@ -42,12 +43,14 @@ class SimulatedPrompts:
 
     Args:
         device: Where their tensors shall live.
+        two_passes: Whether they correct what one of them opens.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, *, two_passes: bool = True) -> None:
+        self.device, self.two_passes = device, two_passes
         self.clicks: list[Click] = []
         self.boxes: list[tuple[np.ndarray, np.ndarray]] = []
+        self._alone: dict[tuple[float, ...], Tensor] = {}
 
     def begin(self, target: np.ndarray, settings: TrainSettings, rng: np.random.Generator) -> None:
         """Draw what a session begins with: a box or clicks on the target (D, H, W)."""
@@ -67,10 +70,24 @@ class SimulatedPrompts:
             (2 * boxes + 0.5).to(self.device),
         )
 
-    def decode(self, model: SAM3D, embedding: Embedding, mask: Tensor | None) -> Tensor:
-        """The logit (1, 1, D, H, W), float32, of a crop under the prompts and the logit of an earlier round."""
+    def decode(self, model: SAM3D, embedding: Embedding, base: Tensor | None = None) -> Tensor:
+        """The logit (1, 1, D, H, W), float32, of a crop under the prompts.
+
+        Args:
+            model: The network.
+            embedding: The crop, encoded.
+            base: The logit that they correct; None for what the surest of them gives alone.
+        """
         points, signs, boxes = self.tensors()
-        return model.decode(embedding, points, signs, boxes=boxes, mask=mask).float()
+        if base is None and self.two_passes:
+            with torch.no_grad():
+                base = opening(model, embedding, (points, signs, boxes), self._remember)
+        return model.decode(embedding, points, signs, boxes=boxes, mask=base).float()
+
+    def _remember(self, click: tuple[float, ...], make: Callable[[], Tensor]) -> Tensor:
+        if click not in self._alone:
+            self._alone[click] = make()
+        return self._alone[click]
 
 
 def train_rounds(
@@ -93,30 +110,26 @@ def train_rounds(
         rng: The session's chance.
         alone: The target can be told without a prompt.
     """
-    prompts = SimulatedPrompts(truth.device)
+    prompts = SimulatedPrompts(truth.device, two_passes=settings.two_passes)
     if not truth.any():
-        yield prompts.decode(model, embedding, None)
+        yield prompts.decode(model, embedding)
         return
     target = target_cells(truth)
-    shown = rough_mask(truth, rng) if rng.random() < settings.rough_mask_share else None
-    unasked = rng.random() < (settings.no_click_share if shown is None else 0.5)
-    if not unasked or (shown is None and not alone):
+    rough = rough_mask(truth, rng) if rng.random() < settings.rough_mask_share else None
+    unasked = rng.random() < (settings.no_click_share if rough is None else 0.5)
+    if not unasked or (rough is None and not alone):
         prompts.begin(target, settings, rng)
     last = int(rng.integers(0, 2 * settings.clicks - 1))
     for number in range(last + 1):
         learns = number in (0, last)
         with torch.set_grad_enabled(learns):
-            logit = prompts.decode(model, embedding, shown)
+            logit = prompts.decode(model, embedding, rough)
         if learns:
             yield logit
-        previous = logit.detach()
-        found = cells(previous)
+        found = cells(logit.detach())
         if np.array_equal(found, target):
             return
-        again = rng.random() < settings.repeat_share
-        shown = previous if again or rng.random() < settings.mask_share else None
-        if not again:
-            prompts.clicks.append(draw_click(target, found, prompts.clicks, rng))
+        prompts.clicks.append(draw_click(target, found, prompts.clicks, rng))
 
 
 def rough_mask(truth: Tensor, rng: np.random.Generator) -> Tensor:
@@ -131,11 +144,13 @@ def rough_mask(truth: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def validation_dice(model: SAM3D, embedding: Embedding, truth: Tensor, clicks: int) -> list[float]:
+def validation_dice(
+    model: SAM3D, embedding: Embedding, truth: Tensor, settings: TrainSettings, clicks: int
+) -> list[float]:
     """Dice after 1, 2, … clicks of the annotator `error_centre`; arguments as `train_rounds`."""
     target = target_cells(truth)
     found = np.zeros_like(target)
-    prompts = SimulatedPrompts(truth.device)
+    prompts = SimulatedPrompts(truth.device, two_passes=settings.two_passes)
     scores = [0.0]
     for _ in range(clicks):
         click = error_centre(target, found, prompts.clicks, np.random.default_rng(0), CELLS)
@@ -143,7 +158,7 @@ def validation_dice(model: SAM3D, embedding: Embedding, truth: Tensor, clicks: i
             scores.append(scores[-1])
             continue
         prompts.clicks.append(click)
-        logit = prompts.decode(model, embedding, None)
+        logit = prompts.decode(model, embedding)
         found, mask = cells(logit), logit > 0
         scores.append(2 * float(mask[truth > 0].sum()) / max(1.0, float(mask.sum() + truth.sum())))
     return scores[1:]

@@ -25,9 +25,8 @@ class TrainSettings(BaseModel):
         box_share: Share of crops whose first prompt is a box around the target.
         several_share: Share of crops that begin with several clicks at once.
         no_click_share: Share of crops that begin without any prompt, where the target can be told unasked.
-        rough_mask_share: Share of crops that begin with a rough mask, with or without clicks.
-        mask_share: Share of rounds that see the mask of the round before.
-        repeat_share: Share of rounds that look again at the same prompts, before another correction.
+        two_passes: Let prompts correct what one of them opens (`sam3d_label.corrections`); else no round sees a mask.
+        rough_mask_share: Share of crops that come with a rough mask to correct, as a wider view gives it.
         patience: Looks at the validation cases without a better Dice after which the run ends; None for no end.
         validate_every: Epochs between two looks at the validation cases.
         seed: Fixes every random choice.
@@ -52,9 +51,8 @@ class TrainSettings(BaseModel):
     box_share: float = Field(default=0.1, ge=0, le=1)
     several_share: float = Field(default=0.25, ge=0, le=1)
     no_click_share: float = Field(default=0.1, ge=0, le=1)
+    two_passes: bool = True
     rough_mask_share: float = Field(default=0.15, ge=0, le=1)
-    mask_share: float = Field(default=0.5, ge=0, le=1)
-    repeat_share: float = Field(default=0.2, ge=0, le=1)
     patience: int | None = Field(default=None, ge=1)
     validate_every: int = Field(default=1, ge=1)
     seed: int = Field(default=0, ge=0)

@@ -33,7 +33,7 @@ def learned(settings: TrainSettings, alone: bool = False) -> list[Capability]:
     shown: dict[Capability, bool] = {
         "positive_click": True,
         "negative_click": settings.clicks > 1,
-        "mask": settings.clicks > 1 and settings.mask_share > 0,
+        "mask": settings.two_passes and settings.clicks > 1,
         "box": settings.box_share > 0,
         "no_click": alone and settings.no_click_share > 0,
     }

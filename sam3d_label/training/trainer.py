@@ -154,7 +154,7 @@ class Trainer:
         crop = case.crop(case.frame(self.model.config.crop, VALIDATION_FILL, np.zeros(3)))
         image, truth = crop[IMAGE][None].to(self.world.device), crop[LABEL][None].to(self.world.device)
         with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.bf16):
-            return validation_dice(self.model, self.model.encode(image), truth, VALIDATION_CLICKS)
+            return validation_dice(self.model, self.model.encode(image), truth, self.settings, VALIDATION_CLICKS)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:

@@ -65,7 +65,6 @@ class Card(BaseModel):
         base: The trunk that the adapter belongs to.
         spacing: Edge of the isotropic voxels that the network sees, millimetres.
         scales: Multiples of `spacing` at which the weights may serve.
-        passes: Decoder passes per request, each fed with the mask of the one before.
         intensity: How intensities are normalised.
         capabilities: Prompts that the weights have learned; empty for weights that were never trained.
         labels: Structures that the weights were trained on.
@@ -83,7 +82,6 @@ class Card(BaseModel):
     base: Base
     spacing: float = Field(gt=0, allow_inf_nan=False)
     scales: tuple[float, ...] = Field(default=(1.0,), min_length=1)
-    passes: int = Field(default=1, ge=1)
     intensity: IntensityRule
     capabilities: list[Capability]
     labels: list[str] = []

@@ -81,7 +81,7 @@ def test_a_loose_box_stays_near_the_target(target, rng):
 def test_rounds_carry_gradients_to_encoder_and_prompts(small_weights, target, rng):
     model = small_weights.model.train().requires_grad_(True)
     embedding = model.encode(torch.randn(1, 1, 32, 32, 32))
-    rounds = list(train_rounds(model, embedding, label_of(target), TrainSettings(clicks=3, mask_share=1), rng))
+    rounds = list(train_rounds(model, embedding, label_of(target), TrainSettings(clicks=3), rng))
     assert all(logit.shape == (1, 1, 32, 32, 32) for logit in rounds)
     sum(logit.mean() for logit in rounds).backward()
     for name in ("image_encoder.stem.slice_embed.weight", "prompt_encoder.sign_embed"):
@@ -92,7 +92,7 @@ def test_the_first_and_the_last_round_learn(small_weights, target, prompts_seen)
     small_weights.model.requires_grad_(True)
     for seed in range(8):
         prompts_seen.clear()
-        rounds = session(small_weights, target, seed, clicks=4, mask_share=0)
+        rounds = session(small_weights, target, seed, clicks=4, two_passes=False)
         assert len(rounds) == min(len(prompts_seen), 2)
         assert all(logit.requires_grad for logit in rounds)
         assert [clicks for clicks, _, _ in prompts_seen] == sorted(clicks for clicks, _, _ in prompts_seen)
@@ -111,7 +111,7 @@ def test_simulated_prompts_are_in_voxels_of_the_crop():
 def test_validation_scores_every_click(small_weights, target):
     with torch.no_grad():
         embedding = small_weights.model.encode(torch.randn(1, 1, 32, 32, 32))
-    scores = validation_dice(small_weights.model, embedding, label_of(target), 4)
+    scores = validation_dice(small_weights.model, embedding, label_of(target), TrainSettings(), 4)
     assert len(scores) == 4
     assert all(0 <= score <= 1 for score in scores)
 
@@ -123,7 +123,7 @@ def prompts_seen(small_weights, monkeypatch):
     answer = small_weights.model.decode
 
     def watch(embedding, points, signs, *, boxes=None, mask=None):
-        seen.append((points.shape[1], boxes.shape[1], mask is not None))
+        seen.append((points.shape[1], 0 if boxes is None else boxes.shape[1], mask is not None))
         return answer(embedding, points, signs, boxes=boxes, mask=mask)
 
     monkeypatch.setattr(small_weights.model, "decode", watch)
@@ -159,10 +159,19 @@ def test_a_session_may_begin_with_a_rough_mask_with_or_without_a_click(small_wei
     assert begun == {(0, 0, True), (1, 0, True)}
 
 
-def test_a_round_may_look_again_at_the_same_clicks_and_its_own_mask(small_weights, target, prompts_seen):
-    session(small_weights, target, 2, repeat_share=1, clicks=5)
+def test_clicks_correct_what_the_surest_of_them_gives_alone(small_weights, target, prompts_seen):
+    for seed in range(8):
+        prompts_seen.clear()
+        session(small_weights, target, seed, clicks=4)
+        rounds = [seen for seen in prompts_seen if seen[0] > 1]
+        assert all(mask for _, _, mask in rounds)
+        assert prompts_seen.count((1, 0, False)) <= 1 + len(rounds), "each click is looked at alone once"
+
+
+def test_a_rough_mask_is_corrected_in_every_round(small_weights, target, prompts_seen):
+    session(small_weights, target, 3, clicks=5, rough_mask_share=1)
     assert len(prompts_seen) > 1
-    assert prompts_seen == [(1, 0, False)] + [(1, 0, True)] * (len(prompts_seen) - 1)
+    assert all(mask for _, _, mask in prompts_seen)
 
 
 def test_a_rough_mask_is_near_the_truth_and_not_the_truth(target):

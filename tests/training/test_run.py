@@ -72,7 +72,7 @@ def test_with_too_few_cases_all_train(tmp_path):
 
 def test_only_prompts_that_were_simulated_count_as_learned():
     assert learned(TrainSettings(clicks=1, box_share=0)) == ["positive_click"]
-    assert learned(TrainSettings(mask_share=0)) == ["positive_click", "negative_click", "box"]
+    assert learned(TrainSettings(two_passes=False)) == ["positive_click", "negative_click", "box"]
     assert "no_click" in learned(TrainSettings(), alone=True)
     assert "no_click" not in learned(TrainSettings(no_click_share=0), alone=True)
 

@@ -11,7 +11,7 @@ from sam3d_label.weights.card import Card
 
 
 def test_a_written_card_reads_back_equal(make_card, tmp_path):
-    card = make_card(scales=[1, 2], passes=2, labels=["tumor"], metrics={"dice": {"1": 0.7}})
+    card = make_card(scales=[1, 2], labels=["tumor"], metrics={"dice": {"1": 0.7}})
     card.write(tmp_path / "new" / "card.json")
     assert Card.read(tmp_path / "new" / "card.json") == card
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["card.json"]
@@ -22,7 +22,6 @@ def test_fields_have_the_types_that_serving_needs(make_card, small):
     assert card.config == small
     assert card.intensity == Percentile(lower=1, upper=99)
     assert card.scales == (1.0,)
-    assert card.passes == 1
     assert card.training.data[0].cases == 3
     assert card.training.model_extra == {"epochs": 2}
 
@@ -54,7 +53,6 @@ def test_a_named_preset_needs_no_sizes(card_values):
         ({"spacing": float("nan")}, "spacing"),
         ({"scales": []}, "scales"),
         ({"scales": [1, -1]}, "scales"),
-        ({"passes": 0}, "passes"),
         ({"intensity": {"kind": "window", "lower": 0, "upper": 1, "mean": 0, "std": 0}}, "std"),
         ({"intensity": {"kind": "guess"}}, "intensity"),
         ({"capabilities": ["telepathy"]}, "capabilities"),

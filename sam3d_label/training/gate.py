@@ -1,0 +1,161 @@
+"""Whether new weights may serve: compared with what serves now, on cases that never trained."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from sam3d_label.evaluation.annotators import error_centre
+from sam3d_label.evaluation.metrics import bootstrap_interval
+from sam3d_label.evaluation.protocol import evaluate_case
+from sam3d_label.segmenter import Segmenter
+from sam3d_label.training.crops import OpenedCase
+from sam3d_label.weights import Weights
+
+TOLERANCE = 0.01
+"""Mean loss of a metric that still counts as not worse."""
+
+CLICKS = (1, 3, 5)
+METRICS = ("dice_1", "dice_3", "nsd_3")
+"""What decides. Dice after five clicks is measured too, for the learning curve."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one case is worth under some weights, with the annotator `error_centre`, on the whole stored volume.
+
+    Attributes:
+        case: Its name.
+        dice_1: Dice after one click.
+        dice_3: Dice after three.
+        dice_5: Dice after five.
+        nsd_3: Surface Dice at 2 mm after three clicks.
+    """
+
+    case: str
+    dice_1: float
+    dice_3: float
+    dice_5: float
+    nsd_3: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of new weights minus that of those that serve, over the same cases.
+
+    Attributes:
+        metric: One of `METRICS`.
+        cases: How many.
+        candidate: Mean under the new weights.
+        serving: Mean under those that serve.
+        mean: Mean difference.
+        interval: Its bootstrap 95 % interval.
+    """
+
+    metric: str
+    cases: int
+    candidate: float
+    serving: float
+    mean: float
+    interval: tuple[float, float]
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether it is a loss: of more than the tolerance, or one that chance hardly explains."""
+        return self.mean < -TOLERANCE or self.interval[1] < 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says.
+
+    Attributes:
+        passes: Whether the new weights may serve.
+        reason: Why, in a sentence.
+        differences: What was compared, by group of cases: `all`, and `known`, those that the serving weights were
+            compared on before.
+    """
+
+    passes: bool
+    reason: str
+    differences: Mapping[str, Sequence[Difference]] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """For a report."""
+        return {
+            "passes": self.passes,
+            "reason": self.reason,
+            "tolerance": TOLERANCE,
+            "differences": {group: [asdict(each) for each in rows] for group, rows in self.differences.items()},
+        }
+
+
+def score(weights: Weights, cases: Iterable[OpenedCase]) -> list[Score]:
+    """Click on each case as `evaluate` does: an entry for each, in order."""
+    return [_score(Segmenter(case.volume, weights), case) for case in cases]
+
+
+def judge(candidate: Sequence[Score], serving: Sequence[Score], known: Collection[str] = ()) -> Verdict:
+    """Compare new weights with those that serve, case by case.
+
+    They must not be worse in any of `METRICS`: neither on all validation cases, nor on those that were known before.
+    The latter keeps a batch of bad labels from voting for the weights that learned from them.
+
+    Args:
+        candidate: Scores of the new weights.
+        serving: Scores of what serves, on the same cases in the same order.
+        known: Names of the cases that the serving weights were compared on when they were published.
+
+    Raises:
+        ValueError: The scores are of different cases, or of none.
+    """
+    if not candidate or [each.case for each in candidate] != [each.case for each in serving]:
+        raise ValueError("the gate compares scores of the same cases, at least one")
+    groups = {"all": list(range(len(candidate)))}
+    earlier = [index for index, each in enumerate(candidate) if each.case in known]
+    if earlier:
+        groups["known"] = earlier
+    differences = {
+        group: [_difference(metric, [candidate[i] for i in chosen], [serving[i] for i in chosen]) for metric in METRICS]
+        for group, chosen in groups.items()
+    }
+    worse = [(group, each) for group, rows in differences.items() for each in rows if each.is_worse]
+    if not worse:
+        best = max(differences["all"], key=lambda each: each.mean)
+        reason = f"not worse on {best.cases} validation cases; {best.metric} {best.serving:.3f} -> {best.candidate:.3f}"
+        return Verdict(True, reason, differences)
+    group, worst = min(worse, key=lambda pair: pair[1].mean)
+    which = "validation cases" if group == "all" else "validation cases known before"
+    reason = f"worse on {worst.cases} {which}: {worst.metric} {worst.serving:.3f} -> {worst.candidate:.3f}"
+    return Verdict(False, reason, differences)
+
+
+def means(scores: Sequence[Score]) -> dict[str, float]:
+    """Mean of each metric over cases."""
+    names = [each.name for each in fields(Score) if each.name != "case"]
+    return {name: float(np.mean([getattr(each, name) for each in scores])) for name in names}
+
+
+def _score(segmenter: Segmenter, case: OpenedCase) -> Score:
+    records = evaluate_case(
+        segmenter, case.target.array > 0, error_centre, spacing=case.volume.spacing.tolist(), clicks=CLICKS
+    )
+    nsd = records[2].nsd
+    assert nsd is not None, "surfaces were compared after three clicks"
+    return Score(case.name, records[0].dice, records[2].dice, records[4].dice, nsd[0])
+
+
+def _difference(metric: str, candidate: Sequence[Score], serving: Sequence[Score]) -> Difference:
+    ours = np.array([getattr(each, metric) for each in candidate])
+    theirs = np.array([getattr(each, metric) for each in serving])
+    return Difference(
+        metric=metric,
+        cases=len(ours),
+        candidate=float(ours.mean()),
+        serving=float(theirs.mean()),
+        mean=float((ours - theirs).mean()),
+        interval=bootstrap_interval((ours - theirs).tolist()),
+    )

@@ -66,6 +66,7 @@ class Case:
         weight: How often it is drawn, relative to other cases.
         value: Value of the target in the label; None for any but 0.
         alone: The target is what anybody would mark unasked, so that it can be found without a prompt.
+        target: What the target is called; empty where an image has only one.
     """
 
     image: Path
@@ -73,11 +74,12 @@ class Case:
     weight: float = 1.0
     value: int | None = None
     alone: bool = False
+    target: str = ""
 
     @property
     def name(self) -> str:
-        """File name of the image."""
-        return self.image.name
+        """File name of the image, and the name of the target if it has one."""
+        return f"{self.image.name} {self.target}".rstrip()
 
 
 def pair_cases(images: Path, labels: Path, pattern: str = "*", weight: float = 1.0) -> list[Case]:

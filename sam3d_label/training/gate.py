@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -93,9 +93,24 @@ class Verdict:
         }
 
 
-def score(weights: Weights, cases: Iterable[OpenedCase]) -> list[Score]:
-    """Click on each case as `evaluate` does: an entry for each, in order."""
-    return [_score(Segmenter(case.volume, weights), case) for case in cases]
+def score(weights: Weights, cases: Iterable[OpenedCase], pause: Callable[[], None] = lambda: None) -> list[Score]:
+    """Click on each case as `evaluate` does.
+
+    Args:
+        weights: What is measured.
+        cases: The cases, with their truth.
+        pause: Called before each; it returns when nobody else needs the device.
+
+    Returns:
+        A score for each, in order; 0 for weights that have not learned clicks, which segment nothing.
+    """
+    if not {"positive_click", "negative_click"} <= set(weights.card.capabilities):
+        return [Score(case.name, 0.0, 0.0, 0.0, 0.0) for case in cases]
+    scores = []
+    for case in cases:
+        pause()
+        scores.append(_score(Segmenter(case.volume, weights), case))
+    return scores
 
 
 def judge(candidate: Sequence[Score], serving: Sequence[Score], known: Collection[str] = ()) -> Verdict:

@@ -46,6 +46,35 @@ def is_at_hand(base: Base) -> bool:
     return base.name in OFFICIAL or (shipped.is_file() and sha256(shipped) == base.sha256)
 
 
+def trained_card(
+    start: Card,
+    *,
+    report: TrainReport,
+    settings: TrainSettings,
+    data: Sequence[DataSource],
+    version: str,
+    metrics: dict[str, Any] | None = None,
+) -> Card:
+    """The card of what a run made; arguments as of `store`."""
+    training = Training.model_validate(
+        {
+            "data": [*start.training.data, *data],
+            "settings": settings.model_dump(),
+            "cases": report.trained,
+            "validation": report.validated,
+        }
+    )
+    changes = {
+        "scales": tuple(m for m in MULTIPLES if SPACING[0] <= m * start.spacing <= SPACING[1]) or (1.0,),
+        "capabilities": learned(settings, report.alone),
+        "training": training,
+        "version": version,
+        "date": date.today().isoformat(),
+        "metrics": metrics or {},
+    }
+    return Card.model_validate({**start.model_dump(), **changes})
+
+
 def store(
     model: SAM3D,
     start: Card,
@@ -80,23 +109,7 @@ def store(
         base = Base(name=base.name, sha256=sha256(save_trunk(model, out / TRUNK)))
     elif not is_at_hand(base):
         base = Base(name=base.name, sha256=sha256(save_trunk(model, out / TRUNK, dtype=torch.float32)))
-    training = Training.model_validate(
-        {
-            "data": [*start.training.data, *data],
-            "settings": settings.model_dump(),
-            "cases": report.trained,
-            "validation": report.validated,
-        }
-    )
-    changes = {
-        "base": base,
-        "scales": tuple(m for m in MULTIPLES if SPACING[0] <= m * start.spacing <= SPACING[1]) or (1.0,),
-        "capabilities": learned(settings, report.alone),
-        "training": training,
-        "version": version,
-        "date": date.today().isoformat(),
-        "metrics": metrics or {},
-    }
-    card = Card.model_validate({**start.model_dump(), **changes})
+    card = trained_card(start, report=report, settings=settings, data=data, version=version, metrics=metrics)
+    card = card.model_copy(update={"base": base})
     save_adapter(model, card, out)
     return card

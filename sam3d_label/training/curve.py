@@ -1,0 +1,86 @@
+"""The learning curve of an app: what each training reached over the cases annotated by then."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from sam3d_label.evaluation.metrics import bootstrap_interval
+from sam3d_label.files import replacing
+
+TABLE, PICTURE = "learning_curve.csv", "learning_curve.png"
+COLUMNS = (
+    *("at", "version", "published", "annotated", "compared", "left_out"),
+    *("dice_1", "dice_1_low", "dice_1_high", "dice_5", "dice_5_low", "dice_5_high", "serving_dice_1", "serving_dice_5"),
+)
+
+
+def append(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Add what an update reached to learning_curve.csv and draw learning_curve.png anew.
+
+    Dice is that of the new version on cases that did not train it; `left_out` of the `compared` are training cases
+    that were left out one by one, because the ledger has too few validation cases yet.
+
+    Args:
+        folder: Where the two files are.
+        summary: What an update reports.
+    """
+    row: dict[str, Any] = {
+        "at": summary["at"],
+        "version": summary["version"],
+        "published": int(summary["gate"]["passes"]),
+        "annotated": summary["annotated"],
+        "compared": len(summary["scores"]["candidate"]),
+        "left_out": len(summary["left_out_one_by_one"]),
+    }
+    for metric in ("dice_1", "dice_5"):
+        values = [each[metric] for each in summary["scores"]["candidate"]]
+        serving = [each[metric] for each in summary["scores"]["serving"]]
+        if values:
+            low, high = bootstrap_interval(values)
+            row |= {metric: float(np.mean(values)), f"{metric}_low": low, f"{metric}_high": high}
+            row |= {f"serving_{metric}": float(np.mean(serving))}
+    rows = [*read(folder), row]
+    with replacing(folder / TABLE) as beside, beside.open("w", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS)
+        table.writeheader()
+        table.writerows(rows)
+    draw(folder / PICTURE, read(folder))
+
+
+def read(folder: Path) -> list[dict[str, str]]:
+    """The rows of learning_curve.csv, the earliest first; none where there is no such file."""
+    path = folder / TABLE
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def draw(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Dice after one and five clicks over annotated cases, hollow where a version was kept aside, as a PNG."""
+    figure = Figure(figsize=(7, 4), dpi=140, layout="constrained")
+    axes = figure.add_subplot()
+    measured = [row for row in rows if row["dice_1"]]
+    for metric, colour, name in (("dice_1", "#0f766e", "1 click"), ("dice_5", "#b45309", "5 clicks")):
+        at = [int(row["annotated"]) for row in measured]
+        mean, low, high = ([float(row[f"{metric}{end}"]) for row in measured] for end in ("", "_low", "_high"))
+        axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(at, mean, color=colour, linewidth=2, label=name)
+        for row, x, y in zip(measured, at, mean, strict=True):
+            face = colour if row["published"] == "1" else "white"
+            axes.plot([x], [y], marker="o", markersize=6, markeredgecolor=colour, markerfacecolor=face)
+    axes.set(xlabel="annotated cases", ylabel="Dice, cases that did not train", ylim=(0, 1.03))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if measured:
+        axes.legend(loc="lower right", frameon=False)
+    with replacing(path) as beside:
+        figure.savefig(beside)

@@ -1,0 +1,245 @@
+"""From what annotators have saved to a version that serves, or to one that is kept aside."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from sam3d_label.errors import VolumeError
+from sam3d_label.files import replacing
+from sam3d_label.network import SAM3D
+from sam3d_label.training import curve
+from sam3d_label.training.crops import Case, OpenedCase
+from sam3d_label.training.fine_tune import CHECKPOINT, CURVES, LOG, EpochLog, TrainReport, fine_tune, open_cases
+from sam3d_label.training.gate import Score, Verdict, judge, means, score
+from sam3d_label.training.ledger import Ledger
+from sam3d_label.training.settings import TrainSettings
+from sam3d_label.training.store import store, trained_card
+from sam3d_label.weights import DataSource, Weights
+from sam3d_label.weights.versions import REPORT, Versions
+
+FEWEST_COMPARED = 3
+"""Comparisons that the gate wants. With fewer validation cases, the oldest training cases are left out one by one."""
+
+RUN, RUN_FILE = "run", "run.json"
+
+
+@dataclass(frozen=True)
+class LabelledCase:
+    """One image with what was drawn on it.
+
+    Attributes:
+        id: What it is known by, for ever.
+        group: What it shares its side with, such as its patient.
+        targets: Each of the structures drawn on it.
+    """
+
+    id: str
+    group: str
+    targets: tuple[Case, ...]
+
+
+@dataclass
+class Progress:
+    """Where an update stands.
+
+    Attributes:
+        stage: `training`, or `leaving out CASE`, or `comparing`.
+        epochs: The log of the training that goes on.
+        epochs_in_all: Epochs that it will have.
+    """
+
+    stage: str
+    epochs: list[EpochLog] = field(default_factory=list)
+    epochs_in_all: int = 0
+
+
+@dataclass
+class Update:
+    """One round of learning: fine-tune what serves, compare, and publish or keep aside.
+
+    Everything in `folder` survives a kill: the run goes on from its last epoch when the next update starts from the
+    same weights with the same settings, also when labels were added since.
+
+    Args:
+        serving: What serves now, which the new weights start from and are compared with.
+        versions: Where the new version goes.
+        ledger: Which cases train and which validate.
+        folder: Folder for the run and the learning curve.
+        settings: How to train.
+        device: Where to train and to compare.
+        start: Other weights to start from than what serves.
+        data_name: What the card calls the cases.
+        licence: Under which licence the card says they are.
+        watch: Called whenever there is progress.
+        pause: Called before each crop and case; it returns when nobody else needs the device.
+        train: Trains in the place of `fine_tune`, such as on several GPUs.
+    """
+
+    serving: Weights
+    versions: Versions
+    ledger: Ledger
+    folder: Path
+    settings: TrainSettings
+    device: str = "cpu"
+    start: Weights | None = None
+    data_name: str = "annotated cases"
+    licence: str = "not stated"
+    watch: Callable[[Progress], None] = lambda _: None
+    pause: Callable[[], None] = lambda: None
+    train: Callable[..., TrainReport] = fine_tune
+
+    def __call__(self, labelled: Sequence[LabelledCase], skipped: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Learn from what is labelled.
+
+        Args:
+            labelled: All usable cases.
+            skipped: Cases that cannot be used, and why.
+
+        Returns:
+            What happened, as stored with the version: `version`, `gate`, `candidate`, `serving`, `skipped`, ….
+
+        Raises:
+            VolumeError: Nothing can train.
+            Sam3dError: As `fine_tune`, `Ledger` and `Versions` raise.
+        """
+        began = time.monotonic()
+        sides = self.ledger.tell({case.id: case.group for case in labelled})
+        training = [case for case in labelled if sides[case.id] == "train"]
+        validation = [case for case in labelled if sides[case.id] == "validation"]
+        if not training:
+            raise VolumeError(f"none of {len(labelled)} labelled cases is on the training side: label more")
+        self._begin_run()
+        model, report = self._train(training, validation, self.folder / RUN, "training")
+        held_out, _ = open_cases(targets(validation), self.serving.card.intensity, TrainReport())
+        candidate, serving = self._compare(model, report, held_out)
+        left_out = self._leave_one_out(training, FEWEST_COMPARED - len(validation))
+        candidate, serving = candidate + left_out[0], serving + left_out[1]
+        verdict = self._judge(candidate, serving)
+        summary = {
+            "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "started_from": (self.start or self.serving).version,
+            "serving": self.serving.version,
+            "annotated": len(labelled),
+            "train": [case.id for case in training],
+            "validation": [case.id for case in validation],
+            "left_out_one_by_one": [each.case for each in left_out[0]],
+            "skipped": {**(skipped or {}), **report.skipped},
+            "ledger": self.ledger.digest,
+            "gate": verdict.as_json(),
+            "scores": {"candidate": list(map(asdict, candidate)), "serving": list(map(asdict, serving))},
+            "means": {"candidate": means(candidate), "serving": means(serving)} if candidate else {},
+            "epochs": [asdict(log) for log in report.epochs],
+        }
+        return self._keep(model, report, summary, verdict, time.monotonic() - began)
+
+    def _begin_run(self) -> None:
+        """Keep a run that this update can go on with; remove any other."""
+        run = self.folder / RUN
+        same = {"start": (self.start or self.serving).signature, "settings": self.settings.model_dump()}
+        told = run / RUN_FILE
+        if not told.is_file() or json.loads(told.read_text() or "{}") != json.loads(json.dumps(same)):
+            shutil.rmtree(run, ignore_errors=True)
+            with replacing(told) as beside:
+                beside.write_text(json.dumps(same))
+
+    def _train(
+        self, training: Sequence[LabelledCase], validation: Sequence[LabelledCase], out: Path, stage: str
+    ) -> tuple[SAM3D, TrainReport]:
+        start = self.start or self.serving
+        model = copy.deepcopy(start.model)
+        progress = Progress(stage, epochs_in_all=self.settings.epochs)
+
+        def watch(log: EpochLog) -> None:
+            progress.epochs.append(log)
+            self.watch(progress)
+
+        self.watch(progress)
+        report = self.train(
+            model,
+            targets(training),
+            out,
+            intensity=start.card.intensity,
+            validation=targets(validation),
+            settings=self.settings,
+            device=self.device,
+            resume=(out / CHECKPOINT).is_file(),
+            progress=watch,
+            pause=self.pause,
+        )
+        return model, report
+
+    def _compare(
+        self, model: SAM3D, report: TrainReport, cases: Sequence[OpenedCase]
+    ) -> tuple[list[Score], list[Score]]:
+        """Scores of a trained model and of what serves, on the same cases."""
+        if not cases:
+            return [], []
+        self.watch(Progress("comparing"))
+        start = (self.start or self.serving).card
+        card = trained_card(start, report=report, settings=self.settings, data=[], version="candidate")
+        candidate = Weights(model, card, "candidate", f"candidate {time.time_ns()}")
+        return score(candidate, cases, self.pause), score(self.serving, cases, self.pause)
+
+    def _leave_one_out(self, training: Sequence[LabelledCase], wanted: int) -> tuple[list[Score], list[Score]]:
+        """Scores on some of the oldest training cases, each of what is trained on all others, and of what serves."""
+        candidate: list[Score] = []
+        serving: list[Score] = []
+        if len(training) < 2 or wanted <= 0:
+            return candidate, serving
+        oldest = sorted(training, key=lambda case: (self.ledger.entries[case.id].since, case.id))
+        for case in oldest[:wanted]:
+            others = [other for other in training if other.group != case.group]
+            opened, _ = open_cases(targets([case]), self.serving.card.intensity, TrainReport())
+            if others and opened:
+                out = self.folder / RUN / f"without_{len(candidate)}"
+                model, report = self._train(others, [], out, f"leaving out {case.id}")
+                ours, theirs = self._compare(model, report, opened)
+                candidate, serving = candidate + ours, serving + theirs
+        return candidate, serving
+
+    def _judge(self, candidate: Sequence[Score], serving: Sequence[Score]) -> Verdict:
+        if not candidate:
+            return Verdict(False, "there is no case yet to compare on: label at least two", {})
+        current = self.versions.current()
+        report = self.versions.report(current) if current else {}
+        scores: Any = report.get("scores", {})
+        return judge(candidate, serving, known={each["case"] for each in scores.get("candidate", [])})
+
+    def _keep(
+        self, model: SAM3D, report: TrainReport, summary: dict[str, Any], verdict: Verdict, seconds: float
+    ) -> dict[str, Any]:
+        """Store the version, publish it if it passed, and end the run."""
+        run = self.folder / RUN
+        with self.versions.adding() as (version, folder):
+            summary = {"version": version, **summary, "seconds": round(seconds, 1)}
+            store(
+                model,
+                (self.start or self.serving).card,
+                folder,
+                report=report,
+                settings=self.settings,
+                data=[DataSource(name=self.data_name, licence=self.licence, cases=len(summary["train"]))],
+                version=version,
+                metrics={"gate": summary["means"]},
+            )
+            (folder / REPORT).write_text(json.dumps(summary, indent=1) + "\n")
+            for name in (LOG, CURVES):
+                shutil.copy(run / name, folder / name)
+        if verdict.passes:
+            self.versions.publish(version, "gate")
+        curve.append(self.folder, summary)
+        shutil.rmtree(run, ignore_errors=True)
+        return summary
+
+
+def targets(cases: Sequence[LabelledCase]) -> list[Case]:
+    """Every target of some cases."""
+    return [target for case in cases for target in case.targets]

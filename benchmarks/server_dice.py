@@ -53,6 +53,7 @@ def server(studies: Path) -> Iterator[MONAILabelClient]:
         port = probe.getsockname()[1]
     start = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(ROOT / "apps" / "sam3d")]
     options = ["--studies", str(studies), "--host", "127.0.0.1", "--port", str(port)]
+    options += ["--conf", "model_dir", str(studies / ".model")]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen([*start, *options], cwd=ROOT, env=os.environ, stdout=log, stderr=log)
         address = f"http://127.0.0.1:{port}"

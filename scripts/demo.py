@@ -67,6 +67,7 @@ def start_server(studies: Path, port: int) -> subprocess.Popen[bytes]:
     """Starts MONAI Label; its output goes to the log."""
     app, server = str(ROOT / "apps" / "sam3d"), [sys.executable, "-m", "monailabel.main", "start_server"]
     options = ["--app", app, "--studies", str(studies), "--host", HOST, "--port", str(port)]
+    options += ["--conf", "model_dir", str(SCRATCH / "model")]
     with (SCRATCH / "server.log").open("wb") as log:
         return subprocess.Popen([*server, *options], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
 

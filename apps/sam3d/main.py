@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import sys
+import threading
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
+import schedule
 from fastapi import HTTPException
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
@@ -16,20 +19,28 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 
+from lib.auto_train import QUIET, AutoTrain, start_training
 from lib.batch import SafeBatch
 from lib.config import AppConfig, ConfigError, parse_config
 from lib.datastore import EXTENSIONS, SafeDatastore, check_id
 from lib.errors import HANDLED, http_error, install_error_handlers
 from lib.infer import SAM3DAutoTask, SAM3DInferTask, VolumeTask, resolve_device
-from lib.models import UntrainedError, load_weights
+from lib.models import Serving, UntrainedError
 from lib.sessions import SafeSessions
+from lib.train import SAM3DTrainTask
 from lib.volumes import Segmenters
+from sam3d_label.training import ledger
+from sam3d_label.training.busy import BusySign
+from sam3d_label.weights.versions import Versions
 
 logger = logging.getLogger(__name__)
 MIB = 2**20
+LOOK_EVERY = 30
+"""Seconds between two looks whether a training is due."""
 
 
 class SAM3DApp(MONAILabelApp):
@@ -37,7 +48,10 @@ class SAM3DApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, Any]) -> None:
         self.config = _parse(conf)
-        self.not_offered: dict[str, str] = {}
+        self.model_dir = self.config.model_dir or Path(app_dir, "model")
+        self.versions = Versions(self.model_dir / "versions")
+        self.serving = Serving(self.config, self.versions)
+        self.busy = BusySign(self.model_dir)
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -46,6 +60,8 @@ class SAM3DApp(MONAILabelApp):
             description="3D segmentation from clicks",
             labels=list(self.config.labels),
         )
+        self.auto_train = AutoTrain(self.config, self.model_dir, self.datastore())
+        os.environ.setdefault("PYTHONPATH", "")  # MONAI Label reads it before it starts anything in the background
 
     def init_datastore(self) -> Datastore:
         """A checked folder for a path, MONAI Label's own choice for a URL."""
@@ -59,19 +75,26 @@ class SAM3DApp(MONAILabelApp):
         )
 
     def init_infers(self) -> dict[str, InferTask]:
-        """The models that the weights can serve; what is missing for the others is kept in `not_offered`."""
-        weights = lru_cache(maxsize=None)(partial(load_weights, self.config))
+        """The models; those whose weights have not learned to serve yet say so when they are asked."""
         try:
-            weights(resolve_device(None))
+            self.serving(resolve_device(None))
         except UntrainedError as error:
-            self.not_offered = dict.fromkeys(("sam3d", "sam3d_auto"), str(error))
             logger.warning(error)
-            return {}
-        segmenters = Segmenters(weights, self.config.cache_mb * MIB)
+        segmenters = Segmenters(self.serving, self.config.cache_mb * MIB)
         return {
-            "sam3d": SAM3DInferTask(segmenters, self.config.labels),
-            "sam3d_auto": SAM3DAutoTask(segmenters, self.config.labels),
+            "sam3d": SAM3DInferTask(segmenters, self.busy, self.config.labels),
+            "sam3d_auto": SAM3DAutoTask(segmenters, self.busy, self.config.labels),
         }
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        """The one trainer."""
+        return {"sam3d": SAM3DTrainTask(self.config, self.serving, self.versions, self.model_dir, self._ledger())}
+
+    def _ledger(self) -> Path:
+        """The file that remembers sides: beside the studies; for a URL among what the app keeps."""
+        if self.studies.startswith(("http://", "https://")):
+            return self.model_dir / f"ledger-{hashlib.sha256(self.studies.encode()).hexdigest()[:12]}.json"
+        return Path(self.studies, ".sam3d", ledger.FILE)
 
     def init_batch_infer(self) -> BatchInferTask:
         """The way to work through many images."""
@@ -90,6 +113,16 @@ class SAM3DApp(MONAILabelApp):
         server = sys.modules.get("monailabel.app")
         if server is not None:
             install_error_handlers(server.app)
+        if self.auto_train.is_on:
+            schedule.every(LOOK_EVERY).seconds.do(self.auto_train.tick, start_training)
+
+    def on_save_label(self, image_id: str, label_id: str) -> None:
+        """Looks, when Slicer had its time to start a training of its own, whether one is due."""
+        super().on_save_label(image_id, label_id)
+        if self.auto_train.is_on:
+            soon = threading.Timer(QUIET + 1, self.auto_train.tick, [start_training])
+            soon.daemon = True
+            soon.start()
 
     def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Runs a model on an image of the datastore or of a session.
@@ -149,7 +182,7 @@ class SAM3DApp(MONAILabelApp):
         Raises:
             HTTPException: As `batch_infer` does.
         """
-        if (model in self._infers or model in self.not_offered) and model not in self._trainers:
+        if model in self._infers and model not in self._trainers:
             try:
                 self._task(model).require_unprompted()
             except HANDLED as error:
@@ -157,8 +190,6 @@ class SAM3DApp(MONAILabelApp):
         return super().bundle_path(model)
 
     def _task(self, model: Any) -> VolumeTask:
-        if model in self.not_offered:
-            raise HTTPException(400, self.not_offered[model])
         if model not in self._infers:
             known = ", ".join(self._infers) or "none"
             raise HTTPException(404, f"There is no model {model!r}; this server offers: {known}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sam3d_label.errors import VolumeError
 from sam3d_label.files import replacing
@@ -22,6 +24,7 @@ from sam3d_label.training.world import world
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.csv"
 CURVES = "curves.png"
+LINE = "epoch log "
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,15 @@ class EpochLog:
     dice_3: float
     learning_rate: float
     seconds: float
+
+    def as_line(self) -> str:
+        """For a program that reads along."""
+        return LINE + json.dumps(asdict(self))
+
+    @classmethod
+    def from_line(cls, line: str) -> EpochLog | None:
+        """The inverse of `as_line`; None for any other line."""
+        return cls(**json.loads(line.removeprefix(LINE))) if line.startswith(LINE) else None
 
 
 def describe(log: EpochLog, epochs: int) -> str:
@@ -59,6 +71,10 @@ class TrainReport:
     validated: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     alone: bool = False
+
+    def as_plain(self) -> dict[str, Any]:
+        """As numbers, strings, lists and dictionaries."""
+        return asdict(self)
 
 
 def fine_tune(

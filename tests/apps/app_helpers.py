@@ -9,6 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
+from monailabel.utils.others.class_utils import get_class_of_subclass_from_file
 
 from sam3d_label.intensity import Percentile
 from sam3d_label.network import SAM3D, Config
@@ -103,3 +104,9 @@ def post(client: Any, image: str | None = "mr", *, model: str = "sam3d", query: 
     """Sends a request to /infer with httpx or starlette's TestClient."""
     query = {**({} if image is None else {"image": image}), **(query or {})}
     return client.post(f"/infer/{model}", params=query, data={"params": json.dumps(params)})
+
+
+def make_app(studies: Path, conf: dict[str, str]) -> Any:
+    """The app on a folder; what it learns goes to a folder beside that."""
+    app_class = get_class_of_subclass_from_file("main", str(APP / "main.py"), "MONAILabelApp")
+    return app_class(app_dir=str(APP), studies=str(studies), conf={"model_dir": f"{studies}-model", **conf})

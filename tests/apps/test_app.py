@@ -14,11 +14,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import schedule
-from app_helpers import APP, CENTRE, SHAPE, post, write_nifti, write_weights
+from app_helpers import APP, CENTRE, SHAPE, make_app, post, write_nifti, write_weights
 from fastapi import HTTPException
 from monailabel.config import settings
 from monailabel.interfaces.utils import app as app_registry
-from monailabel.utils.others.class_utils import get_class_of_subclass_from_file
 from starlette.testclient import TestClient
 
 pytestmark = pytest.mark.slow
@@ -33,7 +32,11 @@ def server_settings(studies: Path, weights_path: Path, tmp_path_factory: pytest.
     changed = {
         "MONAI_LABEL_APP_DIR": str(APP),
         "MONAI_LABEL_STUDIES": str(studies),
-        "MONAI_LABEL_APP_CONF": {"weights": str(weights_path), "labels": "tumor,cyst"},
+        "MONAI_LABEL_APP_CONF": {
+            "weights": str(weights_path),
+            "labels": "tumor,cyst",
+            "model_dir": str(tmp_path_factory.mktemp("model")),
+        },
         "MONAI_LABEL_SESSION_PATH": str(sessions),
         "MONAI_LABEL_DATASTORE_AUTO_RELOAD": False,
     }
@@ -55,11 +58,6 @@ def client(server_settings: Path) -> Iterator[TestClient]:
         yield client
     app.exception_handlers = handlers
     app.middleware_stack = None
-
-
-def make_app(studies: Path, conf: dict[str, str]) -> Any:
-    app_class = get_class_of_subclass_from_file("main", str(APP / "main.py"), "MONAILabelApp")
-    return app_class(app_dir=str(APP), studies=str(studies), conf=conf)
 
 
 def detail(response: Any, status: int) -> str:
@@ -441,7 +439,11 @@ class TestConfiguration:
             assert caught.value.status_code == 400
 
     def test_a_preset_without_weights_says_what_is_missing(self, studies: Path) -> None:
-        assert "preset vit_b has no shipped weights" in make_app(studies, {"preset": "vit_b"}).not_offered["sam3d"]
+        app = make_app(studies, {"preset": "vit_b"})
+        assert app.info()["models"] == {}
+        with pytest.raises(HTTPException, match="preset vit_b has no shipped weights") as caught:
+            app.infer({"model": "sam3d", "image": "mr", "foreground": [CENTRE]})
+        assert caught.value.status_code == 400
 
     def test_a_bad_key_stops_the_start_with_one_message(self, studies: Path, caplog: Any) -> None:
         with pytest.raises(ValueError, match="--conf colour: unknown key"):

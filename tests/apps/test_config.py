@@ -26,14 +26,19 @@ def test_values_arrive_as_strings(tmp_path: Path) -> None:
             "weights": "adapter.safetensors",
             "sam_checkpoint": str(checkpoint),
             "labels": "tumor, cyst",
-            "auto_train_every": "0",
+            "auto_train_every": "5",
+            "auto_train_at": "02:00",
+            "model_dir": str(tmp_path),
+            "patient": r"sts_(\d+)_",
+            "next_sample": "uncertainty",
             "cache_mb": "256",
             "spacing": "1.5",
             "server_mode": "true",
         }
     )
     assert config.labels == ("tumor", "cyst")
-    assert (config.auto_train_every, config.cache_mb, config.spacing) == (0, 256, 1.5)
+    assert (config.auto_train_every, config.cache_mb, config.spacing) == (5, 256, 1.5)
+    assert (config.auto_train_at, config.model_dir, config.next_sample) == ("02:00", tmp_path, "uncertainty")
     assert config.sam_checkpoint == checkpoint
 
 
@@ -48,7 +53,10 @@ def test_an_empty_value_counts_as_not_given() -> None:
         ({"preset": "vit_x"}, "--conf preset 'vit_x'"),
         ({"auto_train_every": "-1"}, "--conf auto_train_every '-1'"),
         ({"auto_train_every": "often"}, "--conf auto_train_every 'often'"),
-        ({"auto_train_every": "5"}, "trains from the command line only"),
+        ({"auto_train_at": "24:00"}, "time of day from 00:00 to 23:59"),
+        ({"patient": "sts_\\d+"}, "one pair of parentheses"),
+        ({"patient": "sts_("}, "no regular expression"),
+        ({"next_sample": "hardest"}, "--conf next_sample 'hardest'"),
         ({"cache_mb": "0"}, "--conf cache_mb '0'"),
         ({"spacing": "nan"}, "--conf spacing 'nan'"),
         ({"spacing": "0"}, "--conf spacing '0'"),
@@ -63,7 +71,9 @@ def test_a_bad_key_or_value_is_named_with_what_is_allowed(conf: dict[str, str], 
     with pytest.raises(ConfigError) as caught:
         parse_config(conf)
     assert expected in str(caught.value)
-    assert "Keys of --conf: preset, weights, sam_checkpoint, labels, auto_train_every, cache_mb" in str(caught.value)
+    assert "Keys of --conf: preset, weights, sam_checkpoint, labels, auto_train_every, auto_train_at" in str(
+        caught.value
+    )
     assert "\n" not in str(caught.value)
 
 

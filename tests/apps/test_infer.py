@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +20,24 @@ from lib.infer import SAM3DAutoTask, SAM3DInferTask, VolumeTask, resolve_device
 from lib.volumes import OpenVolumes, Segmenters, file_key
 from sam3d_label import Click, Segmenter
 from sam3d_label.errors import PromptError, VolumeError
+from sam3d_label.training.busy import BusySign
 from sam3d_label.uncertainty import Uncertainty
 from sam3d_label.volume import Volume
 from sam3d_label.weights import open_weights
 
 
 def serving(weights: Path, cache_bytes: int = 2**26) -> Segmenters:
-    return Segmenters(lambda device: open_weights(str(weights), device=device), cache_bytes)
+    return Segmenters(lru_cache(lambda device: open_weights(str(weights), device=device)), cache_bytes)
 
 
 @pytest.fixture
-def task(weights_path: Path) -> SAM3DInferTask:
-    return SAM3DInferTask(serving(weights_path), ["tumor", "cyst"])
+def task(weights_path: Path, tmp_path: Path) -> SAM3DInferTask:
+    return SAM3DInferTask(serving(weights_path), BusySign(tmp_path), ["tumor", "cyst"])
 
 
 @pytest.fixture
-def auto(weights_path: Path) -> SAM3DAutoTask:
-    return SAM3DAutoTask(serving(weights_path), ["tumor", "cyst"])
+def auto(weights_path: Path, tmp_path: Path) -> SAM3DAutoTask:
+    return SAM3DAutoTask(serving(weights_path), BusySign(tmp_path), ["tumor", "cyst"])
 
 
 @pytest.fixture
@@ -154,7 +156,7 @@ def test_a_mask_does_not_depend_on_what_was_asked_before(
     run(task, other)
     run(task, image, foreground=[[3, 3, 3]], background=[[20, 20, 10]])
     used, _ = run(task, image)
-    fresh, _ = run(SAM3DInferTask(serving(weights_path, 1), ["tumor"]), image)
+    fresh, _ = run(SAM3DInferTask(serving(weights_path, 1), BusySign(tmp_path), ["tumor"]), image)
     np.testing.assert_array_equal(nib.load(used).get_fdata(), nib.load(fresh).get_fdata())
 
 
@@ -206,7 +208,7 @@ def test_a_prompt_that_the_weights_have_not_learned_is_refused(image: Path, tmp_
     from app_helpers import write_weights
 
     weights = write_weights(tmp_path, capabilities=("positive_click",))
-    task = SAM3DInferTask(serving(weights), ["tumor"])
+    task = SAM3DInferTask(serving(weights), BusySign(tmp_path), ["tumor"])
     run(task, image)
     for result in ("mask", "uncertainty"):
         with pytest.raises(PromptError, match="small-1 have not learned clicks outside, only: positive_click"):
@@ -304,7 +306,7 @@ class TestAuto:
 
         weights = write_weights(tmp_path, capabilities=("positive_click", "box"))
         with pytest.raises(PromptError, match="small-1 have not learned to segment without a click, only: positive_"):
-            run(SAM3DAutoTask(serving(weights), ["tumor"]), image)
+            run(SAM3DAutoTask(serving(weights), BusySign(tmp_path), ["tumor"]), image)
 
 
 @pytest.mark.parametrize("name", [None, "cpu", "cuda", "cuda:0"])
@@ -359,6 +361,13 @@ class TestOpenVolumes:
 
         with volumes.borrow("a", lambda: self.fake(100)):
             assert volumes._entries["a"].lock.locked()
+
+    def test_a_renewed_one_is_kept(self) -> None:
+        volumes, seen = OpenVolumes(10**6), []
+        for _ in range(2):
+            with volumes.borrow("a", lambda: self.fake(100), lambda one: self.fake(100) if not seen else one) as lent:
+                seen.append(lent)
+        assert seen[0] is seen[1]
 
     def test_a_failure_is_not_kept(self) -> None:
         volumes = OpenVolumes(10**6)

@@ -53,6 +53,7 @@ def serve(command: list[str], arguments: list[str], log: IO[bytes], folder: Path
         "OMP_NUM_THREADS": "1",
     }
     arguments = ["start_server", "--app", str(APP), "--host", "127.0.0.1", "--port", str(port), *arguments]
+    arguments += ["--conf", "model_dir", str(folder / "model")]
     root = APP.parents[1]
     process = subprocess.Popen([*command, *arguments], env=environment, cwd=root, stdout=log, stderr=log)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +22,7 @@ from sam3d_label.errors import Sam3dError
 from sam3d_label.intensity import IntensityRule
 from sam3d_label.weights.opening import UNTRAINED_INTENSITY
 
+TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 Preset = Literal["tiny", "vit_b", "vit_l", "vit_h"]
 
 INTENSITIES: dict[str, IntensityRule] = {
@@ -58,7 +60,12 @@ class AppConfig(BaseModel):
         weights: Name of shipped weights or path of a file; without it, the shipped weights of the preset.
         sam_checkpoint: Official SAM checkpoint that holds the frozen trunk of `vit_b`, `vit_l` or `vit_h`.
         labels: Names of what is segmented, in the order of the voxel values that clients expect.
-        auto_train_every: Saved labels after which training starts by itself; 0 = never, the only value so far.
+        auto_train_every: Saved labels after which training starts by itself; 0 = never.
+        auto_train_at: Time of day, HH:MM, at which it starts when a label was saved since the last one.
+        model_dir: Folder for versions, runs and learning curve; without it, `model` in the app's folder.
+        patient: Regular expression whose group finds the patient in an image's id, so that a patient's images share
+            a side of the ledger; without it, every image is its own.
+        next_sample: Strategy that answers when a client asks for `random`, as OHIF always does.
         cache_mb: Budget of the embedding cache, MiB.
         spacing: Voxel size of the model grid, mm; without it, that of the weights' card.
         intensity: A name of `INTENSITIES` or a rule of a weights' card in JSON; without it, that of the card.
@@ -72,6 +79,10 @@ class AppConfig(BaseModel):
     sam_checkpoint: Path | None = None
     labels: Annotated[tuple[str, ...], BeforeValidator(_comma_list)] = ("tumor",)
     auto_train_every: int = Field(default=0, ge=0)
+    auto_train_at: str | None = None
+    model_dir: Path | None = None
+    patient: str | None = None
+    next_sample: Literal["random", "first", "uncertainty", "diverse"] = "random"
     cache_mb: int = Field(default=1024, ge=1)
     spacing: float | None = Field(default=None, gt=0, le=20, allow_inf_nan=False)
     intensity: Annotated[IntensityRule | None, BeforeValidator(_intensity_rule)] = None
@@ -89,12 +100,23 @@ class AppConfig(BaseModel):
             raise ValueError(f"{', '.join(reserved)} is a word of the protocol and cannot name a label")
         return labels
 
-    @field_validator("auto_train_every")
+    @field_validator("auto_train_at")
     @classmethod
-    def _not_yet(cls, labels: int) -> int:
-        if labels:
-            raise ValueError("this version trains from the command line only: python -m sam3d_label train")
-        return labels
+    def _time_of_day(cls, value: str | None) -> str | None:
+        if value is not None and not TIME_OF_DAY.fullmatch(value):
+            raise ValueError("give a time of day from 00:00 to 23:59, such as 02:00")
+        return value
+
+    @field_validator("patient")
+    @classmethod
+    def _with_a_group(cls, value: str | None) -> str | None:
+        try:
+            groups = 1 if value is None else re.compile(value).groups
+        except re.error as error:
+            raise ValueError(f"this is no regular expression: {error}") from None
+        if groups != 1:
+            raise ValueError(r"put what names the patient in one pair of parentheses, such as sts_(\d+)_")
+        return value
 
     @field_validator("sam_checkpoint")
     @classmethod

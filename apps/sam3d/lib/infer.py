@@ -19,8 +19,9 @@ from monailabel.utils.others.generic import device_list, name_to_device
 from lib.requests import NO_CLICKS, Output, clip_boxes, parse, parse_unprompted
 from lib.volumes import Segmenters
 from sam3d_label import Segmenter
-from sam3d_label.errors import PromptError
+from sam3d_label.errors import PromptError, Sam3dError
 from sam3d_label.segmenter import Result
+from sam3d_label.training.busy import BusySign
 from sam3d_label.volume import Volume, save_mask
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
@@ -34,12 +35,15 @@ class VolumeTask(InferTask):
 
     Args:
         segmenters: The volumes opened lately, which models share.
+        busy: What a training on this machine waits for.
         labels: Names of what is segmented.
         kind: Type of the model, which decides where the viewers list it.
         description: What it does, for people.
     """
 
-    def __init__(self, segmenters: Segmenters, labels: Sequence[str], kind: str, description: str) -> None:
+    def __init__(
+        self, segmenters: Segmenters, busy: BusySign, labels: Sequence[str], kind: str, description: str
+    ) -> None:
         super().__init__(
             type=kind,
             labels=list(labels),
@@ -47,7 +51,7 @@ class VolumeTask(InferTask):
             description=description,
             config={"device": device_list()},
         )
-        self._segmenters = segmenters
+        self._segmenters, self._busy = segmenters, busy
 
     @abstractmethod
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -72,7 +76,11 @@ class VolumeTask(InferTask):
         """
 
     def is_valid(self) -> bool:
-        """Whether `/info/` lists the model: always, for the app registers it only with trained weights."""
+        """Whether `/info/` lists the model: once there are weights that have learned clicks."""
+        try:
+            self._segmenters.weights(resolve_device(None))
+        except Sam3dError:
+            return False
         return True
 
     def get_path(self, validate: bool = True) -> None:
@@ -97,7 +105,7 @@ class VolumeTask(InferTask):
         """The file and the JSON of what is found: an array (I, J, K) on the stored grid, and what to say about it."""
         clock = _Clock()
         path = str(request["image"])
-        with self._segmenters.borrow(path, resolve_device(output.device)) as segmenter:
+        with self._busy.shown(), self._segmenters.borrow(path, resolve_device(output.device)) as segmenter:
             clock.lap("pre")
             array, found = find(segmenter)
             clock.lap("infer")
@@ -109,8 +117,8 @@ class VolumeTask(InferTask):
 class SAM3DInferTask(VolumeTask):
     """The model that works from clicks: `deepgrow` to the viewers."""
 
-    def __init__(self, segmenters: Segmenters, labels: Sequence[str]) -> None:
-        super().__init__(segmenters, labels, InferType.DEEPGROW, "Segments what the clicks mark, in 3D")
+    def __init__(self, segmenters: Segmenters, busy: BusySign, labels: Sequence[str]) -> None:
+        super().__init__(segmenters, busy, labels, InferType.DEEPGROW, "Segments what the clicks mark, in 3D")
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """Segments what the prompts mark: 1 in the target, 0 elsewhere.
@@ -146,8 +154,9 @@ class SAM3DAutoTask(VolumeTask):
     It finds one kind of target, and calls it by the label that the request names, or the first.
     """
 
-    def __init__(self, segmenters: Segmenters, labels: Sequence[str]) -> None:
-        super().__init__(segmenters, labels, InferType.SEGMENTATION, "Segments the whole volume without a click, in 3D")
+    def __init__(self, segmenters: Segmenters, busy: BusySign, labels: Sequence[str]) -> None:
+        description = "Segments the whole volume without a click, in 3D"
+        super().__init__(segmenters, busy, labels, InferType.SEGMENTATION, description)
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """Segments all targets of the volume: `label_names` says by which value."""

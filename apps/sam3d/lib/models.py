@@ -1,49 +1,102 @@
-"""From the app's configuration to weights that may be offered for clicks."""
+"""Which weights serve: those of the configuration until a version is published, then the version."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
+import threading
 
 from lib.config import AppConfig
-from sam3d_label.errors import WeightsError
-from sam3d_label.weights import Weights, open_weights
+from sam3d_label.errors import Sam3dError, WeightsError
+from sam3d_label.weights import Weights, open_weights, untrained
+from sam3d_label.weights.versions import Versions
 
+logger = logging.getLogger(__name__)
 CLICK = "positive_click"
 SHIPPED_PRESET = "tiny"
 
 
 class UntrainedError(WeightsError):
-    """The configured network has not learned clicks, so that its masks would mean nothing."""
+    """The network has not learned clicks yet, so that its masks would mean nothing."""
 
 
-def load_weights(config: AppConfig, device: str = "cpu") -> Weights:
-    """Loads the weights that the configuration names.
+class Serving:
+    """What serves now, on each device; a version that is published or gone back to serves from the next request on.
 
     Args:
         config: The app's configuration.
-        device: Name of a torch device.
+        versions: The versions that its trainings made.
+    """
 
-    Returns:
-        Weights that have learned clicks.
+    def __init__(self, config: AppConfig, versions: Versions) -> None:
+        self.config, self.versions = config, versions
+        self._lock = threading.Lock()
+        self._loaded: dict[str, tuple[str | None, Weights]] = {}
+
+    def __call__(self, device: str = "cpu") -> Weights:
+        """The weights that have learned clicks, on a device.
+
+        Raises:
+            UntrainedError: There are none yet; the message says how to get them.
+            WeightsError: They are missing, damaged, or of another preset than the configuration asks for.
+        """
+        weights = self.learned_or_not(device)
+        if CLICK not in weights.card.capabilities:
+            raise UntrainedError(_how_to_train(f"the weights {weights.version} were never trained on clicks"))
+        return weights
+
+    def learned_or_not(self, device: str = "cpu") -> Weights:
+        """What serves, or what the first training starts from; errors as of a call."""
+        with self._lock:
+            version = self.versions.current()
+            loaded = self._loaded.get(device)
+            if loaded is None or loaded[0] != version:
+                loaded = (version, self._open(version, device, loaded))
+                self._loaded[device] = loaded
+            return loaded[1]
+
+    def _open(self, version: str | None, device: str, before: tuple[str | None, Weights] | None) -> Weights:
+        if version is None:
+            return with_overrides(configured(self.config, device), self.config)
+        try:
+            weights = open_weights(self.versions.path(version), device, sam_checkpoint=self.config.sam_checkpoint)
+            check_preset(self.config, weights, f"version {version}")
+        except Sam3dError as error:
+            if before is None:
+                raise
+            logger.error(f"Version {version} cannot serve, {before[1].version} goes on: {error}")
+            return before[1]
+        return with_overrides(weights, self.config)
+
+
+def configured(config: AppConfig, device: str = "cpu") -> Weights:
+    """The weights that the configuration names, or new adapters on the trunk of its preset.
 
     Raises:
-        UntrainedError: They have not; the message says what is missing and how to get it.
+        UntrainedError: The trunk of the preset, a SAM checkpoint, cannot be found.
         WeightsError: They are missing, damaged, or of another preset than the configuration asks for.
     """
     if config.weights is None and config.preset not in (None, SHIPPED_PRESET):
-        raise UntrainedError(_how_to_train(f"preset {config.preset} has no shipped weights"))
+        try:
+            return untrained(config.preset, config.sam_checkpoint, device)
+        except WeightsError as error:
+            reason = f"preset {config.preset} has no shipped weights, and adapters cannot be trained: {error}"
+            raise UntrainedError(_how_to_train(reason)) from error
     weights = open_weights(config.weights, device, sam_checkpoint=config.sam_checkpoint)
+    check_preset(config, weights, f"weights {config.weights}")
+    return weights
+
+
+def check_preset(config: AppConfig, weights: Weights, what: str) -> None:
+    """Raise WeightsError when weights are of another preset than the configuration asks for."""
     if config.preset not in (None, weights.card.preset):
         raise WeightsError(
-            f"--conf preset {config.preset}: weights {config.weights} are of preset {weights.card.preset};"
-            " leave preset out, or give other weights"
+            f"--conf preset {config.preset}: {what} is of preset {weights.card.preset}; leave preset out, give other"
+            " weights, or give these versions' successors a folder of their own by --conf model_dir"
         )
-    if CLICK not in weights.card.capabilities:
-        raise UntrainedError(_how_to_train(f"weights {config.weights} were never trained on clicks"))
-    return _with_overrides(weights, config)
 
 
-def _with_overrides(weights: Weights, config: AppConfig) -> Weights:
+def with_overrides(weights: Weights, config: AppConfig) -> Weights:
     """The weights with the configured spacing and intensity rule, and a signature of their own."""
     wanted = {"spacing": config.spacing, "intensity": config.intensity}
     changes = {name: value for name, value in wanted.items() if value is not None}
@@ -55,9 +108,9 @@ def _with_overrides(weights: Weights, config: AppConfig) -> Weights:
 
 def _how_to_train(reason: str) -> str:
     return (
-        f"The models sam3d and sam3d_auto are not offered: {reason}, and SAM's own weights know nothing of 3D"
-        " until adapters are trained. Train them (python -m sam3d_label train IMAGES LABELS OUT), or convert a"
-        " checkpoint of the 3DSAM-adapter authors (python -m sam3d_label convert-reference CKPT.pth.tar"
-        " OUT.safetensors), then start with --conf weights OUT. Without --conf preset and weights, the shipped"
-        " weights are used"
+        f"The models sam3d and sam3d_auto do not serve yet: {reason}, and SAM's own weights know nothing of 3D"
+        " until adapters are trained. Label a few cases and train (POST /train/sam3d), train elsewhere (python -m"
+        " sam3d_label train IMAGES LABELS OUT), or convert a checkpoint of the 3DSAM-adapter authors (python -m"
+        " sam3d_label convert-reference CKPT.pth.tar OUT.safetensors) and start with --conf weights OUT. Without"
+        " --conf preset and weights, the shipped weights are used"
     )

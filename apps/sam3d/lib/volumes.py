@@ -55,12 +55,18 @@ class OpenVolumes:
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
 
     @contextmanager
-    def borrow(self, key: Hashable, open_it: Callable[[], Segmenter]) -> Iterator[Segmenter]:
+    def borrow(
+        self,
+        key: Hashable,
+        open_it: Callable[[], Segmenter],
+        renew: Callable[[Segmenter], Segmenter] = lambda segmenter: segmenter,
+    ) -> Iterator[Segmenter]:
         """Lends the segmenter of a volume to one request.
 
         Args:
-            key: What the volume and everything that its segmenter depends on is known by.
+            key: What the volume and the device are known by.
             open_it: Opens it when it is not there yet; its errors pass through and nothing is kept.
+            renew: Gives the segmenter to use in the place of an earlier one, or the same.
         """
         with self._guard:
             entry = self._entries.setdefault(key, _Entry())
@@ -68,6 +74,7 @@ class OpenVolumes:
         with entry.lock:
             if entry.segmenter is None:
                 entry.segmenter = self._open(key, open_it)
+            entry.segmenter = renew(entry.segmenter)
             with self._guard:
                 self._trim()
             yield entry.segmenter
@@ -92,7 +99,7 @@ class Segmenters:
     """Segmenters by image and device, and what they share.
 
     Args:
-        weights: The weights on a device, which it keeps once they are loaded.
+        weights: What serves on a device at the moment.
         cache_bytes: Budget of the embedding cache.
     """
 
@@ -102,8 +109,14 @@ class Segmenters:
         self._volumes = OpenVolumes(OPEN_VOLUMES_BYTES)
 
     def borrow(self, path: str, device: str) -> AbstractContextManager[Segmenter]:
-        """Lends the segmenter of a file or DICOM folder on a device to one request."""
-        return self._volumes.borrow((file_key(path), device), lambda: self._open(path, device))
+        """Lends the segmenter of a file or DICOM folder on a device to one request, with the weights that serve now."""
+        weights = self.weights(device)
 
-    def _open(self, path: str, device: str) -> Segmenter:
-        return Segmenter(Volume.open(path), self.weights(device), cache=self.cache)
+        def open_it() -> Segmenter:
+            return Segmenter(Volume.open(path), weights, cache=self.cache)
+
+        def renew(segmenter: Segmenter) -> Segmenter:
+            same = segmenter.weights.signature == weights.signature
+            return segmenter if same else Segmenter(segmenter.volume, weights, cache=self.cache)
+
+        return self._volumes.borrow((file_key(path), device), open_it, renew)

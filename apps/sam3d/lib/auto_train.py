@@ -1,0 +1,100 @@
+"""When a training starts by itself."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from monailabel.interfaces.datastore import Datastore
+from monailabel.utils.async_tasks.task import AsyncTask
+from monailabel.utils.async_tasks.utils import tasks
+
+from lib.config import AppConfig
+from lib.train import STARTED, label_time, read_json
+from sam3d_label.training.update import RUN, RUN_FILE
+
+logger = logging.getLogger(__name__)
+QUIET = 20.0
+"""Seconds after a saved label in which Slicer may start a training of its own."""
+
+
+class AutoTrain:
+    """Looks now and then whether a training is due, and starts it.
+
+    It is due when as many labels were saved since the last training, whoever started that, as `auto_train_every` says;
+    after the time of day `auto_train_at` when one was saved before it; and once after the server's start when the last
+    training was cut off. All that follows from files, so that it survives a restart.
+
+    Args:
+        config: The app's configuration.
+        model_dir: Where trainings leave what they remember.
+        datastore: Where labels are saved.
+    """
+
+    def __init__(self, config: AppConfig, model_dir: Path, datastore: Datastore) -> None:
+        self._every, self._at = config.auto_train_every, config.auto_train_at
+        self._model_dir, self._datastore = model_dir, datastore
+        self._cut_off = self.is_on and (model_dir / RUN / RUN_FILE).is_file()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether trainings start by themselves at all."""
+        return bool(self._every or self._at)
+
+    def tick(self, start: Callable[[], object]) -> bool:
+        """Starts a training when one is due and none is queued or running; whether it did.
+
+        Args:
+            start: Starts it.
+        """
+        reason = self.due() if self.is_on else ""
+        if not reason or is_training():
+            return False
+        logger.info(f"Training starts by itself: {reason}")
+        self._cut_off = False
+        start()
+        return True
+
+    def due(self) -> str:
+        """Why a training is due; empty when it is not."""
+        new = self.new_labels()
+        if new and time.time() - max(new) < QUIET:
+            return ""
+        if self._cut_off:
+            return "the last one was cut off"
+        if self._every and len(new) >= self._every:
+            return f"{len(new)} labels were saved since the last one"
+        if self._at and new and min(new) < last_time(self._at) > self._last().get("at", 0):
+            return f"it was {self._at}, and {len(new)} labels were saved since the last one"
+        return ""
+
+    def new_labels(self) -> list[int]:
+        """When each label was saved that the last training, if any, has not seen; seconds since 1970."""
+        seen = self._last().get("labels", {})
+        saved = {image: label_time(self._datastore, image) for image in self._datastore.get_labeled_images()}
+        return [at for image, at in saved.items() if seen.get(image) != at]
+
+    def _last(self) -> dict[str, Any]:
+        return read_json(self._model_dir / STARTED)
+
+
+def last_time(of_day: str) -> float:
+    """When it was last HH:MM, seconds since 1970."""
+    hour, minute = map(int, of_day.split(":"))
+    now = datetime.now()
+    today = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+    return (today if today <= now else today - timedelta(days=1)).timestamp()
+
+
+def is_training() -> bool:
+    """Whether a training of this server is queued or running."""
+    return any(task["status"] in ("SUBMITTED", "RUNNING") for task in tasks("train"))
+
+
+def start_training() -> object:
+    """Starts one in the background, as a client's request does."""
+    return AsyncTask.run("train", request={"model": "sam3d"})

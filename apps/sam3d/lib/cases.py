@@ -1,0 +1,122 @@
+"""What annotators have saved, as cases to learn from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+
+from sam3d_label.errors import VolumeError
+from sam3d_label.training.crops import Case
+from sam3d_label.training.update import LabelledCase
+from sam3d_label.volume import Volume
+
+FINAL = DefaultLabelTag.FINAL.value
+SLICER = "user-"
+"""How the client_id of Slicer begins."""
+
+
+def labelled_cases(
+    datastore: Datastore, labels: Sequence[str], patient: str | None = None
+) -> tuple[list[LabelledCase], dict[str, str]]:
+    """Every image with a final label, and what is wrong with those that cannot be used.
+
+    Args:
+        datastore: Images and labels.
+        labels: Names of what the app segments.
+        patient: Regular expression whose group finds the patient in an image's id.
+
+    Returns:
+        The usable cases by id, each with a target for every one of the app's labels that is drawn on it; and by id the
+        reason why an image, or a structure on it, is left out.
+    """
+    cases, skipped = [], {}
+    for image in sorted(datastore.get_labeled_images()):
+        try:
+            targets, left_out = find_targets(datastore, image, labels)
+        except VolumeError as error:
+            skipped[image] = str(error)
+            continue
+        if left_out:
+            skipped[f"{image}: {', '.join(left_out)}"] = f"this server segments {', '.join(labels)} only"
+        if targets:
+            cases.append(LabelledCase(image, group_of(image, patient), tuple(targets)))
+        elif not left_out:
+            skipped[image] = "the label is empty"
+    return cases, skipped
+
+
+def find_targets(datastore: Datastore, image: str, labels: Sequence[str]) -> tuple[list[Case], list[str]]:
+    """The targets on an image, and the names of what else is drawn on it.
+
+    Raises:
+        VolumeError: A file is missing or cannot be read, the grids differ, or the label's values have no names.
+    """
+    image_file, label_file = datastore.get_image_uri(image), datastore.get_label_uri(image, FINAL)
+    if not image_file or not label_file:
+        raise VolumeError("the file of the image or of its label is missing")
+    label = Volume.open(label_file)
+    Volume.open(image_file).require_same_grid(label)
+    present = [int(value) for value in np.unique(label.array) if value]
+    names = name_values(present, datastore.get_label_info(image, FINAL), labels)
+    several = len(labels) > 1
+    drawn = [
+        Case(
+            Path(image_file),
+            Path(label_file),
+            value=value,
+            alone=not several,
+            target=names[value] if several else "",
+        )
+        for value in present
+        if names[value] in labels
+    ]
+    return drawn, [names[value] for value in present if names[value] not in labels]
+
+
+def name_values(present: Sequence[int], info: Mapping[str, Any], labels: Sequence[str]) -> dict[int, str]:
+    """The names of a label map's values.
+
+    Without any `label_info` the values count the app's labels, or stand for its only one. Otherwise a value is the
+    `idx` of its structure or its place in the list, counted from 1: Slicer sends an `idx` that also counts segments
+    which the map leaves out, so that there the place is right wherever the two differ.
+
+    Args:
+        present: Values in the label map, but 0.
+        info: What was saved with the label.
+        labels: The app's.
+
+    Raises:
+        VolumeError: A value has no name.
+    """
+    listed = list(_listed(info))
+    if not listed and len(labels) == 1:
+        return dict.fromkeys(present, labels[0])
+    by_place = dict(enumerate((name for name, _ in listed), start=1)) or dict(enumerate(labels, start=1))
+    by_idx = {idx: name for name, idx in listed if idx is not None}
+    from_slicer = str(info.get("client_id", "")).startswith(SLICER)
+    ways = [by_place, by_idx] if from_slicer else [by_idx, by_place]
+    for names in ways:
+        if set(present) <= names.keys():
+            return {value: names[value] for value in present}
+    known = ", ".join(f"{value} = {name}" for value, name in (by_idx or by_place).items())
+    raise VolumeError(f"the label holds the values {', '.join(map(str, present))}, but the names of {known}")
+
+
+def group_of(image: str, patient: str | None) -> str:
+    """What an image shares its side of the ledger with: its patient, or nothing but itself."""
+    found = re.search(patient, image) if patient else None
+    return f"patient {found.group(1)}" if found else image
+
+
+def _listed(info: Mapping[str, Any]) -> Iterator[tuple[str, int | None]]:
+    """Name and `idx`, where it is one, of each structure in `label_info`; it may hold anything that a client sends."""
+    given = info.get("label_info") if isinstance(info, Mapping) else None
+    for entry in given if isinstance(given, list) else []:
+        if isinstance(entry, Mapping) and isinstance(entry.get("name"), str):
+            idx = entry.get("idx")
+            yield entry["name"], idx if isinstance(idx, int) and not isinstance(idx, bool) else None

@@ -1,0 +1,283 @@
+"""A request to train -> what the library's `Update` does with the saved labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.utils.others.generic import device_list
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from lib.cases import labelled_cases
+from lib.config import AppConfig
+from lib.infer import resolve_device
+from lib.models import Serving
+from sam3d_label.errors import Sam3dError
+from sam3d_label.files import replacing
+from sam3d_label.training import TrainSettings
+from sam3d_label.training.busy import BusySign
+from sam3d_label.training.fine_tune import EpochLog, fine_tune
+from sam3d_label.training.job import train_in_processes
+from sam3d_label.training.ledger import Ledger
+from sam3d_label.training.update import Progress, Update
+from sam3d_label.weights import untrained
+from sam3d_label.weights.versions import Versions
+
+logger = logging.getLogger(__name__)
+STATS, STARTED = "train_stats.json", "last_training.json"
+CROPS_PER_TARGET = 4
+"""Crops that each target gives to an epoch, within `STEPS`."""
+
+STEPS = (10, 100)
+LEAST_NICE = 10
+"""Niceness of a training of its own process: clicks come first."""
+
+MLFLOW = "mlflow is not offered here: the run's log.csv and curves.png lie beside its version"
+
+
+def _first(value: Any) -> Any:
+    return (value[0] if value else None) if isinstance(value, list | tuple) else value
+
+
+class TrainRequest(BaseModel):
+    """The keys of a request to train: those that MONAI Label's own trainers know, with their meaning.
+
+    Attributes:
+        name: Of the run, for people.
+        pretrained: Go on from what serves; False starts new adapters on the frozen trunk.
+        device: Where to train.
+        max_epochs: Epochs to train.
+        early_stop_patience: Epochs without a better Dice on the validation cases after which it ends; -1 for none.
+        val_split: Share of the cases that are new to the ledger which shall validate.
+        train_batch_size: Crops in a step.
+        val_batch_size: Accepted, and of no effect: cases are scored one by one.
+        multi_gpu: Use all of `gpus` when there are several.
+        gpus: Their numbers, separated by commas, or `all`.
+        dataset: Accepted; volumes are kept in memory, as with MONAI's CacheDataset.
+        dataloader: Accepted, and of no effect.
+        tracking: None only.
+        tracking_uri: Empty only.
+        tracking_experiment_name: Accepted, and of no effect without tracking.
+        train_random_seed: Fixes every random choice.
+        client_id: Who asked.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = "train_01"
+    pretrained: bool = True
+    device: Annotated[str | None, BeforeValidator(_first)] = None
+    max_epochs: int = Field(default=20, ge=1, le=10_000)
+    early_stop_patience: int = Field(default=-1, ge=-1)
+    val_split: float = Field(default=0.2, ge=0, lt=1)
+    train_batch_size: int = Field(default=1, ge=1, le=256)
+    val_batch_size: int = Field(default=1, ge=1)
+    multi_gpu: bool = True
+    gpus: str = "all"
+    dataset: Annotated[Literal["CacheDataset"], BeforeValidator(_first)] = "CacheDataset"
+    dataloader: Annotated[Literal["DataLoader"], BeforeValidator(_first)] = "DataLoader"
+    tracking: Annotated[Literal["None", ""] | None, BeforeValidator(_first)] = None
+    tracking_uri: Literal[""] | None = ""
+    tracking_experiment_name: str = ""
+    train_random_seed: int = Field(default=0, ge=0)
+    client_id: str | None = None
+
+
+ADDED_BY_THE_SERVER = ("model", "local_rank", "bundle_path")
+
+
+def parse_train(request: Mapping[str, Any]) -> TrainRequest:
+    """Reads the body of a request to train.
+
+    Raises:
+        Sam3dError: A key is unknown or a value not allowed; the message names it.
+    """
+    given = {key: value for key, value in request.items() if key not in ADDED_BY_THE_SERVER and value is not None}
+    try:
+        return TrainRequest.model_validate(given)
+    except ValidationError as error:
+        item = error.errors()[0]
+        key = str(item["loc"][0])
+        if item["type"] == "extra_forbidden":
+            raise Sam3dError(f"{key}: no such key; there are {', '.join(TrainRequest.model_fields)}") from None
+        reason = MLFLOW if key == "tracking" else item["msg"]
+        raise Sam3dError(f"{key}: {reason}, not {item['input']!r}") from None
+
+
+class SAM3DTrainTask(TrainTask):
+    """Fine-tunes the adapters on the saved labels, and publishes what is not worse than what serves.
+
+    Args:
+        config: The app's configuration.
+        serving: What serves.
+        versions: Where new versions go.
+        model_dir: Folder of the run, its stats and the learning curve.
+        ledger: File that remembers which cases validate.
+    """
+
+    def __init__(self, config: AppConfig, serving: Serving, versions: Versions, model_dir: Path, ledger: Path) -> None:
+        super().__init__("Fine-tunes the adapters on the saved labels; publishes a version that is not worse")
+        self._app, self._serving, self._versions = config, serving, versions
+        self.model_dir, self.ledger = model_dir, ledger
+
+    def config(self) -> dict[str, Any]:
+        """The keys of a request with their defaults, as the viewers show them; lists are choices."""
+        hidden = ("client_id", "train_random_seed")
+        values = {key: value for key, value in TrainRequest().model_dump().items() if key not in hidden}
+        choices = {"device": device_list(), "dataset": ["CacheDataset"], "dataloader": ["DataLoader"]}
+        return values | choices | {"tracking": ["None"]}
+
+    def info(self) -> dict[str, Any]:
+        """What `/info/` says of the trainer."""
+        return super().info() | {"labels": list(self._app.labels)}
+
+    def stats(self) -> dict[str, Any]:
+        """How the last training went, or goes; empty before the first."""
+        return read_json(self.model_dir / STATS)
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Trains, compares, and publishes or keeps aside.
+
+        Args:
+            request: The keys of `TrainRequest`.
+            datastore: Where images and labels are.
+
+        Returns:
+            The report that is stored with the version.
+
+        Raises:
+            Sam3dError: The request is wrong, nothing can train, or the training cannot go on.
+        """
+        asked = parse_train(request)
+        step_back()
+        cases, skipped = labelled_cases(datastore, self._app.labels, self._app.patient)
+        self._note_start(datastore)
+        device = resolve_device(asked.device)
+        serving = self._serving.learned_or_not(device)
+        stats = Stats(self.model_dir / STATS, asked.name)
+        sign = BusySign(self.model_dir)
+        targets = sum(len(case.targets) for case in cases)
+        update = Update(
+            serving=serving,
+            versions=self._versions,
+            ledger=Ledger(self.ledger, asked.val_split),
+            folder=self.model_dir,
+            settings=train_settings(asked, targets),
+            device=device,
+            start=None if asked.pretrained else self._new_adapters(serving.card.preset, device),
+            watch=stats.show,
+            pause=sign.wait,
+            train=trainer(asked, device, self.model_dir),
+        )
+        try:
+            report = update(cases, skipped)
+        except Exception as error:
+            stats.end({"error": str(error)})
+            raise
+        stats.end({key: report[key] for key in ("version", "gate", "means", "annotated", "skipped")})
+        logger.info(f"Version {report['version']}: {report['gate']['reason']}")
+        return report
+
+    def _new_adapters(self, preset: str, device: str) -> Any:
+        card = self._serving.learned_or_not(device).card
+        fresh = untrained(preset, self._app.sam_checkpoint, device, intensity=card.intensity, spacing=card.spacing)
+        return dataclasses.replace(fresh, card=fresh.card.model_copy(update={"labels": list(self._app.labels)}))
+
+    def _note_start(self, datastore: Datastore) -> None:
+        """Remember which labels this training has seen, so that the automatic one counts those since."""
+        seen = {image: label_time(datastore, image) for image in datastore.get_labeled_images()}
+        with replacing(self.model_dir / STARTED) as beside:
+            beside.write_text(json.dumps({"at": time.time(), "labels": seen}))
+
+
+def train_settings(asked: TrainRequest, targets: int) -> TrainSettings:
+    """The library's settings for a request; an epoch grows with the number of targets."""
+    return TrainSettings(
+        epochs=asked.max_epochs,
+        steps_per_epoch=min(max(CROPS_PER_TARGET * targets, STEPS[0]), STEPS[1]),
+        batch=asked.train_batch_size,
+        patience=asked.early_stop_patience if asked.early_stop_patience > 0 else None,
+        seed=asked.train_random_seed,
+    )
+
+
+def trainer(asked: TrainRequest, device: str, model_dir: Path) -> Callable[..., Any]:
+    """`fine_tune`, or its stand-in on all GPUs where there are several to use."""
+    count = torch.cuda.device_count() if asked.multi_gpu and device.startswith("cuda") else 0
+    return train_in_processes(count, model_dir) if count > 1 else fine_tune
+
+
+def label_time(datastore: Datastore, image: str) -> int:
+    """When the final label of an image was saved, seconds since 1970; 0 where nobody noted it."""
+    return int(datastore.get_label_info(image, "final").get("ts", 0))
+
+
+def step_back() -> None:
+    """Let the server have the processor first, when this is a process of its own."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is not None and spec.name == "monailabel.interfaces.utils.app" and hasattr(os, "nice"):
+        os.nice(max(0, LEAST_NICE - os.nice(0)))
+
+
+class Stats:
+    """The file that says how a training goes, in the words that the viewers read.
+
+    Args:
+        path: The file.
+        name: Of the run.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        self._began = time.time()
+        self._last: dict[str, Any] = {}
+
+    def show(self, progress: Progress) -> None:
+        """Write where an update stands."""
+        scores = [log.dice_1 for log in progress.epochs if not math.isnan(log.dice_1)]
+        if progress.epochs:
+            self._last = {
+                "epoch": len(progress.epochs),
+                "total_epochs": progress.epochs_in_all,
+                "best_metric": round(max(scores, default=0.0), 4),
+                "train": _numbers(progress.epochs[-1], ("loss", "learning_rate", "seconds")),
+                "eval": _numbers(progress.epochs[-1], ("dice_1", "dice_3")),
+                "losses": [round(log.loss, 5) for log in progress.epochs],
+            }
+        self._write({"stage": progress.stage, "current_time": round(time.time() - self._began, 1)})
+
+    def end(self, outcome: Mapping[str, Any]) -> None:
+        """Write how it ended."""
+        self._write({"stage": "done", "total_time": round(time.time() - self._began, 1), **outcome})
+
+    def _write(self, more: Mapping[str, Any]) -> None:
+        known = {"epoch": 0, "total_epochs": 0, "best_metric": 0.0, "train": {}, "eval": {}}
+        with replacing(self.path) as beside:
+            beside.write_text(
+                json.dumps({**known, "name": self.name, "start_ts": int(self._began), **self._last, **more})
+            )
+
+
+def _numbers(log: EpochLog, names: tuple[str, ...]) -> dict[str, float]:
+    """Those of some fields that are numbers, which JSON can hold."""
+    values = {name: float(getattr(log, name)) for name in names}
+    return {name: round(value, 6) for name, value in values.items() if math.isfinite(value)}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object in a file that is replaced whole; empty where there is none."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        return {}

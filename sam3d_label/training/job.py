@@ -1,0 +1,137 @@
+"""A training run as a file, so that other processes can take part in it: torchrun -m sam3d_label.training.job FILE."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from pydantic import BaseModel, ConfigDict
+
+from sam3d_label.errors import Sam3dError
+from sam3d_label.files import replacing
+from sam3d_label.intensity import IntensityRule
+from sam3d_label.network import SAM3D, Config
+from sam3d_label.training.busy import BusySign
+from sam3d_label.training.crops import Case
+from sam3d_label.training.fine_tune import EpochLog, TrainReport, fine_tune
+from sam3d_label.training.settings import TrainSettings
+from sam3d_label.training.world import is_main
+
+JOB, WEIGHTS, DONE = "job.json", "start.pt", "done.pt"
+LAST_WORDS = 12
+"""Lines that a failed run's error repeats."""
+
+
+class Job(BaseModel):
+    """What `fine_tune` is called with; the weights to start from lie beside the file as start.pt."""
+
+    model_config = ConfigDict(extra="forbid")
+    config: Config
+    cases: list[Case]
+    validation: list[Case]
+    intensity: IntensityRule
+    settings: TrainSettings
+    device: str
+    resume: bool
+    busy: Path | None
+
+
+def train_in_processes(processes: int, busy: Path | None = None) -> Callable[..., TrainReport]:
+    """A stand-in for `fine_tune` that starts several processes on this machine, one for each GPU.
+
+    Args:
+        processes: How many.
+        busy: Folder with the `BusySign` for which they wait.
+    """
+
+    def train(
+        model: SAM3D,
+        cases: Sequence[Case],
+        out: Path,
+        *,
+        intensity: IntensityRule,
+        validation: Sequence[Case] = (),
+        settings: TrainSettings | None = None,
+        device: str = "cuda",
+        resume: bool = False,
+        progress: Callable[[EpochLog], None] | None = None,
+        pause: Callable[[], None] | None = None,
+    ) -> TrainReport:
+        job = Job(
+            config=model.config,
+            cases=list(cases),
+            validation=list(validation),
+            intensity=intensity,
+            settings=settings or TrainSettings(),
+            device=device,
+            resume=resume,
+            busy=busy,
+        )
+        out.mkdir(parents=True, exist_ok=True)
+        torch.save(model.state_dict(), out / WEIGHTS)
+        with replacing(out / JOB) as beside:
+            beside.write_text(job.model_dump_json())
+        (out / DONE).unlink(missing_ok=True)
+        _run(processes, out / JOB, progress)
+        done: dict[str, Any] = torch.load(out / DONE, map_location="cpu", weights_only=True)
+        model.load_state_dict(done["weights"])
+        model.eval()
+        epochs = [EpochLog(**log) for log in done["report"].pop("epochs")]
+        return TrainReport(epochs=epochs, **done["report"])
+
+    return train
+
+
+def _run(processes: int, job: Path, progress: Callable[[EpochLog], None] | None) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    words: deque[str] = deque(maxlen=LAST_WORDS)
+    with subprocess.Popen(
+        [*command, "-m", "sam3d_label.training.job", str(job)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            log = EpochLog.from_line(line)
+            if log is None:
+                words.append(line.rstrip())
+            elif progress:
+                progress(log)
+    if running.returncode:
+        raise Sam3dError(
+            f"the training in {processes} processes ended early; its last checkpoint is kept. " + " | ".join(words)
+        )
+
+
+def main(job_file: Path) -> None:
+    """Take part in a run."""
+    job = Job.model_validate_json(job_file.read_text())
+    folder = job_file.parent
+    model = SAM3D(job.config)
+    model.load_state_dict(torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True))
+    report = fine_tune(
+        model,
+        job.cases,
+        folder,
+        intensity=job.intensity,
+        validation=job.validation,
+        settings=job.settings,
+        device=job.device,
+        resume=job.resume,
+        progress=lambda log: print(log.as_line(), flush=True),
+        pause=BusySign(job.busy).wait if job.busy else None,
+    )
+    if is_main():
+        with replacing(folder / DONE) as beside:
+            torch.save({"weights": model.cpu().state_dict(), "report": report.as_plain()}, beside)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -137,6 +137,12 @@ class Look:
             logit = model.decode(embedding, clicks, signs, boxes=boxes, mask=base)
         return View(frame, logit[0, 0].float(), wider)
 
+    @torch.inference_mode()
+    def moments(self, frame: CropFrame) -> tuple[Tensor, Tensor]:
+        """Mean and mean square of each channel of a crop's deepest feature map, (channels,)."""
+        feature = self._embedding(frame).feature[0].float().flatten(1)
+        return feature.mean(1), (feature**2).mean(1)
+
     def _base(self, frame: CropFrame, embedding: Embedding, wider: View | None) -> Tensor | None:
         """What the prompts correct."""
         if wider is not None:

@@ -128,6 +128,18 @@ class Segmenter:
             model_version=self.weights.version,
         )
 
+    def feature_vector(self) -> np.ndarray:
+        """What the volume looks like to the encoder: mean and deviation of each channel of its deepest map.
+
+        Returns:
+            float32 (2 · channels,), over all crops of the volume.
+        """
+        look = self._look(Prompts())
+        means, squares = zip(*(look.moments(frame) for frame in look.everywhere()), strict=True)
+        mean = torch.stack(means).mean(0)
+        deviation = (torch.stack(squares).mean(0) - mean**2).clamp(min=0).sqrt()
+        return torch.cat([mean, deviation]).cpu().numpy()
+
     @cached_property
     def normalization(self) -> Normalization:
         """The weights' intensity rule, fitted to the volume."""

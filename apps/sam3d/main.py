@@ -11,27 +11,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import requests
 import schedule
 from fastapi import HTTPException
 from monailabel.config import settings
+from monailabel.endpoints import batch_infer, train
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
-from monailabel.tasks.activelearning.first import First
-from monailabel.tasks.activelearning.random import Random
+from monailabel.utils.async_tasks.utils import tasks
 
+from lib.active_learning import Scores, SurveyScoring, strategies
 from lib.auto_train import QUIET, AutoTrain, start_training
-from lib.batch import SafeBatch
+from lib.batch import SafeBatch, check_batch
 from lib.config import AppConfig, ConfigError, parse_config
 from lib.datastore import EXTENSIONS, SafeDatastore, check_id
 from lib.errors import HANDLED, http_error, install_error_handlers
 from lib.infer import SAM3DAutoTask, SAM3DInferTask, VolumeTask, resolve_device
 from lib.models import Serving, UntrainedError
 from lib.sessions import SafeSessions
-from lib.train import SAM3DTrainTask
+from lib.train import SAM3DTrainTask, parse_train
+from lib.upstream import allow_background_tasks_without_pythonpath, check_before_starting
 from lib.volumes import Segmenters
 from sam3d_label.training import ledger
 from sam3d_label.training.busy import BusySign
@@ -51,7 +55,9 @@ class SAM3DApp(MONAILabelApp):
         self.model_dir = self.config.model_dir or Path(app_dir, "model")
         self.versions = Versions(self.model_dir / "versions")
         self.serving = Serving(self.config, self.versions)
+        self.segmenters = Segmenters(self.serving, self.config.cache_mb * MIB)
         self.busy = BusySign(self.model_dir)
+        self.scores = Scores(self.model_dir)
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -61,7 +67,6 @@ class SAM3DApp(MONAILabelApp):
             labels=list(self.config.labels),
         )
         self.auto_train = AutoTrain(self.config, self.model_dir, self.datastore())
-        os.environ.setdefault("PYTHONPATH", "")  # MONAI Label reads it before it starts anything in the background
 
     def init_datastore(self) -> Datastore:
         """A checked folder for a path, MONAI Label's own choice for a URL."""
@@ -80,10 +85,9 @@ class SAM3DApp(MONAILabelApp):
             self.serving(resolve_device(None))
         except UntrainedError as error:
             logger.warning(error)
-        segmenters = Segmenters(self.serving, self.config.cache_mb * MIB)
         return {
-            "sam3d": SAM3DInferTask(segmenters, self.busy, self.config.labels),
-            "sam3d_auto": SAM3DAutoTask(segmenters, self.busy, self.config.labels),
+            "sam3d": SAM3DInferTask(self.segmenters, self.busy, self.config.labels),
+            "sam3d_auto": SAM3DAutoTask(self.segmenters, self.busy, self.config.labels),
         }
 
     def init_trainers(self) -> dict[str, TrainTask]:
@@ -102,14 +106,31 @@ class SAM3DApp(MONAILabelApp):
 
     def init_strategies(self) -> dict[str, Strategy]:
         """The ways to choose the next image to label."""
-        return {"random": Random(), "first": First()}
+        return strategies(self.scores, self.config.next_sample)
+
+    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        """What looks at the images in the background, so that the strategies can choose."""
+        return {"sam3d": SurveyScoring(self.serving, self.segmenters, self.scores, self.busy)}
+
+    def async_scoring(self, method: str | None, params: Any = None) -> Any:
+        """Scores in the background; a scoring that still waits for its turn will see what this one would."""
+        if any(task["status"] == "SUBMITTED" for task in tasks("scoring")):
+            return {}
+        try:
+            return super().async_scoring(method, params)
+        except requests.RequestException as error:  # a process of its own asks the server for it
+            logger.warning(f"Scoring was not started: {error}")
+            return {}
 
     def _load_sessions(self, load: bool = False) -> SafeSessions | None:
         return SafeSessions(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY) if load else None
 
     def on_init_complete(self) -> None:
-        """Starts MONAI Label's clean-up jobs, and gives the server the app's way of answering errors."""
+        """Starts the jobs that run now and then; lets the server check requests and answer errors as the app does."""
         super().on_init_complete()
+        allow_background_tasks_without_pythonpath()
+        check_before_starting(train, self._check_train)
+        check_before_starting(batch_infer, self._check_batch)
         server = sys.modules.get("monailabel.app")
         if server is not None:
             install_error_handlers(server.app)
@@ -168,26 +189,42 @@ class SAM3DApp(MONAILabelApp):
         Raises:
             HTTPException: 404 for an unknown model, 400 for what would fail on every image.
         """
+        self._check_batch(request)
         try:
-            self._task(request.get("model")).require_unprompted()
-            return super().batch_infer(request, datastore)
+            return dict(super().batch_infer(request, datastore))
         except HANDLED as error:
             raise http_error(error) from error
 
-    def bundle_path(self, model: str | None) -> str | None:
-        """Path of a trainer's bundle. MONAI Label asks before it starts anything in the background.
+    def _check_batch(self, request: Mapping[str, Any]) -> None:
+        try:
+            self._task(request.get("model")).require_unprompted()
+            check_batch(request)
+        except HANDLED as error:
+            raise http_error(error) from error
 
-        That makes it the place to refuse at once a batch that would fail on every image.
+    def train(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Trains and compares, in this process.
+
+        Args:
+            request: `model`, and the keys of `lib.train.TrainRequest`.
 
         Raises:
-            HTTPException: As `batch_infer` does.
+            HTTPException: 404 for an unknown trainer, 400 for what else is wrong, or when nothing can train.
         """
-        if model in self._infers and model not in self._trainers:
-            try:
-                self._task(model).require_unprompted()
-            except HANDLED as error:
-                raise http_error(error) from error
-        return super().bundle_path(model)
+        self._check_train(request)
+        try:
+            return dict(super().train(request))
+        except HANDLED as error:
+            raise http_error(error) from error
+
+    def _check_train(self, request: Mapping[str, Any]) -> None:
+        model = request.get("model")
+        if model not in self._trainers:
+            raise HTTPException(404, f"There is no trainer {model!r}; this server has: {', '.join(self._trainers)}")
+        try:
+            parse_train(request)
+        except HANDLED as error:
+            raise http_error(error) from error
 
     def _task(self, model: Any) -> VolumeTask:
         if model not in self._infers:

@@ -409,6 +409,26 @@ def test_a_defect_is_told_as_json(client: TestClient, monkeypatch: pytest.Monkey
     assert "one over nothing" in detail(post(client, "odd", foreground=[[3, 3, 3]]), 500)
 
 
+class TestTraining:
+    @pytest.mark.parametrize(
+        ("path", "body", "status", "expected"),
+        [
+            ("/train/sam3d", {"epochs": 3}, 400, "epochs: no such key"),
+            ("/train/sam3d", {"max_epochs": "many"}, 400, "max_epochs"),
+            ("/train/", {"sam3d": {"colour": "red"}}, 400, "colour: no such key"),
+            ("/train/nobody", {}, 404, "no trainer 'nobody'; this server has: sam3d"),
+        ],
+    )
+    def test_a_wrong_request_is_refused_before_anything_starts(
+        self, client: TestClient, path: str, body: Any, status: int, expected: str
+    ) -> None:
+        assert expected in detail(client.post(path, json=body), status)
+        assert client.get("/train/").status_code == 404
+
+    def test_without_labels_there_is_nothing_to_train_on(self, client: TestClient) -> None:
+        assert "none of 0 labelled cases" in detail(client.post("/train/sam3d?run_sync=true", json={}), 400)
+
+
 class TestConfiguration:
     def test_untrained_weights_are_not_offered(self, studies: Path, untrained_path: Path, caplog: Any) -> None:
         app = make_app(studies, {"weights": str(untrained_path)})
@@ -431,7 +451,6 @@ class TestConfiguration:
             lambda: app.infer({"model": "sam3d_auto", "image": "mr"}),
             lambda: app.infer({"model": "sam3d", "image": "mr", "foreground": [CENTRE], "background": [[1, 1, 1]]}),
             lambda: app.batch_infer({"model": "sam3d_auto"}),
-            lambda: app.bundle_path("sam3d_auto"),
         )
         for request in refused:
             with pytest.raises(HTTPException, match="have not learned") as caught:

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from app_helpers import ball, make_app, orthogonal, write_nifti
+from fastapi import HTTPException
 
 from lib import auto_train
 from lib.auto_train import AutoTrain
@@ -123,8 +124,9 @@ class TestTraining:
         assert app.info()["train_stats"]["sam3d"] == {}
 
     def test_without_labels_it_says_so_and_the_stats_too(self, app: Any) -> None:
-        with pytest.raises(Sam3dError, match="none of 0 labelled cases"):
+        with pytest.raises(HTTPException, match="none of 0 labelled cases") as caught:
             app.train({"model": "sam3d"})
+        assert caught.value.status_code == 400
         assert "none of 0 labelled cases" in app.info()["train_stats"]["sam3d"]["error"]
 
     def test_a_new_version_serves_from_the_next_click(self, app: Any, label: Any) -> None:
@@ -139,7 +141,7 @@ class TestTraining:
 
     def test_new_adapters_are_refused_where_there_is_no_trunk_for_them(self, app: Any, label: Any) -> None:
         label("a", "b")
-        with pytest.raises(Sam3dError, match="there is no preset 'custom'"):
+        with pytest.raises(HTTPException, match="there is no preset 'custom'"):
             app.train({"model": "sam3d", "pretrained": False})
 
 

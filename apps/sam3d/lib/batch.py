@@ -40,9 +40,7 @@ class SafeBatch(BatchInferTask):
         Raises:
             Sam3dError: A value of the request is wrong.
         """
-        batch = parse_batch(request)
-        check_tag(batch.label_tag)
-        devices = devices_of(batch)
+        batch, devices = check_batch(request)
         images = sorted(set(self.get_images({**request, "images": batch.images}, datastore)))
         images = images[: batch.max_batch_size or None]
         logger.info(f"{len(images)} images, masks go to the tag {batch.label_tag}; on {', '.join(devices)}")
@@ -62,6 +60,17 @@ class SafeBatch(BatchInferTask):
         failed = [image for image, answer in answers.items() if "error" in answer]
         logger.info(f"Batch done: {len(images) - len(failed)} saved, {len(failed)} failed {', '.join(failed)}".rstrip())
         return answers
+
+
+def check_batch(request: Mapping[str, Any]) -> tuple[Batch, list[str]]:
+    """A request as it will be worked through, and the devices that will do it.
+
+    Raises:
+        Sam3dError: A value of the request is wrong.
+    """
+    batch = parse_batch(request)
+    check_tag(batch.label_tag)
+    return batch, devices_of(batch)
 
 
 def devices_of(batch: Batch) -> list[str]:

@@ -1,0 +1,191 @@
+"""Which image to label next: the one that the model is least sure of, or that looks least like what is labelled."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.tasks.activelearning.first import First
+from monailabel.tasks.activelearning.random import Random
+
+from lib.infer import resolve_device
+from lib.models import Serving
+from lib.train import read_json, step_back
+from lib.volumes import Segmenters
+from sam3d_label.errors import Sam3dError
+from sam3d_label.files import replacing
+from sam3d_label.survey import farthest, survey
+from sam3d_label.training.busy import BusySign
+
+logger = logging.getLogger(__name__)
+SCORES = "scores.json"
+HANDED_OUT_FOR = 3600
+"""Seconds for which an image that an annotator got is given to nobody else, nor to the same who skipped it."""
+
+INFO = "sam3d"
+"""Key under which an image's info says what the model makes of it."""
+
+
+class Scores:
+    """What the model made of each image, in a file: `version`, `doubt`, `click`, `vector` by image.
+
+    Args:
+        model_dir: Where the file lies.
+    """
+
+    def __init__(self, model_dir: Path) -> None:
+        self.path = model_dir / SCORES
+
+    def read(self) -> dict[str, Any]:
+        """All scores; those of an earlier version stay until the image is looked at again."""
+        return read_json(self.path)
+
+    def add(self, image: str, score: Mapping[str, Any]) -> None:
+        """Keep the score of an image."""
+        with replacing(self.path) as beside:
+            beside.write_text(json.dumps({**self.read(), image: score}))
+
+
+class SurveyScoring(ScoringMethod):
+    """Looks at every image that the version that serves has not seen yet; clicks come first.
+
+    Args:
+        serving: What serves.
+        segmenters: Opens images.
+        scores: Where the scores are kept.
+        busy: What it waits for.
+    """
+
+    def __init__(self, serving: Serving, segmenters: Segmenters, scores: Scores, busy: BusySign) -> None:
+        super().__init__("How unsure the model is of each image, and what the image looks like to it")
+        self._serving, self._segmenters, self._scores, self._busy = serving, segmenters, scores, busy
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Scores the images.
+
+        Args:
+            request: `device`, if a certain one is to do it.
+            datastore: Where the images are; what is found is kept in their info as well.
+
+        Returns:
+            `version`, the images `scored` now, those `failed` with the reason.
+        """
+        step_back()
+        device = resolve_device(request.get("device"))
+        version = self._serving(device).version
+        known = self._scores.read()
+        unlabelled = set(datastore.get_unlabeled_images())
+        pending = [image for image in datastore.list_images() if known.get(image, {}).get("version") != version]
+        scored, failed = [], {}
+        for image in sorted(pending, key=lambda image: (image not in unlabelled, image)):
+            self._busy.wait()
+            try:
+                score = self._score(image, device, datastore)
+            except Sam3dError as error:
+                failed[image] = str(error)
+                continue
+            self._scores.add(image, score)
+            datastore.update_image_info(image, {INFO: {key: score[key] for key in ("version", "doubt", "click")}})
+            scored.append(image)
+            logger.info(f"{image}: doubt {score['doubt']:.3f} under {version}")
+        return {"version": version, "scored": scored, "failed": failed}
+
+    def _score(self, image: str, device: str, datastore: Datastore) -> dict[str, Any]:
+        with self._segmenters.borrow(datastore.get_image_uri(image), device) as segmenter:
+            found = survey(segmenter)
+        return {
+            "version": found.model_version,
+            "doubt": round(found.doubt, 4),
+            "click": [int(index) for index in found.click],
+            "vector": [round(float(value), 5) for value in found.vector],
+        }
+
+
+class ScoredStrategy(Strategy):
+    """Chooses among the unlabelled images that are scored, and says why; at random until there are any.
+
+    Images that were handed out lately are left out, as long as there are others.
+
+    Args:
+        description: What it does, for people.
+        scores: What the model made of the images.
+    """
+
+    def __init__(self, description: str, scores: Scores) -> None:
+        super().__init__(description)
+        self._scores = scores
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """The next image: `id`, and `why` it was chosen; None when all are labelled."""
+        unlabelled = datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels"))
+        if not unlabelled:
+            return None
+        free = [image for image in unlabelled if not handed_out(datastore, image)]
+        scores = self._scores.read()
+        candidates = {image: scores[image] for image in sorted(free or unlabelled) if image in scores}
+        if not candidates:
+            chosen: dict[str, Any] = Random()({"strategy": "random", **request}, datastore)
+            return chosen | {"why": "at random: no image is scored yet, the model looks at them in the background"}
+        labelled = [scores[image] for image in datastore.get_labeled_images() if image in scores]
+        image, why = self.choose(candidates, labelled)
+        logger.info(f"Next sample {image}: {why}")
+        return {"id": image, "why": why}
+
+    def choose(self, candidates: Mapping[str, Any], labelled: list[Any]) -> tuple[str, str]:
+        """One of the candidates and why; both come with their scores."""
+        raise NotImplementedError
+
+
+class Uncertainty(ScoredStrategy):
+    """The image that the model is least sure of."""
+
+    def __init__(self, scores: Scores) -> None:
+        super().__init__("The image that the model is least sure of", scores)
+
+    def choose(self, candidates: Mapping[str, Any], labelled: list[Any]) -> tuple[str, str]:
+        """The one of the most doubt."""
+        image = max(candidates, key=lambda image: candidates[image]["doubt"])
+        doubt, version = candidates[image]["doubt"], candidates[image]["version"]
+        return image, f"doubt {doubt:.3f} under version {version}, the most of {len(candidates)} unlabelled images"
+
+
+class Diverse(ScoredStrategy):
+    """The image that looks least like those that are labelled."""
+
+    def __init__(self, scores: Scores) -> None:
+        super().__init__("The image that looks least like those that are labelled", scores)
+
+    def choose(self, candidates: Mapping[str, Any], labelled: list[Any]) -> tuple[str, str]:
+        """The one whose vector is farthest from its nearest labelled one; the most usual one to begin with."""
+        vectors = {image: np.array(score["vector"], np.float32) for image, score in candidates.items()}
+        image, away = farthest(vectors, [np.array(score["vector"], np.float32) for score in labelled])
+        if not labelled:
+            return image, f"the most usual of {len(candidates)} unlabelled images, to begin with"
+        return image, f"distance {away:.2f} from the labelled images, the most of {len(candidates)} unlabelled ones"
+
+
+def handed_out(datastore: Datastore, image: str) -> bool:
+    """Whether somebody got an image lately, by whatever strategy."""
+    given = datastore.get_image_info(image).get("strategy")
+    entries = given.values() if isinstance(given, Mapping) else ()
+    times = [entry.get("ts", 0) for entry in entries if isinstance(entry, Mapping)]
+    return time.time() - max(times, default=0) < HANDED_OUT_FOR
+
+
+def strategies(scores: Scores, random: str) -> dict[str, Strategy]:
+    """All strategies by name; `random` is answered by the one of that name."""
+    known: dict[str, Strategy] = {
+        "random": Random(),
+        "first": First(),
+        "uncertainty": Uncertainty(scores),
+        "diverse": Diverse(scores),
+    }
+    return known | {"random": known[random]}

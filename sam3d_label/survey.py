@@ -1,0 +1,89 @@
+"""What the model makes of a volume that nobody has clicked in: how unsure it is, and what the volume looks like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from sam3d_label.prompts import Click, Ijk
+from sam3d_label.segmenter import Segmenter
+
+NO_CLICK = "no_click"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A volume as the model sees it.
+
+    Attributes:
+        doubt: Share of what may be target on which masks under perturbed clicks disagree, 0 to 1.
+        click: Where the model itself would click, voxel i, j, k.
+        vector: Mean and deviation of each channel of the deepest feature map, float32 (2 · channels,).
+        model_version: Version of the weights.
+    """
+
+    doubt: float
+    click: Ijk
+    vector: np.ndarray
+    model_version: str
+
+
+def survey(segmenter: Segmenter) -> Survey:
+    """Look at a volume without a prompt, click where the target seems to be, and ask how sure the mask is.
+
+    Weights that have not learned to work without a prompt click in the middle of the volume.
+
+    Raises:
+        PromptError: The weights have not learned clicks.
+    """
+    click = likely_target(segmenter)
+    result = segmenter.segment([click])
+    unsure = segmenter.uncertainty([click]).map
+    possible = np.maximum(unsure, result.probability)
+    doubt = float(unsure.sum() / max(float(possible.sum()), 1e-6))
+    return Survey(doubt, click.ijk, segmenter.feature_vector(), segmenter.weights.version)
+
+
+def likely_target(segmenter: Segmenter) -> Click:
+    """A click in the deepest voxel of the largest part of the mask without a prompt; else where it is likeliest."""
+    i, j, k = (size // 2 for size in segmenter.volume.shape)
+    if NO_CLICK not in segmenter.weights.card.capabilities:
+        return Click((i, j, k))
+    result = segmenter.segment_unprompted()
+    if not result.mask.any():
+        return Click(_index(int(np.argmax(result.probability)), result.mask.shape))
+    parts, count = ndimage.label(result.mask)
+    largest = 1 + int(np.argmax(ndimage.sum_labels(result.mask, parts, np.arange(1, count + 1))))
+    region = ndimage.find_objects(parts)[largest - 1]
+    inside = np.pad(parts[region] == largest, 1)
+    depth = ndimage.distance_transform_edt(inside, sampling=segmenter.volume.spacing)[1:-1, 1:-1, 1:-1]
+    local = np.unravel_index(int(depth.argmax()), depth.shape)
+    i, j, k = (int(part.start + at) for part, at in zip(region, local, strict=True))
+    return Click((i, j, k))
+
+
+def farthest(vectors: dict[str, np.ndarray], known: list[np.ndarray]) -> tuple[str, float]:
+    """Of some vectors by name, the one that is farthest from its nearest known one; with nothing known, the most usual.
+
+    Distances are those of vectors divided by the deviation of each component over all of them.
+
+    Returns:
+        Its name, and its distance.
+    """
+    everything = np.stack([*vectors.values(), *known])
+    scale = everything.std(0) + 1e-6
+    names, candidates = list(vectors), np.stack(list(vectors.values())) / scale
+    if not known:
+        away = np.linalg.norm(candidates - candidates.mean(0), axis=1)
+        best = int(away.argmin())
+    else:
+        away = np.linalg.norm(candidates[:, None] - np.stack(known)[None] / scale, axis=2).min(1)
+        best = int(away.argmax())
+    return names[best], float(away[best])
+
+
+def _index(flat: int, shape: tuple[int, ...]) -> Ijk:
+    i, j, k = (int(at) for at in np.unravel_index(flat, shape))
+    return i, j, k

@@ -1,0 +1,84 @@
+"""Strategies that choose by what the model makes of the images, and the scoring that tells them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from app_helpers import ball, make_app, write_nifti
+
+from lib.active_learning import Diverse, Scores, Uncertainty, handed_out
+
+
+@pytest.fixture
+def app(tmp_path: Path, weights_path: Path) -> Any:
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    for name in "abc":
+        write_nifti(folder / f"{name}.nii.gz")
+    write_nifti(folder / "nan.nii.gz", np.full(ball().shape, np.nan, np.float32))
+    return make_app(folder, {"weights": str(weights_path)})
+
+
+@pytest.fixture
+def scores(app: Any) -> Scores:
+    """Those of a, b and c, by hand."""
+    for image, doubt, vector in (("a", 0.2, [0, 0]), ("b", 0.9, [1, 0]), ("c", 0.5, [9, 9])):
+        app.scores.add(image, {"version": "small-1", "doubt": doubt, "click": [1, 2, 3], "vector": vector})
+    return app.scores
+
+
+def test_every_image_is_scored_once_for_a_version(app: Any) -> None:
+    done = app.scoring({"method": "sam3d"})
+    assert done["scored"] == ["a", "b", "c"]
+    assert "NaN" in done["failed"]["nan"]
+    score = app.scores.read()["a"]
+    assert 0 <= score["doubt"] <= 1
+    assert score["version"] == "small-1"
+    assert app.datastore().get_image_info("a")["sam3d"] == {key: score[key] for key in ("version", "doubt", "click")}
+    assert app.scoring({"method": "sam3d"})["scored"] == []
+
+
+def test_the_image_of_the_most_doubt_is_next_with_the_reason(app: Any, scores: Scores) -> None:
+    chosen = app.next_sample({"strategy": "uncertainty"})
+    assert chosen["id"] == "b"
+    assert chosen["why"] == "doubt 0.900 under version small-1, the most of 3 unlabelled images"
+
+
+def test_the_most_usual_image_begins_and_the_most_different_follows(app: Any, scores: Scores) -> None:
+    diverse = Diverse(scores)
+    known = scores.read()
+    candidates = {image: known[image] for image in "abc"}
+    assert diverse.choose(candidates, [])[0] == "b"
+    image, why = diverse.choose(candidates, [known["a"]])
+    assert image == "c"
+    assert "distance" in why
+
+
+def test_what_somebody_got_lately_is_not_given_again(app: Any, scores: Scores) -> None:
+    store = app.datastore()
+    store.update_image_info("b", {"strategy": {"first": {"ts": int(time.time()), "client_id": "user-1"}}})
+    assert handed_out(store, "b")
+    assert Uncertainty(scores)({}, store)["id"] == "c"  # type: ignore[index]
+    store.update_image_info("b", {"strategy": {"first": {"ts": int(time.time()) - 4000}}})
+    assert Uncertainty(scores)({}, store)["id"] == "b"  # type: ignore[index]
+    for image in ("a", "b", "c", "nan"):
+        store.update_image_info(image, {"strategy": {"first": {"ts": int(time.time())}}})
+    assert Uncertainty(scores)({}, store)["id"] == "b"  # type: ignore[index]
+
+
+def test_before_anything_is_scored_it_is_random_and_says_so(app: Any) -> None:
+    chosen = app.next_sample({"strategy": "uncertainty"})
+    assert chosen["id"] in ("a", "b", "c", "nan")
+    assert "no image is scored yet" in chosen["why"]
+
+
+def test_ohif_always_asks_for_random_and_may_get_another(app: Any, weights_path: Path, tmp_path: Path) -> None:
+    conf = {"weights": str(weights_path), "next_sample": "uncertainty"}
+    other = make_app(tmp_path / "studies", conf)
+    assert "least sure" in other.info()["strategies"]["random"]["description"]
+    assert set(app.info()["strategies"]) == {"random", "first", "uncertainty", "diverse"}
+    assert set(app.info()["scoring"]) == {"sam3d"}

@@ -49,5 +49,5 @@ def test_the_vector_is_the_volumes(small_weights, two_blocks):
 def test_the_farthest_from_what_is_known():
     vectors = {"near": np.array([0.0, 0.0]), "far": np.array([3.0, 0.0]), "farther": np.array([-5.0, 0.0])}
     assert farthest(vectors, [np.zeros(2)])[0] == "farther"
-    assert farthest(vectors, [np.zeros(2), np.array([-5.0, 0.2])])[0] == "far"
+    assert farthest(vectors, [np.zeros(2), np.array([-5.0, 0.0])])[0] == "far"
     assert farthest(vectors, [])[0] == "near", "the most usual, to begin with"

@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
+from sam3d_label import versions_cli
 from sam3d_label.errors import Sam3dError
 
 if TYPE_CHECKING:
@@ -396,6 +397,9 @@ def benchmark(
         from sam3d_label.evaluation.report import write_json
 
         write_json(json, numbers)
+
+
+app.add_typer(versions_cli.app, name="versions")
 
 
 def _fail(message: str) -> NoReturn:

@@ -25,6 +25,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.async_tasks.utils import tasks
 
+from lib import page
 from lib.active_learning import Scores, SurveyScoring, strategies
 from lib.auto_train import QUIET, AutoTrain, start_training
 from lib.batch import SafeBatch, check_batch
@@ -58,6 +59,9 @@ class SAM3DApp(MONAILabelApp):
         self.segmenters = Segmenters(self.serving, self.config.cache_mb * MIB)
         self.busy = BusySign(self.model_dir)
         self.scores = Scores(self.model_dir)
+        self.trainer = SAM3DTrainTask(
+            self.config, self.serving, self.versions, self.model_dir, ledger_file(studies, self.model_dir)
+        )
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -92,13 +96,7 @@ class SAM3DApp(MONAILabelApp):
 
     def init_trainers(self) -> dict[str, TrainTask]:
         """The one trainer."""
-        return {"sam3d": SAM3DTrainTask(self.config, self.serving, self.versions, self.model_dir, self._ledger())}
-
-    def _ledger(self) -> Path:
-        """The file that remembers sides: beside the studies; for a URL among what the app keeps."""
-        if self.studies.startswith(("http://", "https://")):
-            return self.model_dir / f"ledger-{hashlib.sha256(self.studies.encode()).hexdigest()[:12]}.json"
-        return Path(self.studies, ".sam3d", ledger.FILE)
+        return {"sam3d": self.trainer}
 
     def init_batch_infer(self) -> BatchInferTask:
         """The way to work through many images."""
@@ -134,6 +132,7 @@ class SAM3DApp(MONAILabelApp):
         server = sys.modules.get("monailabel.app")
         if server is not None:
             install_error_handlers(server.app)
+            server.app.include_router(page.router(self))
         if self.auto_train.is_on:
             schedule.every(LOOK_EVERY).seconds.do(self.auto_train.tick, start_training)
 
@@ -258,6 +257,13 @@ class SAM3DApp(MONAILabelApp):
             return task(request)
         timeout = request.get("timeout", settings.MONAI_LABEL_INFER_TIMEOUT)
         return self._infers_threadpool.submit(task, request).result(timeout)
+
+
+def ledger_file(studies: str, model_dir: Path) -> Path:
+    """The file that remembers sides: beside the studies; for a URL among what the app keeps."""
+    if studies.startswith(("http://", "https://")):
+        return model_dir / f"ledger-{hashlib.sha256(studies.rstrip('/').encode()).hexdigest()[:12]}.json"
+    return Path(studies, ".sam3d", ledger.FILE)
 
 
 def _parse(conf: Mapping[str, Any]) -> AppConfig:

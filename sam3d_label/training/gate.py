@@ -19,8 +19,8 @@ TOLERANCE = 0.01
 """Mean loss of a metric that still counts as not worse."""
 
 CLICKS = (1, 3, 5)
-METRICS = ("dice_1", "dice_3", "nsd_3")
-"""What decides. Dice after five clicks is measured too, for the learning curve."""
+METRICS = {"dice_1": "Dice@1", "dice_3": "Dice@3", "nsd_3": "NSD@3"}
+"""What decides, by name in a score, and what people call it. Dice after five clicks is measured too, for the learning curve."""
 
 
 @dataclass(frozen=True)
@@ -140,12 +140,17 @@ def judge(candidate: Sequence[Score], serving: Sequence[Score], known: Collectio
     worse = [(group, each) for group, rows in differences.items() for each in rows if each.is_worse]
     if not worse:
         best = max(differences["all"], key=lambda each: each.mean)
-        reason = f"not worse on {best.cases} validation cases; {best.metric} {best.serving:.3f} -> {best.candidate:.3f}"
+        reason = f"not worse on {best.cases} validation cases; {told(best)}"
         return Verdict(True, reason, differences)
     group, worst = min(worse, key=lambda pair: pair[1].mean)
     which = "validation cases" if group == "all" else "validation cases known before"
-    reason = f"worse on {worst.cases} {which}: {worst.metric} {worst.serving:.3f} -> {worst.candidate:.3f}"
+    reason = f"worse on {worst.cases} {which}: {told(worst)}"
     return Verdict(False, reason, differences)
+
+
+def told(difference: Difference) -> str:
+    """A difference for people."""
+    return f"{METRICS[difference.metric]} {difference.serving:.3f} → {difference.candidate:.3f}"
 
 
 def means(scores: Sequence[Score]) -> dict[str, float]:

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import httpx
+import monailabel
 import nibabel as nib
 import numpy as np
 import torch
@@ -110,3 +119,52 @@ def make_app(studies: Path, conf: dict[str, str]) -> Any:
     """The app on a folder; what it learns goes to a folder beside that."""
     app_class = get_class_of_subclass_from_file("main", str(APP / "main.py"), "MONAILabelApp")
     return app_class(app_dir=str(APP), studies=str(studies), conf={"model_dir": f"{studies}-model", **conf})
+
+
+START_SECONDS = 240
+MODULE = [sys.executable, "-m", "monailabel.main"]
+SCRIPT = ["bash", str(Path(monailabel.__file__).parent / "scripts" / "monailabel")]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/info/", timeout=20).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@contextmanager
+def serve(command: list[str], arguments: list[str], log: IO[bytes], folder: Path) -> Iterator[str]:
+    """Starts a server, waits until it answers, and ends it."""
+    port = free_port()
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),
+        "OMP_NUM_THREADS": "1",
+    }
+    arguments = ["start_server", "--app", str(APP), "--host", "127.0.0.1", "--port", str(port), *arguments]
+    arguments += ["--conf", "model_dir", str(folder / "model")]
+    root = APP.parents[1]
+    process = subprocess.Popen([*command, *arguments], env=environment, cwd=root, stdout=log, stderr=log)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + START_SECONDS
+        while not answers(url):
+            assert process.poll() is None, f"the server ended: {Path(log.name).read_text()[-3000:]}"
+            assert time.monotonic() < deadline, f"no answer: {Path(log.name).read_text()[-3000:]}"
+            time.sleep(0.2)
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

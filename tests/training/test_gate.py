@@ -31,7 +31,7 @@ def test_one_metric_that_is_worse_keeps_out():
     candidate = [replace(each, nsd_3=0.2) for each in scores(0.9, 0.9, 0.9)]
     verdict = judge(candidate, scores(0.5, 0.5, 0.5))
     assert not verdict.passes
-    assert "nsd_3 0.500 -> 0.200" in verdict.reason
+    assert "NSD@3 0.500 → 0.200" in verdict.reason
 
 
 def test_a_batch_of_bad_labels_does_not_vote_for_what_learned_from_it():

@@ -1,0 +1,183 @@
+"""The page at /sam3d/: how the model learns, which version serves, who is on which side, what comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from fastapi import APIRouter, Depends, HTTPException
+from fastapi.responses import FileResponse
+from monailabel.config import settings
+from monailabel.endpoints.user.auth import RBAC
+from monailabel.interfaces.datastore import Datastore
+from monailabel.utils.async_tasks.utils import tasks
+from pydantic import BaseModel
+
+from lib.active_learning import Scores
+from lib.auto_train import AutoTrain
+from lib.config import AppConfig
+from lib.errors import HANDLED, http_error
+from lib.models import Serving
+from lib.train import SAM3DTrainTask
+from sam3d_label.training import curve
+from sam3d_label.training.ledger import Ledger, counts
+from sam3d_label.weights.adapter import CARD
+from sam3d_label.weights.versions import BEFORE_ALL, Versions
+
+FILES = Path(__file__).resolve().parent.parent / "page"
+PAGE = {"": "index.html", "page.css": "page.css", "page.js": "page.js"}
+NEXT = 8
+"""Unlabelled images that the page lists."""
+
+
+class Parts(Protocol):
+    """What the page shows of the app."""
+
+    config: AppConfig
+    serving: Serving
+    versions: Versions
+    scores: Scores
+    auto_train: AutoTrain
+    model_dir: Path
+    trainer: SAM3DTrainTask
+
+    def datastore(self) -> Datastore:
+        """Images and labels."""
+
+
+class WantedVersion(BaseModel):
+    """A version to go back to; without one, what served before."""
+
+    version: str | None = None
+
+
+def router(app: Parts) -> APIRouter:
+    """The page and what it asks for.
+
+    Args:
+        app: What it shows.
+    """
+    user = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
+    admin = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
+    routes = APIRouter(prefix="/sam3d", tags=["SAM3D"], dependencies=[user])
+
+    for path, name in PAGE.items():
+        routes.add_api_route(f"/{path}", _file(FILES / name), include_in_schema=False, methods=["GET"])
+
+    @routes.get("/state", summary="Versions, ledger, training and next images")
+    def state() -> dict[str, Any]:
+        return _told(lambda: describe(app))
+
+    @routes.post("/rollback", summary="Let an earlier version serve again", dependencies=[admin])
+    def rollback(wanted: WantedVersion) -> dict[str, str]:
+        return _told(lambda: {"version": app.versions.rollback(wanted.version, "the page")})
+
+    @routes.get("/learning_curve.csv", summary="What each training reached", response_class=FileResponse)
+    def table() -> FileResponse:
+        return _existing(app.model_dir / curve.TABLE)
+
+    @routes.get("/learning_curve.png", summary="The same, drawn", response_class=FileResponse)
+    def picture() -> FileResponse:
+        return _existing(app.model_dir / curve.PICTURE)
+
+    @routes.get("/versions/{version}/card.json", summary="A version's card", response_class=FileResponse)
+    def card(version: str) -> FileResponse:
+        return _existing(_told(lambda: app.versions.path(version)) / CARD)
+
+    return routes
+
+
+def describe(app: Parts) -> dict[str, Any]:
+    """All that the page shows, as JSON.
+
+    Raises:
+        Sam3dError: A file of versions or ledger is damaged.
+    """
+    weights = app.serving.learned_or_not()
+    current = app.versions.current()
+    return {
+        "serving": {
+            "version": current or BEFORE_ALL,
+            "weights": weights.version,
+            "preset": weights.card.preset,
+            "capabilities": weights.card.capabilities,
+            "licence": weights.card.licence,
+            "data": [source.model_dump() for source in weights.card.training.data],
+            "date": weights.card.date,
+        },
+        "versions": [_version(app.versions, name, current) for name in reversed(app.versions.names())],
+        "history": [entry.model_dump() for entry in app.versions.history()],
+        "curve": curve.read(app.model_dir),
+        "ledger": _ledger(app),
+        "training": _training(app),
+        "next": _next(app),
+        "labels": list(app.config.labels),
+    }
+
+
+def _version(versions: Versions, name: str, current: str | None) -> dict[str, Any]:
+    report: dict[str, Any] = versions.report(name)
+    return {
+        "version": name,
+        "serves": name == current,
+        "at": report.get("at"),
+        "annotated": report.get("annotated"),
+        "means": report.get("means", {}),
+        "passes": report.get("gate", {}).get("passes"),
+        "reason": report.get("gate", {}).get("reason"),
+        "skipped": report.get("skipped", {}),
+        "seconds": report.get("seconds"),
+    }
+
+
+def _ledger(app: Parts) -> dict[str, Any]:
+    ledger, store = Ledger(app.trainer.ledger), app.datastore()
+    images = store.list_images()
+    return {
+        "images": len(images),
+        "labelled": len(store.get_labeled_images()),
+        "counts": counts(entry.side for entry in ledger.entries.values()),
+        "cases": [{"case": case, **entry.model_dump()} for case, entry in sorted(ledger.entries.items())],
+    }
+
+
+def _training(app: Parts) -> dict[str, Any]:
+    latest: dict[str, Any] = next(iter(tasks("train")[-1:]), {})
+    auto = app.auto_train
+    return {
+        "status": latest.get("status"),
+        "stats": app.trainer.stats(),
+        "new_labels": len(auto.new_labels()),
+        "every": app.config.auto_train_every,
+        "at": app.config.auto_train_at,
+    }
+
+
+def _next(app: Parts) -> list[dict[str, Any]]:
+    scores = app.scores.read()
+    unlabelled = app.datastore().get_unlabeled_images()
+    scored = [
+        {"image": image, "doubt": scores[image]["doubt"], "version": scores[image]["version"]}
+        for image in unlabelled
+        if image in scores
+    ]
+    return sorted(scored, key=lambda entry: -float(entry["doubt"]))[:NEXT]
+
+
+def _told(work: Callable[[], Any]) -> Any:
+    """What the work gives, or its error as an HTTP answer."""
+    try:
+        return work()
+    except HANDLED as error:
+        raise http_error(error) from error
+
+
+def _file(path: Path) -> Callable[[], FileResponse]:
+    return lambda: FileResponse(path)
+
+
+def _existing(path: Path) -> FileResponse:
+    if not path.is_file():
+        raise HTTPException(404, f"There is no {path.name} yet: it comes with the first training")
+    return FileResponse(path)

@@ -1,0 +1,179 @@
+"use strict";
+
+const EVERY_MS = 4000;
+const $ = (id) => document.getElementById(id);
+
+/* Elements are made from text, never from HTML: names of images come from outside. */
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+function draw(tag, attributes = {}, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+const number = (value, digits = 3) => (value === undefined || value === null || value === "" ? "–" : Number(value).toFixed(digits));
+const when = (text) => (text ? new Date(text).toLocaleString([], { dateStyle: "medium", timeStyle: "short" }) : "–");
+
+/* Lines over x; each line is {colour, name, points: [{x, y, low?, high?, hollow?}]}. */
+function chart(target, lines, { height, yMax, xLabel }) {
+  const width = target.clientWidth || 600;
+  const all = lines.flatMap((line) => line.points);
+  if (!all.length) {
+    target.replaceChildren(make("p", { class: "empty" }, "Nothing yet."));
+    return;
+  }
+  const pad = { left: 34, right: 12, top: 10, bottom: 30 };
+  const xs = all.map((point) => point.x);
+  const [xLow, xHigh] = [Math.min(...xs), Math.max(...xs)];
+  const top = yMax ?? Math.max(...all.map((point) => point.y)) * 1.08;
+  const x = (value) => pad.left + ((width - pad.left - pad.right) * (xHigh === xLow ? 0.5 : (value - xLow) / (xHigh - xLow)));
+  const y = (value) => height - pad.bottom - ((height - pad.top - pad.bottom) * value) / top;
+  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
+  for (let step = 0; step <= 4; step++) {
+    const value = (top * step) / 4;
+    svg.append(draw("line", { class: "axis", x1: pad.left, x2: width - pad.right, y1: y(value), y2: y(value) }));
+    svg.append(draw("text", { x: pad.left - 6, y: y(value) + 4, "text-anchor": "end" }, value.toFixed(2)));
+  }
+  for (const value of new Set(xs.length > 12 ? [xLow, xHigh] : xs))
+    svg.append(draw("text", { x: x(value), y: height - pad.bottom + 15, "text-anchor": "middle" }, String(value)));
+  svg.append(draw("text", { x: width - pad.right, y: height - 2, "text-anchor": "end" }, xLabel));
+  lines.forEach((line, index) => {
+    const colour = `var(${line.colour})`;
+    const banded = line.points.filter((point) => point.low !== undefined);
+    if (banded.length > 1) {
+      const upper = banded.map((point) => `${x(point.x)},${y(point.high)}`);
+      const lower = banded.map((point) => `${x(point.x)},${y(point.low)}`).reverse();
+      svg.append(draw("polygon", { points: [...upper, ...lower].join(" "), fill: colour, opacity: 0.15 }));
+    }
+    svg.append(draw("polyline", { points: line.points.map((point) => `${x(point.x)},${y(point.y)}`).join(" "), fill: "none", stroke: colour, "stroke-width": 2 }));
+    if (line.marks)
+      for (const point of line.points)
+        svg.append(draw("circle", { cx: x(point.x), cy: y(point.y), r: 4, stroke: colour, "stroke-width": 2, fill: point.hollow ? "var(--card)" : colour }, draw("title", {}, point.title)));
+    if (line.name) {
+      const at = { x: width - pad.right - 8, y: y(0) - 10 - 16 * (lines.length - 1 - index), "text-anchor": "end" };
+      svg.append(draw("text", { ...at, style: `fill: ${colour}; font-weight: 600` }, line.name));
+    }
+  });
+  target.replaceChildren(svg);
+}
+
+function showCurve(rows) {
+  const line = (metric, colour, name) => ({
+    colour, name, marks: true,
+    points: rows.filter((row) => row[metric] !== "").map((row) => ({
+      x: Number(row.annotated), y: Number(row[metric]), low: Number(row[`${metric}_low`]), high: Number(row[`${metric}_high`]),
+      hollow: row.published !== "1",
+      title: `version ${row.version}, ${row.annotated} cases: Dice ${number(row[metric])}, before ${number(row[`serving_${metric}`])}`,
+    })),
+  });
+  chart($("curve"), [line("dice_5", "--five", "5 clicks"), line("dice_1", "--one", "1 click")], { height: 280, yMax: 1, xLabel: "annotated cases" });
+}
+
+function showTraining({ status, stats, new_labels: fresh, every, at }) {
+  const running = status === "RUNNING" || status === "SUBMITTED";
+  const what = stats.error ? `The last training failed: ${stats.error}`
+    : running ? `${status === "SUBMITTED" ? "Waiting for its turn" : stats.stage ?? "starting"} · epoch ${stats.epoch ?? 0} of ${stats.total_epochs ?? "…"}`
+    : stats.version ? `The last one made version ${stats.version}: ${stats.gate.reason}.` : "None yet.";
+  $("training").textContent = what;
+  $("progress").hidden = !running || !stats.total_epochs;
+  $("progress").value = running && stats.total_epochs ? stats.epoch / stats.total_epochs : 0;
+  const points = (stats.losses ?? []).map((loss, index) => ({ x: index + 1, y: loss }));
+  chart($("losses"), [{ colour: "--one", points }], { height: 150, xLabel: "epoch · training loss" });
+  const rules = [every ? `after ${every} saved labels` : "", at ? `at ${at}` : ""].filter(Boolean).join(" and ");
+  $("auto").textContent = `${fresh} labels saved since the last training. ` + (rules ? `It starts by itself ${rules}.` : "It does not start by itself.");
+}
+
+function showVersions(versions, serving) {
+  const minor = (text) => (["Made", "Cases", "Dice@3", "NSD@3"].includes(text) ? { class: "minor" } : {});
+  const names = ["Version", "", "Made", "Cases", "Dice@1", "Dice@3", "NSD@3", "Gate"];
+  const head = make("tr", {}, ...names.map((text) => make("th", minor(text), text)));
+  const rows = versions.map((version) => {
+    const means = version.means?.candidate ?? {};
+    const pill = version.passes === undefined || version.passes === null ? ""
+      : make("span", { class: `pill ${version.passes ? "good" : "bad"}` }, version.passes ? "passed" : "kept aside");
+    const back = version.serves ? "serves" : make("button", { type: "button", "data-version": version.version }, "Serve this");
+    const cells = [version.version, back, when(version.at), String(version.annotated ?? "–"), number(means.dice_1), number(means.dice_3), number(means.nsd_3)];
+    const row = make("tr", version.serves ? { class: "serves" } : {}, ...cells.map((cell, index) => make("td", minor(names[index]), cell)));
+    row.append(make("td", { class: "reason" }, pill, ` ${version.reason ?? ""}`));
+    return row;
+  });
+  if (!rows.length) rows.push(make("tr", {}, make("td", { class: "empty", colspan: 8 }, "No training has made a version yet.")));
+  $("versions").replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));
+  $("rollback").disabled = serving.version === "shipped";
+}
+
+function showLedger({ images, labelled, counts, cases }) {
+  $("sides").textContent = `${labelled} of ${images} images are labelled. ${counts.train} cases train, ${counts.validation} validate; a case never changes sides.`;
+  const head = make("tr", {}, ...["Case", "Side", "Since"].map((text) => make("th", {}, text)));
+  const rows = cases.map((entry) => make("tr", {}, ...[entry.case, entry.side, when(entry.since)].map((cell) => make("td", {}, cell))));
+  $("cases").replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));
+}
+
+function showNext(images) {
+  const items = images.map((entry) => make("li", {}, `${entry.image} · doubt ${number(entry.doubt)}`));
+  if (!items.length) $("next").replaceChildren(make("p", { class: "empty" }, "No unlabelled image is scored yet."));
+  else $("next").replaceChildren(...items);
+}
+
+function showWeights(serving) {
+  const data = serving.data.map((source) => `${source.name} (${source.licence})`).join("; ") || "–";
+  const facts = { version: serving.weights, preset: serving.preset, made: serving.date, knows: serving.capabilities.join(", ").replaceAll("_", " "), licence: serving.licence, "trained on": data };
+  $("weights").replaceChildren(...Object.entries(facts).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
+}
+
+function complain(message) {
+  $("problem").textContent = message;
+  $("problem").hidden = !message;
+}
+
+async function ask(path, options) {
+  const response = await fetch(path, options);
+  const answer = await response.json();
+  if (!response.ok) throw new Error(answer.detail ?? response.statusText);
+  return answer;
+}
+
+async function refresh() {
+  try {
+    const state = await ask("state");
+    $("summary").textContent = `${state.labels.join(", ")} · ${state.serving.version === "shipped" ? state.serving.weights : `version ${state.serving.version}`} serves`;
+    showCurve(state.curve);
+    showTraining(state.training);
+    showVersions(state.versions, state.serving);
+    showLedger(state.ledger);
+    showNext(state.next);
+    showWeights(state.serving);
+    complain("");
+  } catch (error) {
+    complain(`The server does not answer: ${error.message}`);
+  }
+}
+
+async function rollBack(version) {
+  $("question").textContent = version ? `Let version ${version} serve?` : "Let the version that served before serve again?";
+  $("confirm").showModal();
+  await new Promise((resolve) => $("confirm").addEventListener("close", resolve, { once: true }));
+  if ($("confirm").returnValue !== "yes") return;
+  try {
+    await ask("rollback", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ version }) });
+    await refresh();
+  } catch (error) {
+    complain(error.message);
+  }
+}
+
+$("rollback").addEventListener("click", () => rollBack(null));
+$("versions").addEventListener("click", (event) => {
+  const version = event.target.dataset.version;
+  if (version) rollBack(version);
+});
+window.addEventListener("resize", refresh);
+refresh();
+setInterval(refresh, EVERY_MS);

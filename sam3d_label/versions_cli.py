@@ -1,0 +1,94 @@
+"""``python -m sam3d_label versions``: the adapter versions of an app, and which of them serves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from sam3d_label.weights.versions import Versions
+
+MODEL_DIR = Path("apps/sam3d/model")
+BY = "command line"
+
+app = typer.Typer(
+    help="List, show, publish and roll back the adapter versions of an app; a running server follows at once.",
+    epilog="\n\n".join(
+        [
+            "[bold]Examples[/bold]",
+            "python -m sam3d_label versions",
+            "python -m sam3d_label versions rollback",
+            "python -m sam3d_label versions publish 0003 --model-dir /data/model",
+        ]
+    ),
+)
+ModelDir = Annotated[
+    Path, typer.Option("--model-dir", metavar="DIR", help="The app's model folder, as --conf model_dir names it.")
+]
+Version = Annotated[str, typer.Argument(metavar="V", help="Number of the version, such as 0003.")]
+
+
+@app.callback(invoke_without_command=True)
+def versions(context: typer.Context, model_dir: ModelDir = MODEL_DIR) -> None:
+    """The adapter versions of an app; without a further word, a list of them."""
+    if context.invoked_subcommand is None:
+        show_list(model_dir)
+
+
+@app.command("list")
+def show_list(model_dir: ModelDir = MODEL_DIR) -> None:
+    """All versions, what the gate said of each, and which one serves."""
+    from rich.table import Table
+
+    found = _open(model_dir)
+    current = found.current()
+    table = Table("version", "serves", "made", "cases", "Dice@1", "Dice@3", "NSD@3 2 mm", "gate")
+    for version in found.names():
+        report: dict[str, Any] = found.report(version)
+        means = report.get("means", {}).get("candidate", {})
+        measured = [f"{means[name]:.3f}" if name in means else "–" for name in ("dice_1", "dice_3", "nsd_3")]
+        serves = "◀" if version == current else ""
+        made, cases = str(report.get("at", "–"))[:16], str(report.get("annotated", "–"))
+        table.add_row(version, serves, made, cases, *measured, report.get("gate", {}).get("reason", "–"))
+    Console().print(table)
+    if current is None:
+        typer.echo("none serves: the app serves the weights that it was started with")
+
+
+@app.command()
+def show(version: Version, model_dir: ModelDir = MODEL_DIR) -> None:
+    """The card and the report of a version."""
+    from sam3d_label.weights.adapter import CARD
+
+    found = _open(model_dir)
+    card = json.loads((found.path(version) / CARD).read_text())
+    Console().print_json(json.dumps({"card": card, "report": found.report(version)}))
+
+
+@app.command()
+def publish(version: Version, model_dir: ModelDir = MODEL_DIR) -> None:
+    """Let a version serve, whatever the gate said of it."""
+    _open(model_dir).publish(version, BY)
+    typer.echo(f"version {version} serves")
+
+
+@app.command()
+def rollback(
+    version: Annotated[
+        str | None,
+        typer.Argument(metavar="V", help="Number of the version, or shipped.", show_default="what served before"),
+    ] = None,
+    model_dir: ModelDir = MODEL_DIR,
+) -> None:
+    """Let an earlier version serve again."""
+    typer.echo(f"version {_open(model_dir).rollback(version, BY)} serves again")
+
+
+def _open(model_dir: Path) -> Versions:
+    from sam3d_label.weights.versions import Versions
+
+    return Versions(model_dir / "versions")

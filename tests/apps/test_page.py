@@ -1,0 +1,144 @@
+"""The page at /sam3d/: what it is told, and what a person sees and can do in a browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from app_helpers import MODULE, serve, write_nifti
+from browser import browser, open_page
+
+from sam3d_label.training import curve
+from sam3d_label.training.ledger import Ledger
+from sam3d_label.weights.versions import REPORT, Versions
+
+pytestmark = pytest.mark.slow
+
+
+def measured(version: str, annotated: int, dice: float, passes: bool, reason: str) -> dict[str, Any]:
+    """The report of an update, as far as page and curve read it."""
+    scores = [
+        {"case": f"case_{n}", "dice_1": dice + spread, "dice_3": dice + 0.05, "dice_5": dice + 0.1, "nsd_3": dice - 0.1}
+        for n, spread in enumerate((-0.05, 0, 0.05))
+    ]
+    means = {"dice_1": dice, "dice_3": dice + 0.05, "dice_5": dice + 0.1, "nsd_3": dice - 0.1}
+    return {
+        "version": version,
+        "at": f"2026-11-0{annotated // 5}T08:30:00+00:00",
+        "annotated": annotated,
+        "left_out_one_by_one": [],
+        "gate": {"passes": passes, "reason": reason},
+        "means": {"candidate": means, "serving": {**means, "dice_1": dice - 0.04}},
+        "scores": {"candidate": scores, "serving": scores},
+        "skipped": {},
+        "seconds": 240,
+    }
+
+
+@pytest.fixture(scope="module")
+def model_dir(weights_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What three trainings left: two versions that served, and one that was kept aside."""
+    folder = tmp_path_factory.mktemp("page") / "model"
+    versions = Versions(folder / "versions")
+    told = [
+        (5, 0.61, True, "not worse on 3 validation cases; Dice@1 0.570 → 0.610"),
+        (10, 0.72, True, "not worse on 3 validation cases; Dice@1 0.680 → 0.720"),
+        (15, 0.41, False, "worse on 3 validation cases known before: Dice@1 0.720 → 0.410"),
+    ]
+    for annotated, dice, passes, reason in told:
+        with versions.adding() as (version, beside):
+            report = measured(version, annotated, dice, passes, reason)
+            for name in ("adapter.safetensors", "card.json"):
+                shutil.copy(weights_path.parent / name, beside / name)
+            (beside / REPORT).write_text(json.dumps(report))
+        if passes:
+            versions.publish(version, "gate")
+        curve.append(folder, report)
+    losses = [0.62, 0.44, 0.36, 0.31, 0.29, 0.27]
+    gate = {"passes": False, "reason": told[-1][3]}
+    stats = {"stage": "done", "epoch": 6, "total_epochs": 6, "version": "0003", "gate": gate, "losses": losses}
+    (folder / "train_stats.json").write_text(json.dumps(stats))
+    scores = {name: {"version": "0002", "doubt": doubt} for name, doubt in (("a", 0.31), ("<i>b</i>", 0.57))}
+    (folder / "scores.json").write_text(json.dumps(scores))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(model_dir: Path, weights_path: Path) -> Iterator[str]:
+    folder = model_dir.parent
+    (folder / "studies").mkdir()
+    for name in ("a", "b"):
+        write_nifti(folder / "studies" / f"{name}.nii.gz")
+    Ledger(folder / "studies" / ".sam3d" / "ledger.json").tell({f"case_{n}": f"case_{n}" for n in range(15)})
+    arguments = ["--studies", str(folder / "studies"), "--conf", "weights", str(weights_path)]
+    arguments += ["--conf", "auto_train_every", "5"]
+    with (folder / "log").open("wb") as log, serve(MODULE, arguments, log, folder) as address:
+        yield address
+
+
+def test_the_state_has_versions_ledger_training_and_what_is_next(url: str) -> None:
+    state = httpx.get(f"{url}/sam3d/state").json()
+    assert state["serving"]["version"] == "0002"
+    assert [(each["version"], each["serves"], each["passes"]) for each in state["versions"]] == [
+        ("0003", False, False),
+        ("0002", True, True),
+        ("0001", False, True),
+    ]
+    assert sum(state["ledger"]["counts"].values()) == 15
+    assert state["training"]["every"] == 5
+    assert [each["image"] for each in state["next"]] == ["a"]
+    assert len(state["curve"]) == 3
+
+
+def test_files_come_as_they_are_and_unknown_ones_are_404(url: str) -> None:
+    assert httpx.get(f"{url}/sam3d/learning_curve.csv").text.startswith("at,version")
+    assert httpx.get(f"{url}/sam3d/learning_curve.png").content.startswith(b"\x89PNG")
+    assert httpx.get(f"{url}/sam3d/versions/0001/card.json").json()["version"] == "small-1"
+    unknown = httpx.get(f"{url}/sam3d/versions/0009/card.json")
+    assert unknown.status_code == 400
+    assert "no version 0009" in unknown.json()["detail"]
+
+
+def test_a_wrong_roll_back_is_refused(url: str) -> None:
+    answer = httpx.post(f"{url}/sam3d/rollback", json={"version": "../../x"})
+    assert answer.status_code == 400
+    assert "there is no version" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 1250), (390, 844)])
+def test_the_page_fits_a_desk_and_a_phone(url: str, width: int, height: int) -> None:
+    with browser() as chromium:
+        page, errors = open_page(chromium, f"{url}/sam3d/", width, height)
+        page.wait_for_selector("#versions tbody tr")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator("#curve svg circle").count() == 6
+        assert page.locator("#curve svg circle[fill='var(--card)']").count() == 2, "hollow where it was kept aside"
+        assert "kept aside" in page.inner_text("#versions")
+        assert "version 0002 serves" in page.inner_text("#summary")
+        assert "It starts by itself after 5 saved labels" in page.inner_text("#auto")
+        folder = os.environ.get("SAM3D_SCREENSHOTS")
+        if folder:
+            page.screenshot(path=f"{folder}/page-{width}.png", full_page=True)
+        assert errors == []
+
+
+def test_a_click_rolls_back_and_the_server_follows(url: str) -> None:
+    with browser() as chromium:
+        page, errors = open_page(chromium, f"{url}/sam3d/")
+        page.click("#rollback")
+        page.click("#confirm button[value=no]")
+        assert httpx.get(f"{url}/sam3d/state").json()["serving"]["version"] == "0002"
+        page.click("#rollback")
+        page.click("#confirm button[value=yes]")
+        page.wait_for_function("document.querySelector('#summary').textContent.includes('version 0001 serves')")
+        assert httpx.get(f"{url}/sam3d/state").json()["serving"]["version"] == "0001"
+        page.click("button[data-version='0002']")
+        page.click("#confirm button[value=yes]")
+        page.wait_for_function("document.querySelector('#summary').textContent.includes('version 0002 serves')")
+        assert errors == []

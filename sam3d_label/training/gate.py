@@ -20,7 +20,7 @@ TOLERANCE = 0.01
 
 CLICKS = (1, 3, 5)
 METRICS = {"dice_1": "Dice@1", "dice_3": "Dice@3", "nsd_3": "NSD@3"}
-"""What decides, by name in a score, and what people call it. Dice after five clicks is measured too, for the learning curve."""
+"""What decides, by name in a score, and what people call it. Dice after five clicks is for the learning curve only."""
 
 
 @dataclass(frozen=True)

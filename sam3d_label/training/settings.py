@@ -42,7 +42,7 @@ class TrainSettings(BaseModel):
     batch: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=4e-4, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
-    warmup: int = Field(default=50, ge=0)
+    warmup: int = Field(default=10, ge=0)
     decay: float = Field(default=0.4, ge=0, le=1)
     clip: float = Field(default=1.0, gt=0)
     trunk: bool = False

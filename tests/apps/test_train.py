@@ -48,9 +48,10 @@ def test_the_keys_of_monai_label_mean_what_they_mean_there() -> None:
             "local_rank": 0,
         }
     )
-    settings = train_settings(asked, targets=6)
+    settings = train_settings(asked, targets=6, epochs=20)
     assert (settings.epochs, settings.patience, settings.batch, settings.steps_per_epoch) == (7, 3, 2, 24)
-    assert train_settings(parse_train({}), targets=1).patience is None
+    assert train_settings(parse_train({}), targets=1, epochs=20).patience is None
+    assert train_settings(parse_train({}), targets=1, epochs=20).epochs == 20
     assert trainer(asked, "cpu", Path()) is fine_tune
 
 
@@ -85,7 +86,7 @@ def app(studies: Path, weights_path: Path, monkeypatch: pytest.MonkeyPatch) -> A
     from lib import train
 
     quick = TrainSettings(epochs=2, steps_per_epoch=1, warmup=0, workers=0, precision="fp32")
-    monkeypatch.setattr(train, "train_settings", lambda asked, targets: quick)
+    monkeypatch.setattr(train, "train_settings", lambda *_: quick)
     return make_app(studies, {"weights": str(weights_path)})
 
 

@@ -62,6 +62,7 @@ class AppConfig(BaseModel):
         labels: Names of what is segmented, in the order of the voxel values that clients expect.
         auto_train_every: Saved labels after which training starts by itself; 0 = never.
         auto_train_at: Time of day, HH:MM, at which it starts when a label was saved since the last one.
+        train_epochs: Epochs of a training whose request does not say how many.
         model_dir: Folder for versions, runs and learning curve; without it, `model` in the app's folder.
         patient: Regular expression whose group finds the patient in an image's id, so that a patient's images share
             a side of the ledger; without it, every image is its own.
@@ -80,6 +81,7 @@ class AppConfig(BaseModel):
     labels: Annotated[tuple[str, ...], BeforeValidator(_comma_list)] = ("tumor",)
     auto_train_every: int = Field(default=0, ge=0)
     auto_train_at: str | None = None
+    train_epochs: int = Field(default=20, ge=1)
     model_dir: Path | None = None
     patient: str | None = None
     next_sample: Literal["random", "first", "uncertainty", "diverse"] = "random"

@@ -57,7 +57,7 @@ class TrainRequest(BaseModel):
         name: Of the run, for people.
         pretrained: Go on from what serves; False starts new adapters on the frozen trunk.
         device: Where to train.
-        max_epochs: Epochs to train.
+        max_epochs: Epochs to train; without it, the configuration's.
         early_stop_patience: Epochs without a better Dice on the validation cases after which it ends; -1 for none.
         val_split: Share of the cases that are new to the ledger which shall validate.
         train_batch_size: Crops in a step.
@@ -78,7 +78,7 @@ class TrainRequest(BaseModel):
     name: str = "train_01"
     pretrained: bool = True
     device: Annotated[str | None, BeforeValidator(_first)] = None
-    max_epochs: int = Field(default=20, ge=1, le=10_000)
+    max_epochs: int | None = Field(default=None, ge=1, le=10_000)
     early_stop_patience: int = Field(default=-1, ge=-1)
     val_split: float = Field(default=0.2, ge=0, lt=1)
     train_batch_size: int = Field(default=1, ge=1, le=256)
@@ -136,7 +136,7 @@ class SAM3DTrainTask(TrainTask):
         hidden = ("client_id", "train_random_seed")
         values = {key: value for key, value in TrainRequest().model_dump().items() if key not in hidden}
         choices = {"device": device_list(), "dataset": ["CacheDataset"], "dataloader": ["DataLoader"]}
-        return values | choices | {"tracking": ["None"]}
+        return values | choices | {"tracking": ["None"], "max_epochs": self._app.train_epochs}
 
     def info(self) -> dict[str, Any]:
         """What `/info/` says of the trainer."""
@@ -173,7 +173,7 @@ class SAM3DTrainTask(TrainTask):
             versions=self._versions,
             ledger=Ledger(self.ledger, asked.val_split),
             folder=self.model_dir,
-            settings=train_settings(asked, targets),
+            settings=train_settings(asked, targets, self._app.train_epochs),
             device=device,
             start=None if asked.pretrained else self._new_adapters(serving.card.preset, device),
             watch=stats.show,
@@ -201,10 +201,10 @@ class SAM3DTrainTask(TrainTask):
             beside.write_text(json.dumps({"at": time.time(), "labels": seen}))
 
 
-def train_settings(asked: TrainRequest, targets: int) -> TrainSettings:
-    """The library's settings for a request; an epoch grows with the number of targets."""
+def train_settings(asked: TrainRequest, targets: int, epochs: int) -> TrainSettings:
+    """The library's settings for a request, of so many epochs without its word; an epoch grows with the targets."""
     return TrainSettings(
-        epochs=asked.max_epochs,
+        epochs=asked.max_epochs or epochs,
         steps_per_epoch=min(max(CROPS_PER_TARGET * targets, STEPS[0]), STEPS[1]),
         batch=asked.train_batch_size,
         patience=asked.early_stop_patience if asked.early_stop_patience > 0 else None,

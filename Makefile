@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 PORT  ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench lock clean
+.PHONY: help setup demo test e2e lint format bench lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## install everything into .venv
 
@@ -22,6 +22,9 @@ demo: $(READY) ## serve the app on sample-data at http://127.0.0.1:PORT (PORT=80
 
 test: $(READY) ## run the tests (ARGS="-k volume" passes options on to pytest)
 	$(PY) -m pytest $(ARGS)
+
+e2e: $(READY) ## play whole stories through running servers, with real volumes: many minutes
+	$(PY) -m pytest -m e2e $(ARGS)
 
 lint: $(READY) ## style, format and types
 	$(PY) -m ruff check .

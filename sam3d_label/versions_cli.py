@@ -65,7 +65,7 @@ def show(version: Version, model_dir: ModelDir = MODEL_DIR) -> None:
     from sam3d_label.weights.adapter import CARD
 
     found = _open(model_dir)
-    card = json.loads((found.path(version) / CARD).read_text())
+    card = json.loads((found.path(version) / CARD).read_text(encoding="utf-8"))
     Console().print_json(json.dumps({"card": card, "report": found.report(version)}))
 
 

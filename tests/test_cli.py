@@ -104,13 +104,13 @@ def test_help_imports_nothing_heavy():
         "assert CliRunner().invoke(app, ['evaluate', '--help']).exit_code == 0\n"
         "print([name for name in ('torch', 'monai', 'scipy', 'matplotlib') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_module_runs():
     command = [sys.executable, "-m", "sam3d_label", "nonsense"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 2
     assert done.stderr.strip() == "error: No such command 'nonsense'."
 

@@ -1,13 +1,12 @@
-"""One prompt opens, all correct; in whatever order."""
+"""One prompt opens, all correct."""
 
-import pytest
 import torch
 
-from sam3d_label.corrections import opening, sureness, surest
+from sam3d_label.corrections import opening
 
 
 class Recorder:
-    """Stands for a network: its answer is as sure as the first coordinate of a single click says."""
+    """Stands for a network: its answer is the first coordinate of a single click."""
 
     def __init__(self):
         self.asked = []
@@ -39,11 +38,10 @@ def test_one_prompt_has_nothing_to_correct():
     assert asked == []
 
 
-def test_the_surest_click_inside_opens_in_whatever_order():
-    clicks = [(1, 1), (4, 1), (9, 0), (2, 1)]
-    (one, other), asked = opened(prompts(clicks), prompts(clicks[::-1]))
+def test_the_first_click_inside_opens_whatever_the_order_of_the_others():
+    (one, other), asked = opened(prompts([(9, 0), (4, 1), (1, 1), (2, 1)]), prompts([(4, 1), (2, 1), (9, 0), (1, 1)]))
     assert one.flatten()[0] == other.flatten()[0] == 4
-    assert asked == [(1, 0)] * 3, "each click inside is decoded once, and those outside never alone"
+    assert asked == [(1, 0)], "it is decoded once"
 
 
 def test_boxes_open_before_clicks():
@@ -56,11 +54,3 @@ def test_clicks_outside_alone_correct_what_is_found_unasked():
     (answer,), asked = opened(prompts([(4, 0), (9, 0)]))
     assert answer is not None
     assert asked == [(0, 0)]
-
-
-def test_sureness_is_that_of_the_mask():
-    empty, faint, sure = torch.full((8,), -9.0), torch.full((8,), 0.1), torch.full((8,), 4.0)
-    assert sureness(empty) == 0 < sureness(faint) < sureness(sure)
-    half = torch.cat([sure, empty])
-    assert sureness(half) == pytest.approx(sureness(sure))
-    assert surest([empty, sure, faint]) is sure

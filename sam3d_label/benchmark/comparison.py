@@ -95,7 +95,7 @@ def in_fresh_process(job: Job) -> dict[str, Any]:
         [sys.executable, "-m", "sam3d_label.benchmark.worker"],
         input=job.to_json(),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         env=os.environ | {"PYTHONPATH": path},
     )
     if done.returncode == 0:

@@ -76,7 +76,7 @@ class SimulatedPrompts:
         Args:
             model: The network.
             embedding: The crop, encoded.
-            base: The logit that they correct; None for what the surest of them gives alone.
+            base: The logit that they correct; None for what the first of them gives alone.
         """
         points, signs, boxes = self.tensors()
         if base is None and self.two_passes:

@@ -76,7 +76,7 @@ def train_in_processes(processes: int, busy: Path | None = None) -> Callable[...
         out.mkdir(parents=True, exist_ok=True)
         torch.save(model.state_dict(), out / WEIGHTS)
         with replacing(out / JOB) as beside:
-            beside.write_text(job.model_dump_json())
+            beside.write_text(job.model_dump_json(), encoding="utf-8")
         (out / DONE).unlink(missing_ok=True)
         _run(processes, out / JOB, progress)
         done: dict[str, Any] = torch.load(out / DONE, map_location="cpu", weights_only=True)
@@ -95,7 +95,7 @@ def _run(processes: int, job: Path, progress: Callable[[EpochLog], None] | None)
         [*command, "-m", "sam3d_label.training.job", str(job)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
     ) as running:
         assert running.stdout is not None
         for line in running.stdout:
@@ -112,7 +112,7 @@ def _run(processes: int, job: Path, progress: Callable[[EpochLog], None] | None)
 
 def main(job_file: Path) -> None:
     """Take part in a run."""
-    job = Job.model_validate_json(job_file.read_text())
+    job = Job.model_validate_json(job_file.read_text(encoding="utf-8"))
     folder = job_file.parent
     model = SAM3D(job.config)
     model.load_state_dict(torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True))

@@ -152,7 +152,7 @@ class Versions:
         """
         path = self.folder / HISTORY
         try:
-            entries = [Published.model_validate(entry) for entry in json.loads(path.read_text())]
+            entries = [Published.model_validate(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
         except FileNotFoundError:
             return []
         except (ValueError, TypeError, ValidationError) as error:
@@ -166,7 +166,7 @@ class Versions:
         """What was measured before a version was published or kept aside; empty when nothing was."""
         path = self.path(version) / REPORT
         try:
-            return dict(json.loads(path.read_text()))
+            return dict(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return {}
         except ValueError as error:
@@ -181,7 +181,7 @@ class Versions:
 
     def _write_history(self, entries: list[Published]) -> None:
         with replacing(self.folder / HISTORY) as beside:
-            beside.write_text(json.dumps([entry.model_dump() for entry in entries], indent=1) + "\n")
+            beside.write_text(json.dumps([entry.model_dump() for entry in entries], indent=1) + "\n", encoding="utf-8")
 
     def _clean(self) -> None:
         """Remove what killed writers left."""

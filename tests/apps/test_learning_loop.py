@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from app_helpers import MODULE, serve
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.e2e
 
 CASES = 10
 MINUTES = 25

@@ -51,7 +51,7 @@ class Scores:
     def add(self, image: str, score: Mapping[str, Any]) -> None:
         """Keep the score of an image."""
         with replacing(self.path) as beside:
-            beside.write_text(json.dumps({**self.read(), image: score}))
+            beside.write_text(json.dumps({**self.read(), image: score}), encoding="utf-8")
 
 
 class SurveyScoring(ScoringMethod):

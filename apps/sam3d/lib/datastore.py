@@ -251,7 +251,7 @@ class SafeDatastore(LocalDatastore):
             written = _stamp(config)
             if written not in (None, self._config_ts):
                 try:
-                    self._datastore = LocalDatastoreModel.model_validate_json(config.read_text())
+                    self._datastore = LocalDatastoreModel.model_validate_json(config.read_text(encoding="utf-8"))
                 except ValueError as error:
                     logger.error(f"{config} cannot be read: {error}")
                     if throw_exception:
@@ -265,7 +265,7 @@ class SafeDatastore(LocalDatastore):
             content = copy.deepcopy(self._datastore.model_dump(exclude={"base_path"}))
             text = json.dumps(content, indent=2, default=str)
             config = Path(self._datastore_config_path)
-            _replace(config, lambda beside: beside.write_text(text))
+            _replace(config, lambda beside: beside.write_text(text, encoding="utf-8"))
             self._config_ts = _stamp(config)
 
 

@@ -15,7 +15,7 @@ import requests
 import schedule
 from fastapi import HTTPException
 from monailabel.config import settings
-from monailabel.endpoints import batch_infer, train
+from monailabel.endpoints import batch_infer, infer, train
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
@@ -31,12 +31,13 @@ from lib.auto_train import QUIET, AutoTrain, start_training
 from lib.batch import SafeBatch, check_batch
 from lib.config import AppConfig, ConfigError, parse_config
 from lib.datastore import EXTENSIONS, SafeDatastore, check_id
+from lib.dicomweb import DicomWebDatastore, open_dicom_web
 from lib.errors import HANDLED, http_error, install_error_handlers
 from lib.infer import SAM3DAutoTask, SAM3DInferTask, VolumeTask, resolve_device
 from lib.models import Serving, UntrainedError
 from lib.sessions import SafeSessions
 from lib.train import SAM3DTrainTask, parse_train
-from lib.upstream import allow_background_tasks_without_pythonpath, check_before_starting
+from lib.upstream import allow_background_tasks_without_pythonpath, check_before_starting, send_dicom_seg
 from lib.volumes import Segmenters
 from sam3d_label.training import ledger
 from sam3d_label.training.busy import BusySign
@@ -73,9 +74,10 @@ class SAM3DApp(MONAILabelApp):
         self.auto_train = AutoTrain(self.config, self.model_dir, self.datastore())
 
     def init_datastore(self) -> Datastore:
-        """A checked folder for a path, MONAI Label's own choice for a URL."""
-        if self.studies.startswith(("http://", "https://")):
-            return super().init_datastore()
+        """A checked folder for a path, a DICOMweb server for a URL; MONAI Label's own choice for XNAT and DSA."""
+        if is_url(self.studies):
+            remote = settings.MONAI_LABEL_DATASTORE.lower() in ("xnat", "dsa")
+            return super().init_datastore() if remote else open_dicom_web(self.studies, self.config)
         return SafeDatastore(
             self.studies,
             extensions=[f"*{extension}" for extension in EXTENSIONS],
@@ -129,6 +131,8 @@ class SAM3DApp(MONAILabelApp):
         allow_background_tasks_without_pythonpath()
         check_before_starting(train, self._check_train)
         check_before_starting(batch_infer, self._check_batch)
+        if isinstance(store := self.datastore(), DicomWebDatastore):
+            send_dicom_seg(infer, store, self.config.labels)
         server = sys.modules.get("monailabel.app")
         if server is not None:
             install_error_handlers(server.app)
@@ -244,10 +248,7 @@ class SAM3DApp(MONAILabelApp):
             raise HTTPException(400, "No image: give the id of a stored image, or a session_id")
         if os.path.isabs(image) or os.path.basename(image) != image:
             raise HTTPException(400, "An image is named by its id, not by a path: upload it first, as a session")
-        try:
-            path = store.get_image_uri(check_id(image))
-        except IndexError:  # the DICOMweb datastore, for a series that its server does not have
-            path = ""
+        path = store.get_image_uri(check_id(image))
         if not path or not os.path.exists(path):
             raise HTTPException(404, f"There is no image {image!r} in the datastore")
         return path
@@ -259,9 +260,14 @@ class SAM3DApp(MONAILabelApp):
         return self._infers_threadpool.submit(task, request).result(timeout)
 
 
+def is_url(studies: str) -> bool:
+    """Whether the studies lie on another server."""
+    return studies.startswith(("http://", "https://"))
+
+
 def ledger_file(studies: str, model_dir: Path) -> Path:
     """The file that remembers sides: beside the studies; for a URL among what the app keeps."""
-    if studies.startswith(("http://", "https://")):
+    if is_url(studies):
         return model_dir / f"ledger-{hashlib.sha256(studies.rstrip('/').encode()).hexdigest()[:12]}.json"
     return Path(studies, ".sam3d", ledger.FILE)
 

@@ -14,6 +14,7 @@ from monailabel.utils.async_tasks.task import AsyncTask
 from monailabel.utils.async_tasks.utils import tasks
 
 from lib.config import AppConfig
+from lib.errors import RemoteError
 from lib.train import STARTED, label_time, read_json
 from sam3d_label.training.update import RUN, RUN_FILE
 
@@ -51,7 +52,11 @@ class AutoTrain:
         Args:
             start: Starts it.
         """
-        reason = self.due() if self.is_on else ""
+        try:
+            reason = self.due() if self.is_on else ""
+        except RemoteError as error:  # the thread that looks now and then would end with it
+            logger.warning(f"Nobody knows whether a training is due: {error}")
+            return False
         if not reason or is_training():
             return False
         logger.info(f"Training starts by itself: {reason}")

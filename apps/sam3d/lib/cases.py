@@ -16,6 +16,9 @@ from sam3d_label.training.update import LabelledCase
 from sam3d_label.volume import Volume
 
 FINAL = DefaultLabelTag.FINAL.value
+PATIENT = "patient_hash"
+"""Key of an image's info that tells its patient without saying who that is."""
+
 SLICER = "user-"
 """How the client_id of Slicer begins."""
 
@@ -28,7 +31,8 @@ def labelled_cases(
     Args:
         datastore: Images and labels.
         labels: Names of what the app segments.
-        patient: Regular expression whose group finds the patient in an image's id.
+        patient: Regular expression whose group finds the patient in an image's id; without it, what the datastore
+            knows about the image.
 
     Returns:
         The usable cases by id, each with a target for every one of the app's labels that is drawn on it; and by id the
@@ -44,7 +48,8 @@ def labelled_cases(
         if left_out:
             skipped[f"{image}: {', '.join(left_out)}"] = f"this server segments {', '.join(labels)} only"
         if targets:
-            cases.append(LabelledCase(image, group_of(image, patient), tuple(targets)))
+            group = group_of(image, patient, datastore.get_image_info(image))
+            cases.append(LabelledCase(image, group, tuple(targets)))
         elif not left_out:
             skipped[image] = "the label is empty"
     return cases, skipped
@@ -107,10 +112,17 @@ def name_values(present: Sequence[int], info: Mapping[str, Any], labels: Sequenc
     raise VolumeError(f"the label holds the values {', '.join(map(str, present))}, but the names of {known}")
 
 
-def group_of(image: str, patient: str | None) -> str:
-    """What an image shares its side of the ledger with: its patient, or nothing but itself."""
+def group_of(image: str, patient: str | None, info: Mapping[str, Any] | None = None) -> str:
+    """What an image shares its side of the ledger with: its patient, or nothing but itself.
+
+    Args:
+        image: Its id.
+        patient: Regular expression whose group finds the patient in an image's id.
+        info: What the datastore remembers about it; `PATIENT` counts where the id does not tell.
+    """
     found = re.search(patient, image) if patient else None
-    return f"patient {found.group(1)}" if found else image
+    known = found.group(1) if found else (info or {}).get(PATIENT)
+    return f"patient {known}" if known else image
 
 
 def _listed(info: Mapping[str, Any]) -> Iterator[tuple[str, int | None]]:

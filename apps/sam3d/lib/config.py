@@ -70,6 +70,8 @@ class AppConfig(BaseModel):
         cache_mb: Budget of the embedding cache, MiB.
         spacing: Voxel size of the model grid, mm; without it, that of the weights' card.
         intensity: A name of `INTENSITIES` or a rule of a weights' card in JSON; without it, that of the card.
+        modalities: DICOM modalities whose series are images, where the studies are on a DICOMweb server.
+        dicomweb_refresh: Seconds after which that server is asked again what it has.
         server_mode: Key of MONAI Label itself, passed through.
     """
 
@@ -88,6 +90,8 @@ class AppConfig(BaseModel):
     cache_mb: int = Field(default=1024, ge=1)
     spacing: float | None = Field(default=None, gt=0, le=20, allow_inf_nan=False)
     intensity: Annotated[IntensityRule | None, BeforeValidator(_intensity_rule)] = None
+    modalities: Annotated[tuple[str, ...], BeforeValidator(_comma_list)] = ("CT", "MR")
+    dicomweb_refresh: float = Field(default=5, gt=0, allow_inf_nan=False)
     server_mode: bool = False
 
     @field_validator("labels")

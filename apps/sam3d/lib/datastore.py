@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
 
+from lib.errors import http_error
 from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.volume import Volume
 
@@ -184,14 +185,20 @@ class SafeDatastore(LocalDatastore):
             self._known(image_id)
             _, extension = self._to_id(os.path.basename(label_filename))
             _check_extension(extension)
-            check_label(Volume.open(label_filename), Volume.open(self.get_image_uri(image_id)))
+            label = Volume.open(label_filename)
+            check_label(label, Volume.open(self.get_image_uri(image_id)))
             info = {**(label_info or {}), "ts": int(time.time()), "name": self._filename(image_id, extension)}
+            info |= self._publish(image_id, label, label_tag, info)
             with self._up_to_date():
                 known = self._known(image_id)
                 self._place(label_filename, self._datastore.label_path(label_tag), image_id, extension)
                 known.labels[label_tag] = DataModel(info=info, ext=extension)
                 self._update_datastore_file()
         return image_id
+
+    def _publish(self, image_id: str, label: Volume, label_tag: str, info: Mapping[str, Any]) -> dict[str, Any]:
+        """Hands a label on before it is kept here; what to remember about that. A folder has nobody to hand it to."""
+        return {}
 
     def remove_image(self, image_id: str) -> None:
         """Removes an image and its labels; 404 when there is none."""
@@ -307,8 +314,7 @@ def _refusals(upload: str = "") -> Iterator[None]:
     except (Sam3dError, ImageNotFoundException, LabelNotFoundException) as error:
         if upload and Path(upload).parent == Path(tempfile.gettempdir()):
             Path(upload).unlink(missing_ok=True)
-        missing = not isinstance(error, Sam3dError)
-        reason = str(error) if isinstance(error, Sam3dError) else str(error.msg)
-        raise HTTPException(
-            404 if missing else 400, reason.replace(upload, "The file") if upload else reason
-        ) from error
+        described = http_error(error)
+        if upload:
+            described.detail = described.detail.replace(upload, "The file")
+        raise described from error

@@ -27,8 +27,23 @@ CALLERS_MISTAKES = (
 """Words of those of MONAI Label's 500s that the caller can mend."""
 
 
+class RemoteError(Sam3dError):
+    """Another server that this one needs does not answer, or not as it should.
+
+    Args:
+        message: What is wrong, and how to mend it.
+        status: Of the HTTP answer: 503 for no answer, 502 for a wrong one.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 def http_error(error: Exception) -> HTTPException:
-    """The HTTP error for one of `HANDLED`: 404 for what does not exist, 400 for what is wrong."""
+    """The HTTP error for one of `HANDLED`: 404 for what is missing, 400 for what is wrong, 502 or 503 by others."""
+    if isinstance(error, RemoteError):
+        return HTTPException(error.status, str(error))
     if isinstance(error, ImageNotFoundException | LabelNotFoundException):
         return HTTPException(404, str(error.msg))
     if isinstance(error, MONAILabelException):

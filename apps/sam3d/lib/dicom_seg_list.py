@@ -1,0 +1,107 @@
+"""Which DICOM SEGs a server has, and what they are labels of."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from monailabel.datastore.local import DataModel
+
+from lib.dicom_client import DicomWeb, Series
+from lib.dicom_seg import referenced_series, segment_names, written_at
+from lib.errors import RemoteError
+from sam3d_label.files import replacing
+
+logger = logging.getLogger(__name__)
+NIFTI = ".nii.gz"
+SEGMENTATION = "SOPInstanceUID"
+"""Key of a label's info that tells the DICOM SEG that it is or was sent as."""
+
+
+class SegList:
+    """What the DICOM SEGs of a server are labels of; each is asked about once.
+
+    Args:
+        file: Where that is kept.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._known: dict[str, dict[str, Any]] = {}
+
+    def update(self, server: DicomWeb) -> None:
+        """Asks about the SEGs that are new on a server, and forgets those that are gone.
+
+        Raises:
+            RemoteError: The server does not answer.
+        """
+        self._read()
+        listed = {seg.uid: seg for seg in server.series("SEG")}
+        new = [seg for seg in listed.values() if self._known.get(seg.uid, {}).get("count", "") != seg.instances]
+        gone = self._known.keys() - listed.keys()
+        for seg in new:
+            self._known[seg.uid] = {"count": seg.instances, "instances": list(_instances(server, seg))}
+        for uid in gone:
+            del self._known[uid]
+        if new or gone:
+            with replacing(self._file) as beside:
+                beside.write_text(json.dumps(self._known), encoding="utf-8")
+
+    def newest(self, images: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The last written SEG of each of some images that has one."""
+        found: dict[str, dict[str, Any]] = {}
+        for seg in sorted((one for entry in self._known.values() for one in entry["instances"]), key=lambda s: s["at"]):
+            found |= {image: seg for image in images if image in seg["images"]}
+        return found
+
+    def _read(self) -> None:
+        """Takes over what other processes asked."""
+        try:
+            self._known = json.loads(self._file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            self._known = {}
+        except ValueError:
+            logger.warning(f"{self._file} cannot be read: the server is asked again")
+            self._known = {}
+
+
+def _instances(server: DicomWeb, series: Series) -> Iterable[dict[str, Any]]:
+    try:
+        headers = server.metadata(series)
+    except RemoteError as error:
+        if error.status == 503:
+            raise
+        logger.warning(f"DICOM SEG {series.uid} is left out: {error}")
+        return
+    for header in headers:
+        yield {
+            SEGMENTATION: str(header.SOPInstanceUID),
+            "SeriesInstanceUID": series.uid,
+            "StudyInstanceUID": series.study,
+            "at": written_at(header),
+            "images": referenced_series(header),
+            "names": segment_names(header),
+        }
+
+
+def seg_label(image_id: str, info: Mapping[str, Any], names: Mapping[int, str]) -> DataModel:
+    """A label that lies on the server as a SEG.
+
+    Its file here has the SEG's UID in its name: what it holds never changes.
+    """
+    ext = f".{info[SEGMENTATION]}{NIFTI}"
+    kept = {key: info[key] for key in (SEGMENTATION, "SeriesInstanceUID", "StudyInstanceUID", "ts")}
+    listed = [{"name": name, "idx": number} for number, name in sorted(names.items())]
+    return DataModel(ext=ext, info={**kept, "label_info": listed, "name": image_id + ext})
+
+
+def seconds(written: str) -> int:
+    """Seconds since 1970 of a local YYYYMMDDHHMMSS; 0 for what is none."""
+    try:
+        return int(datetime.strptime(written[:14], "%Y%m%d%H%M%S").timestamp())
+    except ValueError:
+        return 0

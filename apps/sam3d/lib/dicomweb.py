@@ -1,0 +1,394 @@
+"""A datastore whose images and labels lie on a DICOMweb server; a folder here holds what was used of it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from dicomweb_client.session_utils import create_session_from_gcp_credentials
+from fastapi import HTTPException
+from monailabel.config import settings
+from monailabel.datastore.local import DataModel, ImageLabelModel
+from pydicom.uid import generate_uid
+
+from lib.cases import FINAL, name_values
+from lib.config import AppConfig
+from lib.datastore import EXTENSIONS, SafeDatastore
+from lib.dicom_client import UID, DicomWeb, Series
+from lib.dicom_seg import make_seg, read_seg, segment_names, written_at
+from lib.dicom_seg_list import NIFTI, SEGMENTATION, SegList, seconds, seg_label
+from lib.dicom_series import keep_headers, keep_volume, open_series, read_headers
+from lib.errors import RemoteError
+from sam3d_label.errors import VolumeError
+from sam3d_label.volume import Volume
+
+logger = logging.getLogger(__name__)
+RETRY_SECONDS = 10
+"""How long a server that did not answer is left alone."""
+
+OUTSIDE = "Images come and go on the DICOM server: send the series there, or remove it there"
+
+
+def _after_a_look(name: str) -> Callable[..., Any]:
+    """A method of `SafeDatastore` that first sees what the server has."""
+    inherited = getattr(SafeDatastore, name)
+
+    def method(self: DicomWebDatastore, *args: Any, **kwargs: Any) -> Any:
+        self.synchronise()
+        return inherited(self, *args, **kwargs)
+
+    method.__name__, method.__doc__ = name, inherited.__doc__
+    return method
+
+
+class DicomWebDatastore(SafeDatastore):
+    """Series of a DICOMweb server as images, under their SeriesInstanceUID, and its DICOM SEGs as their final labels.
+
+    What the server has is asked again when the last answer is a few seconds old. A series is downloaded when somebody
+    needs it, a SEG likewise, and both are kept. A final label goes to the server as a SEG; labels of other tags stay
+    in the folder.
+
+    Args:
+        server: The server.
+        folder: Where to keep what was downloaded.
+        modalities: Whose series are images.
+        labels: Names of what the app segments.
+        refresh: Seconds after which the server is asked again.
+        filters: What else QIDO shall ask of images.
+    """
+
+    def __init__(
+        self,
+        server: DicomWeb,
+        folder: Path,
+        *,
+        modalities: Sequence[str] = ("CT", "MR"),
+        labels: Sequence[str] = (),
+        refresh: float = 5,
+        filters: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.server, self.modalities, self.labels = server, tuple(modalities), tuple(labels)
+        self._refresh, self._filters = refresh, dict(filters or {})
+        self._asked_at = float("-inf")
+        self._trouble: RemoteError | None = None
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._segs = SegList(folder / ".sam3d" / "segmentations.json")
+        super().__init__(str(folder), extensions=[f"*{extension}" for extension in EXTENSIONS], auto_reload=False)
+
+    get_labeled_images = _after_a_look("get_labeled_images")
+    list_images = _after_a_look("list_images")
+    json = _after_a_look("json")
+
+    def name(self) -> str:
+        """The server's address."""
+        return self.server.url
+
+    def synchronise(self, at_least_every: float | None = None) -> None:
+        """Takes over what the server has, unless that was done a moment ago.
+
+        Args:
+            at_least_every: Seconds that a moment is; the configured ones without it.
+
+        Raises:
+            RemoteError: The server does not answer, now or a moment ago.
+        """
+        with self._one_thread:
+            wait = RETRY_SECONDS if self._trouble else self._refresh if at_least_every is None else at_least_every
+            if time.monotonic() - self._asked_at >= wait:
+                self._trouble = None
+                try:
+                    images = [one for kind in self.modalities for one in self.server.series(kind, self._filters)]
+                    self._segs.update(self.server)
+                    self._take_over({image.uid: image for image in images})
+                except RemoteError as error:
+                    logger.warning(error)
+                    self._trouble = error
+                self._asked_at = time.monotonic()
+            if self._trouble:
+                raise self._trouble
+
+    def status(self) -> dict[str, Any]:
+        """How many images and labels there are, as far as is known, and as `error` why no more is known."""
+        trouble = self.look()
+        with self._up_to_date():
+            objects = self._datastore.objects.values()
+            tags = [tag for entry in objects for tag in entry.labels]
+            counts = {tag: tags.count(tag) for tag in sorted(set(tags))}
+            known = {"total": len(objects), "completed": counts.get(FINAL, 0), "label_tags": counts}
+        return known | ({"error": str(trouble)} if trouble else {})
+
+    def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """Images without a final label, but those that turned out to be no volume."""
+        self.synchronise()
+        with self._up_to_date():
+            objects = self._datastore.objects.items()
+            return [uid for uid, one in objects if FINAL not in one.labels and "refused" not in one.image.info]
+
+    def get_image_uri(self, image_id: str) -> str:
+        """Path of a series as NIfTI, downloaded when it is not here; empty when the server has no such series.
+
+        Raises:
+            VolumeError: Its slices do not form one volume.
+            RemoteError: The server does not answer.
+        """
+        trouble = self.look()
+        entry = self._entry(image_id)
+        if entry is None and UID.fullmatch(image_id):
+            self.synchronise(at_least_every=1)  # it may have come since the last look
+            entry = self._entry(image_id)
+        if entry is None:
+            return ""
+        path = self._image_file(image_id)
+        if "counted" in entry.image.info and path.exists():
+            return str(path)
+        if "refused" in entry.image.info:
+            raise VolumeError(entry.image.info["refused"])
+        if trouble:
+            raise trouble
+        self._download(image_id, entry)
+        return str(path)
+
+    def get_label_uri(self, label_id: str, label_tag: str) -> str:
+        """Path of a label, downloaded when it lies on the server only; empty when there is none.
+
+        Raises:
+            VolumeError: It does not fit its image.
+            RemoteError: The server does not answer.
+        """
+        trouble = self.look()
+        path = str(super().get_label_uri(label_id, label_tag))
+        if path and not os.path.exists(path) and label_tag == FINAL:
+            if trouble:
+                raise trouble
+            path = self._download_label(label_id)
+        return path
+
+    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
+        """What is known about a label; empty when there is none."""
+        self.look()
+        return dict(super().get_label_info(label_id, label_tag))
+
+    def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
+        """Paths of `image` and `label` of every image with a final label that can be used."""
+        pairs = []
+        for image in self.get_labeled_images():
+            try:
+                pairs.append({"image": self.get_image_uri(image), "label": self.get_label_uri(image, FINAL)})
+            except VolumeError as error:
+                logger.warning(f"Left out of the list: {error}")
+        if full_path:
+            return pairs
+        return [{key: os.path.relpath(path, self._datastore_path) for key, path in pair.items()} for pair in pairs]
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        """Refused: images come from the server."""
+        if Path(image_filename).parent == Path(tempfile.gettempdir()):
+            Path(image_filename).unlink(missing_ok=True)
+        raise HTTPException(400, OUTSIDE)
+
+    def remove_image(self, image_id: str) -> None:
+        """Refused: images come from the server."""
+        raise HTTPException(400, OUTSIDE)
+
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        """Removes a label that lies here; 400 for a final one, which lies on the server."""
+        if label_tag == FINAL and self.get_label_info(label_id, FINAL):
+            raise HTTPException(400, "Final labels lie on the DICOM server: remove the DICOM SEG there")
+        super().remove_label(label_id, label_tag)
+
+    def seg_file(self, image_id: str, label_filename: str, info: Mapping[str, Any]) -> str:
+        """Writes a label map of an image as a DICOM SEG; path of a temporary file.
+
+        Raises:
+            VolumeError: The label's values have no names, or no SEG can refer to the series.
+            RemoteError: The server does not answer.
+        """
+        seg = self._make_seg(image_id, Volume.open(label_filename).array, info)
+        file = os.path.join(tempfile.gettempdir(), f"{generate_uid()}.dcm")
+        seg.save_as(file, write_like_original=False)
+        return file
+
+    def _publish(self, image_id: str, label: Volume, label_tag: str, info: Mapping[str, Any]) -> dict[str, Any]:
+        if label_tag != FINAL:
+            return {}
+        seg = self._make_seg(image_id, label.array, info)
+        self.server.store(seg)
+        kept = {key: str(seg[key].value) for key in (SEGMENTATION, "SeriesInstanceUID", "StudyInstanceUID")}
+        return kept | {"ts": seconds(written_at(seg))}
+
+    def _make_seg(self, image_id: str, label: np.ndarray, info: Mapping[str, Any]) -> Any:
+        self.get_image_uri(image_id)
+        present = [int(value) for value in np.unique(label) if value]
+        names = name_values(present or [1], info, self.labels)
+        given = info.get("label_info")
+        colors = {
+            one["name"]: one["color"]
+            for one in (given if isinstance(given, list) else [])
+            if isinstance(one, Mapping) and _is_color(one.get("color")) and isinstance(one.get("name"), str)
+        }
+        return make_seg(read_headers(self._headers(image_id)), label, names, colors)
+
+    def look(self) -> RemoteError | None:
+        """Sees what the server has; what hinders that."""
+        try:
+            self.synchronise()
+        except RemoteError as error:
+            return error
+        return None
+
+    def _entry(self, image_id: str) -> ImageLabelModel | None:
+        with self._up_to_date():
+            return self._datastore.objects.get(image_id)
+
+    def _image_file(self, image_id: str) -> Path:
+        return Path(self._datastore_path, image_id + NIFTI).resolve()
+
+    def _headers(self, image_id: str) -> Path:
+        return Path(self._datastore_path, ".sam3d", "headers", image_id)
+
+    def _download(self, image_id: str, entry: ImageLabelModel) -> None:
+        """Gets a series and keeps it as NIfTI and headers, or keeps why it cannot be used."""
+        counted = entry.image.info.get("instances")
+        scratch = Path(self._datastore_path, ".sam3d")
+        scratch.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=scratch, prefix="download-") as folder:
+            slices, headers = Path(folder, "slices"), Path(folder, "headers")
+            slices.mkdir()
+            self.server.download(entry.image.info["StudyInstanceUID"], image_id, slices)
+            try:
+                volume, told = open_series(slices)
+            except VolumeError as error:
+                reason = f"Series {image_id} cannot be used: {str(error).replace(str(slices), 'it')}"
+                self._remember(image_id, {"refused": reason})
+                raise VolumeError(reason) from error
+            keep_headers(told, headers)
+            self._headers(image_id).parent.mkdir(exist_ok=True)
+            _put(headers, self._headers(image_id), Path(folder, "old"))
+            keep_volume(volume, self._image_file(image_id))
+        self._remember(image_id, {"counted": counted})
+
+    def _remember(self, image_id: str, info: Mapping[str, Any]) -> None:
+        with self._up_to_date():
+            entry = self._datastore.objects.get(image_id)
+            if entry is not None:
+                entry.image.info.update(info)
+                self._update_datastore_file()
+
+    def _download_label(self, image_id: str) -> str:
+        info = self.get_label_info(image_id, FINAL)
+        volume = Volume.open(self.get_image_uri(image_id))
+        seg = self.server.instance(info["StudyInstanceUID"], info["SeriesInstanceUID"], info[SEGMENTATION])
+        try:
+            label = read_seg(seg, volume)
+        except VolumeError as error:
+            raise VolumeError(f"The label of series {image_id} cannot be used: {error}") from error
+        kept = seg_label(image_id, info, segment_names(seg))
+        file = Path(self._datastore.label_path(FINAL), image_id + kept.ext)
+        keep_volume(Volume(label, volume.affine), file)
+        with self._up_to_date():
+            entry = self._datastore.objects.get(image_id)
+            if entry is not None and entry.labels[FINAL].info.get(SEGMENTATION) == info[SEGMENTATION]:
+                entry.labels[FINAL] = kept
+                self._update_datastore_file()
+        return str(file.resolve())
+
+    def _take_over(self, images: Mapping[str, Series]) -> None:
+        """Brings the datastore's file in line with what the server lists."""
+        newest = self._segs.newest(images)
+        with self._up_to_date():
+            before = self._datastore.model_dump_json()
+            objects = self._datastore.objects
+            for image_id in [image_id for image_id in objects if image_id not in images]:
+                self._forget(image_id, objects.pop(image_id))
+            for image_id, series in images.items():
+                entry = objects.setdefault(image_id, ImageLabelModel(image=DataModel(ext=NIFTI)))
+                if entry.image.info.get("instances", series.instances) != series.instances:
+                    self._forget(image_id, entry)
+                name = self._filename(image_id, NIFTI)
+                entry.image.info.update({**series.info, "instances": series.instances, "name": name})
+                self._take_over_label(image_id, entry, newest.get(image_id))
+            if self._datastore.model_dump_json() != before:
+                self._update_datastore_file()
+
+    def _take_over_label(self, image_id: str, entry: ImageLabelModel, seg: Mapping[str, Any] | None) -> None:
+        known = entry.labels.get(FINAL)
+        if (known.info.get(SEGMENTATION) if known else None) == (seg[SEGMENTATION] if seg else None):
+            return
+        if known:
+            self._label_file(image_id, known).unlink(missing_ok=True)
+            del entry.labels[FINAL]
+        if seg:
+            names = {int(number): name for number, name in seg["names"].items()}
+            entry.labels[FINAL] = seg_label(image_id, {**seg, "ts": seconds(seg["at"])}, names)
+
+    def _forget(self, image_id: str, entry: ImageLabelModel) -> None:
+        """Drops what is kept here of an image that is gone, or has other slices than it had."""
+        self._image_file(image_id).unlink(missing_ok=True)
+        for header in self._headers(image_id).glob("*"):
+            header.unlink(missing_ok=True)
+        for tag, label in list(entry.labels.items()):
+            self._label_file(image_id, label, tag).unlink(missing_ok=True)
+            if tag != FINAL:
+                del entry.labels[tag]
+        for key in ("counted", "refused"):
+            entry.image.info.pop(key, None)
+
+    def _label_file(self, image_id: str, label: DataModel, tag: str = FINAL) -> Path:
+        return Path(self._datastore.label_path(tag), self._filename(image_id, label.ext))
+
+    def _reconcile_datastore(self) -> None:
+        """Drops labels whose file somebody removed; images and final labels are the server's affair."""
+        with self._up_to_date():
+            for image_id, entry in self._datastore.objects.items():
+                for tag, label in list(entry.labels.items()):
+                    if tag != FINAL and not self._label_file(image_id, label, tag).exists():
+                        del entry.labels[tag]
+            self._update_datastore_file()
+
+
+def open_dicom_web(url: str, config: AppConfig) -> DicomWebDatastore:
+    """The datastore on a server, with MONAI Label's settings; says so when the server does not answer, and goes on.
+
+    Of `MONAI_LABEL_DICOMWEB_SEARCH_FILTER` the modality counts unless it is CT, which is MONAI Label's default: the
+    configuration's do otherwise.
+
+    Raises:
+        Sam3dError: The URL holds a user or password.
+    """
+    filters = dict(settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER)
+    asked = str(filters.pop("Modality", "CT"))
+    server = DicomWeb(url, create_session_from_gcp_credentials() if "googleapis.com" in url else None)
+    place = settings.MONAI_LABEL_DICOMWEB_CACHE_PATH.strip() or Path.home() / ".cache" / "monailabel" / "dicom"
+    store = DicomWebDatastore(
+        server,
+        Path(place, f"sam3d-{hashlib.sha256(server.url.encode()).hexdigest()[:32]}"),
+        modalities=config.modalities if asked == "CT" else (asked,),
+        labels=config.labels,
+        refresh=config.dicomweb_refresh,
+        filters=filters,
+    )
+    store.look()
+    return store
+
+
+def _is_color(value: Any) -> bool:
+    numbers = value if isinstance(value, list | tuple) else []
+    return len(numbers) >= 3 and all(isinstance(number, int | float) for number in numbers)
+
+
+def _put(source: Path, destination: Path, aside: Path) -> None:
+    """Moves a folder to where another one may be, or where another process puts the same at this moment."""
+    if destination.exists():
+        os.replace(destination, aside)
+    try:
+        os.replace(source, destination)
+    except OSError:
+        if not destination.exists():
+            raise

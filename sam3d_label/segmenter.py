@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,6 +50,24 @@ class Result:
             part = torch.from_numpy(logit).sigmoid().numpy()
             probability[region] = np.maximum(probability[region], part)
         return probability
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the mask, the same for equal masks."""
+        digest = hashlib.blake2b(repr((self.mask.shape, self.changed_box)).encode(), digest_size=8)
+        digest.update(np.packbits(self._inner > 0).tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def voxels(self) -> int:
+        """How many voxels are in the target."""
+        return int(np.count_nonzero(self._inner))
+
+    @property
+    def _inner(self) -> np.ndarray:
+        """The mask inside its bounding box."""
+        i0, i1, j0, j1, k0, k1 = self.changed_box or (0,) * 6
+        return self.mask[i0:i1, j0:j1, k0:k1]
 
 
 class Segmenter:

@@ -1,7 +1,7 @@
 import pytest
 
 from sam3d_label.errors import PromptError
-from sam3d_label.prompts import Box, Click, Prompts
+from sam3d_label.prompts import Box, Click, Prompts, clip_boxes
 
 SHAPE = (10, 20, 30)
 
@@ -47,3 +47,20 @@ def test_a_click_on_the_last_voxel_is_inside():
 def test_what_is_neither_click_nor_box_is_refused():
     with pytest.raises(PromptError, match="neither a Click nor a Box"):
         Prompts.of([Click((1, 2, 3)), (4, 5, 6)])
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        (Box((-3, 2, -1), (4, 90, 5)), Box((0, 2, 0), (4, 19, 5))),
+        (Box((1, 2, 3), (4, 5, 6)), Box((1, 2, 3), (4, 5, 6))),
+    ],
+)
+def test_a_box_is_cut_to_the_volume(box, expected):
+    assert clip_boxes(Prompts(boxes=(box,)), (10, 20, 30)).boxes == (expected,)
+
+
+@pytest.mark.parametrize("box", [Box((10, 0, 0), (12, 5, 5)), Box((0, -9, 0), (5, -1, 5))])
+def test_a_box_beside_the_volume_is_an_error(box):
+    with pytest.raises(PromptError, match="outside the volume of 10 x 20 x 30 voxels"):
+        clip_boxes(Prompts(boxes=(box,)), (10, 20, 30))

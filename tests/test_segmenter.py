@@ -225,3 +225,16 @@ def test_an_embedding_stays_on_its_device(volume, small_weights):
     elsewhere.device = torch.device("cpu", 0)
     list(elsewhere.targets())
     assert elsewhere.encoded >= 1
+
+
+def test_equal_masks_have_equal_digests_and_others_have_not(volume, small_weights):
+    one, again, other = (
+        Segmenter(volume, small_weights).segment([Click(ijk)]) for ijk in ((20, 18, 7), (20, 18, 7), (5, 6, 2))
+    )
+    assert one.digest == again.digest
+    assert one.voxels == np.count_nonzero(one.mask) > 0
+    flipped = one.mask.copy()
+    flipped[tuple(np.argwhere(one.mask)[one.voxels // 2])] = 0
+    masks = [one.mask, other.mask, flipped, np.zeros_like(one.mask)]
+    digests = {replace(one, mask=mask, changed_box=bounding_box(mask)).digest for mask in masks}
+    assert len(digests) == len(masks)

@@ -29,6 +29,7 @@ from lib import page
 from lib.active_learning import Scores, SurveyScoring, strategies
 from lib.auto_train import QUIET, AutoTrain, start_training
 from lib.batch import SafeBatch, check_batch
+from lib.clicks import ClickNotes, Note
 from lib.config import AppConfig, ConfigError, parse_config
 from lib.datastore import EXTENSIONS, SafeDatastore, check_id
 from lib.dicomweb import DicomWebDatastore, open_dicom_web
@@ -39,6 +40,7 @@ from lib.sessions import SafeSessions
 from lib.train import SAM3DTrainTask, parse_train
 from lib.upstream import allow_background_tasks_without_pythonpath, check_before_starting, send_dicom_seg
 from lib.volumes import Segmenters
+from sam3d_label import click_log
 from sam3d_label.training import ledger
 from sam3d_label.training.busy import BusySign
 from sam3d_label.weights.versions import Versions
@@ -60,6 +62,8 @@ class SAM3DApp(MONAILabelApp):
         self.segmenters = Segmenters(self.serving, self.config.cache_mb * MIB)
         self.busy = BusySign(self.model_dir)
         self.scores = Scores(self.model_dir)
+        log = click_log.ClickLog(self.model_dir / click_log.FOLDER) if self.config.click_log else None
+        self.clicks = ClickNotes(log, self.config.labels)
         self.trainer = SAM3DTrainTask(
             self.config, self.serving, self.versions, self.model_dir, ledger_file(studies, self.model_dir)
         )
@@ -161,14 +165,18 @@ class SAM3DApp(MONAILabelApp):
         Raises:
             HTTPException: 404 for an unknown model, image or session, 400 for what else the client did wrong.
         """
-        store = datastore or self.datastore()
+        with self.clicks.noting(request) as note:
+            return self._infer(request, datastore or self.datastore(), note)
+
+    def _infer(self, request: Mapping[str, Any], store: Datastore, note: Note) -> dict[str, Any]:
         try:
-            task = self._task(request.get("model"))
-            path = self._session_image(request) or self._stored_image(request, store)
+            task = note.task = self._task(request.get("model"))
+            path = note.path = self._session_image(request) or self._stored_image(request, store)
         except HANDLED as error:
             raise http_error(error) from error
         try:
             file, params = self._run(task, {**request, "image": path, "description": task.description})
+            note.answer = params
         except HANDLED as error:
             described = http_error(error)
             described.detail = described.detail.replace(path, f"Image {os.path.basename(path)}")

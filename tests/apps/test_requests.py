@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lib.requests import _Fields, clip_boxes, parse
+from lib.requests import _Fields, parse
 from sam3d_label.errors import PromptError
 from sam3d_label.prompts import Box, Click, Prompts
 
@@ -186,23 +186,6 @@ def test_a_region_alone_is_enough() -> None:
 def test_the_form_of_the_answer(key: str, value: Any, field: str, expected: Any) -> None:
     _, output = read(foreground=[[1, 2, 3]], **{key: value})
     assert getattr(output, field) == expected
-
-
-@pytest.mark.parametrize(
-    ("box", "expected"),
-    [
-        (Box((-3, 2, -1), (4, 90, 5)), Box((0, 2, 0), (4, 19, 5))),
-        (Box((1, 2, 3), (4, 5, 6)), Box((1, 2, 3), (4, 5, 6))),
-    ],
-)
-def test_a_box_is_cut_to_the_volume(box: Box, expected: Box) -> None:
-    assert clip_boxes(Prompts(boxes=(box,)), (10, 20, 30)).boxes == (expected,)
-
-
-@pytest.mark.parametrize("box", [Box((10, 0, 0), (12, 5, 5)), Box((0, -9, 0), (5, -1, 5))])
-def test_a_box_beside_the_volume_is_an_error(box: Box) -> None:
-    with pytest.raises(PromptError, match="outside the volume of 10 x 20 x 30 voxels"):
-        clip_boxes(Prompts(boxes=(box,)), (10, 20, 30))
 
 
 ANYTHING = st.recursive(

@@ -67,6 +67,7 @@ class AppConfig(BaseModel):
         patient: Regular expression whose group finds the patient in an image's id, so that a patient's images share
             a side of the ledger; without it, every image is its own.
         next_sample: Strategy that answers when a client asks for `random`, as OHIF always does.
+        click_log: Whether requests are written down in `clicks` in the model folder.
         cache_mb: Budget of the embedding cache, MiB.
         spacing: Voxel size of the model grid, mm; without it, that of the weights' card.
         intensity: A name of `INTENSITIES` or a rule of a weights' card in JSON; without it, that of the card.
@@ -87,6 +88,7 @@ class AppConfig(BaseModel):
     model_dir: Path | None = None
     patient: str | None = None
     next_sample: Literal["random", "first", "uncertainty", "diverse"] = "random"
+    click_log: bool = True
     cache_mb: int = Field(default=1024, ge=1)
     spacing: float | None = Field(default=None, gt=0, le=20, allow_inf_nan=False)
     intensity: Annotated[IntensityRule | None, BeforeValidator(_intensity_rule)] = None

@@ -16,10 +16,11 @@ from fastapi import HTTPException
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.utils.others.generic import device_list, name_to_device
 
-from lib.requests import NO_CLICKS, Output, clip_boxes, parse, parse_unprompted
+from lib.requests import NO_CLICKS, Output, parse, parse_unprompted
 from lib.volumes import Segmenters
 from sam3d_label import Segmenter
 from sam3d_label.errors import PromptError, Sam3dError
+from sam3d_label.prompts import clip_boxes
 from sam3d_label.segmenter import Result
 from sam3d_label.training.busy import BusySign
 from sam3d_label.volume import Volume, save_mask
@@ -185,6 +186,8 @@ def _described(result: Result) -> dict[str, Any]:
         "encoded": int(result.encoded),
         "model_version": str(result.model_version),
         "changed_box": None if result.changed_box is None else [int(edge) for edge in result.changed_box],
+        "mask_digest": result.digest,
+        "voxels": result.voxels,
     }
 
 

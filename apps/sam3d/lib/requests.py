@@ -128,33 +128,6 @@ def _output(fields: _Fields, label: str, value: int = 1) -> Output:
     )
 
 
-def clip_boxes(prompts: Prompts, shape: Sequence[int]) -> Prompts:
-    """Cuts boxes to the volume: a viewer's region may reach beyond it.
-
-    Args:
-        prompts: Prompts in voxels of the stored image.
-        shape: (I, J, K) of the stored image.
-
-    Returns:
-        The same clicks, with boxes inside the volume.
-
-    Raises:
-        PromptError: A box lies wholly outside.
-    """
-    return Prompts(clicks=prompts.clicks, boxes=tuple(_clip(box, shape) for box in prompts.boxes))
-
-
-def _clip(box: Box, shape: Sequence[int]) -> Box:
-    if any(low >= size or high < 0 for low, high, size in zip(box.lower, box.upper, shape, strict=True)):
-        raise PromptError(
-            f"The roi from {list(box.lower)} to {list(box.upper)} lies outside the volume of"
-            f" {' x '.join(map(str, shape))} voxels: move it onto the volume or remove it"
-        )
-    lower = tuple(max(low, 0) for low in box.lower)
-    upper = tuple(min(high, size - 1) for high, size in zip(box.upper, shape, strict=True))
-    return Box(lower=(lower[0], lower[1], lower[2]), upper=(upper[0], upper[1], upper[2]))
-
-
 def _whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{value!r} is not a voxel number")

@@ -1,0 +1,118 @@
+"""Requests -> lines of the click log, without what could tell a patient."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import HTTPException
+
+from lib.infer import SAM3DInferTask, VolumeTask
+from lib.requests import parse, parse_unprompted
+from sam3d_label.click_log import ClickLog, Drawn, Request, now
+from sam3d_label.errors import PromptError
+
+LONGEST_REASON = 200
+QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+
+
+@dataclass
+class Note:
+    """What the app finds out about a request while it answers it.
+
+    Attributes:
+        task: The model, once there is one of that name.
+        path: Of the image, once there is one.
+        answer: The JSON part of the answer, once there is one.
+    """
+
+    task: VolumeTask | None = None
+    path: str = ""
+    answer: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ClickNotes:
+    """Writes every request to the click log, answered or refused.
+
+    Args:
+        log: Where to; None to write nothing.
+        labels: Names of what the app segments.
+    """
+
+    def __init__(self, log: ClickLog | None, labels: Sequence[str]) -> None:
+        self._log, self._labels = log, labels
+
+    @contextmanager
+    def noting(self, request: Mapping[str, Any]) -> Iterator[Note]:
+        """Write a request when the block ends.
+
+        Args:
+            request: As it came, with its `params` merged.
+        """
+        began, note = time.perf_counter(), Note()
+        try:
+            yield note
+        except Exception as error:
+            self._write(request, note, time.perf_counter() - began, error)
+            raise
+        self._write(request, note, time.perf_counter() - began)
+
+    def _write(self, request: Mapping[str, Any], note: Note, seconds: float, error: Exception | None = None) -> None:
+        if self._log is None:
+            return
+        drawn, label, result = self._read(request, note.task)
+        self._log.append(
+            Request(
+                at=now(),
+                image=image_name(request) if note.path else None,
+                model=request["model"] if note.task else None,
+                prompts=drawn,
+                label=label if label in self._labels else None,
+                result=result,
+                version=note.answer.get("model_version"),
+                mask=note.answer.get("mask_digest"),
+                voxels=note.answer.get("voxels"),
+                seconds=round(seconds, 4),
+                error=reason(error, note.path) if error else None,
+            )
+        )
+
+    def _read(self, request: Mapping[str, Any], task: VolumeTask | None) -> tuple[Drawn | None, str | None, Any]:
+        """Prompts, label and kind of result; no prompts when the request cannot be read."""
+        try:
+            if isinstance(task, SAM3DInferTask):
+                prompts, output = parse(request, labels=self._labels)
+                return Drawn.of(prompts), output.label, "uncertainty" if output.uncertainty else "mask"
+            return Drawn(), parse_unprompted(request, labels=self._labels).label, "mask"
+        except PromptError:
+            return None, None, "mask"
+
+
+def image_name(request: Mapping[str, Any]) -> str:
+    """The id of an image; of a session, whose image has a name of its sender's, a hash of the session's id."""
+    session = request.get("session")
+    if not isinstance(session, Mapping):
+        return str(request["image"])
+    return "session-" + hashlib.sha256(str(session.get("name")).encode()).hexdigest()[:12]
+
+
+def reason(error: Exception, path: str) -> str:
+    """Why a request failed, in words that the app chose: without the image's name, what the client sent, and paths.
+
+    Args:
+        error: What was raised.
+        path: Of the image, empty when there is none.
+    """
+    cause = error.__cause__ or error
+    said = str(cause.detail if isinstance(cause, HTTPException) else cause)
+    for name in (path, os.path.basename(path)):
+        said = said.replace(name, "the image") if name else said
+    said = QUOTED.sub("…", said).encode(errors="replace").decode()
+    kind = type(cause).__name__
+    return kind if {"/", "\\"} & set(said) else f"{kind}: {said}"[:LONGEST_REASON]

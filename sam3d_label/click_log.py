@@ -1,0 +1,202 @@
+"""What was asked of the models, request by request: a log that never stands in a click's way."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sam3d_label.errors import Sam3dError
+from sam3d_label.prompts import Box, Click, Ijk, Prompts
+
+logger = logging.getLogger(__name__)
+FOLDER = "clicks"
+"""Of the log, in the model folder of an app."""
+
+FILE = re.compile(r"clicks-(\d{6,})\.jsonl")
+FILE_BYTES = 10 * 2**20
+FILES = 10
+"""About 40 000 requests a file, 400 000 in all; the oldest file goes when there are more."""
+
+PATIENCE = 1.0
+"""Seconds that a request waits for other processes that write; then it goes unlogged."""
+
+
+class Drawn(BaseModel):
+    """Prompts as they are logged, in voxels of the stored image and in the order in which they came.
+
+    Attributes:
+        inside: Clicks inside the target.
+        outside: Clicks outside.
+        boxes: Corners i0, i1, j0, j1, k0, k1 of each box, both inclusive; not cut to the volume.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    inside: tuple[Ijk, ...] = ()
+    outside: tuple[Ijk, ...] = ()
+    boxes: tuple[tuple[int, int, int, int, int, int], ...] = ()
+
+    @classmethod
+    def of(cls, prompts: Prompts) -> Drawn:
+        """What a request drew."""
+        return cls(
+            inside=tuple(click.ijk for click in prompts.positive),
+            outside=tuple(click.ijk for click in prompts.negative),
+            boxes=tuple(_pairs(box) for box in prompts.boxes),
+        )
+
+    def prompts(self) -> Prompts:
+        """What was drawn, to draw it again."""
+        clicks = [Click(ijk) for ijk in self.inside] + [Click(ijk, positive=False) for ijk in self.outside]
+        return Prompts(tuple(clicks), tuple(Box.from_pairs(box) for box in self.boxes))
+
+
+class Request(BaseModel):
+    """One request to a model. It holds no path and nothing that a client wrote but the id of an image that exists.
+
+    Attributes:
+        at: When it ended, UTC, ISO 8601.
+        image: Id of the image in the datastore; `session-` and a hash for that of a session; None when there is none.
+        model: Name of the model; None when there is none of that name.
+        prompts: What was drawn; None when it could not be read.
+        label: Which of the app's labels it was for; None when it was for another.
+        result: What came back.
+        version: Version of the weights; None when it failed.
+        mask: Hash of the mask, as `Result.digest` has it; None without a mask.
+        voxels: How many voxels the mask has.
+        seconds: Until it was answered.
+        error: Why it failed; None when it did not.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    at: str
+    image: str | None = None
+    model: str | None = None
+    prompts: Drawn | None = None
+    label: str | None = None
+    result: Literal["mask", "uncertainty"] = "mask"
+    version: str | None = None
+    mask: str | None = None
+    voxels: int | None = None
+    seconds: float
+    error: str | None = None
+
+
+def now() -> str:
+    """The time as the log has it."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+class ClickLog:
+    """A folder of numbered files, clicks-000001.jsonl and so on, with a request on each line.
+
+    Lines are added to the last file, and a new file begins when that is full; the oldest one is then removed. Processes
+    take turns. A file is never renamed or rewritten, so that whoever reads needs no lock.
+
+    Args:
+        folder: Made when the first request is added.
+        file_bytes: Size at which a file is full.
+        files: How many are kept.
+    """
+
+    def __init__(self, folder: Path, *, file_bytes: int = FILE_BYTES, files: int = FILES) -> None:
+        self.folder, self._file_bytes, self._files = Path(folder), file_bytes, files
+        self._warned = False
+
+    def append(self, request: Request) -> None:
+        """Add a request; when that fails, such as on a full disk, warn once and go on."""
+        try:
+            line = request.model_dump_json().encode() + b"\n"
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / ".lock", timeout=PATIENCE), self._last() as file:
+                _add(file, line)
+        except (OSError, ValueError) as error:
+            if not self._warned:
+                self._warned = True
+                logger.warning(f"Requests go unlogged, {self.folder} cannot be written: {error}")
+
+    @contextmanager
+    def _last(self) -> Iterator[BinaryIO]:
+        """The file that is added to."""
+        files = log_files(self.folder)
+        full = not files or files[-1].stat().st_size >= self._file_bytes
+        if full:
+            files.append(self.folder / f"clicks-{_number(files[-1]) + 1 if files else 1:06d}.jsonl")
+        with files[-1].open("ab+", buffering=0) as file:
+            for oldest in files[: -self._files] if full else ():
+                oldest.unlink(missing_ok=True)
+            yield file
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a log holds.
+
+    Attributes:
+        requests: The earliest first.
+        damaged: Lines that could not be read, such as the last one after a power cut.
+    """
+
+    requests: list[Request]
+    damaged: int
+
+
+def read_log(source: Path) -> Reading:
+    """Read a log.
+
+    Args:
+        source: A file of it, its folder, or the model folder of an app.
+
+    Raises:
+        Sam3dError: There is none.
+    """
+    files = [source] if source.is_file() else log_files(source) or log_files(source / FOLDER)
+    if not files:
+        raise Sam3dError(f"{source} holds no click log: give a .jsonl file, its folder, or the app's model folder")
+    requests, damaged = [], 0
+    for file in filter(Path.exists, files):  # the oldest may have just gone
+        for line in file.read_bytes().splitlines():
+            try:
+                requests += [Request.model_validate_json(line)] if line.strip() else []
+            except ValidationError:
+                damaged += 1
+    return Reading(requests, damaged)
+
+
+def log_files(folder: Path) -> list[Path]:
+    """The files of a log, the earliest first."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted((path for path in found if FILE.fullmatch(path.name)), key=_number)
+
+
+def _number(file: Path) -> int:
+    name = FILE.fullmatch(file.name)
+    assert name is not None
+    return int(name.group(1))
+
+
+def _add(file: BinaryIO, line: bytes) -> None:
+    """Add a whole line or nothing; one that a killed writer left torn is ended first."""
+    end = file.seek(0, 2)
+    if end:
+        file.seek(end - 1)
+        line = (b"" if file.read(1) == b"\n" else b"\n") + line
+    try:
+        while line:
+            line = line[file.write(line) :]
+    except OSError:
+        file.truncate(end)
+        raise
+
+
+def _pairs(box: Box) -> tuple[int, int, int, int, int, int]:
+    (i0, j0, k0), (i1, j1, k1) = box.lower, box.upper
+    return i0, i1, j0, j1, k0, k1

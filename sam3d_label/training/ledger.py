@@ -48,7 +48,8 @@ class Ledger:
     """The sides of cases.
 
     A new case's side follows from a hash of the salt and its group: nobody chooses it, and cases of one patient share
-    it. Once written down, it stays, whatever later becomes of the share.
+    it. Only the first group trains in any case, as nothing could be learned without it. Once written down, a side
+    stays, whatever later becomes of the share.
 
     Args:
         path: The file; None to keep nothing.
@@ -99,8 +100,8 @@ class Ledger:
 
     def _side(self, group: str) -> Side:
         known = [entry.side for entry in self._file.cases.values() if entry.group == group]
-        if known:
-            return known[0]
+        if known or not self._file.cases:
+            return known[0] if known else "train"
         return "validation" if position(self._file.salt + group) < self._file.share else "train"
 
     def _refresh(self) -> None:

@@ -34,6 +34,11 @@ def test_about_the_share_validates(path):
     assert set(Ledger(share=0).tell(alone("a", "b")).values()) == {"train"}
 
 
+def test_the_first_case_trains(tmp_path):
+    for attempt in range(20):
+        assert Ledger(tmp_path / f"{attempt}.json", share=0.9).tell(alone("a", "b", "c"))["a"] == "train"
+
+
 def test_cases_of_one_patient_share_a_side(path):
     ledger = Ledger(path, share=0.5)
     for patient in range(20):

@@ -41,9 +41,11 @@ class Uncertainty:
 def perturbed(prompts: Prompts, shape: Ijk, spacing: np.ndarray) -> list[Prompts]:
     """Prompts as the annotator might as well have given them: clicks beside, one left out, looser boxes.
 
-    The same prompts in any order give the same draws.
+    The first click inside, which opens, stays the first; the order of the others changes nothing.
     """
-    clicks = sorted(prompts.clicks, key=lambda click: (click.ijk, click.positive))
+    first = prompts.positive[:1]
+    others = [click for click in prompts.clicks if click not in first]
+    clicks = [*first, *sorted(others, key=lambda click: (click.ijk, click.positive))]
     rng = np.random.default_rng(zlib.crc32(repr((clicks, prompts.boxes)).encode()))
     drawn = []
     for index in range(DRAWS):

@@ -29,6 +29,7 @@ CONNECT_SECONDS, READ_SECONDS = 5, 30
 """How long the server may take to accept a connection, and to send the next piece of an answer."""
 
 FIELDS = ("StudyInstanceUID", "PatientID", "SeriesDescription", "StudyDate", "NumberOfSeriesRelatedInstances")
+PIXELS = "7FE00010"
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 ENVIRONMENT = "MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD"
 ANY_TRANSFER_SYNTAX = (("application/dicom", "*"),)
@@ -107,7 +108,8 @@ class DicomWeb:
             RemoteError: The server does not answer, or not as it should.
         """
         with self._answering():
-            return [Dataset.from_json(item) for item in self._client.retrieve_series_metadata(series.study, series.uid)]
+            items = self._client.retrieve_series_metadata(series.study, series.uid)
+            return [Dataset.from_json({tag: item[tag] for tag in item if tag != PIXELS}) for item in items]
 
     def download(self, study: str, series: str, folder: Path) -> int:
         """Writes the instances of a series to a folder, named after their InstanceNumber; how many there were.
@@ -196,11 +198,16 @@ def patient_hash(patient: str) -> str:
 
 
 class _InTime(HTTPAdapter):
-    """Never waits for ever."""
+    """Never waits for ever, and asks once more where a restart of the server has cut the connection."""
 
-    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         kwargs["timeout"] = kwargs.get("timeout") or (CONNECT_SECONDS, READ_SECONDS)
-        return super().send(*args, **kwargs)
+        try:
+            return super().send(request, *args, **kwargs)
+        except requests.ConnectionError as error:
+            if request.method != "GET" or isinstance(error, requests.Timeout):
+                raise
+        return super().send(request, *args, **kwargs)
 
 
 def _session() -> requests.Session:

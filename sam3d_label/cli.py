@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
-from sam3d_label import versions_cli
+from sam3d_label import importing_cli, versions_cli
 from sam3d_label.errors import Sam3dError
 
 if TYPE_CHECKING:
@@ -399,6 +399,7 @@ def benchmark(
         write_json(json, numbers)
 
 
+app.add_typer(importing_cli.app)
 app.add_typer(versions_cli.app, name="versions")
 
 
@@ -493,19 +494,12 @@ def _check_learned(weights: Weights, annotator: str, counts: Sequence[int]) -> N
 
 def _measured(images: Path, labels: Path, weights: Weights, **options: Any) -> Cohort:
     """The cohort, with a progress bar on standard error; raises Sam3dError when no case could be measured."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from sam3d_label.evaluation.protocol import evaluate_cohort
+    from sam3d_label.progress import bar
     from sam3d_label.segmenter import Segmenter
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     errors = Console(stderr=True)
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        task = bar.add_task("reading", total=None)
-
-        def show(case: str, done: int, total: int) -> None:
-            bar.update(task, description=case, completed=done, total=total)
-
+    with bar(errors) as show:
         cohort = evaluate_cohort(images, labels, lambda volume: Segmenter(volume, weights), progress=show, **options)
     for skipped in cohort.skipped if cohort.results else ():
         errors.print(f"skipped {skipped.case}: {skipped.reason}", highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,345 @@
+"""Public data sets -> a studies folder with their labels under their names."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sam3d_label.errors import Sam3dError, VolumeError
+from sam3d_label.studies import EXTENSIONS, FINAL, KEPT, Entry, Image, Listing, Studies, image_id
+from sam3d_label.volume import Volume, last_line
+
+FROM = "imported_from"
+"""Key of an image's info that says which data set it came from."""
+
+SCRATCH = "import-"
+KITS_NAMES = {1: "kidney", 2: "tumor", 3: "cyst"}
+KITS_LABELS = ("aggregated_MAJ_seg.nii.gz", "segmentation.nii.gz")
+KITS_FOLDERS = (".", "data", "dataset", "kits21/data")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image of a data set.
+
+    Attributes:
+        id: What it will be known by.
+        image: Its file.
+        label: File of its label; None when it has none.
+    """
+
+    id: str
+    image: Path
+    label: Path | None
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set as it lies on disk.
+
+    Attributes:
+        name: What it calls itself.
+        names: Names of the values in its labels, but 0.
+        cases: Its images.
+        channel: Which of four-dimensional images' channels to take, from 0; None where images have one.
+        channels: How many channels its images have.
+    """
+
+    name: str
+    names: Mapping[int, str]
+    cases: Sequence[Case]
+    channel: int | None = None
+    channels: int = 1
+
+
+@dataclass
+class Outcome:
+    """What became of the cases of a data set.
+
+    Attributes:
+        added: Ids of those that are new in the studies, or got their label.
+        there: Ids of those that were there.
+        refused: Why others cannot be used, by id.
+    """
+
+    added: list[str] = field(default_factory=list)
+    there: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+class _Pair(BaseModel):
+    image: str
+    label: str
+
+
+class _Msd(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    name: str = ""
+    modality: dict[int, str]
+    labels: dict[int, str]
+    training: list[_Pair]
+    test: list[str] = []
+
+
+def open_msd(source: Path, channel: str | None = None) -> DataSet:
+    """A task of the Medical Segmentation Decathlon: dataset.json, imagesTr, labelsTr, imagesTs.
+
+    Args:
+        source: Its folder.
+        channel: Number, from 0, or name of the channel to take where images have several.
+
+    Raises:
+        Sam3dError: It is no such folder, or its images have several channels and none is chosen.
+    """
+    path = source / "dataset.json"
+    try:
+        told = _Msd.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Sam3dError(f"{path} does not exist: give the folder of one task, such as Task09_Spleen") from None
+    except (ValidationError, UnicodeDecodeError) as error:
+        wrong = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
+        where = ".".join(map(str, wrong["loc"]))
+        raise Sam3dError(f"{path} is not one of the Medical Segmentation Decathlon: {where} {wrong['msg']}") from None
+    pairs = [(pair.image, pair.label) for pair in told.training] + [(image, None) for image in told.test]
+    cases = [
+        Case(image_id(Path(image)) or Path(image).name, source / image, source / label if label else None)
+        for image, label in pairs
+    ]
+    return DataSet(
+        name=told.name or source.resolve().name,
+        names={value: name for value, name in told.labels.items() if value},
+        cases=cases,
+        channel=_channel(told.modality, channel),
+        channels=len(told.modality),
+    )
+
+
+def open_kits(source: Path) -> DataSet:
+    """KiTS19, KiTS21 or KiTS23: case_00000/imaging.nii.gz and its segmentation, of KiTS21 the majority's.
+
+    Args:
+        source: The folder of the cases, or of the repository that holds it.
+
+    Raises:
+        Sam3dError: There are no such cases.
+    """
+    for folder in (source / name for name in KITS_FOLDERS):
+        cases = [path for path in sorted(folder.glob("case_*")) if path.is_dir()]
+        if cases:
+            return DataSet("KiTS", KITS_NAMES, [_kits_case(case) for case in cases])
+    raise Sam3dError(f"{source} holds no folders case_00000 and so on: give the folder of the cases of KiTS")
+
+
+def import_data(
+    data: DataSet,
+    folder: Path,
+    *,
+    link: bool = False,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> Outcome:
+    """Bring a data set into a studies folder; a server may be running on it.
+
+    Each case appears whole, image, label and what is known of both. One that is there is left as it is, so that the
+    same call goes on where it was interrupted, and what annotators have changed since stays.
+
+    Args:
+        data: The data set.
+        folder: The studies; made when missing.
+        link: Make hard links in the place of copies where files are taken as they are.
+        progress: Called with (id, cases done, cases in all) before each case, and once at the end.
+
+    Raises:
+        Sam3dError: The folder's listing is damaged, or another import is at work there.
+        OSError: The folder cannot be written.
+    """
+    studies, outcome = Studies(folder), Outcome()
+    with _scratch(folder) as scratch:
+        for done, case in enumerate(data.cases):
+            progress(case.id, done, len(data.cases))
+            try:
+                new = _import(case, data, studies, scratch, link, seen={*outcome.added, *outcome.there})
+            except VolumeError as error:
+                outcome.refused[case.id] = str(error)
+                continue
+            (outcome.added if new else outcome.there).append(case.id)
+    progress("", len(data.cases), len(data.cases))
+    return outcome
+
+
+def _import(case: Case, data: DataSet, studies: Studies, scratch: Path, link: bool, seen: set[str]) -> bool:
+    """Import a case; False when there is nothing to do."""
+    if case.id in seen:
+        raise VolumeError("another case of the data set has this name")
+    with studies.changing() as listing:
+        if _is_there(case, data, studies, listing):
+            return False
+    image, volume = _stage_image(case, data, scratch, link)
+    label = _stage_label(case, data, volume, scratch, link) if case.label else None
+    with studies.changing() as listing:
+        new = _list_image(case, data, studies, listing, image, volume)
+        return (_list_label(case, data, studies, listing, *label) if label else False) or new
+
+
+def _list_image(case: Case, data: DataSet, studies: Studies, listing: Listing, staged: Path, volume: Volume) -> bool:
+    """Move an image to its place, unless it is there, and list it; False when it was listed."""
+    known = listing.objects.get(case.id)
+    entry = known or Image(image=Entry(ext=_extension(staged)))
+    place = studies.folder / listing.images_dir / f"{case.id}{entry.image.ext}"
+    if not _holds(place, volume, "image"):
+        entry.image.ext = _extension(staged)
+        place = place.with_name(f"{case.id}{entry.image.ext}")
+        _put(staged, place)
+    entry.image.info = {"ts": int(time.time()), "name": place.name, **entry.image.info, FROM: data.name}
+    listing.objects[case.id] = entry
+    return known is None
+
+
+def _list_label(case: Case, data: DataSet, studies: Studies, listing: Listing, staged: Path, label: Volume) -> bool:
+    """Move a label to its place and list it; False when there is a listed one, which may be an annotator's."""
+    labels = listing.objects[case.id].labels
+    if FINAL in labels and studies.label_file(listing, case.id).is_file():
+        return False
+    place = studies.folder / listing.labels_dir / FINAL / f"{case.id}{_extension(staged)}"
+    if not _holds(place, label, "label"):
+        _put(staged, place)
+    info = {"ts": int(time.time()), "name": place.name, "label_info": _label_info(data), FROM: data.name}
+    labels[FINAL] = Entry(ext=_extension(staged), info=info)
+    return True
+
+
+def _is_there(case: Case, data: DataSet, studies: Studies, listing: Listing) -> bool:
+    known = listing.objects.get(case.id)
+    if known is None or known.image.info.get(FROM) != data.name or not studies.image_file(listing, case.id).is_file():
+        return False
+    if case.label is None:
+        return True
+    return FINAL in known.labels and studies.label_file(listing, case.id).is_file()
+
+
+def _stage_image(case: Case, data: DataSet, scratch: Path, link: bool) -> tuple[Path, Volume]:
+    """A file with one channel of a case's image, ready to be moved to its place, and what is in it."""
+    _require_file(case.image)
+    if data.channel is None:
+        volume = Volume.open(case.image)
+        return _stage(case.image, scratch, "image", link), volume
+    staged = scratch / "image.nii.gz"
+    staged.unlink(missing_ok=True)
+    try:
+        stored: Any = nib.load(case.image)
+        if stored.ndim != 4 or stored.shape[3] != data.channels:
+            raise VolumeError(f"{case.image} is {stored.shape}: {data.channels} channels are told of")
+        nib.save(stored.slicer[..., data.channel], staged)
+    except VolumeError:
+        raise
+    except Exception as error:
+        raise VolumeError(f"{case.image} cannot be read as a volume: {last_line(error)}") from error
+    return staged, Volume.open(staged)
+
+
+def _stage_label(case: Case, data: DataSet, volume: Volume, scratch: Path, link: bool) -> tuple[Path, Volume]:
+    """A copy of a case's label, ready to be moved to its place, and what is in it."""
+    assert case.label is not None
+    _require_file(case.label)
+    label = Volume.open(case.label)
+    volume.require_same_grid(label)
+    values = np.unique(label.array)
+    if np.any(values != np.rint(values)) or values[0] < 0:
+        raise VolumeError("the label's values are not whole numbers from 0")
+    unnamed = [int(value) for value in values if value and int(value) not in data.names]
+    if unnamed:
+        told = ", ".join(f"{value} = {name}" for value, name in data.names.items())
+        raise VolumeError(f"the label holds the values {', '.join(map(str, unnamed))}, but names are known of {told}")
+    return _stage(case.label, scratch, "label", link), label
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise VolumeError(f"{path} is missing: download it as the data set's own site says")
+    if image_id(path) is None:
+        raise VolumeError(f"{path.name} is not taken: its name must end in {', '.join(EXTENSIONS)}")
+
+
+def _stage(source: Path, scratch: Path, name: str, link: bool) -> Path:
+    staged = scratch / f"{name}{_extension(source)}"
+    staged.unlink(missing_ok=True)
+    if not link:
+        shutil.copyfile(source, staged)
+        return staged
+    try:
+        os.link(source.resolve(), staged)
+    except OSError as error:
+        raise Sam3dError(f"{source} cannot be linked from the studies; leave out --link: {error.strerror}") from error
+    return staged
+
+
+def _holds(path: Path, volume: Volume, what: str) -> bool:
+    """Whether a file is there already, such as after a kill.
+
+    Raises:
+        VolumeError: Another one has that name.
+    """
+    if not path.exists():
+        return False
+    if Volume.open(path).signature != volume.signature:
+        raise VolumeError(f"the studies hold another {what} of this name, {path.name}: move it away or rename it")
+    return True
+
+
+def _put(staged: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(staged, place)
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder beside the studies' files for what is not ready yet; what killed imports left is removed."""
+    kept = folder / KEPT
+    kept.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(kept / ".import.lock", timeout=0):
+            for left in kept.glob(f"{SCRATCH}*"):
+                shutil.rmtree(left, ignore_errors=True)
+            with tempfile.TemporaryDirectory(dir=kept, prefix=SCRATCH) as scratch:
+                yield Path(scratch)
+    except Timeout:
+        raise Sam3dError(f"another import into {folder} is at work: wait for it") from None
+
+
+def _label_info(data: DataSet) -> list[dict[str, Any]]:
+    return [{"name": name, "idx": value} for value, name in sorted(data.names.items())]
+
+
+def _extension(file: Path) -> str:
+    name = image_id(file)
+    assert name is not None
+    return file.name[len(name) :]
+
+
+def _kits_case(folder: Path) -> Case:
+    labels = [folder / name for name in KITS_LABELS if (folder / name).is_file()]
+    return Case(folder.name, folder / "imaging.nii.gz", labels[0] if labels else None)
+
+
+def _channel(modality: Mapping[int, str], wanted: str | None) -> int | None:
+    """Number of the channel that a user means; None where there is only one."""
+    told = ", ".join(f"{number} {name}" for number, name in sorted(modality.items()))
+    if wanted is None:
+        if len(modality) > 1:
+            raise Sam3dError(f"the images have {len(modality)} channels ({told}): choose one with --channel")
+        return None
+    numbers = [number for number, name in modality.items() if wanted.lower() in (str(number), name.lower())]
+    if len(numbers) != 1:
+        raise Sam3dError(f"--channel {wanted}: there is no such one, only {told}")
+    return numbers[0] if len(modality) > 1 else None

@@ -1,0 +1,100 @@
+"""``python -m sam3d_label import-msd`` and ``import-kits``: public data sets into a studies folder."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from sam3d_label.errors import Sam3dError
+
+if TYPE_CHECKING:
+    from sam3d_label.importing import DataSet, Outcome
+
+app = typer.Typer()
+StudiesArgument = Annotated[Path, typer.Argument(metavar="STUDIES", help="Studies folder of the server.")]
+LinkOption = Annotated[
+    bool, typer.Option("--link", help="Make hard links in the place of copies; both must be on one disk.")
+]
+
+
+@app.command(
+    epilog="\n\n".join(
+        [
+            "[bold]Examples[/bold]",
+            "python -m sam3d_label import-msd Task09_Spleen studies",
+            "python -m sam3d_label import-msd Task01_BrainTumour studies --channel T1gd",
+            "python -m sam3d_label import-msd Task03_Liver studies --link",
+        ]
+    )
+)
+def import_msd(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of the task: dataset.json, imagesTr, ….")],
+    studies: StudiesArgument,
+    channel: Annotated[
+        str | None, typer.Option(metavar="C", help="Channel to take where images have several: number or name.")
+    ] = None,
+    link: LinkOption = False,
+) -> None:
+    """Import a task of the Medical Segmentation Decathlon, with its labels and their names.
+
+    Images of imagesTs come without labels. A second call goes on where the
+    first was interrupted; what annotators have changed since stays.
+    """
+    from sam3d_label.importing import open_msd
+
+    _import(open_msd(source, channel), studies, link)
+
+
+@app.command(
+    epilog="\n\n".join(
+        [
+            "[bold]Examples[/bold]",
+            "python -m sam3d_label import-kits kits23/dataset studies",
+            "python -m sam3d_label import-kits kits19/data studies --link",
+        ]
+    )
+)
+def import_kits(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of case_00000 and so on.")],
+    studies: StudiesArgument,
+    link: LinkOption = False,
+) -> None:
+    """Import KiTS19, KiTS21 or KiTS23: kidney, tumor and cyst.
+
+    Of KiTS21 the majority's segmentation is taken. A second call goes on
+    where the first was interrupted; what annotators have changed since stays.
+    """
+    from sam3d_label.importing import open_kits
+
+    _import(open_kits(source), studies, link)
+
+
+def _import(data: DataSet, studies: Path, link: bool) -> None:
+    from sam3d_label.importing import import_data
+    from sam3d_label.progress import bar
+
+    errors = Console(stderr=True)
+    with bar(errors) as show:
+        outcome = import_data(data, studies, link=link, progress=show)
+    for case, reason in outcome.refused.items() if outcome.added or outcome.there else ():
+        errors.print(f"refused {case}: {reason}", highlight=False, markup=False, soft_wrap=True)
+    _tell(data, studies, outcome)
+
+
+def _tell(data: DataSet, studies: Path, outcome: Outcome) -> None:
+    usable = {*outcome.added, *outcome.there}
+    if not usable:
+        first = next(iter(outcome.refused.items()), ("", "it has no cases"))
+        raise Sam3dError(f"none of {len(data.cases)} cases of {data.name} could be imported; {': '.join(first)}")
+    labelled = sum(1 for case in data.cases if case.label and case.id in usable)
+    there = f", {len(outcome.there)} were there" if outcome.there else ""
+    refused = f", {len(outcome.refused)} refused" if outcome.refused else ""
+    typer.echo(f"imported {len(outcome.added)} of {len(data.cases)} cases into {studies}{there}{refused}")
+    typer.echo(f"{labelled} have a label: {', '.join(data.names.values())}. Serve them:")
+    names = ",".join(data.names.values())
+    serve = ["python", "-m", "monailabel.main", "start_server", "--app", "apps/sam3d", "--studies", str(studies)]
+    typer.echo("  " + shlex.join([*serve, "--conf", "labels", names]))

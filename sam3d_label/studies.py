@@ -1,0 +1,145 @@
+"""A studies folder as MONAI Label's local datastore lays it out: images, labels by tag, and a file that lists both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sam3d_label.errors import Sam3dError
+from sam3d_label.files import replacing
+
+LISTING, LOCK, KEPT = "datastore_v2.json", ".lock", ".sam3d"
+"""The file that lists images and labels, the lock of whoever changes it, and the folder for what else is kept."""
+
+FINAL = "final"
+"""Tag of the labels that people have saved."""
+
+EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
+
+
+class Entry(BaseModel):
+    """A file of the folder.
+
+    Attributes:
+        ext: End of its name, which begins with the id of its image.
+        info: What is remembered about it.
+    """
+
+    ext: str = ""
+    info: dict[str, Any] = {}
+
+
+class Image(BaseModel):
+    """An image and its labels by tag."""
+
+    image: Entry
+    labels: dict[str, Entry] = {}
+
+
+class Listing(BaseModel):
+    """What is in the folder.
+
+    Attributes:
+        images_dir: Folder of the images, under the studies.
+        labels_dir: Folder of a folder for each tag.
+        objects: Images by id.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    name: str = "new-dataset"
+    description: str = "New Dataset"
+    images_dir: str = "."
+    labels_dir: str = "labels"
+    objects: dict[str, Image] = {}
+
+
+class Studies:
+    """A studies folder; a server may be running on it.
+
+    Args:
+        folder: Made when something is added.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+
+    def read(self) -> Listing:
+        """What is listed, without the files that are listed and gone, and with those that nobody has listed yet.
+
+        Raises:
+            Sam3dError: There is no such folder, or its listing is damaged.
+        """
+        if not self.folder.is_dir():
+            raise Sam3dError(f"{self.folder} is not a folder of studies")
+        listing = self._listed()
+        known = {image: found for image, found in listing.objects.items() if self.image_file(listing, image).is_file()}
+        for image, extension in _files(self.folder / listing.images_dir):
+            known.setdefault(image, Image(image=Entry(ext=extension)))
+        listing.objects = known
+        labels = self.folder / listing.labels_dir
+        for tag in sorted(path.name for path in labels.iterdir() if path.is_dir()) if labels.is_dir() else ():
+            for image, extension in _files(labels / tag):
+                if image in known:
+                    known[image].labels.setdefault(tag, Entry(ext=extension))
+        for image, found in known.items():
+            for tag in [tag for tag in found.labels if not self.label_file(listing, image, tag).is_file()]:
+                del found.labels[tag]
+        return listing
+
+    @contextmanager
+    def changing(self) -> Iterator[Listing]:
+        """What is listed, to be changed and written when the block ends; whoever else knows the folder waits.
+
+        Raises:
+            Sam3dError: The listing is damaged.
+            OSError: The folder cannot be written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / LOCK):
+            listing = self._listed()
+            before = listing.model_dump_json()
+            yield listing
+            if listing.model_dump_json() != before:
+                with replacing(self.folder / LISTING) as beside:
+                    beside.write_text(listing.model_dump_json(indent=2), encoding="utf-8")
+
+    def image_file(self, listing: Listing, image: str) -> Path:
+        """Where a listed image is."""
+        return self.folder / listing.images_dir / f"{image}{listing.objects[image].image.ext}"
+
+    def label_file(self, listing: Listing, image: str, tag: str = FINAL) -> Path:
+        """Where a listed label is."""
+        return self.folder / listing.labels_dir / tag / f"{image}{listing.objects[image].labels[tag].ext}"
+
+    def _listed(self) -> Listing:
+        path = self.folder / LISTING
+        try:
+            return Listing.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return Listing()
+        except ValidationError as error:
+            raise Sam3dError(f"{path} is damaged, restore it from a backup: {_told(error)}") from error
+
+
+def image_id(file: Path) -> str | None:
+    """The id under which a file's image is known; None when the file is no image that the server takes."""
+    ends = [end for end in EXTENSIONS if file.name.endswith(end)]
+    return file.name[: -len(ends[0])] if ends and not file.name.startswith(".") else None
+
+
+def _files(folder: Path) -> Iterator[tuple[str, str]]:
+    """Id and extension of each image file in a folder."""
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        image = image_id(file)
+        if image and file.is_file():
+            yield image, file.name[len(image) :]
+
+
+def _told(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first["loc"] else first["msg"]

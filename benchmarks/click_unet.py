@@ -92,7 +92,10 @@ class ClickUNet(nn.Module):
 def open_unet(checkpoint: Path) -> Weights:
     """The network of a training run, to serve in the place of the shipped weights."""
     model = ClickUNet()
-    model.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["average"])
+    average = torch.load(checkpoint, weights_only=True, map_location="cpu")["average"]
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():  # MONAI's DynUNet lists its parameters under two names each
+            parameter.copy_(average[name])
     card = tiny.START.model_copy(
         update={
             "version": "click-unet",

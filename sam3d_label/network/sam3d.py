@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +46,11 @@ class Embedding:
     def nbytes(self) -> int:
         """Memory held, bytes."""
         return sum(t.numel() * t.element_size() for t in (self.feature, self.fixed_share, *self.levels))
+
+    def items(self) -> Iterator[Embedding]:
+        """The crops of a batch one by one, each as a batch of its own."""
+        for tensors in zip(*(t.split(1) for t in (self.feature, self.fixed_share, *self.levels)), strict=True):
+            yield Embedding(tensors[0], tensors[1], tensors[2:])
 
 
 class SAM3D(nn.Module):

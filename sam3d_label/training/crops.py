@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ from monai.transforms import (
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from sam3d_label import regions
 from sam3d_label.errors import VolumeError
 from sam3d_label.evaluation.protocol import find_cases
 from sam3d_label.intensity import IntensityRule, Normalization
@@ -49,6 +49,9 @@ SPACING = (0.4, 5.0)
 
 OFF_CENTRE = 0.3
 """How far the target's middle may lie from the crop's, as a share of the crop's edge."""
+
+BESIDE = 0.2
+"""Largest difference, of the logarithm, between the spacing of a crop that lies as in serving and that of serving."""
 
 DRAWS = 10
 """Times that a crop without any of its target is drawn anew."""
@@ -125,7 +128,8 @@ class OpenedCase:
         Raises:
             VolumeError: A file cannot be read, the label is empty or lies on another grid.
         """
-        return Reader(intensity)(case)
+        volume = Volume.open(case.image)
+        return cls.of(case, volume, Volume.open(case.label), intensity.fit(volume.array))
 
     @classmethod
     def of(cls, case: Case, volume: Volume, label: Volume, normalization: Normalization) -> OpenedCase:
@@ -164,8 +168,37 @@ class OpenedCase:
             return frame
         return self.volume.frame((rng.random(3) * (np.array(self.volume.shape) - 1)).tolist(), frame.spacing, size)
 
-    def random_crop(self, size: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """What `crop` gives of a random frame; it holds some of the target unless that can be told unasked."""
+    def served_frame(self, size: int, rng: np.random.Generator, serves_at: Sequence[float]) -> CropFrame:
+        """A crop as serving lays it around a click on the target: of the first view, or of one that follows it.
+
+        Args:
+            size: Edge of the crop, voxels.
+            rng: Chooses the click, the view, and how far the spacing lies beside that of serving.
+            serves_at: Spacings of serving, mm, the usual one first.
+        """
+        first = regions.first_spacing(self.volume, size, serves_at, serves_at[0])
+        wider = [spacing for spacing in serves_at if first < spacing and first * size < self.extent]
+        closer = [spacing for spacing in serves_at if spacing < first and self.extent < regions.SMALL * first * size]
+        spacing = float(rng.choice([first, *wider, *closer]))
+        click = rng.uniform(self.lower, self.upper)[None]
+        centre = regions.lattice_frame(self.volume, click, spacing, size).centre
+        return self.volume.frame(centre, spacing * float(np.exp(rng.uniform(-BESIDE, BESIDE))), size)
+
+    def random_crop(
+        self, size: int, rng: np.random.Generator, served_share: float = 0.0, serves_at: Sequence[float] = ()
+    ) -> dict[str, Tensor]:
+        """What `crop` gives of a random frame; it holds some of the target unless that can be told unasked.
+
+        Args:
+            size: Edge of the crop, voxels.
+            rng: Its chance.
+            served_share: Chance that it is a `served_frame`.
+            serves_at: As there.
+        """
+        if serves_at and rng.random() < served_share:
+            crop = self.crop(self.served_frame(size, rng, serves_at))
+            if crop[LABEL].any():
+                return crop
         for _ in range(DRAWS):
             crop = self.crop(self.random_frame(size, rng))
             if self.alone or crop[LABEL].any():
@@ -177,28 +210,6 @@ class OpenedCase:
         image = self.volume.crop(frame, self.normalization)
         label = self.target.crop(frame) >= 0.5
         return {IMAGE: image[None], LABEL: label[None].float(), INSIDE: (image != 0)[None].float()}
-
-
-class Reader:
-    """Opens cases; those of one image that follow each other share it.
-
-    Args:
-        intensity: The intensity rule.
-    """
-
-    def __init__(self, intensity: IntensityRule) -> None:
-        self._image = lru_cache(maxsize=1)(partial(_fitted, intensity))
-        self._label = lru_cache(maxsize=1)(Volume.open)
-
-    def __call__(self, case: Case) -> OpenedCase:
-        """Open a case; errors as in `OpenedCase.open`."""
-        volume, normalization = self._image(case.image)
-        return OpenedCase.of(case, volume, self._label(case.label), normalization)
-
-
-def _fitted(intensity: IntensityRule, path: Path) -> tuple[Volume, Normalization]:
-    volume = Volume.open(path)
-    return volume, intensity.fit(volume.array)
 
 
 def augmentation() -> Compose:
@@ -255,13 +266,26 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
         size: Edge of a crop, voxels.
         length: Crops in an epoch.
         seed: Fixes every random choice.
+        served_share: As `OpenedCase.random_crop` has it.
+        serves_at: As there.
 
     Attributes:
         epoch: The epoch whose crops are drawn.
     """
 
-    def __init__(self, cases: Sequence[OpenedCase], weights: Sequence[float], *, size: int, length: int, seed: int):
+    def __init__(
+        self,
+        cases: Sequence[OpenedCase],
+        weights: Sequence[float],
+        *,
+        size: int,
+        length: int,
+        seed: int,
+        served_share: float = 0.0,
+        serves_at: Sequence[float] = (),
+    ) -> None:
         self.cases, self.size, self.length, self.seed = cases, size, length, seed
+        self.served = (served_share, serves_at)
         self.shares = np.asarray(weights, float) / np.sum(weights)
         self.augment = augmentation()
         self.epoch = 0
@@ -273,7 +297,7 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
         """Image (1, D, H, W) and label (1, D, H, W), float32, and whether the target can be told unasked, (1,)."""
         rng = np.random.default_rng([self.seed, self.epoch, index])
         case = self.cases[rng.choice(len(self.cases), p=self.shares)]
-        crop = case.random_crop(self.size, rng)
+        crop = case.random_crop(self.size, rng, *self.served)
         if rng.random() < TRIMMED_SHARE:
             crop[INSIDE] *= near(crop[LABEL], rng)
         self.augment.set_random_state(int(rng.integers(2**31)))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,12 +17,14 @@ from sam3d_label.errors import VolumeError
 from sam3d_label.files import replacing
 from sam3d_label.intensity import IntensityRule
 from sam3d_label.network import SAM3D
-from sam3d_label.training.crops import Case, OpenedCase, Reader, TrainingCrops
+from sam3d_label.training.cases import OpenedCases
+from sam3d_label.training.crops import Case, OpenedCase, TrainingCrops
 from sam3d_label.training.plots import plot_log
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.training.trainer import VALIDATION_CLICKS, Trainer
 from sam3d_label.training.world import world
 
+logger = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.csv"
 CURVES = "curves.png"
@@ -64,6 +68,7 @@ class TrainReport:
         validated: Names of the cases that were looked at only.
         skipped: Cases left out, and why.
         alone: Among the cases that trained were targets that can be told without a prompt.
+        memory: How memory was used, and why.
     """
 
     epochs: list[EpochLog] = field(default_factory=list)
@@ -71,6 +76,7 @@ class TrainReport:
     validated: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     alone: bool = False
+    memory: str = ""
 
     def as_plain(self) -> dict[str, Any]:
         """As numbers, strings, lists and dictionaries."""
@@ -120,18 +126,30 @@ def fine_tune(
     settings, report = settings or TrainSettings(), TrainReport()
     out.mkdir(parents=True, exist_ok=True)
     with world(device) as processes:
-        training, weights = open_cases(cases, intensity, report)
-        if not training:
-            raise VolumeError(f"none of {len(cases)} cases can train: {report.skipped}")
-        held_out, _ = open_cases(validation, intensity, report)
-        report.trained = [case.name for case in training]
-        report.alone = any(case.alone for case in training)
-        report.validated = [case.name for case in held_out]
         trainer = Trainer(model.to(processes.device), settings, processes, pause)
-        length = settings.steps_per_epoch * trainer.batch
-        crops = TrainingCrops(training, weights, size=model.config.crop, length=length, seed=settings.seed)
         if resume:
             report.epochs = [EpochLog(**log) for log in trainer.restore(out / CHECKPOINT)]
+        report.memory = trainer.memory.why
+        if processes.is_main:
+            logger.info(report.memory)
+        room = bytes_for_cases(settings, trainer.memory.bytes_for_cases)
+        training, weights = open_cases(cases, intensity, report, room)
+        if not training:
+            raise VolumeError(f"none of {len(cases)} cases can train: {report.skipped}")
+        held_out, _ = open_cases(validation, intensity, report, room)
+        report.trained = [case.name for case in training.cases]
+        report.alone = any(case.alone for case in training.cases)
+        report.validated = [case.name for case in held_out.cases]
+        length = settings.steps_per_epoch * trainer.batch
+        crops = TrainingCrops(
+            training,
+            weights,
+            size=model.config.crop,
+            length=length,
+            seed=settings.seed,
+            served_share=settings.served_share,
+            serves_at=settings.serves_at,
+        )
         while len(report.epochs) < settings.epochs and not is_patience_over(report.epochs, settings.patience):
             report.epochs.append(run_epoch(trainer, crops, held_out, len(report.epochs)))
             if processes.is_main:
@@ -159,18 +177,30 @@ def is_patience_over(epochs: Sequence[EpochLog], patience: int | None) -> bool:
 
 
 def open_cases(
-    cases: Sequence[Case], intensity: IntensityRule, report: TrainReport
-) -> tuple[list[OpenedCase], list[float]]:
-    """The usable cases in memory and their weights; the report says why the others were skipped."""
-    opened, weights = [], []
-    read = Reader(intensity)
-    for case in cases:
+    cases: Sequence[Case], intensity: IntensityRule, report: TrainReport, max_bytes: int = sys.maxsize
+) -> tuple[OpenedCases, list[float]]:
+    """The usable cases, opened as long as they fit, and their weights; the report says why the others were skipped."""
+    opened, usable = OpenedCases(cases, intensity, max_bytes), []
+    for index, case in enumerate(cases):
         try:
-            opened.append(read(case))
-            weights.append(case.weight)
+            opened[index]
+            usable.append(case)
         except VolumeError as error:
             report.skipped[case.name] = str(error)
-    return opened, weights
+    opened.cases = usable
+    return opened, [case.weight for case in usable]
+
+
+def bytes_for_cases(settings: TrainSettings, left: int | None) -> int:
+    """What the cases of one side may fill in one process, bytes: validation and each worker have as much.
+
+    Args:
+        settings: How to train.
+        left: What all of them together may fill; None where nobody knows.
+    """
+    if settings.cases_mb != "auto":
+        return settings.cases_mb * 2**20
+    return sys.maxsize if left is None else left // (2 + settings.workers)
 
 
 def write_log(out: Path, epochs: Sequence[EpochLog]) -> None:

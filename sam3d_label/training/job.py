@@ -27,6 +27,9 @@ JOB, WEIGHTS, DONE = "job.json", "start.pt", "done.pt"
 LAST_WORDS = 12
 """Lines that a failed run's error repeats."""
 
+REASON = "ended early: "
+"""Begins the line in which a process says why it ends."""
+
 
 class Job(BaseModel):
     """What `fine_tune` is called with; the weights to start from lie beside the file as start.pt."""
@@ -91,6 +94,7 @@ def train_in_processes(processes: int, busy: Path | None = None) -> Callable[...
 def _run(processes: int, job: Path, progress: Callable[[EpochLog], None] | None) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     words: deque[str] = deque(maxlen=LAST_WORDS)
+    reasons: list[str] = []
     with subprocess.Popen(
         [*command, "-m", "sam3d_label.training.job", str(job)],
         stdout=subprocess.PIPE,
@@ -101,17 +105,24 @@ def _run(processes: int, job: Path, progress: Callable[[EpochLog], None] | None)
         for line in running.stdout:
             log = EpochLog.from_line(line)
             if log is None:
-                words.append(line.rstrip())
+                (reasons if line.startswith(REASON) else words).append(line.rstrip())
             elif progress:
                 progress(log)
     if running.returncode:
-        raise Sam3dError(
-            f"the training in {processes} processes ended early; its last checkpoint is kept. " + " | ".join(words)
-        )
+        why = reasons[0].removeprefix(REASON) if reasons else " | ".join(words)
+        raise Sam3dError(f"the training in {processes} processes ended early; its last checkpoint is kept: {why}")
 
 
 def main(job_file: Path) -> None:
-    """Take part in a run."""
+    """Take part in a run; what is wrong with it is told in a line, with exit status 1."""
+    try:
+        _take_part(job_file)
+    except Sam3dError as error:
+        print(REASON + " ".join(str(error).split()), flush=True)
+        raise typer.Exit(1) from error
+
+
+def _take_part(job_file: Path) -> None:
     job = Job.model_validate_json(job_file.read_text(encoding="utf-8"))
     folder = job_file.parent
     model = SAM3D(job.config)

@@ -70,6 +70,7 @@ def train_folder(
         resume=resume,
         progress=lambda log: console.print(describe(log, epochs), highlight=False),
     )
+    console.print(f"memory: {report.memory}", highlight=False, markup=False, soft_wrap=True)
     for name, reason in report.skipped.items():
         console.print(f"skipped {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
     data = [DataSource(name=str(images.resolve().name), licence="not stated", cases=len(report.trained))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,12 +27,18 @@ class TrainSettings(BaseModel):
         no_click_share: Share of crops that begin without any prompt, where the target can be told unasked.
         two_passes: Let prompts correct what one of them opens (`sam3d_label.corrections`); else no round sees a mask.
         rough_mask_share: Share of crops that come with a rough mask to correct, as a wider view gives it.
+        served_share: Share of crops that lie as serving lays them; the others show the target at any scale.
+        serves_at: Spacings, mm, that the weights serve at, the usual one first; without any, `served_share` is nothing.
         patience: Looks at the validation cases without a better Dice after which the run ends; None for no end.
         validate_every: Epochs between two looks at the validation cases.
         seed: Fixes every random choice.
         workers: Processes that prepare crops.
         precision: bf16 autocast, fp32, or bf16 where the device computes in it (auto).
-        activation_checkpointing: Spend time to save memory in the encoder.
+        activation_checkpointing: Spend time to save memory in the encoder; auto where activations do not fit else.
+        crops_at_once: Crops of a step that are encoded together in a process; auto for as many as make it faster and
+            fit. The gradients of a step are added up, so that `batch` means the same whatever this is.
+        cases_mb: Mebibytes that opened cases may fill in each process, the others being opened again when they are
+            drawn; auto for half of the memory that training leaves free.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,12 +59,16 @@ class TrainSettings(BaseModel):
     no_click_share: float = Field(default=0.1, ge=0, le=1)
     two_passes: bool = True
     rough_mask_share: float = Field(default=0.15, ge=0, le=1)
+    served_share: float = Field(default=0.0, ge=0, le=1)
+    serves_at: tuple[float, ...] = ()
     patience: int | None = Field(default=None, ge=1)
     validate_every: int = Field(default=1, ge=1)
     seed: int = Field(default=0, ge=0)
     workers: int = Field(default=1, ge=0)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool | Literal["auto"] = "auto"
+    crops_at_once: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    cases_mb: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
 
     @property
     def steps(self) -> int:

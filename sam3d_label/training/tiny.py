@@ -51,7 +51,7 @@ SHARES = {"_mr": 0.3, "_ct": 0.2, "piece": 0.15, "lesion": 0.15, "organ": 0.1, "
 """Share of the training crops that each kind of case gives."""
 
 SETTINGS = TrainSettings(
-    epochs=100,
+    epochs=54,
     steps_per_epoch=100,
     learning_rate=8e-4,
     weight_decay=0.02,

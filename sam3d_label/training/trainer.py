@@ -18,9 +18,10 @@ from torch.utils.data import DataLoader
 
 from sam3d_label.errors import Sam3dError, WeightsError
 from sam3d_label.files import replacing
-from sam3d_label.network import SAM3D
+from sam3d_label.network import SAM3D, Embedding
 from sam3d_label.training.crops import ALONE, IMAGE, LABEL, OpenedCase, TrainingCrops
 from sam3d_label.training.interaction import train_rounds, validation_dice
+from sam3d_label.training.memory import Choice, Plan, choose, free_memory
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.training.world import World
 
@@ -34,20 +35,35 @@ class Session(nn.Module):
     Args:
         model: The network.
         settings: How to train.
-        precision: bf16 autocast or not.
+
+    Attributes:
+        bf16: Compute in bf16 autocast.
     """
 
-    def __init__(self, model: SAM3D, settings: TrainSettings, *, bf16: bool) -> None:
+    def __init__(self, model: SAM3D, settings: TrainSettings) -> None:
         super().__init__()
-        self.model, self.settings, self.bf16 = model, settings, bf16
+        self.model, self.settings, self.bf16 = model, settings, False
         self.criterion = DiceCELoss(sigmoid=True, lambda_dice=0.5, lambda_ce=0.5)
 
-    def forward(self, image: Tensor, label: Tensor, alone: bool, rng: np.random.Generator) -> Tensor:
-        """Mean loss of the rounds that learn, a scalar; arguments as of `train_rounds`, the image (1, 1, D, H, W)."""
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
-            embedding = self.model.encode(image)
-            rounds = train_rounds(self.model, embedding, label, self.settings, rng, alone)
-            return torch.stack([self.criterion(logit, label) for logit in rounds]).mean()
+    def forward(
+        self, images: Tensor, labels: Tensor, alone: Sequence[bool], rngs: Sequence[np.random.Generator]
+    ) -> Tensor:
+        """Losses (B,) of crops, each the mean over the rounds that learn.
+
+        Args:
+            images: The crops, (B, 1, D, H, W).
+            labels: Their labels, of the same shape.
+            alone: For each, as `train_rounds` has it.
+            rngs: The chance of each session.
+        """
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
+            embeddings = [self.model.encode(images)] if len(images) == 1 else self.model.encode(images).items()
+            items = zip(embeddings, labels.split(1), alone, rngs, strict=True)
+            return torch.stack([self._loss(*item) for item in items])
+
+    def _loss(self, embedding: Embedding, label: Tensor, alone: bool, rng: np.random.Generator) -> Tensor:
+        rounds = train_rounds(self.model, embedding, label, self.settings, rng, alone)
+        return torch.stack([self.criterion(logit, label) for logit in rounds]).mean()
 
 
 class Trainer:
@@ -60,7 +76,10 @@ class Trainer:
         model: The network, already on the device.
         settings: How to train.
         world: The processes.
-        pause: Called before each crop: returns when nobody else needs the device.
+        pause: Called before the crops that are computed at once: returns when nobody else needs the device.
+
+    Raises:
+        Sam3dError: The memory at hand does not do.
     """
 
     def __init__(
@@ -68,7 +87,6 @@ class Trainer:
     ) -> None:
         set_determinism(seed=settings.seed)
         self.model, self.settings, self.world, self.pause = model, settings, world, pause or (lambda: None)
-        model.checkpoint_activations(settings.activation_checkpointing)
         model.requires_grad_(True)
         if not settings.trunk:
             model.freeze_trunk()
@@ -78,12 +96,17 @@ class Trainer:
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, settings.learning_rate_factor)
         self.average = [p.detach().clone() for p in self.trained.values()]
-        self.bf16 = settings.precision == "bf16" or (settings.precision == "auto" and computes_bf16(world.device))
-        session = Session(model, settings, bf16=self.bf16)
-        self.session: nn.Module = session
+        self._session = Session(model, settings)
+        self._use(self._choose())
+        self.session: nn.Module = self._session
         if world.size > 1:
             # A session need not meet every kind of prompt, so that some parameters have no gradient.
-            self.session = DistributedDataParallel(session, find_unused_parameters=True)
+            self.session = DistributedDataParallel(self._session, find_unused_parameters=True)
+
+    @property
+    def plan(self) -> Plan:
+        """How memory is used."""
+        return self.memory.plan
 
     @property
     def batch(self) -> int:
@@ -106,25 +129,31 @@ class Trainer:
         mine = range(self.world.rank, self.settings.steps_per_epoch * self.batch, self.world.size)
         loader = iter(DataLoader(crops, batch_size=1, sampler=mine, num_workers=self.settings.workers))
         part = self.batch // self.world.size
-        losses = []
+        losses: list[float] = []
         for start in range(0, len(mine), part):
-            for number, index in enumerate(mine[start : start + part], start=1):
-                rng = np.random.default_rng([self.settings.seed, epoch, index, 1])
-                losses.append(self._accumulate(next(loader), rng, part, last=number == part))
+            step = list(mine[start : start + part])
+            for first in range(0, part, self.plan.at_once):
+                together = step[first : first + self.plan.at_once]
+                rngs = [np.random.default_rng([self.settings.seed, epoch, index, 1]) for index in together]
+                crops_together = [next(loader) for _ in together]
+                last = first + self.plan.at_once >= part
+                losses += self._accumulate(crops_together, rngs, part, last=last)
             self._step()
         return float(np.mean(self.world.gather(float(np.mean(losses)))))
 
-    def _accumulate(self, crop: dict[str, Tensor], rng: np.random.Generator, part: int, *, last: bool) -> float:
-        """Add the gradients of one crop, one of `part` in this process and step; its loss."""
+    def _accumulate(
+        self, crops: Sequence[dict[str, Tensor]], rngs: Sequence[np.random.Generator], part: int, *, last: bool
+    ) -> list[float]:
+        """Add the gradients of some crops, of `part` in this process and step; their losses."""
         self.pause()
-        device = self.world.device
         waits = not last and isinstance(self.session, DistributedDataParallel)
+        images, labels = (torch.cat([crop[key] for crop in crops]).to(self.world.device) for key in (IMAGE, LABEL))
         with self.session.no_sync() if waits else nullcontext():  # type: ignore[operator]
-            loss = self.session(crop[IMAGE].to(device), crop[LABEL].to(device), bool(crop[ALONE]), rng)
-            if not torch.isfinite(loss):
+            losses = self.session(images, labels, [bool(crop[ALONE]) for crop in crops], rngs)
+            if not torch.isfinite(losses).all():
                 raise Sam3dError("the loss is no longer finite: lower the learning rate, or train in fp32")
-            (loss / part).backward()
-        return float(loss.detach())
+            (losses.sum() / part).backward()
+        return losses.detach().tolist()
 
     def _step(self) -> None:
         torch.nn.utils.clip_grad_norm_(self.trained.values(), self.settings.clip)
@@ -145,7 +174,7 @@ class Trainer:
         """Mean Dice of the average after each of `VALIDATION_CLICKS` clicks, on a crop a case with its whole target."""
         self.model.eval()
         with self._averaged():
-            mine = [self._score(case) for case in cases[self.world.rank :: self.world.size]]
+            mine = [self._score(cases[index]) for index in range(self.world.rank, len(cases), self.world.size)]
         scores = [score for part in self.world.gather(mine) for score in part]
         return np.mean(scores, axis=0).tolist()
 
@@ -153,7 +182,7 @@ class Trainer:
         self.pause()
         crop = case.crop(case.frame(self.model.config.crop, VALIDATION_FILL, np.zeros(3)))
         image, truth = crop[IMAGE][None].to(self.world.device), crop[LABEL][None].to(self.world.device)
-        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.plan.bf16):
             return validation_dice(self.model, self.model.encode(image), truth, self.settings, VALIDATION_CLICKS)
 
     @contextmanager
@@ -193,6 +222,7 @@ class Trainer:
             "epochs": list(logs),
             "steps": self.schedule.last_epoch,
             "seed": self.settings.seed,
+            "plan": self.plan.as_plain(),
         }
         try:
             with replacing(path) as beside:
@@ -213,7 +243,26 @@ class Trainer:
         self.schedule.last_epoch = state["steps"]
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * self.settings.learning_rate_factor(state["steps"])
+        if "plan" in state:
+            self._use(self._choose(Plan(**state["plan"])))
         return list(state["epochs"])
+
+    def _use(self, choice: Choice) -> None:
+        self.memory = choice
+        self.model.checkpoint_activations(choice.plan.checkpointing)
+        self._session.bf16 = choice.plan.bf16
+
+    def _choose(self, earlier: Plan | None = None) -> Choice:
+        """How memory is used: in every process as the one with the least of it can."""
+        free = [free for free in self.world.gather(free_memory(self.world.device)) if free is not None]
+        return choose(
+            self.model,
+            self.settings,
+            self.world.device,
+            part=self.batch // self.world.size,
+            free=min(free) if free else None,
+            earlier=earlier,
+        )
 
     def _read(self, path: Path) -> dict[str, Any]:
         if not path.is_file():
@@ -227,10 +276,3 @@ class Trainer:
         if names != self.trained.keys() or seed != self.settings.seed or not complete:
             raise WeightsError(f"{path} belongs to a run with other settings: remove it to start afresh")
         return state
-
-
-def computes_bf16(device: torch.device) -> bool:
-    """Whether a device has bf16 arithmetic; a processor without it takes many times as long as in fp32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))

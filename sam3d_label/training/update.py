@@ -22,7 +22,7 @@ from sam3d_label.training.gate import Score, Verdict, judge, means, score
 from sam3d_label.training.ledger import Ledger
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.training.store import store, trained_card
-from sam3d_label.weights import DataSource, Weights
+from sam3d_label.weights import Card, DataSource, Weights
 from sam3d_label.weights.versions import REPORT, Versions
 
 FEWEST_COMPARED = 3
@@ -96,6 +96,10 @@ class Update:
     pause: Callable[[], None] = lambda: None
     train: Callable[..., TrainReport] = fine_tune
 
+    def __post_init__(self) -> None:
+        card = (self.start or self.serving).card
+        self.settings = self.settings.model_copy(update={"serves_at": serves_at(card)})
+
     def __call__(self, labelled: Sequence[LabelledCase], skipped: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Learn from what is labelled.
 
@@ -136,6 +140,7 @@ class Update:
             "gate": verdict.as_json(),
             "scores": {"candidate": list(map(asdict, candidate)), "serving": list(map(asdict, serving))},
             "means": {"candidate": means(candidate), "serving": means(serving)} if candidate else {},
+            "memory": report.memory,
             "epochs": [asdict(log) for log in report.epochs],
         }
         return self._keep(model, report, summary, verdict, time.monotonic() - began)
@@ -145,10 +150,10 @@ class Update:
         run = self.folder / RUN
         same = {"start": (self.start or self.serving).signature, "settings": self.settings.model_dump()}
         told = run / RUN_FILE
-        if not told.is_file() or json.loads(told.read_text() or "{}") != json.loads(json.dumps(same)):
+        if not told.is_file() or json.loads(told.read_text(encoding="utf-8") or "{}") != json.loads(json.dumps(same)):
             shutil.rmtree(run, ignore_errors=True)
             with replacing(told) as beside:
-                beside.write_text(json.dumps(same))
+                beside.write_text(json.dumps(same), encoding="utf-8")
 
     def _train(
         self, training: Sequence[LabelledCase], validation: Sequence[LabelledCase], out: Path, stage: str
@@ -230,7 +235,7 @@ class Update:
                 version=version,
                 metrics={"gate": summary["means"]},
             )
-            (folder / REPORT).write_text(json.dumps(summary, indent=1) + "\n")
+            (folder / REPORT).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
             for name in (LOG, CURVES):
                 shutil.copy(run / name, folder / name)
         if verdict.passes:
@@ -243,3 +248,8 @@ class Update:
 def targets(cases: Sequence[LabelledCase]) -> list[Case]:
     """Every target of some cases."""
     return [target for case in cases for target in case.targets]
+
+
+def serves_at(card: Card) -> tuple[float, ...]:
+    """Spacings, mm, at which weights look at a volume, the usual one first."""
+    return (card.spacing, *(card.spacing * scale for scale in card.scales if scale != 1))

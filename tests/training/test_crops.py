@@ -8,7 +8,7 @@ import torch
 from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.intensity import Percentile
 from sam3d_label.training import pair_cases
-from sam3d_label.training.crops import IMAGE, INSIDE, LABEL, OpenedCase, Reader, TrainingCrops, augmentation, near
+from sam3d_label.training.crops import IMAGE, INSIDE, LABEL, OpenedCase, TrainingCrops, augmentation, near
 
 
 @pytest.fixture(scope="module")
@@ -107,17 +107,31 @@ def test_a_volume_may_end_near_the_target_and_never_in_it():
     assert near(torch.zeros(1, 8, 8, 8), np.random.default_rng(0)).all()
 
 
-def test_cases_of_one_image_share_it(phantom_cases):
-    case = phantom_cases[0]
-    read = Reader(Percentile())
-    first, second = read(case), read(replace(case, value=1))
-    assert first.volume is second.volume
-    assert np.array_equal(first.target.array, second.target.array)
-
-
 def test_a_crop_without_any_of_its_target_is_drawn_anew(opened, monkeypatch, rng):
     case = opened[0]
     beside = case.volume.frame((case.upper + 200).tolist(), 1.0, 32)
     monkeypatch.setattr(OpenedCase, "random_frame", lambda *_: beside)
     assert case.random_crop(32, rng)[LABEL].any()
     assert not replace(case, alone=True).random_crop(32, rng)[LABEL].any()
+
+
+def test_some_crops_lie_as_serving_lays_them(opened, rng):
+    """Those of the usual spacing, or of a finer one where the target is small in it, around a click on the target."""
+    for case in opened:
+        for _ in range(10):
+            frame = case.served_frame(32, rng, (4.0, 1.0, 2.0))
+            nearest = min((1.0, 2.0, 4.0), key=lambda spacing: abs(np.log(spacing / frame.spacing)))
+            assert abs(np.log(nearest / frame.spacing)) <= 0.2 + 1e-9
+            assert nearest == 4.0 or case.extent < 0.2 * 32 * 4.0
+
+
+def test_the_share_of_crops_as_in_serving_is_kept(opened, monkeypatch, rng):
+    asked = []
+    usual = OpenedCase.served_frame
+    monkeypatch.setattr(OpenedCase, "served_frame", lambda *told: asked.append(told) or usual(*told))
+    for _ in range(20):
+        opened[0].random_crop(16, rng, 0.5, (4.0,))
+    assert 4 <= len(asked) <= 16
+    asked.clear()
+    opened[0].random_crop(16, rng, 1.0, ())
+    assert not asked, "nobody said where serving looks"

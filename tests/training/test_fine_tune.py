@@ -19,10 +19,10 @@ def trained(model, cases, out, **options):
 
 
 def test_training_lowers_the_loss_on_what_it_sees(small_weights, phantom_cases, tmp_path):
-    settings = QUICK.model_copy(update={"epochs": 8, "steps_per_epoch": 10, "learning_rate": 5e-3})
+    settings = QUICK.model_copy(update={"epochs": 8, "steps_per_epoch": 20, "learning_rate": 5e-3})
     _, report = trained(small_weights.model, phantom_cases[:1], tmp_path, settings=settings)
     losses = [log.loss for log in report.epochs]
-    assert min(losses[-2:]) < 0.9 * losses[0]
+    assert sum(losses[-2:]) / 2 < 0.9 * losses[0]
 
 
 def test_only_the_adapted_part_changes(small_weights, phantom_cases, tmp_path):

@@ -1,0 +1,357 @@
+"""The learning loop in fast motion: Dice on cases that never train, over the number of annotated ones.
+
+    python benchmarks/learning_curve.py HIPPOCAMPUS/images HIPPOCAMPUS/labels OUT --minutes 2
+
+An arm of `sam3d` begins with the shipped weights. A strategy of the app chooses the next cases from a pool, the weights
+that serve learn from all annotated ones with the app's settings, the result serves and is measured with the annotator
+`error_centre` on the last cases by name, which no arm ever trains on. The gate is left out: every version serves. The
+arm `unet` is MONAI's DynUNet with click channels (see `click_unet.py`): it begins with nothing, and gets the cases of
+the strategy `random` and the same minutes.
+
+Each point is a file in OUT/points, so that a run that was cut off goes on, and runs with other --strategies may share
+OUT. OUT/learning_curve.csv, .json and .png are made from all points that are there.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "apps" / "sam3d")]
+
+from click_unet import SETTINGS as UNET_SETTINGS  # noqa: E402
+from click_unet import ClickUNet, open_unet  # noqa: E402
+
+from lib.active_learning import Diverse, ScoredStrategy, Scores, Uncertainty  # noqa: E402
+from lib.train import FEW_CASES, parse_train, train_settings  # noqa: E402
+from sam3d_label.evaluation.metrics import bootstrap_interval  # noqa: E402
+from sam3d_label.evaluation.report import write_json  # noqa: E402
+from sam3d_label.files import replacing  # noqa: E402
+from sam3d_label.segmenter import Segmenter  # noqa: E402
+from sam3d_label.survey import survey  # noqa: E402
+from sam3d_label.training import Case, TrainReport, TrainSettings, fine_tune, pair_cases  # noqa: E402
+from sam3d_label.training.cases import OpenedCases  # noqa: E402
+from sam3d_label.training.fine_tune import CHECKPOINT, open_cases  # noqa: E402
+from sam3d_label.training.gate import Score, score  # noqa: E402
+from sam3d_label.training.store import store  # noqa: E402
+from sam3d_label.training.update import serves_at  # noqa: E402
+from sam3d_label.volume import Volume  # noqa: E402
+from sam3d_label.weights import DataSource, Weights, open_weights  # noqa: E402
+
+UNET = "unet"
+STRATEGIES = ("random", "first", "uncertainty", "diverse")
+COLOURS = {
+    "random": "#0f766e",
+    "first": "#64748b",
+    "uncertainty": "#be123c",
+    "diverse": "#6366f1",
+    UNET: "#b45309",
+}
+METRICS = {"dice_1": "1 click", "dice_3": "3 clicks", "dice_5": "5 clicks"}
+COLUMNS = ("arm", "seed", "annotated", "case", *METRICS, "steps", "seconds")
+STEPS_PER_EPOCH, TIMED_STEPS = 10, 6
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all points of a folder share.
+
+    Attributes:
+        weights: The weights to start from.
+        pool: Cases that may be annotated, by name.
+        held_out: Cases that are measured, opened.
+        out: Folder of the results.
+        steps: Steps of an update, by `sam3d` and `unet`.
+    """
+
+    weights: Weights
+    pool: Mapping[str, Case]
+    held_out: OpenedCases
+    out: Path
+    steps: Mapping[str, int]
+
+    def point(self, arm: str, seed: int, annotated: int) -> Path:
+        """File of a point."""
+        return self.out / "points" / f"{arm}_{seed}_{annotated:03d}.csv"
+
+    def learned(self, arm: str, seed: int, annotated: int) -> Path:
+        """Folder of the weights behind a point."""
+        return self.out / "weights" / f"{arm}_{seed}_{annotated:03d}"
+
+
+class Choosing:
+    """Chooses the cases of an arm, as the app's strategies do.
+
+    Args:
+        setup: What all points share.
+        arm: The strategy, or `unet`, which gets what `random` chooses.
+        seed: Of chance.
+    """
+
+    def __init__(self, setup: Setup, arm: str, seed: int) -> None:
+        self.setup, self.arm = setup, arm
+        self.order = [str(name) for name in np.random.default_rng(seed).permutation(list(setup.pool))]
+        scores = Scores(setup.out)
+        scored: dict[str, ScoredStrategy] = {"uncertainty": Uncertainty(scores), "diverse": Diverse(scores)}
+        self.scored = scored.get(arm)
+
+    def __call__(self, annotated: Sequence[str], size: int, serving: Weights) -> list[str]:
+        """The annotated cases and those to annotate next, so many in all."""
+        if self.arm == "first":
+            return sorted(self.setup.pool)[:size]
+        if self.scored is None:
+            return self.order[:size]
+        chosen, scores = list(annotated), self._scores(serving)
+        while len(chosen) < size:
+            candidates = {name: scores[name] for name in self.setup.pool if name not in chosen}
+            chosen.append(self.scored.choose(candidates, [scores[name] for name in chosen])[0])
+        return chosen
+
+    def _scores(self, serving: Weights) -> dict[str, Any]:
+        scores = {}
+        for name, case in self.setup.pool.items():
+            seen = survey(Segmenter(Volume.open(case.image), serving))
+            scores[name] = {"version": seen.model_version, "doubt": seen.doubt, "vector": seen.vector}
+        return scores
+
+
+def settings_of(arm: str, cases: int, steps: int, card: Any, seed: int) -> TrainSettings:
+    """The app's settings for so many cases, or those of the U-Net, for so many steps."""
+    epochs = max(1, round(steps / STEPS_PER_EPOCH))
+    length = {"epochs": epochs, "steps_per_epoch": STEPS_PER_EPOCH, "seed": seed, "serves_at": serves_at(card)}
+    if arm == UNET:
+        few = {"clicks": FEW_CASES["clicks"], "served_share": FEW_CASES["served_share"], "warmup": 10, "average": 0.99}
+        return UNET_SETTINGS.model_copy(update={**few, **length, "validate_every": epochs})
+    return train_settings(parse_train({}), cases, epochs).model_copy(update=length)
+
+
+def learn(setup: Setup, arm: str, seed: int, names: Sequence[str], serving: Weights, out: Path) -> Weights:
+    """What serves after an update on the annotated cases."""
+    cases = [setup.pool[name] for name in names]
+    settings = settings_of(arm, len(cases), setup.steps[kind(arm)], setup.weights.card, seed)
+    model = copy.deepcopy(serving.model)
+    resume = (out / CHECKPOINT).is_file()
+    report = fine_tune(model, cases, out, intensity=setup.weights.card.intensity, settings=settings, resume=resume)
+    if arm == UNET:
+        return open_unet(out / CHECKPOINT)
+    data = [DataSource(name="learning curve", licence="not stated", cases=len(cases))]
+    store(model, serving.card, out, report=report, settings=settings, data=data, version=out.name)
+    return open_weights(str(out))
+
+
+def kind(arm: str) -> str:
+    """The network of an arm."""
+    return UNET if arm == UNET else "sam3d"
+
+
+def begin(setup: Setup, arm: str, seed: int) -> Weights:
+    """What serves before any case is annotated."""
+    if arm != UNET:
+        return setup.weights
+    torch.manual_seed(seed)
+    card = setup.weights.card.model_copy(update={"version": "unet", "capabilities": [*CLICKS]})
+    return Weights(ClickUNet().eval(), card, "unet", f"unet {seed}")  # type: ignore[arg-type]
+
+
+CLICKS = ("positive_click", "negative_click")
+
+
+def play(setup: Setup, arm: str, seed: int, sizes: Sequence[int], console: Console) -> None:
+    """Every point of an arm that is not there yet."""
+    serving, choose, annotated = begin(setup, arm, seed), Choosing(setup, arm, seed), list[str]()
+    if arm != UNET and not setup.point("start", 0, 0).is_file():
+        write_point(setup.point("start", 0, 0), "start", 0, 0, score(serving, setup.held_out), 0, 0.0)
+    for size in sizes:
+        point, out = setup.point(arm, seed, size), setup.learned(arm, seed, size)
+        picks = out / "annotated.json"
+        if picks.is_file():
+            annotated = json.loads(picks.read_text(encoding="utf-8"))
+        else:
+            annotated = choose(annotated, size, serving)
+            write_json(picks, annotated)
+        if point.is_file():
+            serving = open_unet(out / CHECKPOINT) if arm == UNET else open_weights(str(out))
+            continue
+        began = time.monotonic()
+        serving = learn(setup, arm, seed, annotated, serving, out)
+        seconds = time.monotonic() - began
+        scores = score(serving, setup.held_out)
+        write_point(point, arm, seed, size, scores, setup.steps[kind(arm)], seconds)
+        told = "  ".join(
+            f"{name} {np.mean([getattr(each, key) for each in scores]):.3f}" for key, name in METRICS.items()
+        )
+        console.print(f"{arm} {seed}: {size} cases, {seconds:.0f} s  {told}", highlight=False)
+
+
+def write_point(
+    path: Path, arm: str, seed: int, annotated: int, scores: Iterable[Score], steps: int, seconds: float
+) -> None:
+    """A row for each held-out case."""
+    with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, COLUMNS)
+        table.writeheader()
+        for each in scores:
+            measured = {metric: f"{getattr(each, metric):.4f}" for metric in METRICS}
+            row = {"arm": arm, "seed": seed, "annotated": annotated, "case": each.case, **measured}
+            table.writerow({**row, "steps": steps, "seconds": f"{seconds:.1f}"})
+
+
+def read_points(out: Path) -> list[dict[str, str]]:
+    """The rows of all points."""
+    rows: list[dict[str, str]] = []
+    for path in sorted((out / "points").glob("*.csv")):
+        with path.open(newline="", encoding="utf-8") as file:
+            rows += csv.DictReader(file)
+    return rows
+
+
+def summarise(rows: Sequence[Mapping[str, str]]) -> dict[str, list[dict[str, Any]]]:
+    """By arm, for each number of annotated cases: mean over held-out cases and seeds, and its 95 % interval."""
+    arms: dict[str, list[dict[str, Any]]] = {}
+    start = [row for row in rows if row["arm"] == "start"]
+    for arm in [arm for arm in (*STRATEGIES, UNET) if any(row["arm"] == arm for row in rows)]:
+        own = [*([] if arm == UNET else start), *(row for row in rows if row["arm"] == arm)]
+        arms[arm] = [_summary(own, size) for size in sorted({int(row["annotated"]) for row in own})]
+    return arms
+
+
+def _summary(rows: Sequence[Mapping[str, str]], size: int) -> dict[str, Any]:
+    at = [row for row in rows if int(row["annotated"]) == size]
+    cases = sorted({row["case"] for row in at})
+    summary: dict[str, Any] = {"annotated": size, "cases": len(cases), "seeds": len({row["seed"] for row in at})}
+    summary["seconds"] = float(np.mean([float(row["seconds"]) for row in at]))
+    for metric in METRICS:
+        means = [float(np.mean([float(row[metric]) for row in at if row["case"] == case])) for case in cases]
+        summary[metric] = [float(np.mean(means)), *bootstrap_interval(means)]
+    return summary
+
+
+def draw(path: Path, arms: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> None:
+    """Dice after one and five clicks over annotated cases, with the interval of each mean, as a PNG."""
+    figure = Figure(figsize=(10, 4.4), dpi=150, layout="constrained")
+    for axes, metric in zip(figure.subplots(1, 2, sharey=True), ("dice_1", "dice_5"), strict=True):
+        for arm, points in arms.items():
+            at = [point["annotated"] for point in points]
+            mean, low, high = np.transpose([point[metric] for point in points])
+            name = "DynUNet with click channels" if arm == UNET else f"SAM3D, {arm}"
+            axes.fill_between(at, low, high, color=COLOURS[arm], alpha=0.10, linewidth=0)
+            axes.plot(at, mean, color=COLOURS[arm], linewidth=2, marker="o", markersize=4, label=name)
+        axes.set_xscale("symlog", linthresh=1)
+        ticks = sorted({point["annotated"] for points in arms.values() for point in points})
+        axes.set_xticks(ticks)
+        axes.minorticks_off()
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.set(xlabel="annotated cases", ylim=(0, 1))
+        axes.set_title(f"Dice after {METRICS[metric]}", fontsize=10, loc="left")
+        axes.grid(axis="y", alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(loc="lower right", frameon=False, fontsize=8)
+    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+    with replacing(path) as beside:
+        figure.savefig(beside)
+
+
+def table(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    """The numbers for people."""
+    shown = Table("arm", "annotated", "held out", "seconds", *(f"Dice, {name}" for name in METRICS.values()))
+    for arm, points in arms.items():
+        for point in points:
+            cells = ("{:.3f} ({:.2f}–{:.2f})".format(*point[metric]) for metric in METRICS)
+            counts = (str(point["annotated"]), str(point["cases"]), f"{point['seconds']:.0f}")
+            shown.add_row(arm, *counts, *cells)
+    return shown
+
+
+def calibrated(weights: Weights, case: Case, minutes: float, out: Path) -> dict[str, int]:
+    """Steps that an update may take in the minutes; measured once for a folder, so that all its points have as many."""
+    told = out / "steps.json"
+    if not told.is_file():
+        steps = {}
+        for arm, model in (("sam3d", copy.deepcopy(weights.model)), (UNET, ClickUNet())):
+            settings = settings_of(arm, 1, TIMED_STEPS, weights.card, 0)
+            times = [_timed(model, case, settings, weights, out / "timing" / f"{arm}_{n}", n) for n in (1, 2)]
+            steps[arm] = max(STEPS_PER_EPOCH, int(60 * minutes / (times[1] - times[0]) * STEPS_PER_EPOCH))
+        write_json(told, {"minutes": minutes, "steps": steps})
+    stored: dict[str, int] = json.loads(told.read_text(encoding="utf-8"))["steps"]
+    return stored
+
+
+def _timed(model: Any, case: Case, settings: TrainSettings, weights: Weights, out: Path, epochs: int) -> float:
+    """Seconds of a training of so many epochs, what precedes the first one included."""
+    began = time.monotonic()
+    settings = settings.model_copy(update={"epochs": epochs})
+    fine_tune(model, [case], out, intensity=weights.card.intensity, settings=settings)
+    return time.monotonic() - began
+
+
+def main(
+    images: Annotated[Path, typer.Argument(help="Folder of volumes.")],
+    labels: Annotated[Path, typer.Argument(help="Folder of labels.")],
+    out: Annotated[Path, typer.Argument(help="Folder for points, table and picture; a run that was cut off goes on.")],
+    minutes: Annotated[float, typer.Option(help="Training time of each point.")] = 2.0,
+    sizes: Annotated[str, typer.Option(help="Numbers of annotated cases.")] = "1,2,5,10,20,40",
+    strategies: Annotated[str, typer.Option(help="Arms, of random, first, uncertainty, diverse, unet.")] = "",
+    seeds: Annotated[str, typer.Option(help="Seeds of chance; each is an arm of its own.")] = "0",
+    label: Annotated[int | None, typer.Option(help="Value of the target; any but 0 without it.")] = None,
+    weights: Annotated[str | None, typer.Option(help="A file, or the name of shipped ones.")] = None,
+    pool: Annotated[int, typer.Option(help="Cases that may be annotated, drawn from those not held out.")] = 60,
+    held_out: Annotated[int, typer.Option(help="Cases that are measured: the last by name.")] = 20,
+    threads: int = 2,
+) -> None:
+    """Play the loop, print a table, write the numbers and a picture."""
+    torch.set_num_threads(threads)
+    counts, arms = sorted({int(size) for size in sizes.split(",")}), strategies.split(",") if strategies else []
+    arms = arms or [*STRATEGIES, UNET]
+    unknown = set(arms) - {*STRATEGIES, UNET}
+    if unknown or counts[0] < 1 or counts[-1] > pool:
+        raise typer.BadParameter(f"{', '.join(unknown) or sizes}: choose of {STRATEGIES}, and sizes up to {pool}")
+    cases = [replace(case, value=label, alone=True) for case in pair_cases(images, labels)]
+    if len(cases) <= held_out:
+        raise typer.BadParameter(f"{len(cases)} cases leave none to train when {held_out} are held out")
+    free, measured = cases[:-held_out], cases[-held_out:]
+    drawn = sorted(np.random.default_rng(0).permutation(len(free))[:pool])
+    opened = open_weights(weights)
+    held, _ = open_cases(measured, opened.card.intensity, TrainReport())
+    steps = calibrated(opened, free[drawn[0]], minutes, out)
+    setup = Setup(opened, {free[index].name: free[index] for index in drawn}, held, out, steps)
+    console = Console(stderr=True)
+    console.print(f"{opened.version}: {len(drawn)} cases to choose from, {len(held)} held out, steps {steps}")
+    for arm in arms:
+        for seed in map(int, seeds.split(",")):
+            play(setup, arm, seed, counts, console)
+    conclude(out, opened.version, minutes)
+
+
+def conclude(out: Path, version: str, minutes: float) -> None:
+    """Table, numbers and picture of all points."""
+    rows = read_points(out)
+    with replacing(out / "learning_curve.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    arms = summarise(rows)
+    write_json(out / "learning_curve.json", {"weights": version, "minutes": minutes, "arms": arms})
+    cases = max(point["cases"] for points in arms.values() for point in points)
+    title = f"{cases} cases that never train · {minutes:g} minutes an update on the CPU · started from {version}"
+    draw(out / "learning_curve.png", arms, title)
+    Console().print(table(arms))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,91 @@
+"""The cases of a run in memory: those used last, under a byte budget; the others are opened again when needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from sam3d_label.cache import EmbeddingCache
+from sam3d_label.intensity import IntensityRule, Normalization
+from sam3d_label.training.crops import Case, OpenedCase
+from sam3d_label.volume import Volume
+
+
+@dataclass(frozen=True)
+class _Image:
+    volume: Volume
+    normalization: Normalization
+
+    @property
+    def nbytes(self) -> int:
+        return self.volume.array.nbytes
+
+
+@dataclass(frozen=True)
+class _Target:
+    volume: Volume
+    lower: np.ndarray
+    upper: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        return self.volume.array.nbytes
+
+
+class OpenedCases(Sequence[OpenedCase]):
+    """Cases that are opened when they are asked for; those of one image share it.
+
+    Args:
+        cases: The cases.
+        intensity: The intensity rule.
+        max_bytes: What images and targets may fill; the least recently used go first. The one asked for last is in
+            memory whatever its size.
+    """
+
+    def __init__(self, cases: Sequence[Case], intensity: IntensityRule, max_bytes: int) -> None:
+        self.cases, self.intensity = list(cases), intensity
+        self._kept = EmbeddingCache(max_bytes)
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    @overload
+    def __getitem__(self, index: int) -> OpenedCase: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[OpenedCase]: ...
+
+    def __getitem__(self, index: int | slice) -> OpenedCase | list[OpenedCase]:
+        """A case, or some of them at once; errors as in `OpenedCase.open`."""
+        if isinstance(index, slice):
+            return [self[at] for at in range(len(self))[index]]
+        case = self.cases[index]
+        image, _ = self._kept.get(case.image, lambda: self._image(case.image))
+        target, _ = self._kept.get(case, lambda: self._target(case, image))
+        return OpenedCase(
+            case.name, image.volume, image.normalization, target.volume, target.lower, target.upper, case.alone
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now."""
+        return self._kept.nbytes
+
+    def _image(self, path: Path) -> _Image:
+        volume = Volume.open(path)
+        return _Image(volume, self.intensity.fit(volume.array))
+
+    def _target(self, case: Case, image: _Image) -> _Target:
+        opened = OpenedCase.of(case, image.volume, Volume.open(case.label), image.normalization)
+        return _Target(opened.target, opened.lower, opened.upper)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is in memory: a process that is not forked opens the cases anew."""
+        return {"cases": self.cases, "intensity": self.intensity, "max_bytes": self._kept.max_bytes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]

@@ -1,0 +1,94 @@
+"""python -m sam3d_label versions: what is listed, shown, published and rolled back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+from sam3d_label.cli import app
+from sam3d_label.weights.adapter import save_whole
+from sam3d_label.weights.versions import REPORT, Versions
+
+GATES = {"0001": (True, 0.71, "not worse on 4 validation cases"), "0002": (False, 0.52, "worse on 4 validation cases")}
+
+
+@pytest.fixture
+def model_dir(small_weights, tmp_path):
+    """The model folder of an app with two versions, of which the first serves."""
+    versions = Versions(tmp_path / "versions")
+    for passes, dice, reason in GATES.values():
+        with versions.adding() as (version, folder):
+            save_whole(small_weights.model, folder / "adapter.safetensors")
+            small_weights.card.model_copy(update={"version": version}).write(folder / "card.json")
+            report = {"at": "2026-01-02T03:04:05", "annotated": 7, "gate": {"passes": passes, "reason": reason}}
+            report["means"] = {"candidate": {"dice_1": dice, "dice_3": 0.8, "nsd_3": 0.9}}
+            (folder / REPORT).write_text(json.dumps(report), encoding="utf-8")
+    versions.publish("0001", "gate")
+    return tmp_path
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(app, ["versions", *arguments], env={"COLUMNS": "160"})
+
+
+def at(model_dir, *arguments: str):
+    result = run(*arguments, "--model-dir", str(model_dir))
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_the_list_says_which_serves_and_what_the_gate_said(model_dir):
+    for told in (at(model_dir), at(model_dir, "list")):
+        first, second = (next(line for line in told.splitlines() if number in line) for number in GATES)
+        assert "◀" in first
+        assert "◀" not in second
+        assert "0.710" in first
+        assert "worse on 4 validation cases" in second
+
+
+def test_without_versions_it_says_what_serves(tmp_path):
+    assert "none serves: the app serves the weights that it was started with" in at(tmp_path, "list")
+
+
+def test_show_prints_card_and_report(model_dir):
+    shown = json.loads(at(model_dir, "show", "0002"))
+    assert shown["card"]["version"] == "0002"
+    assert shown["report"]["gate"]["passes"] is False
+
+
+def test_publish_and_roll_back(model_dir):
+    versions = Versions(model_dir / "versions")
+    assert at(model_dir, "publish", "0002") == "version 0002 serves\n"
+    assert versions.current() == "0002"
+    assert at(model_dir, "rollback") == "version 0001 serves again\n"
+    assert at(model_dir, "rollback", "shipped") == "version shipped serves again\n"
+    assert versions.current() is None
+    assert at(model_dir, "rollback", "0002") == "version 0002 serves again\n"
+    assert versions.history()[-1].by == "command line"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("publish", "0007"), "there is no version 0007, only 0001, 0002"),
+        (("show", "0007"), "there is no version 0007"),
+        (("publish",), "V"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(model_dir, arguments, message):
+    result = run(*arguments, "--model-dir", str(model_dir))
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_incomplete_version_does_not_serve(model_dir):
+    shutil.copytree(model_dir / "versions" / "0002", model_dir / "versions" / "0003")
+    (model_dir / "versions" / "0003" / "adapter.safetensors").unlink()
+    result = run("publish", "0003", "--model-dir", str(model_dir))
+    assert result.exit_code == 2
+    assert "version 0003 lacks adapter.safetensors" in result.stderr
+    assert Versions(model_dir / "versions").current() == "0001"

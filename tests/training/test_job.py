@@ -1,0 +1,66 @@
+"""A run in several processes: the same as in one, and an end that says why."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+
+import pytest
+import torch
+
+from sam3d_label.errors import Sam3dError
+from sam3d_label.intensity import Percentile
+from sam3d_label.training import Case, TrainSettings, fine_tune
+from sam3d_label.training.job import DONE, Job, train_in_processes
+
+QUICK = TrainSettings(epochs=2, steps_per_epoch=1, batch=2, warmup=0, workers=0, precision="fp32", seed=1)
+
+
+def test_a_job_says_everything_that_fine_tune_is_told(phantom_cases, small_weights, tmp_path):
+    told = Job(
+        config=small_weights.model.config,
+        cases=phantom_cases,
+        validation=phantom_cases[:1],
+        intensity=Percentile(lower=1.0),
+        settings=QUICK,
+        device="cpu",
+        resume=True,
+        busy=tmp_path,
+    )
+    assert Job.model_validate_json(told.model_dump_json()) == told
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(phantom_cases, small_weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    told = {"intensity": Percentile(), "settings": QUICK, "device": "cpu", "validation": phantom_cases[2:]}
+    alone, together = copy.deepcopy(small_weights.model), copy.deepcopy(small_weights.model)
+    expected = fine_tune(alone, phantom_cases[:2], tmp_path / "alone", **told)
+    seen = []
+    report = train_in_processes(2)(together, phantom_cases[:2], tmp_path / "both", progress=seen.append, **told)
+    assert [log.epoch for log in seen] == [0, 1]
+    assert [log.loss for log in report.epochs] == pytest.approx([log.loss for log in expected.epochs], rel=1e-4)
+    assert report.trained == expected.trained
+    assert report.memory
+    for a, b in zip(alone.parameters(), together.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_what_ends_a_run_early_is_told(small_weights, tmp_path):
+    missing = [Case(tmp_path / "lost.nii.gz", tmp_path / "lost.nii.gz")]
+    with pytest.raises(Sam3dError, match=r"in 1 processes ended early.*none of 1 cases can train"):
+        train_in_processes(1)(
+            small_weights.model, missing, tmp_path / "out", intensity=Percentile(), settings=QUICK, device="cpu"
+        )
+    assert not (tmp_path / "out" / DONE).exists()
+
+
+def test_the_result_of_an_earlier_run_is_not_taken_for_this_one(small_weights, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / DONE).write_bytes(b"of an earlier run")
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *_, **__: pytest.fail("stop here") if (out / DONE).exists() else 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        train_in_processes(1)(small_weights.model, [], out, intensity=Percentile(), settings=QUICK, device="cpu")

@@ -2,9 +2,10 @@
 
     python benchmarks/methods.py IMAGES LABELS OUT --unet CKPT [--cases GLOB] [--methods sam3d,unet,random_walker]
 
-`sam3d` is the shipped `tiny`, `unet` the network of `click_unet.py`, `random_walker` needs no training. Where an
-annotator clicks depends on the mask, so the clicks differ from method to method. OUT holds methods.json, a summary for
-each method, and methods.png, Dice over clicks.
+`sam3d` is the shipped `tiny` or the one of --weights, `one_pass` the same network under all clicks at once, of which
+none opens, `unet` the network of `click_unet.py`; `random_walker` needs no training. Where an annotator clicks depends
+on the mask, so the clicks differ from method to method. OUT holds methods.json, a summary for each method, and
+methods.png, Dice over clicks.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import numpy as np
 import typer
@@ -25,21 +27,38 @@ from sam3d_label.evaluation.metrics import bootstrap_interval
 from sam3d_label.evaluation.protocol import Cohort, PromptableSegmenter, evaluate_cohort
 from sam3d_label.evaluation.report import summarise, write_json
 from sam3d_label.files import replacing
-from sam3d_label.segmenter import Segmenter
+from sam3d_label.segmenter import Result, Segmenter
 from sam3d_label.volume import Volume
 from sam3d_label.weights import Weights, open_weights
 
 Open = Callable[[Volume], PromptableSegmenter]
-METHODS = ("sam3d", "unet", "random_walker")
-COLOURS = {"sam3d": "#0f766e", "unet": "#b45309", "random_walker": "#6366f1"}
+METHODS = ("sam3d", "unet", "random_walker", "one_pass")
+COLOURS = {"sam3d": "#0f766e", "unet": "#b45309", "random_walker": "#6366f1", "one_pass": "#64748b"}
 
 
-def opener(method: str, unet: Path | None) -> Open:
+class OnePass:
+    """One volume under `sam3d` without an opening: the prompts of a crop are decoded as a set.
+
+    Args:
+        segmenter: Answers with an opening.
+    """
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self.segmenter = segmenter
+
+    def segment(self, prompts: Any) -> Result:
+        """The mask for all of the prompts; errors as in `Segmenter.segment`."""
+        with patch("sam3d_label.look.opening", return_value=None):
+            return self.segmenter.segment(prompts)
+
+
+def opener(method: str, unet: Path | None, weights: str | None = None) -> Open:
     """What puts a volume under a method; BadParameter for an unknown method, or `unet` without a checkpoint."""
     if method == "random_walker":
         return RandomWalker
-    if method == "sam3d":
-        return with_weights(open_weights("tiny"))
+    if method in ("sam3d", "one_pass"):
+        opened = with_weights(open_weights(weights))
+        return opened if method == "sam3d" else lambda volume: OnePass(opened(volume))
     if method == "unet" and unet is not None:
         from click_unet import open_unet
 
@@ -49,7 +68,7 @@ def opener(method: str, unet: Path | None) -> Open:
     )
 
 
-def with_weights(weights: Weights) -> Open:
+def with_weights(weights: Weights) -> Callable[[Volume], Segmenter]:
     """Segmenters that share weights and nothing else."""
     return lambda volume: Segmenter(volume, weights)
 
@@ -96,6 +115,9 @@ def table(summaries: Mapping[str, Mapping[str, Any]], counts: Sequence[int], tit
         for count in counts:
             means = (summary[key][str(count)] for summary in summaries.values())
             shown.add_row(f"{name} @ {count}", *(f"{mean:.3f}" for mean in means))
+    for key, name in (("lowered_share", "clicks that lower Dice"), ("honoured_share", "clicks honoured")):
+        shares = (summary[key] for summary in summaries.values())
+        shown.add_row(name, *("–" if share is None else f"{share:.1%}" for share in shares))
     for key, name in (("seconds_first_click", "first click"), ("seconds_next_click", "next click")):
         seconds = (summary[key] for summary in summaries.values())
         shown.add_row(name, *("–" if each is None else f"{each:.2f} s" for each in seconds))
@@ -107,12 +129,13 @@ def main(
     labels: Annotated[Path, typer.Argument(help="Folder of labels with the images' names.")],
     out: Annotated[Path, typer.Argument(help="Folder for methods.json and methods.png.")],
     unet: Annotated[Path | None, typer.Option(help="Checkpoint of click_unet.py.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Of sam3d: a file, or the name of shipped ones.")] = None,
     cases: Annotated[str | None, typer.Option(help="Only the files that match; several globs by commas.")] = None,
     label: Annotated[int | None, typer.Option(help="Value of the target; any but 0 without it.")] = None,
     annotator: Annotated[str, typer.Option(help=f"One of {', '.join(ANNOTATORS)}.")] = "error_centre",
     seed: int = 0,
     clicks: Annotated[str, typer.Option(help="Click counts to report, from 1 on.")] = "1,3,5,10",
-    methods: str = ",".join(METHODS),
+    methods: str = ",".join(METHODS[:3]),
 ) -> None:
     """Measure each method on every case, print a table, write the numbers and a picture."""
     if annotator not in ANNOTATORS:
@@ -120,7 +143,7 @@ def main(
     counts = sorted({int(count) for count in clicks.split(",")})
     if counts[0] < 1:
         raise typer.BadParameter(f"--clicks {clicks}: give counts from 1 on")
-    openers = {method: opener(method, unet) for method in methods.split(",")}
+    openers = {method: opener(method, unet, weights) for method in methods.split(",")}
     console = Console(stderr=True)
     cohorts = {}
     for method, segmenter in openers.items():

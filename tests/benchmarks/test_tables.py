@@ -41,6 +41,17 @@ def test_methods_write_numbers_and_a_picture(folder, benchmark, capsys):
     assert "skipped b" in printed.err
 
 
+def test_one_pass_differs_from_the_second_click_on(folder, benchmark):
+    out = folder / "out"
+    benchmark("methods").main(folder / "images", folder / "labels", out, clicks="1,2", methods="sam3d,one_pass")
+    (first, second), (same, other) = (
+        [mean for mean, _, _ in summary["curve"]]
+        for summary in json.loads((out / "methods.json").read_text())["methods"].values()
+    )
+    assert first == same
+    assert second != other
+
+
 @pytest.mark.parametrize(("options", "message"), [({"methods": "unet"}, "--unet"), ({"methods": "magic"}, "magic")])
 def test_methods_refuse(folder, benchmark, options, message):
     with pytest.raises(typer.BadParameter, match=message):

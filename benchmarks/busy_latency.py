@@ -1,0 +1,119 @@
+"""How long clicks take while the server trains, beside how long they take when it does not.
+
+    python benchmarks/busy_latency.py IMAGES LABELS [--cases GLOB] [--json FILE]
+
+The server runs twice on the same volumes, all of which are labelled: first idle, then with a training that goes on all
+the time. Each volume gets a first click and a next one. Before each click the annotator thinks for a while, in which
+the training works.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import numpy as np
+import typer
+from monailabel.client.client import MONAILabelClient
+from rich.console import Console
+from rich.progress import track
+from server_dice import server
+
+from sam3d_label.evaluation.annotators import error_centre
+from sam3d_label.evaluation.protocol import Case, find_cases
+from sam3d_label.evaluation.report import write_json
+from sam3d_label.volume import Volume
+
+TRAINING_SECONDS = 300
+"""How long a training may take to come to its first epoch."""
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """Seconds of the first click in a volume and of the next one."""
+
+    first: float
+    next: float
+
+
+def save_label(client: MONAILabelClient, case: Case) -> None:
+    """What an annotator submits."""
+    client.save_label(case.name, str(case.label), params={"label_info": [{"name": "tumor", "idx": 1}]})
+
+
+def deepest(case: Case, outside: bool) -> list[int]:
+    """The deepest voxel of the target, or of what is beside it."""
+    label = Volume.open(case.label)
+    truth = label.array > 0
+    sides = (np.zeros_like(truth), truth) if outside else (truth, np.zeros_like(truth))
+    click = error_centre(*sides, (), np.random.default_rng(0), tuple(label.spacing))
+    assert click is not None
+    return list(click.ijk)
+
+
+def click_through(client: MONAILabelClient, cases: Sequence[Case], think: float) -> list[Clicks]:
+    """A first and a next click in each volume."""
+    seconds = []
+    for case in track(cases, console=Console(stderr=True)):
+        inside, beside = deepest(case, outside=False), deepest(case, outside=True)
+        seconds.append(Clicks(*(_timed(client, case, inside, out, think) for out in ([], [beside]))))
+    return seconds
+
+
+def _timed(client: MONAILabelClient, case: Case, inside: list[int], outside: list[list[int]], think: float) -> float:
+    time.sleep(think)
+    began = time.monotonic()
+    file, _ = client.infer("sam3d", case.name, {"foreground": [inside], "background": outside})
+    seconds = time.monotonic() - began
+    Path(file).unlink()
+    return seconds
+
+
+def begin_training(client: MONAILabelClient) -> None:
+    """Start a training that outlasts the clicks, and return when it has done its first epoch."""
+    client.train_start("sam3d", {"max_epochs": 1000})
+    deadline = time.monotonic() + TRAINING_SECONDS
+    while time.monotonic() < deadline:
+        if client.info().get("train_stats", {}).get("sam3d", {}).get("epoch"):
+            return
+        time.sleep(1)
+    raise RuntimeError("the training did not come to its first epoch")
+
+
+def main(
+    images: Path,
+    labels: Path,
+    cases: Annotated[str, typer.Option(help="Only the files that match; several globs by commas.")] = "*",
+    think: Annotated[float, typer.Option(help="Seconds before each click.")] = 3.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers here too.")] = None,
+) -> None:
+    """Click idle, click while a training runs, print medians and their ratio."""
+    found = find_cases(images, labels, cases)
+    with tempfile.TemporaryDirectory() as folder:
+        for case in found:
+            shutil.copy(case.image, folder)
+        with server(Path(folder)) as client:
+            for case in found:
+                save_label(client, case)
+            idle = click_through(client, found, think)
+        with server(Path(folder)) as client:
+            begin_training(client)
+            busy = click_through(client, found, think)
+            client.train_stop()
+    numbers = {}
+    for name in ("first", "next"):
+        alone, beside = (median(getattr(each, name) for each in side) for side in (idle, busy))
+        numbers[name] = {"idle": alone, "training": beside, "ratio": beside / alone}
+        print(f"{name} click: {alone:.2f} s idle, {beside:.2f} s while training, {beside / alone:.2f} times as long")
+    if json_file:
+        write_json(json_file, {"volumes": len(found), "think": think, "clicks": numbers})
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -59,7 +59,7 @@ def trained_card(
     training = Training.model_validate(
         {
             "data": [*start.training.data, *data],
-            "settings": settings.model_dump(),
+            "settings": settings.model_dump(mode="json"),
             "cases": report.trained,
             "validation": report.validated,
         }

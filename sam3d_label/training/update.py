@@ -148,9 +148,9 @@ class Update:
     def _begin_run(self) -> None:
         """Keep a run that this update can go on with; remove any other."""
         run = self.folder / RUN
-        same = {"start": (self.start or self.serving).signature, "settings": self.settings.model_dump()}
+        same = {"start": (self.start or self.serving).signature, "settings": self.settings.model_dump(mode="json")}
         told = run / RUN_FILE
-        if not told.is_file() or json.loads(told.read_text(encoding="utf-8") or "{}") != json.loads(json.dumps(same)):
+        if not told.is_file() or json.loads(told.read_text(encoding="utf-8") or "{}") != same:
             shutil.rmtree(run, ignore_errors=True)
             with replacing(told) as beside:
                 beside.write_text(json.dumps(same), encoding="utf-8")

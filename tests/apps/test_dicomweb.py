@@ -21,7 +21,7 @@ from fastapi import HTTPException
 from monailabel.config import settings
 from orthanc import Orthanc, orthanc
 
-from lib import dicom_client
+from lib import dicom_client, dicomweb
 from lib.cases import labelled_cases
 from lib.dicom_client import DicomWeb, patient_hash
 from lib.dicom_seg import make_seg, segment_names
@@ -383,7 +383,7 @@ class TestTrouble:
             store.save_label(here, file, FINAL, {})
         assert refused.value.status_code == 503
         assert time.monotonic() - began < 10
-        monkeypatch.setattr("lib.dicomweb.RETRY_SECONDS", 0)
+        monkeypatch.setattr(dicomweb, "RETRY_SECONDS", 0)
         assert "error" in store.status()
         with orthanc(folder, port=port):
             assert store.status() == {"total": 2, "completed": 0, "label_tags": {}}

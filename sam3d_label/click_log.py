@@ -26,6 +26,9 @@ FILE_BYTES = 10 * 2**20
 FILES = 10
 """About 40 000 requests a file, 400 000 in all; the oldest file goes when there are more."""
 
+SESSION = re.compile(r"session-[0-9a-f]{12}")
+"""What the image of a session is called: after a hash of the session's name."""
+
 PATIENCE = 1.0
 """Seconds that a request waits for other processes that write; then it goes unlogged."""
 
@@ -88,6 +91,11 @@ class Request(BaseModel):
     voxels: int | None = None
     seconds: float
     error: str | None = None
+
+    @property
+    def of_session(self) -> bool:
+        """Whether it was about the image of a session, which is not kept."""
+        return self.image is not None and SESSION.fullmatch(self.image) is not None
 
 
 def now() -> str:

@@ -91,6 +91,12 @@ class Studies:
                 del found.labels[tag]
         return listing
 
+    def absent_labels(self) -> list[tuple[str, str]]:
+        """Image and tag of each label that is listed and has no file here, such as one on a DICOM server only."""
+        listing = self._listed()
+        tags = [(image, tag) for image, found in listing.objects.items() for tag in found.labels]
+        return [(image, tag) for image, tag in sorted(tags) if not self.label_file(listing, image, tag).is_file()]
+
     @contextmanager
     def changing(self) -> Iterator[Listing]:
         """What is listed, to be changed and written when the block ends; whoever else knows the folder waits.

@@ -1,0 +1,1 @@
+"""What a team has made, as one archive: labels, clicks, versions, and a manifest that can be checked."""

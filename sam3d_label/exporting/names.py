@@ -1,0 +1,73 @@
+"""What must not leave the house: paths, and, where that is wished, the ids of images."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sam3d_label.files import replacing
+
+PATH = re.compile(r"(?<![\w./\\])(?!(?<=:)//)(?:~|[A-Za-z]:)?(?:[/\\]+[^\s/\\'\",;:()]+){2,}[/\\]?")
+"""An absolute path of a machine in a text."""
+
+
+class Names:
+    """What images, and groups such as patients, are called in an archive.
+
+    Args:
+        pseudonyms: Whether they are numbered; else they are called what they are called in the studies.
+    """
+
+    def __init__(self, pseudonyms: bool = False) -> None:
+        self.pseudonyms = pseudonyms
+        self._given: dict[str, str] = {}
+        self._groups: dict[str, str] = {}
+
+    def of(self, image: str) -> str:
+        """What an image is called."""
+        if not self.pseudonyms:
+            return image
+        return self._given.setdefault(image, f"case-{len(self._given) + 1:04d}")
+
+    def of_group(self, group: str) -> str:
+        """What shares a side of the ledger is called; a group that is a single image as that is."""
+        if not self.pseudonyms or group in self._given:
+            return self.of(group)
+        return self._groups.setdefault(group, f"group-{len(self._groups) + 1:04d}")
+
+    def learn(self, images: Iterable[str]) -> None:
+        """Number images in the order of their ids, so that the order in which files are read does not matter."""
+        for image in sorted(images):
+            self.of(image)
+
+    def cleaned(self, value: Any) -> Any:
+        """A JSON value with no path in any of its texts, and with the names that its images have in the archive."""
+        if isinstance(value, Mapping):
+            return {self._text(str(key)): self.cleaned(held) for key, held in value.items()}
+        if isinstance(value, list):
+            return [self.cleaned(held) for held in value]
+        return self._text(value) if isinstance(value, str) else value
+
+    def write_key(self, path: Path) -> None:
+        """Write which pseudonym is whose, readable by its owner alone.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        with replacing(path) as beside:
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(descriptor, "w", newline="", encoding="utf-8") as file:
+                rows = csv.writer(file)
+                rows.writerow(("pseudonym", "image"))
+                rows.writerows((pseudonym, image) for image, pseudonym in self._given.items())
+
+    def _text(self, text: str) -> str:
+        if self._given:
+            longest_first = sorted(map(re.escape, self._given), key=len, reverse=True)
+            known = re.compile(rf"(?<![\w-])(?:{'|'.join(longest_first)})(?![\w-])")
+            text = known.sub(lambda found: self._given[found.group()], text)
+        return PATH.sub("…", text)

@@ -1,0 +1,258 @@
+"""Studies and model folder -> archive."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sam3d_label import __version__, click_log
+from sam3d_label.errors import Sam3dError, VolumeError
+from sam3d_label.exporting.manifest import MANIFEST, PART, Entry, LeftOut, Manifest
+from sam3d_label.exporting.names import Names
+from sam3d_label.files import replacing
+from sam3d_label.label_names import name_values
+from sam3d_label.studies import FINAL, KEPT, LISTING, Image, Listing, Studies
+from sam3d_label.studies import Entry as Listed
+from sam3d_label.training import ledger
+from sam3d_label.volume import Volume, save_mask
+from sam3d_label.weights.adapter import ADAPTER, CARD, TRUNK
+from sam3d_label.weights.versions import REPORT, Versions
+
+CLICKS, VERSIONS = "clicks/clicks-000001.jsonl", "versions"
+PACKED = (".gz", ".safetensors", ".png")
+"""Ends of files that do not get smaller."""
+
+LABEL = ".nii.gz"
+ABSENT = "its file is not here; from a DICOMweb server it comes when the server trains, or when somebody opens it"
+Show = Callable[[str, int, int], None]
+
+
+@dataclass
+class _Archive:
+    """An archive that is being written."""
+
+    zip: zipfile.ZipFile
+    names: Names
+    files: list[Entry] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+    def add(self, path: str, source: Path | bytes, **about: Any) -> None:
+        """Add a file, or what is to be in one, with what the manifest says of it."""
+        info = zipfile.ZipInfo(path)
+        info.external_attr = 0o644 << 16
+        info.compress_type = zipfile.ZIP_STORED if path.endswith(PACKED) else zipfile.ZIP_DEFLATED
+        digest, size = hashlib.sha256(), 0
+        with self.zip.open(info, "w", force_zip64=True) as member:
+            for part in _parts(source):
+                member.write(part)
+                digest.update(part)
+                size += len(part)
+        self.files.append(Entry(path=path, bytes=size, sha256=digest.hexdigest(), **about))
+
+    def add_json(self, path: str, value: Any, **about: Any) -> None:
+        """Add a JSON file without paths and with the archive's names of images."""
+        self.add(path, (json.dumps(self.names.cleaned(value), indent=1) + "\n").encode(), **about)
+
+    def leave_out(self, what: str, why: str) -> None:
+        """Note what could not be exported."""
+        self.left_out.append(LeftOut(what=what, why=str(self.names.cleaned(why))))
+
+
+def export(
+    folder: Path,
+    out: Path,
+    *,
+    model_dir: Path,
+    tags: Sequence[str] = (FINAL,),
+    key: Path | None = None,
+    progress: Show = lambda *_: None,
+) -> Manifest:
+    """Write labels, clicks, versions and ledger into one archive; a server may be running on them.
+
+    The archive unpacks to what can be served again once the images lie beside: a studies folder that is also the
+    app's model folder. Labels are written anew, so that nothing but voxels and geometry is in them. Of what clients
+    sent along, the names of the structures are kept and nothing else.
+
+    Args:
+        folder: The studies; of a DICOMweb server the folder with what was downloaded.
+        out: The archive (.zip); it appears whole or not at all.
+        model_dir: Model folder of the app, with click log and versions.
+        tags: Tags of the labels to export.
+        key: Replace the ids of images by numbers, and write here which is whose.
+        progress: Called with (id, labels done, labels in all) before each label, and once at the end.
+
+    Returns:
+        What is in the archive.
+
+    Raises:
+        Sam3dError: There is nothing to export, or a listing is damaged.
+        OSError: The archive cannot be written.
+    """
+    if out.suffix != ".zip":
+        raise Sam3dError(f"{out}: the archive's name must end in .zip")
+    studies, names = Studies(folder), Names(pseudonyms=key is not None)
+    listing, reading = studies.read(), _read_clicks(model_dir)
+    told = _ledger_file(folder, model_dir)
+    names.learn({*listing.objects, *_images(reading), *(ledger.Ledger(told).entries if told else ())})
+    versions = Versions(model_dir / VERSIONS)
+    with replacing(out) as beside, zipfile.ZipFile(beside, "w", strict_timestamps=False) as file:
+        archive = _Archive(file, names)
+        _add_labels(archive, studies, listing, tags, progress)
+        _add_clicks(archive, reading)
+        _add_versions(archive, versions)
+        if told:
+            _add_ledger(archive, told)
+        if not {entry.kind for entry in archive.files} - {"ledger"}:
+            raise Sam3dError(_nothing(folder, model_dir, tags, archive))
+        manifest = Manifest(
+            made=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            made_by=__version__,
+            serves=_serves(versions, archive),
+            pseudonyms=names.pseudonyms,
+            files=archive.files,
+            left_out=archive.left_out,
+        )
+        file.writestr(zipfile.ZipInfo(MANIFEST), manifest.model_dump_json(indent=1, exclude_none=True) + "\n")
+        if key:
+            names.write_key(key)
+    return manifest
+
+
+def _add_labels(archive: _Archive, studies: Studies, listing: Listing, tags: Sequence[str], progress: Show) -> None:
+    """Every label of some tags, and a listing of them as the server has it."""
+    chosen = [(image, tag) for image, found in sorted(listing.objects.items()) for tag in tags if tag in found.labels]
+    kept = Listing()
+    with tempfile.TemporaryDirectory() as scratch:
+        for done, (image, tag) in enumerate(chosen):
+            progress(image, done, len(chosen))
+            found, name = listing.objects[image], archive.names.of(image)
+            file = studies.label_file(listing, image, tag)
+            try:
+                clean, present = _clean(file, Path(scratch, f"label{LABEL}"))
+            except (VolumeError, OSError) as error:
+                archive.leave_out(f"label {name} ({tag})", str(error).replace(str(file), "the file"))
+                continue
+            called = _called(present, found.labels[tag])
+            path = f"{kept.labels_dir}/{tag}/{name}{LABEL}"
+            archive.add(path, clean, kind="label", case=name, tag=tag, names=called)
+            entry = kept.objects.setdefault(name, Image(image=Listed(ext=found.image.ext)))
+            info = {"label_info": [{"name": said, "idx": value} for value, said in called.items()]} if called else {}
+            entry.labels[tag] = Listed(ext=LABEL, info=info)
+    for image, tag in studies.absent_labels():
+        if tag in tags:
+            archive.leave_out(f"label {archive.names.of(image)} ({tag})", ABSENT)
+    if kept.objects:
+        archive.add(LISTING, kept.model_dump_json(indent=1).encode(), kind="listing")
+    progress("", len(chosen), len(chosen))
+
+
+def _clean(file: Path, copy: Path) -> tuple[Path, list[int]]:
+    """A copy of a label with voxels and geometry alone, and its values but 0.
+
+    Raises:
+        VolumeError: It cannot be read, or is no label.
+    """
+    label = Volume.open(file)
+    values = np.unique(label.array)
+    if np.any(values != np.rint(values)) or values[0] < 0 or values[-1] > np.iinfo(np.uint16).max:
+        raise VolumeError("its values are not whole numbers from 0")
+    small = np.uint8 if values[-1] <= np.iinfo(np.uint8).max else np.uint16
+    save_mask(copy, np.asarray(label.array).astype(small), label)
+    return copy, [int(value) for value in values if value]
+
+
+def _called(present: Sequence[int], label: Listed) -> dict[int, str]:
+    """Names of a label's values; none where they are not known."""
+    try:
+        return name_values(present, label.info, ())
+    except VolumeError:
+        return {}
+
+
+def _read_clicks(model_dir: Path) -> click_log.Reading:
+    try:
+        return click_log.read_log(model_dir)
+    except Sam3dError:
+        return click_log.Reading([], 0)
+
+
+def _images(reading: click_log.Reading) -> set[str]:
+    return {request.image for request in reading.requests if request.image and not request.of_session}
+
+
+def _add_clicks(archive: _Archive, reading: click_log.Reading) -> None:
+    if reading.damaged:
+        archive.leave_out("click log", f"{reading.damaged} lines cannot be read")
+    if not reading.requests:
+        return
+    lines = []
+    for request in reading.requests:
+        image = request.image
+        named = image if image is None or request.of_session else archive.names.of(image)
+        error = archive.names.cleaned(request.error)
+        lines.append(request.model_copy(update={"image": named, "error": error}).model_dump_json() + "\n")
+    archive.add(CLICKS, "".join(lines).encode(), kind="clicks", requests=len(lines))
+
+
+def _add_versions(archive: _Archive, versions: Versions) -> None:
+    for version in versions.names():
+        try:
+            folder, report = versions.path(version), versions.report(version)
+            card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            archive.leave_out(f"version {version}", str(error))
+            continue
+        place = f"{VERSIONS}/{version}"
+        for name in (ADAPTER, TRUNK):
+            if (folder / name).is_file():
+                archive.add(f"{place}/{name}", folder / name, kind="version", version=version)
+        archive.add_json(f"{place}/{CARD}", card, kind="version", version=version)
+        if report:
+            if archive.names.pseudonyms:
+                report["skipped"] = {}  # may name images that are no longer there, whose names nobody knows
+            archive.add_json(f"{place}/{REPORT}", report, kind="version", version=version)
+
+
+def _serves(versions: Versions, archive: _Archive) -> str | None:
+    current = versions.current()
+    return current if any(entry.version == current for entry in archive.files if entry.version) else None
+
+
+def _ledger_file(folder: Path, model_dir: Path) -> Path | None:
+    """The ledger of the studies: among them, or in the model folder when they lie on a DICOMweb server."""
+    found = [folder / KEPT / ledger.FILE, *sorted(model_dir.glob("ledger-*.json"))]
+    return next((path for path in found if path.is_file()), None)
+
+
+def _add_ledger(archive: _Archive, path: Path) -> None:
+    names, told = archive.names, json.loads(path.read_text(encoding="utf-8"))
+    told["cases"] = {
+        names.of(case): {**entry, "group": names.of_group(entry["group"])} for case, entry in told["cases"].items()
+    }
+    archive.add(f"{KEPT}/{ledger.FILE}", (json.dumps(told, indent=1) + "\n").encode(), kind="ledger")
+
+
+def _nothing(folder: Path, model_dir: Path, tags: Sequence[str], archive: _Archive) -> str:
+    why = f"; {archive.left_out[0].what}: {archive.left_out[0].why}" if archive.left_out else ""
+    return (
+        f"there is nothing to export: no label under {', '.join(tags)} in {folder}, no click log and no version in"
+        f" {model_dir}; name the app's model folder with --model-dir{why}"
+    )
+
+
+def _parts(source: Path | bytes) -> Iterator[bytes]:
+    if isinstance(source, bytes):
+        yield source
+        return
+    with source.open("rb") as file:
+        while part := file.read(PART):
+            yield part

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
-from sam3d_label import exporting_cli, importing_cli, versions_cli
+from sam3d_label import exporting_cli, importing_cli, replay_cli, versions_cli
 from sam3d_label.errors import Sam3dError
 
 if TYPE_CHECKING:
@@ -401,6 +401,7 @@ def benchmark(
 
 app.add_typer(importing_cli.app)
 app.add_typer(exporting_cli.app)
+app.add_typer(replay_cli.app)
 app.add_typer(versions_cli.app, name="versions")
 
 

@@ -1,0 +1,129 @@
+"""The folder of a replay: what is replayed, with what, and what became of it so far."""
+
+from __future__ import annotations
+
+import csv
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from pydantic import ValidationError
+
+from sam3d_label.click_log import Request, read_log
+from sam3d_label.errors import Sam3dError
+from sam3d_label.evaluation.report import write_json
+from sam3d_label.files import replacing
+from sam3d_label.replay.measure import Row
+from sam3d_label.replay.summary import summarise
+
+LOG, SETTINGS, ROWS, TABLE, SUMMARY = "log.jsonl", "replay.json", "rows", "requests.csv", "summary.json"
+
+
+class Store:
+    """A folder that processes of one replay share, on one machine or several.
+
+    Each of them adds rows to files of its own, so that none waits for another, and a killed one loses no more than
+    the row it was at. What is there is not done again.
+
+    Args:
+        folder: Made when missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+
+    def begin(self, source: Path, settings: Mapping[str, Any]) -> tuple[list[Request], int]:
+        """Keep the log as it is now, or find it as it was when the replay began.
+
+        Args:
+            source: As of `read_log`.
+            settings: What must be the same whenever the replay goes on.
+
+        Returns:
+            The requests to replay, and how many the log has got since.
+
+        Raises:
+            Sam3dError: There is no log, or the folder holds another replay.
+            OSError: The folder cannot be written.
+        """
+        now = read_log(source).requests
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / ".lock"):
+            if not (self.folder / SETTINGS).is_file():
+                with replacing(self.folder / LOG) as beside:
+                    beside.write_text("".join(f"{each.model_dump_json()}\n" for each in now), encoding="utf-8")
+                write_json(self.folder / SETTINGS, settings)
+        self._require_same(settings)
+        began = read_log(self.folder / LOG).requests
+        newer = len(now) - len(began)
+        if not {each.model_dump_json() for each in began} <= {each.model_dump_json() for each in now}:
+            raise Sam3dError(f"{self.folder} holds the replay of another log: give another folder")
+        return began, newer
+
+    @contextmanager
+    def adding(self) -> Iterator[Any]:
+        """What takes rows; each is on disk when it returns."""
+        folder = self.folder / ROWS
+        folder.mkdir(exist_ok=True)
+        with (folder / f"{uuid.uuid4().hex}.jsonl").open("ab", buffering=0) as file:
+
+            def add(row: Row) -> None:
+                file.write(row.model_dump_json().encode() + b"\n")
+
+            yield add
+
+    def rows(self) -> dict[int, Row]:
+        """What is known so far, by number; a line that a killed process left torn is left out."""
+        found: dict[int, Row] = {}
+        for file in sorted((self.folder / ROWS).glob("*.jsonl")):
+            for line in file.read_bytes().splitlines():
+                try:
+                    row = Row.model_validate_json(line)
+                except ValidationError:
+                    continue
+                found.setdefault(row.number, row)
+        return dict(sorted(found.items()))
+
+    def merge(self, requests: int, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Write table and summary of what all processes have found so far; whoever ends last writes them whole.
+
+        Args:
+            requests: How many there are in all.
+            about: Further keys of the summary.
+
+        Returns:
+            The summary.
+        """
+        with FileLock(self.folder / ".lock"):
+            rows = list(self.rows().values())
+            summary = {**summarise(rows, requests), **about}
+            with replacing(self.folder / TABLE) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+                table = csv.writer(file)
+                table.writerow(Row.model_fields)
+                table.writerows(map(_cells, rows))
+            write_json(self.folder / SUMMARY, summary)
+        return summary
+
+    def _require_same(self, settings: Mapping[str, Any]) -> None:
+        path = self.folder / SETTINGS
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise Sam3dError(f"{path} is damaged, give another folder: {error}") from error
+        changed = sorted(key for key in {*settings, *before} if settings.get(key) != before.get(key))
+        if changed:
+            raise Sam3dError(f"{self.folder} holds a replay with another {', '.join(changed)}: give another folder")
+
+
+def _cells(row: Row) -> Sequence[Any]:
+    return [_cell(value) for value in row.model_dump().values()]
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return int(value)
+    return round(value, 6) if isinstance(value, float) else value

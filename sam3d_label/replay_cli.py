@@ -1,0 +1,137 @@
+"""``python -m sam3d_label replay``: a click log again, with other weights."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from sam3d_label.errors import Sam3dError
+
+if TYPE_CHECKING:
+    from sam3d_label.replay.plan import Shard
+    from sam3d_label.replay.run import Outcome
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="\n\n".join(
+        [
+            "[bold]Examples[/bold]",
+            "python -m sam3d_label replay apps/sam3d/model studies out --workers 2",
+            "python -m sam3d_label replay apps/sam3d/model studies out-2 --weights apps/sam3d/model/versions/0002",
+            "python -m sam3d_label replay team/clicks studies out --shard 1/8",
+            "torchrun --nproc-per-node 2 -m sam3d_label replay apps/sam3d/model studies out",
+        ]
+    )
+)
+def replay(
+    log: Annotated[
+        Path, typer.Argument(metavar="LOG", help="Click log: a file, its folder, or the app's model folder.")
+    ],
+    studies: Annotated[
+        Path, typer.Argument(metavar="STUDIES", help="Studies folder; of a DICOMweb server, its folder of downloads.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for table, summary and what is done so far.")],
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="W", help="Weights: a file or folder, or the name of shipped ones.", show_default="shipped"
+        ),
+    ] = None,
+    model_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Compare with the versions that served too, which are in this model folder."),
+    ] = None,
+    tag: Annotated[str, typer.Option(metavar="TAG", help="Tag of the labels that count as the truth.")] = "final",
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST", help="Labels of the app, for files without names.", show_default="the log's, if it is one"
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(metavar="N", help="Processes on this machine.")] = 1,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="i/n",
+            help="Do the i-th of n shares only. Under torchrun and in SLURM arrays it is known.",
+            show_default="all",
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="D", help="Where the network runs: cpu, cuda, cuda:1, mps.")] = "cpu",
+) -> None:
+    """Replay a click log: the same prompts on the same images, with given weights.
+
+    Each mask is compared with the saved label, and with what was served.
+    OUT holds requests.csv with a row for each request, also for those that
+    cannot be replayed, with the reason, and summary.json. The same command
+    goes on where it was interrupted; shares in one OUT add up by themselves.
+    """
+    if workers < 1:
+        raise Sam3dError(f"--workers {workers}: give at least 1")
+    from sam3d_label.replay.plan import find_shard
+
+    found = find_shard(shard, os.environ)
+    from sam3d_label.progress import bar
+    from sam3d_label.replay.measure import Cohort
+    from sam3d_label.replay.run import Work
+    from sam3d_label.replay.run import replay as run
+
+    given = tuple(name.strip() for name in (labels or "").split(",") if name.strip())
+    work = Work(weights, _device(device), Cohort(studies, tag, given, model_dir), out)
+    about = {"command": shlex.join(["python", "-m", "sam3d_label", *sys.argv[1:]])}
+    with bar(Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")) as show:
+        outcome = run(log, work, workers=workers, shard=found, about=about, progress=show)
+    _tell(outcome, found, out)
+
+
+def _device(device: str) -> str:
+    """The GPU of this process, where torchrun has started several."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if several and device == "cuda" else device
+
+
+def _tell(outcome: Outcome, shard: Shard, out: Path) -> None:
+    summary = outcome.summary
+    if outcome.newer > 0:
+        typer.echo(f"{outcome.newer} requests are newer than this replay: replay them into another folder", err=True)
+    if shard.by:
+        typer.echo(f"did {outcome.share} of {summary['requests']} requests, {shard.number}/{shard.of} by {shard.by}")
+    if not summary["complete"]:
+        typer.echo(f"{summary['requests'] - summary['done']} requests are left; wrote {out} with what is done so far")
+        return
+    if not summary["replayed"]:
+        reasons = ", ".join(summary["skipped"]) or "the log is empty"
+        raise Sam3dError(f"none of {summary['requests']} requests could be replayed: {reasons}")
+    _show(summary)
+    typer.echo(f"wrote {out}")
+
+
+def _show(summary: Any) -> None:
+    from rich.table import Table
+
+    table = Table("clicks", "requests", "Dice", "NSD 2 mm", "NSD 5 mm", title_justify="left")
+    table.title = f"{summary['replayed']} of {summary['requests']} requests · version {summary['weights']['version']}"
+    for column in table.columns:
+        column.justify = "right"
+    for clicks, group in summary["by_clicks"].items():
+        table.add_row(clicks, str(group["requests"]), *(f"{group[n]:.3f}" for n in ("dice", "nsd_2mm", "nsd_5mm")))
+    console = Console()
+    console.print(table)
+    for reason, count in summary["skipped"].items():
+        console.print(f"skipped {count}: {reason}", highlight=False, markup=False, soft_wrap=True)
+    for note, count in summary["notes"].items():
+        console.print(f"note on {count}: {note}", highlight=False, markup=False, soft_wrap=True)
+    if summary["dice_last"] is not None:
+        low, high = summary["dice_last_ci95"]
+        console.print(f"last request on each image: Dice {summary['dice_last']:.3f} ({low:.3f}–{high:.3f})")
+    if summary["same_mask_share"] is not None:
+        alike = "" if summary["agreement"] is None else f"; Dice with what was served {summary['agreement']:.3f}"
+        console.print(f"same mask as was served: {summary['same_mask_share']:.0%}{alike}")

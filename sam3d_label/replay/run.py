@@ -19,6 +19,7 @@ from sam3d_label.errors import Sam3dError
 from sam3d_label.replay.measure import Cohort, Replayer, only_label
 from sam3d_label.replay.plan import Job, Shard, jobs, share
 from sam3d_label.replay.store import Store
+from sam3d_label.studies import Studies
 from sam3d_label.weights import open_weights
 
 Show = Callable[[str, int, int], None]
@@ -76,6 +77,7 @@ def replay(
             a worker was lost.
         OSError: The folder cannot be written.
     """
+    Studies(work.cohort.studies).read()  # what is wrong with them is told before anything is written
     opened = open_weights(work.weights, work.device if workers == 1 else "cpu")
     store = Store(work.out)
     settings: dict[str, Any] = {
@@ -94,7 +96,6 @@ def replay(
     if workers == 1:
         finished = _alone(left, Replayer(opened, work.cohort), store)
     else:
-        Replayer(opened, work.cohort)  # what is wrong with the studies is told here, and once
         del opened
         finished = _together(left, work, workers)
     for image, number in finished:

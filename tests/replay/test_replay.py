@@ -300,7 +300,15 @@ def test_another_log_is_refused(cohort):
     assert "holds no click log" in run(cohort).stderr
     logged(cohort, request("b"))
     assert "holds the replay of another log" in run(cohort).stderr
-    assert "is not a folder of studies" in CliRunner().invoke(app, ["replay", str(cohort / "model"), "x", "y"]).stderr
+
+
+def test_without_studies_nothing_is_written(cohort):
+    logged(cohort, request("a"))
+    arguments = [str(cohort / name) for name in ("model", "nowhere", "out")]
+    result = CliRunner().invoke(app, ["replay", *arguments])
+    assert result.exit_code == 2
+    assert "is not a folder of studies" in result.stderr
+    assert not (cohort / "out").exists()
 
 
 def test_when_nothing_can_be_replayed_it_says_why(cohort):

@@ -1,0 +1,86 @@
+"""The annotator who knows the truth: what is sent to the server, and what is said of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from urllib.parse import parse_qs
+
+import httpx
+import nibabel as nib
+import numpy as np
+import pytest
+
+from sam3d_label.errors import VolumeError
+
+ROOT = Path(__file__).resolve().parents[2]
+SHAPE = (12, 10, 8)
+
+
+@pytest.fixture(scope="module")
+def annotate() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("annotate", ROOT / "scripts" / "annotate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Server:
+    """Answers as many voxels around the clicks inside as there are clicks, and keeps what it got."""
+
+    def __init__(self, folder: Path, status: int = 200) -> None:
+        self.folder, self.status, self.asked, self.saved = folder, status, [], []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "PUT":
+            self.saved.append((dict(request.url.params), request.read()))
+            return httpx.Response(self.status, json={})
+        params = json.loads(parse_qs(request.read().decode())["params"][0])
+        self.asked.append((dict(request.url.params), params))
+        mask = np.zeros(SHAPE, np.uint8)
+        for i, j, k in params["foreground"]:
+            mask[i - 1 : i + 2, j - 1 : j + 2, k - 1 : k + 2] = 1
+        nib.save(nib.Nifti1Image(mask, np.eye(4)), self.folder / "answer.nii.gz")
+        return httpx.Response(self.status, content=(self.folder / "answer.nii.gz").read_bytes())
+
+
+@pytest.fixture
+def label(tmp_path: Path) -> Path:
+    drawn = np.zeros(SHAPE, np.uint8)
+    drawn[2:9, 2:7, 2:6], drawn[9, 9, 7] = 2, 1
+    nib.save(nib.Nifti1Image(drawn, np.eye(4)), tmp_path / "case 1.nii.gz")
+    return tmp_path / "case 1.nii.gz"
+
+
+def annotator(annotate: ModuleType, server: Server, value: int | None = 2) -> object:
+    client = httpx.Client(transport=httpx.MockTransport(server), base_url="http://server")
+    return annotate.Annotator(client, "cyst", value)
+
+
+def test_it_sends_all_clicks_each_time_and_saves_the_label(annotate: ModuleType, label: Path, tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    dices = annotator(annotate, server).annotate(label, 3)
+    assert len(dices) == 3
+    assert dices == sorted(dices)
+    assert [len(params["foreground"] + params["background"]) for _, params in server.asked] == [1, 2, 3]
+    query, params = server.asked[0]
+    assert query["image"] == "case 1"
+    assert params["label"] == "cyst"
+    ((query, sent),) = server.saved
+    assert query == {"image": "case 1", "tag": "final"}
+    assert b'{"label_info": [{"name": "cyst", "idx": 1}]}' in sent
+
+
+def test_without_clicks_it_only_saves(annotate: ModuleType, label: Path, tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    assert annotator(annotate, server, None).annotate(label, 0) == []
+    assert len(server.saved) == 1
+
+
+def test_what_the_server_refuses_is_told(annotate: ModuleType, label: Path, tmp_path: Path) -> None:
+    with pytest.raises(VolumeError, match="the server refused"):
+        annotator(annotate, Server(tmp_path, 404)).annotate(label, 1)

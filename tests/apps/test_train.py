@@ -17,11 +17,12 @@ from lib import auto_train
 from lib.auto_train import AutoTrain
 from lib.config import AppConfig
 from lib.models import Serving, UntrainedError
-from lib.train import STARTED, parse_train, train_settings, trainer
+from lib.train import STARTED, Stats, parse_train, read_json, train_settings, trainer
 from sam3d_label.errors import Sam3dError
 from sam3d_label.training import TrainSettings
 from sam3d_label.training.busy import BusySign
 from sam3d_label.training.fine_tune import fine_tune
+from sam3d_label.training.update import Progress
 from sam3d_label.weights.versions import Versions
 
 
@@ -139,6 +140,18 @@ class TestTraining:
         assert app.infer(dict(click))["params"]["model_version"] == version
         app.versions.rollback()
         assert app.infer(dict(click))["params"]["model_version"] == before == "small-1"
+
+    def test_slicer_can_show_its_progress_at_any_time(self, tmp_path: Path) -> None:
+        stats = Stats(tmp_path / "stats.json", "train_01")
+        for progress, total in (
+            (Progress("opening"), 1),
+            (Progress("training", epochs_in_all=7), 7),
+            (Progress("comparing"), 7),
+        ):
+            stats.show(progress)
+            told = read_json(stats.path)
+            assert (told["epoch"], told["total_epochs"]) == (0, total)
+            assert "total_time" not in told, "Slicer takes a training with a total time for one that is over"
 
     def test_new_adapters_are_refused_where_there_is_no_trunk_for_them(self, app: Any, label: Any) -> None:
         label("a", "b")

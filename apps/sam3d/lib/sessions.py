@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from fastapi import HTTPException
 from monailabel.utils.sessions import SessionInfo, Sessions
 
+logger = logging.getLogger(__name__)
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
@@ -25,21 +27,43 @@ class SafeSessions(Sessions):
         Raises:
             HTTPException: 404; it never existed, has expired, or its image lies outside the session's folder.
         """
-        known = SESSION_ID.fullmatch(session_id) is not None
-        info = super().get_session(session_id, update_ts, fetch_cache) if known else None
+        info = self._find(session_id, update_ts, fetch_cache) if SESSION_ID.fullmatch(session_id) else None
         folder = Path(self.store_path, session_id).resolve()
         if info is None or folder not in Path(info.image).resolve().parents:
             raise HTTPException(404, f"Session {session_id!r} does not exist or has expired: send the image again")
         return info
 
     def remove_expired(self) -> int:
-        """Removes what nobody used for longer than its expiry; returns how many."""
+        """Removes what nobody used for longer than its expiry, and what cannot be read; returns how many."""
         names = os.listdir(self.store_path) if os.path.isdir(self.store_path) else []
         return sum(self._remove_if_expired(name) for name in names)
 
     def _remove_if_expired(self, session_id: str) -> bool:
-        info = super().get_session(session_id, update_ts=False, fetch_cache=False)
-        if info is None or not 0 < info.expiry < time.time() - info.last_access_ts:
+        info = self._find(session_id, update_ts=False, fetch_cache=False)
+        if info is None:
+            return self._remove_if_broken(session_id)
+        if not 0 < info.expiry < time.time() - info.last_access_ts:
             return False
         self.remove_session(session_id)
         return True
+
+    def _remove_if_broken(self, session_id: str) -> bool:
+        """Removes a folder whose session nobody can name any more, unless it is just being made."""
+        folder = Path(self.store_path, session_id)
+        if not folder.is_dir() or time.time() - folder.stat().st_mtime < self.expiry:
+            return False
+        self.remove_session(session_id)
+        return True
+
+    def _find(self, session_id: str, update_ts: bool, fetch_cache: bool) -> SessionInfo | None:
+        """A session; None where there is none, or where its file was cut off when the server was killed."""
+        try:
+            info = super().get_session(session_id, update_ts, fetch_cache)
+            if info is None or isinstance(info.image, str):
+                return info
+            error: Exception = TypeError(f"its image is {info.image!r}")
+        except (ValueError, TypeError, AttributeError) as caught:
+            error = caught
+        logger.warning(f"Session {session_id} cannot be read: {error}")
+        self.pop(session_id, None)
+        return None

@@ -251,10 +251,11 @@ class Stats:
     def show(self, progress: Progress) -> None:
         """Write where an update stands."""
         scores = [log.dice_1 for log in progress.epochs if not math.isnan(log.dice_1)]
+        if progress.epochs_in_all:
+            self._last["total_epochs"] = progress.epochs_in_all
         if progress.epochs:
-            self._last = {
+            self._last |= {
                 "epoch": len(progress.epochs),
-                "total_epochs": progress.epochs_in_all,
                 "best_metric": round(max(scores, default=0.0), 4),
                 "train": _numbers(progress.epochs[-1], ("loss", "learning_rate", "seconds")),
                 "eval": _numbers(progress.epochs[-1], ("dice_1", "dice_3")),
@@ -267,7 +268,8 @@ class Stats:
         self._write({"stage": "done", "total_time": round(time.time() - self._began, 1), **outcome})
 
     def _write(self, more: Mapping[str, Any]) -> None:
-        known = {"epoch": 0, "total_epochs": 0, "best_metric": 0.0, "train": {}, "eval": {}}
+        # Slicer divides by the total while the training runs, so that it must not be 0 at any time.
+        known = {"epoch": 0, "total_epochs": 1, "best_metric": 0.0, "train": {}, "eval": {}}
         with replacing(self.path) as beside:
             beside.write_text(
                 json.dumps({**known, "name": self.name, "start_ts": int(self._began), **self._last, **more})

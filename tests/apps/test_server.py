@@ -61,6 +61,13 @@ def test_the_client_of_monai_label_gets_a_mask_on_the_stored_grid(client: MONAIL
         assert {"latencies", "model_version", "changed_box"} <= answer.keys()
 
 
+def test_an_answer_outlives_the_server_s_own_copy_in_the_same_folder_for_temporary_files(server: str) -> None:
+    file, _ = MONAILabelClient(server).infer("sam3d", "mr", {"foreground": [CENTRE], "background": []})
+    time.sleep(0.5)  # the server deletes its copy once the answer is sent
+    sitk.ReadImage(file)
+    Path(file).unlink()
+
+
 def test_the_client_of_monai_label_asks_without_clicks_and_for_uncertainty(client: MONAILabelClient) -> None:
     assert client.info()["models"]["sam3d_auto"]["type"] == "segmentation"
     file, answer = client.infer("sam3d_auto", "mr", {})

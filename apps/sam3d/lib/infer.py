@@ -236,6 +236,9 @@ def _gpus() -> list[str]:
 def write_result(array: np.ndarray, volume: Volume, output: Output, image: str) -> str:
     """Writes a mask or a map to a temporary file, which the server deletes once it is sent.
 
+    It lies in a folder of its own: MONAI Label's client keeps an answer under the server's name in the folder for
+    temporary files, and on the same machine that would be the file which the server deletes.
+
     Args:
         array: (I, J, K).
         volume: The volume whose grid and geometry the file gets.
@@ -249,7 +252,9 @@ def write_result(array: np.ndarray, volume: Volume, output: Output, image: str) 
     extension: str = output.extension or next((e for e in EXTENSIONS if image.endswith(e)), ".nii.gz")
     # OHIF reads the bytes of a gzip NRRD in pairs, and fails on an odd number.
     compress = output.compress and array.size % 2 == 0
-    descriptor, file = tempfile.mkstemp(suffix=extension)
+    results = Path(tempfile.gettempdir(), f"sam3d-results-{os.getuid()}")
+    results.mkdir(mode=0o700, exist_ok=True)
+    descriptor, file = tempfile.mkstemp(suffix=extension, dir=results)
     os.close(descriptor)
     try:
         save_mask(file, array.astype(output.dtype, copy=False), volume, compress=compress)

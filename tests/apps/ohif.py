@@ -1,0 +1,132 @@
+"""OHIF as the monailabel wheel bundles it, worked as an annotator works it: by clicks, keys and the wheel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+AXIAL = "mpr-axial"
+SECONDS = 1000
+POINTS = "#tab-3 ~ .tab-content"
+
+VIEWPORT = """id => {
+    const viewport = services.cornerstoneViewportService.getCornerstoneViewport(id)
+    if (!viewport) return null
+"""
+LOADED = f"""id => {{
+    const viewport = ({VIEWPORT} return viewport }})(id)
+    const volume = viewport && cornerstone.cache.getVolume(viewport.getVolumeId?.())
+    return volume?.loadStatus?.loaded ? volume.dimensions : false
+}}"""
+SLICE = f"{VIEWPORT} return [viewport.getSliceIndex(), viewport.getNumberOfSlices()] }}"
+PLACE = f"""([id, ijk]) => {{
+    const viewport = ({VIEWPORT} return viewport }})(id)
+    const image = cornerstone.cache.getVolume(viewport.getVolumeId()).imageData
+    const box = viewport.element.getBoundingClientRect()
+    const [x, y] = viewport.worldToCanvas(image.indexToWorld(ijk))
+    return [box.left + x, box.top + y]
+}}"""
+FOCUS = f"""id => {{
+    const viewport = ({VIEWPORT} return viewport }})(id)
+    const image = cornerstone.cache.getVolume(viewport.getVolumeId()).imageData
+    return Array.from(image.worldToIndex(viewport.getCamera().focalPoint))
+}}"""
+CLICKS = """() => cornerstoneTools.annotation.state.getAllAnnotations()
+    .filter(each => each.metadata.toolName === 'ProbeMONAILabel').length"""
+RUNS = """() => {
+    const [segmentation] = services.segmentationService.getSegmentations()
+    if (!segmentation) return null
+    const map = services.segmentationService.getLabelmapVolume(segmentation.segmentationId)
+    const values = map.voxelManager.getCompleteScalarDataArray()
+    const runs = []
+    for (let start = 0; start < values.length; ) {
+        let end = start + 1
+        while (end < values.length && values[end] === values[start]) end++
+        if (values[start]) runs.push([start, end, values[start]])
+        start = end
+    }
+    return [Array.from(map.dimensions), runs]
+}"""
+SEGMENTS = """() => {
+    const [segmentation] = services.segmentationService.getSegmentations()
+    const segments = Object.values(segmentation?.segments ?? {}).filter(Boolean)
+    return Object.fromEntries(segments.map(each => [each.label, each.segmentIndex]))
+}"""
+
+
+class Ohif:
+    """A study that is open in the mode MONAI Label.
+
+    Args:
+        page: A page of the browser.
+        server: The server's address.
+        study: StudyInstanceUID.
+    """
+
+    def __init__(self, page: Any, server: str, study: str) -> None:
+        self.page = page
+        page.goto(f"{server}/ohif/monai-label?StudyInstanceUIDs={study}")
+        page.wait_for_selector(".monaiLabelPanel", timeout=60 * SECONDS)
+        page.wait_for_function(LOADED, arg=AXIAL, timeout=120 * SECONDS)
+        if page.get_by_role("button", name="Confirm and Hide").count():
+            page.get_by_role("button", name="Confirm and Hide").click()
+
+    def connect(self, server: str | None = None) -> None:
+        """Presses the button beside the server's address, after typing it where that is needed."""
+        if server:
+            self.page.fill("#monailabelServerURL", server)
+        self.page.click(".settingsTable button.actionButton")
+        self.page.wait_for_selector(".monaiLabelPanel p.subtitle", timeout=60 * SECONDS)
+
+    def choose(self, label: str) -> None:
+        """Opens Point Prompts and chooses what clicks mean: a label, or `background` for clicks outside."""
+        self.page.click("label[for=tab-3]")
+        self.page.locator(f"{POINTS} tr.clickable-row", has_text=label).click()
+
+    def click(self, ijk: Sequence[int]) -> None:
+        """Scrolls the axial view to a voxel and clicks on it, once more when the first click only chose the view."""
+        self.scroll_to(ijk[2])
+        before = self.page.evaluate(CLICKS)
+        x, y = self.page.evaluate(PLACE, [AXIAL, list(ijk)])
+        for _ in range(2):
+            self.page.mouse.move(x, y)
+            self.page.mouse.click(x, y, delay=100)
+            self.page.wait_for_timeout(300)
+            if self.page.evaluate(CLICKS) > before:
+                return
+        raise AssertionError(f"no click appeared at {ijk}")
+
+    def scroll_to(self, k: int) -> None:
+        """Turns the wheel over the axial view until it shows slice k."""
+        i, j, _ = self.page.evaluate(FOCUS, AXIAL)
+        self.page.mouse.move(*self.page.evaluate(PLACE, [AXIAL, [i, j, k]]))
+        for _ in range(200):
+            off = round(self.page.evaluate(FOCUS, AXIAL)[2]) - k
+            if not off:
+                return
+            now = self.page.evaluate(SLICE, AXIAL)
+            self.page.mouse.wheel(0, 100 if off > 0 else -100)
+            self.page.wait_for_timeout(50)
+            assert now != self.page.evaluate(SLICE, AXIAL)
+        raise AssertionError(f"the wheel did not lead to slice {k}")
+
+    def run(self) -> None:
+        """Presses Run, and waits for the answer."""
+        with self.page.expect_response("**/infer/**", timeout=120 * SECONDS) as answer:
+            self.page.click(f"{POINTS} button.actionButton")
+        answer.value.finished()
+        self.page.wait_for_timeout(500)
+
+    def mask(self) -> np.ndarray:
+        """The segmentation's voxels (I, J, K), as cornerstone holds them."""
+        shape, runs = self.page.evaluate(RUNS)
+        flat = np.zeros(int(np.prod(shape)), np.uint8)
+        for start, end, value in runs:
+            flat[start:end] = value
+        return flat.reshape(shape, order="F")
+
+    def segments(self) -> dict[str, int]:
+        """Value of each segment by its name."""
+        return dict(self.page.evaluate(SEGMENTS))

@@ -184,7 +184,9 @@ class SAM3DApp(MONAILabelApp):
         tag = request.get("label_tag") or DefaultLabelTag.ORIGINAL.value
         label = file
         if str(request.get("save_label")).lower() in ("true", "1") and not request.get("session"):
-            label = store.save_label(request["image"], file, tag, {"model": request["model"], "params": params})
+            listed = [{"name": name, "idx": value} for name, value in params["label_names"].items()]
+            info = {"model": request["model"], "params": params, "label_info": listed}
+            label = store.save_label(request["image"], file, tag, info)
         return {"label": label, "tag": tag, "file": file, "params": params}
 
     def batch_infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from monailabel.config import settings
 from monailabel.interfaces.utils import app as app_registry
 from starlette.testclient import TestClient
 
+from sam3d_label.label_names import name_values
+
 pytestmark = pytest.mark.slow
 
 BROKEN = ["nan", "flat", "series", "empty", "truncated", "text"]
@@ -282,6 +284,13 @@ class TestDatastore:
         answer = post(client, "odd", foreground=[[8, 8, 6]], save_label=True, label_tag="original")
         assert answer.status_code == 200
         assert client.get("/datastore/").json()["label_tags"]["original"] == before + 1
+
+    def test_a_result_that_is_saved_is_what_was_asked_for(self, client: TestClient) -> None:
+        post(client, "odd", foreground=[[8, 8, 6]], label="cyst", save_label=True, label_tag="checked")
+        info = client.get("/datastore/label/info?label=odd&tag=checked").json()
+        assert info["label_info"] == [{"name": "cyst", "idx": 1}]
+        assert name_values([1], info, ["tumor", "cyst"]) == {1: "cyst"}
+        client.delete("/datastore/label?id=odd&tag=checked").raise_for_status()
 
     @pytest.mark.parametrize("query", ["image=../x", "image=.x"])
     def test_bad_ids_are_400(self, client: TestClient, studies: Path, query: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from dicom_files import AXIAL, CORONAL, OBLIQUE, series_array, write_series
 from pydicom import dcmread
+from pydicom.uid import RLELossless
 
 from lib.dicom_series import keep_headers, keep_volume, open_series, read_headers
 from sam3d_label.errors import VolumeError
@@ -47,6 +48,17 @@ def test_what_is_kept_is_what_was_opened(tmp_path: Path, pose: str) -> None:
     assert [one.SOPInstanceUID for one in read_headers(tmp_path / "headers")] == [one.SOPInstanceUID for one in headers]
     assert not any("PixelData" in header for header in read_headers(tmp_path / "headers"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["headers", "kept.nii.gz", "slices"]
+
+
+def test_compressed_slices_are_read(tmp_path: Path) -> None:
+    _, affine = write_series(tmp_path, reverse=True)
+    for file in tmp_path.iterdir():
+        instance = dcmread(file)
+        instance.compress(RLELossless)
+        instance.save_as(file)
+    volume, _ = open_series(tmp_path)
+    np.testing.assert_array_equal(volume.array, series_array())
+    np.testing.assert_allclose(volume.affine, affine, atol=1e-4)
 
 
 def test_fractions_are_kept(tmp_path: Path) -> None:

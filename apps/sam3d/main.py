@@ -15,7 +15,7 @@ import requests
 import schedule
 from fastapi import HTTPException
 from monailabel.config import settings
-from monailabel.endpoints import batch_infer, infer, train
+from monailabel.endpoints import batch_infer, infer, ohif, proxy, train
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
@@ -38,7 +38,13 @@ from lib.infer import SAM3DAutoTask, SAM3DInferTask, VolumeTask, resolve_device
 from lib.models import Serving, UntrainedError
 from lib.sessions import SafeSessions
 from lib.train import SAM3DTrainTask, parse_train
-from lib.upstream import allow_background_tasks_without_pythonpath, check_before_starting, send_dicom_seg
+from lib.upstream import (
+    allow_background_tasks_without_pythonpath,
+    check_before_starting,
+    pass_queries_to_dicom_web,
+    send_dicom_seg,
+    serve_ohif_whole,
+)
 from lib.volumes import Segmenters
 from sam3d_label import click_log
 from sam3d_label.training import ledger
@@ -135,6 +141,8 @@ class SAM3DApp(MONAILabelApp):
         allow_background_tasks_without_pythonpath()
         check_before_starting(train, self._check_train)
         check_before_starting(batch_infer, self._check_batch)
+        pass_queries_to_dicom_web(proxy)
+        serve_ohif_whole(ohif, page.FILES / "ohif.js")
         if isinstance(store := self.datastore(), DicomWebDatastore):
             send_dicom_seg(infer, store, self.config.labels)
         server = sys.modules.get("monailabel.app")

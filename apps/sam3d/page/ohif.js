@@ -1,0 +1,204 @@
+/* An extension of OHIF, which its app-config.js loads: what the mode MONAI Label lacks, through OHIF's own doors.
+   What each part mends is named beside it; lib/upstream.py serves this file. */
+(() => {
+  const MODE = "monai-label";
+  const PROBE = "ProbeMONAILabel";
+  const SEGMENTATION_PANEL = "@ohif/extension-cornerstone.panelModule.panelSegmentationWithTools";
+  const SERVER = new URL("..", document.currentScript.src).href;
+  const TITLE = "SAM3D";
+  const SECONDS = 1000;
+
+  let services, commands;
+
+  /* The panel proposes port 8000 whatever the port is (SettingsTable.tsx). It forgets this with the page. */
+  document.cookie = `MONAILABEL_SERVER_URL=${escape(SERVER)}`;
+
+  const inMode = () => location.pathname.split("/").includes(MODE);
+
+  function tell(message, type, seconds = 10) {
+    services.uiNotificationService.show({ title: TITLE, message, type, duration: seconds * SECONDS });
+  }
+
+  /* The panel shows no reason when a request fails, and calls an empty mask a success (PointPrompts.tsx). */
+  function listen() {
+    const open = XMLHttpRequest.prototype.open;
+    XMLHttpRequest.prototype.open = function (method, url, ...rest) {
+      const { pathname } = new URL(url, location.href);
+      if (/\/(infer|train|activelearning)\//.test(pathname) && method.toUpperCase() !== "GET") {
+        this.addEventListener("load", () => review(this, pathname));
+      }
+      return open.call(this, method, url, ...rest);
+    };
+  }
+
+  function review(request, pathname) {
+    if (request.status >= 400) {
+      tell(reason(request), "error");
+    } else if (pathname.includes("/infer/") && isEmpty(request.response)) {
+      const label = chosenLabel();
+      const erased = label && erase(label);
+      tell(`The mask is empty: nothing was found${label ? ` for ${label}` : ""}.`
+        + `${erased ? " What was painted before is gone." : ""} Click elsewhere, or take away a click outside.`, "warning");
+    }
+  }
+
+  function reason(request) {
+    const body = request.response instanceof ArrayBuffer ? new TextDecoder().decode(request.response) : request.response;
+    try {
+      return (typeof body === "string" ? JSON.parse(body) : body).detail;
+    } catch {
+      return `The server answered ${request.status} ${request.statusText}`;
+    }
+  }
+
+  function isEmpty(answer) {
+    if (!(answer instanceof ArrayBuffer)) return false;
+    const bytes = new Uint8Array(answer);
+    const end = bytes.findIndex((byte, at) => byte === 10 && bytes[at + 1] === 10);
+    const header = new TextDecoder().decode(bytes.subarray(0, Math.max(end, 0)));
+    return /^NRRD/.test(header) && /^encoding: raw$/m.test(header) && bytes.subarray(end + 2).every((byte) => byte === 0);
+  }
+
+  function chosenLabel() {
+    const rows = [...document.querySelectorAll("#tab-3 ~ .tab-content tr.clickable-row")];
+    return rows.find((row) => row.style.backgroundColor === "darkblue")?.textContent.trim();
+  }
+
+  function segmentation() {
+    const [first] = services.segmentationService.getSegmentations();
+    const volume = first && services.segmentationService.getLabelmapVolume(first.segmentationId);
+    return volume && { id: first.segmentationId, volume, segments: Object.values(first.segments).filter(Boolean) };
+  }
+
+  /* An empty mask leaves what was painted before as it was (MonaiLabelPanel.tsx, updateTargets). */
+  function erase(label) {
+    const { id, volume, segments } = segmentation();
+    const value = segments.find((each) => each.label === label)?.segmentIndex;
+    const voxels = volume.voxelManager.getCompleteScalarDataArray();
+    if (!value || !voxels.includes(value)) return false;
+    volume.voxelManager.setCompleteScalarDataArray(voxels.map((voxel) => (voxel === value ? 0 : voxel)));
+    const { Events } = cornerstoneTools.Enums;
+    cornerstone.triggerEvent(cornerstone.eventTarget, Events.SEGMENTATION_DATA_MODIFIED, { segmentationId: id });
+    return true;
+  }
+
+  /* Run before the first click throws, and so does every later Run (PointPrompts.tsx, saveAnnotations). */
+  function allowRunWithoutClicks() {
+    const manager = cornerstoneTools.annotation.state.getAnnotationManager();
+    const save = manager.saveAnnotations;
+    manager.saveAnnotations = (group, tool) => {
+      const saved = save(group, tool);
+      if (!group && tool === PROBE) Object.values(saved).forEach((each) => (each[PROBE] ??= []));
+      return saved;
+    };
+  }
+
+  /* The mode prepares brushes and names the panel that has them and Export DICOM SEG, but shows neither (modes/monai-label). */
+  function addPanel() {
+    const { panelService } = services;
+    const add = panelService.addPanels;
+    panelService.addPanels = function (position, panels, options) {
+      const isRight = position === panelService.PanelPosition.Right;
+      return add.call(this, position, inMode() && isRight ? [...panels, SEGMENTATION_PANEL] : panels, options);
+    };
+  }
+
+  function brush(id, icon, label, name) {
+    const tools = [`Circular${name}`, `Sphere${name}`];
+    return {
+      id,
+      icon,
+      label,
+      evaluate: { name: "evaluate.cornerstone.segmentation", toolNames: tools },
+      options: [
+        {
+          ...{ name: "Radius (mm)", id: `${id}-radius`, type: "range", min: 0.5, max: 49.5, step: 0.5, value: 10 },
+          commands: { commandName: "setBrushSize", commandOptions: { toolNames: tools } },
+        },
+        {
+          ...{ name: "Shape", type: "radio", id: `${id}-mode`, value: tools[0], commands: "setToolActiveToolbar" },
+          values: [{ value: tools[0], label: "Circle" }, { value: tools[1], label: "Sphere" }],
+        },
+      ],
+    };
+  }
+
+  function addButtons() {
+    const { toolbarService } = services;
+    toolbarService.addButtons([
+      {
+        id: "BrushTools",
+        uiType: "ohif.buttonGroup",
+        props: {
+          groupId: "BrushTools",
+          items: [brush("Brush", "icon-tool-brush", "Brush", "Brush"), brush("Eraser", "icon-tool-eraser", "Eraser", "Eraser")],
+        },
+      },
+      {
+        id: "Shapes",
+        uiType: "ohif.radioGroup",
+        props: {
+          ...{ id: "Shapes", icon: "icon-tool-shape", label: "Circle", commands: "setToolActiveToolbar" },
+          evaluate: { name: "evaluate.cornerstone.segmentation", toolNames: ["CircleScissor"] },
+        },
+      },
+      {
+        id: "SaveLabel",
+        uiType: "ohif.radioGroup",
+        props: { icon: "icon-upload", label: "Save label", tooltip: "Save label", commands: "saveLabel", evaluate: "evaluate.action" },
+      },
+    ]);
+    queueMicrotask(() => toolbarService.createButtonSection("primary", ["SaveLabel"]));
+  }
+
+  async function nrrd(volume, voxels) {
+    const [i, j, k] = [0, 3, 6].map((at, axis) => volume.direction.slice(at, at + 3).map((part) => part * volume.spacing[axis]));
+    const vector = (parts) => `(${Array.from(parts).join(",")})`;
+    const header = [
+      "NRRD0004", "type: uint8", "dimension: 3", "space: left-posterior-superior", `sizes: ${volume.dimensions.join(" ")}`,
+      `space directions: ${[i, j, k].map(vector).join(" ")}`, "kinds: domain domain domain", "encoding: gzip",
+      `space origin: ${vector(volume.origin)}`, "", "",
+    ].join("\n");
+    const packed = new Blob([voxels]).stream().pipeThrough(new CompressionStream("gzip"));
+    return new Blob([header, await new Response(packed).blob()]);
+  }
+
+  /* The client of the panel can save a label, and no button does (services/MonaiLabelClient.js, save_label; issue 1805). */
+  async function saveLabel() {
+    try {
+      const { volume, segments } = segmentation() ?? {};
+      const voxels = volume && Uint8Array.from(volume.voxelManager.getCompleteScalarDataArray());
+      if (!voxels?.some(Boolean)) throw new Error("Nothing is painted: there is no label to save");
+      const painted = new Set(voxels);
+      const { viewports, activeViewportId } = services.viewportGridService.getState();
+      const [shown] = viewports.get(activeViewportId).displaySetInstanceUIDs;
+      const series = services.displaySetService.getDisplaySetByUID(shown).SeriesInstanceUID;
+      const info = segments.filter((each) => painted.has(each.segmentIndex)).map((each) => ({ name: each.label, idx: each.segmentIndex }));
+      const form = new FormData();
+      form.append("params", JSON.stringify({ label_info: info, client_id: "ohif" }));
+      form.append("label", await nrrd(volume, voxels), "label.nrrd");
+      const url = `${SERVER}datastore/label?image=${encodeURIComponent(series)}`;
+      const answer = await fetch(url, { method: "PUT", body: form });
+      if (!answer.ok) throw new Error((await answer.json()).detail);
+      tell(`Saved as a label: ${info.map((each) => each.name).join(", ")}`, "success", 5);
+    } catch (error) {
+      tell(`Not saved. ${error.message}`, "error");
+    }
+  }
+
+  window.config.extensions.push({
+    id: "sam3d",
+    preRegistration({ servicesManager, commandsManager }) {
+      services = servicesManager.services;
+      commands = commandsManager;
+      listen();
+      addPanel();
+    },
+    onModeEnter() {
+      if (!inMode()) return;
+      allowRunWithoutClicks();
+      addButtons();
+    },
+    getCommandsModule: () => ({ definitions: { saveLabel: { commandFn: saveLabel } }, defaultContext: "DEFAULT" }),
+  });
+})();

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from app_helpers import SHAPE, ball, orthogonal, write_nifti
 from fastapi import HTTPException
 
@@ -186,6 +188,35 @@ def test_a_label_that_does_not_fit_its_image_is_refused(
 def test_rounding_of_the_geometry_by_a_client_is_let_through(store: SafeDatastore, uploads: Path) -> None:
     upload = write_nifti(uploads / "t.nii.gz", label().astype(np.float32), OBLIQUE.astype(np.float32) + 1e-5)
     assert store.save_label("mr", str(upload), FINAL, {}) == "mr"
+
+
+@pytest.mark.parametrize(
+    ("told", "sent", "expected"),
+    [
+        ({1: "cyst", 2: "tumor"}, ["cyst", "tumor"], None),
+        ({2: "tumor"}, ["cyst", "tumor"], None),
+        ({}, ["cyst", "tumor"], None),
+        ({1: "cyst", 2: "tumor"}, [], None),
+        ({1: "tumor", 2: "cyst"}, ["cyst", "tumor"], "calls 1 'tumor', the request calls it 'cyst'.*.nii.gz"),
+        ({1: "cyst", 2: "tumor"}, ["cyst"], "values 1, 2, but the names of 1 = cyst"),
+    ],
+)
+def test_a_segmentation_of_slicer_that_numbers_its_segments_otherwise_is_refused(
+    store: SafeDatastore, studies: Path, uploads: Path, told: dict[int, str], sent: list[str], expected: str | None
+) -> None:
+    image = sitk.GetImageFromArray(np.ascontiguousarray(label().T))
+    image.CopyInformation(sitk.ReadImage(str(studies / "mr.nii.gz")))
+    for n, (value, name) in enumerate(told.items()):
+        image.SetMetaData(f"Segment{n}_LabelValue", str(value))
+        image.SetMetaData(f"Segment{n}_Name", name)
+    file = str(uploads / "upload.seg.nrrd")
+    sitk.WriteImage(image, file)
+    info = {"label_info": [{"name": name, "idx": n} for n, name in enumerate(sent, start=1)]}
+    if expected is None:
+        assert store.save_label("mr", file, FINAL, info) == "mr"
+    else:
+        error = refusal(store.save_label, "mr", file, FINAL, info)
+        assert (error.status_code, bool(re.search(expected, error.detail))) == (400, True)
 
 
 def test_an_empty_label_is_a_label(store: SafeDatastore, uploads: Path) -> None:

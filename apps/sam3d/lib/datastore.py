@@ -24,6 +24,7 @@ from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastor
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
 
 from lib.errors import http_error
+from lib.segments import check_names
 from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.volume import Volume
 
@@ -187,6 +188,7 @@ class SafeDatastore(LocalDatastore):
             _check_extension(extension)
             label = Volume.open(label_filename)
             check_label(label, Volume.open(self.get_image_uri(image_id)))
+            check_names(label_filename, label, label_info or {})
             info = {**(label_info or {}), "ts": int(time.time()), "name": self._filename(image_id, extension)}
             info |= self._publish(image_id, label, label_tag, info)
             with self._up_to_date():

@@ -1,0 +1,53 @@
+"""What a `.seg.nrrd` of Slicer says its values are called: it numbers segments in a way of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from sam3d_label.errors import VolumeError
+from sam3d_label.label_names import name_values
+from sam3d_label.volume import Volume
+
+SEGMENT = re.compile(r"(Segment\d+)_LabelValue")
+
+
+def check_names(file: str, label: Volume, info: Mapping[str, Any]) -> None:
+    """Compares the names in a label's file, if it holds any, with those that were sent with it.
+
+    Args:
+        file: The label's.
+        label: What it holds.
+        info: What was sent, with `label_info`.
+
+    Raises:
+        VolumeError: A value has two names.
+    """
+    told = names_in(file) if file.endswith(".nrrd") and info.get("label_info") else {}
+    if not told:
+        return
+    sent = name_values([int(value) for value in np.unique(label.array) if value], info, ())
+    for value, name in sent.items():
+        if told.get(value, name) != name:
+            raise VolumeError(
+                f"The label's file calls {value} {told[value]!r}, the request calls it {name!r}: in Slicer's settings "
+                "for MONAI Label, set File Extension to .nii.gz"
+            )
+
+
+def names_in(file: str) -> dict[int, str]:
+    """Names of segments by their value, as the header of an NRRD file tells them; empty where it does not."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(file)
+    reader.ReadImageInformation()
+    found = {}
+    for key in reader.GetMetaDataKeys():
+        match = SEGMENT.fullmatch(key)
+        value = reader.GetMetaData(key) if match else ""
+        if match and value.isdigit() and reader.HasMetaDataKey(f"{match[1]}_Name"):
+            found[int(value)] = reader.GetMetaData(f"{match[1]}_Name")
+    return found

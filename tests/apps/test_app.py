@@ -309,6 +309,15 @@ class TestDatastore:
         assert "cannot be read" in detail(answer, 400)
         assert client.get("/datastore/").json()["completed"] == 0
 
+    @pytest.mark.parametrize("params", ["[1]", "7", '"text"'])
+    def test_params_that_are_no_object_are_400(self, client: TestClient, studies: Path, params: str) -> None:
+        files = {"file": ("x.nii.gz", (studies / "mr.nii.gz").read_bytes())}
+        answer = client.put("/datastore/?image=new", files=files, data={"params": params})
+        assert "JSON object" in detail(answer, 400)
+        files = {"label": files["file"]}
+        answer = client.put("/datastore/label?image=mr", files=files, data={"params": params})
+        assert "JSON object" in detail(answer, 400)
+
     def test_unknown_images_are_404(self, client: TestClient, studies: Path) -> None:
         with (studies / "mr.nii.gz").open("rb") as file:
             detail(client.put("/datastore/label?image=nobody", files={"label": ("x.nii.gz", file)}), 404)

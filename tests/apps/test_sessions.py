@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from app_helpers import CENTRE, ball, make_app, write_nifti
+from dicom_files import series_array, write_series
 from fastapi import HTTPException
 
 from lib.sessions import SafeSessions
@@ -56,6 +60,38 @@ class TestFolders:
         sessions.get_session(used)
         assert sessions.remove_expired() == 1
         assert os.listdir(sessions.store_path) == [used]
+
+
+class TestArchives:
+    @pytest.fixture(autouse=True)
+    def temporary(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        folder = tmp_path / "temporary"
+        folder.mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(folder))
+        return folder
+
+    @pytest.mark.parametrize("kind", ["zip", "gztar"])
+    def test_slices_come_as_one(self, sessions: SafeSessions, tmp_path: Path, temporary: Path, kind: str) -> None:
+        write_series(tmp_path / "slices")
+        archive = shutil.make_archive(str(tmp_path / "series"), kind, tmp_path / "slices")
+        session, info = sessions.add_session(archive, uncompress=True)
+        np.testing.assert_array_equal(Volume.open(sessions.get_session(session).image).array, series_array())
+        assert Path(info.image).parent == Path(sessions.store_path, session)
+        assert not list(temporary.iterdir())
+
+    def test_what_is_no_archive_or_reaches_out_is_refused(
+        self, sessions: SafeSessions, tmp_path: Path, temporary: Path
+    ) -> None:
+        (tmp_path / "text.zip").write_bytes(b"no archive")
+        with tarfile.open(tmp_path / "out.tar", "w") as tar:
+            tar.add(write_nifti(tmp_path / "x.nii.gz"), "../../escaped.nii.gz")
+        for name in ("text.zip", "out.tar"):
+            with pytest.raises(HTTPException, match="cannot be unpacked") as caught:
+                sessions.add_session(str(tmp_path / name), uncompress=True)
+            assert caught.value.status_code == 400
+        assert not list(tmp_path.rglob("escaped*"))
+        assert not list(temporary.iterdir())
+        assert not Path(sessions.store_path).exists()
 
 
 class TestMemory:

@@ -64,6 +64,16 @@ def check_tag(tag: str) -> str:
     return tag
 
 
+def check_info(info: Any) -> None:
+    """Lets through what a client sends about a label: names to values, or nothing.
+
+    Raises:
+        Sam3dError: It is something else.
+    """
+    if info and not isinstance(info, Mapping):
+        raise Sam3dError('params must be a JSON object, such as {"label_info": [{"name": "tumor", "idx": 1}]}')
+
+
 def check_label(label: Volume, image: Volume) -> None:
     """Compares a label with its image.
 
@@ -183,6 +193,7 @@ class SafeDatastore(LocalDatastore):
         """
         with _refusals(label_filename), self._one_thread:
             check_tag(label_tag)
+            check_info(label_info)
             self._known(image_id)
             _, extension = self._to_id(os.path.basename(label_filename))
             _check_extension(extension)

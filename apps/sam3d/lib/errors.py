@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import traceback
 from collections.abc import Callable
 
@@ -25,6 +26,9 @@ CALLERS_MISTAKES = (
     "DICOM SEG inference cannot be empty",
 )
 """Words of those of MONAI Label's 500s that the caller can mend."""
+
+TAKE_PARAMS = {"run_inference": '{"foreground": [[i, j, k]]}', "add_image": '{"client_id": "user-anna"}'}
+"""Functions of its endpoints that take `params`, and what these may be."""
 
 
 class RemoteError(Sam3dError):
@@ -76,10 +80,10 @@ def _callers_mistake(error: Exception) -> AnyHTTPException:
 
 
 def _not_an_object(error: Exception) -> HTTPException:
-    """MONAI Label merges `params` into the request without a look at what it is."""
-    raised_in = traceback.extract_tb(error.__traceback__)[-1].name
-    if raised_in == "run_inference":
-        return HTTPException(400, 'params must be a JSON object, such as {"foreground": [[i, j, k]]}')
+    """MONAI Label merges `params` into what it knows without a look at what they are."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    if last.name in TAKE_PARAMS and os.path.basename(os.path.dirname(last.filename)) == "endpoints":
+        return HTTPException(400, f"params must be a JSON object, such as {TAKE_PARAMS[last.name]}")
     raise error
 
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
+import tarfile
+import tempfile
 import time
+import zipfile
+import zlib
 from pathlib import Path
 
 from fastapi import HTTPException
@@ -32,6 +37,25 @@ class SafeSessions(Sessions):
         if info is None or folder not in Path(info.image).resolve().parents:
             raise HTTPException(404, f"Session {session_id!r} does not exist or has expired: send the image again")
         return info
+
+    def add_session(
+        self, data_file: str, expiry: int = 0, uncompress: bool = False, session_id: str | None = None
+    ) -> tuple[str, SessionInfo]:
+        """Keeps a file, a folder, or what an archive holds.
+
+        Raises:
+            HTTPException: 400; the archive cannot be unpacked, or would write outside its folder.
+        """
+        if not uncompress:
+            return tuple(super().add_session(data_file, expiry, session_id=session_id))
+        folder = tempfile.mkdtemp()
+        try:
+            shutil.unpack_archive(data_file, folder, filter="data" if tarfile.is_tarfile(data_file) else None)
+            return tuple(super().add_session(folder, expiry, session_id=session_id))
+        except (shutil.ReadError, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise HTTPException(400, f"This archive cannot be unpacked ({type(error).__name__})") from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def remove_expired(self) -> int:
         """Removes what nobody used for longer than its expiry, and what cannot be read; returns how many."""

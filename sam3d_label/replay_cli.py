@@ -105,7 +105,8 @@ def _tell(outcome: Outcome, shard: Shard, out: Path) -> None:
     if shard.by:
         typer.echo(f"did {outcome.share} of {summary['requests']} requests, {shard.number}/{shard.of} by {shard.by}")
     if not summary["complete"]:
-        typer.echo(f"{summary['requests'] - summary['done']} requests are left; wrote {out} with what is done so far")
+        left = summary["requests"] - summary["done"]
+        typer.echo(f"{left} of {summary['requests']} requests are left; wrote {out} with what is done so far")
         return
     if not summary["replayed"]:
         reasons = ", ".join(summary["skipped"]) or "the log is empty"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -16,6 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^ {4}python -m sam3d_label (.+)$", README, re.MULTILINE)
 TOO_LONG_OR_ONLINE = {"train", "fetch", "convert-reference", "benchmark"}
+NEEDS_MORE = {"import-msd", "import-kits", "export", "replay"}
+NOT_RUN = TOO_LONG_OR_ONLINE | NEEDS_MORE
 PRINTS = {"versions": "none serves"}
 MAKES = {"segment": "mask.nii.gz", "evaluate": "out/summary.json", "picture": "click.png", "phantom": "phantoms/images"}
 
@@ -29,10 +32,10 @@ def beside_samples(tmp_path, monkeypatch):
 
 
 def test_the_readme_shows_every_command():
-    assert {shlex.split(command)[0] for command in COMMANDS} == MAKES.keys() | PRINTS.keys() | TOO_LONG_OR_ONLINE
+    assert {shlex.split(command)[0] for command in COMMANDS} == MAKES.keys() | PRINTS.keys() | NOT_RUN
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.split()[0] not in TOO_LONG_OR_ONLINE])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.split()[0] not in NOT_RUN])
 def test_commands_of_the_readme_run(command, beside_samples):
     result = CliRunner().invoke(app, shlex.split(command))
     assert result.exit_code == 0, result.output
@@ -40,7 +43,7 @@ def test_commands_of_the_readme_run(command, beside_samples):
     assert PRINTS[name] in result.output if name in PRINTS else (beside_samples / MAKES[name]).exists()
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.split()[0] in TOO_LONG_OR_ONLINE])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.split()[0] in NOT_RUN])
 def test_the_other_commands_of_the_readme_know_their_options(command):
     name, *arguments = shlex.split(command)
     shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"})
@@ -62,3 +65,36 @@ def test_links_of_the_docs_lead_somewhere():
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for link in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OPTION = re.compile(r"(?<!\S)--[a-z][a-z-]*")
+
+
+def named(pattern: str) -> list[tuple[str, ...]]:
+    """Each page and what a pattern finds in it, once."""
+    return sorted({(page.name, *found) for page in PAGES for found in re.findall(pattern, page.read_text("utf-8"))})
+
+
+@pytest.mark.parametrize(("page", "command", "rest"), named(r"-m sam3d_label ([a-z][a-z-]*)([^\n`|]*)"))
+def test_commands_of_the_pages_exist_and_know_their_options(page, command, rest):
+    words = [command, *(word for word in rest.split()[:1] if command == "versions" and word.isalpha())]
+    shown = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0, f"{page}: {command}"
+    assert all(option in shown.output for option in OPTION.findall(rest)), f"{page}: {command}{rest}"
+
+
+@pytest.mark.parametrize(("page", "script", "rest"), named(r"python ((?:scripts|benchmarks)/\w+\.py)([^\n`|]*)"))
+def test_scripts_of_the_pages_exist_and_know_their_options(page, script, rest):
+    source = (ROOT / script).read_text(encoding="utf-8")
+    for option in OPTION.findall(rest):
+        parameter = option.strip("-").replace("-", "_")  # of a function that typer makes a command of
+        assert f'"{option}"' in source or f" {parameter}: " in source, f"{page}: {script} {option}"
+
+
+def test_conf_keys_of_the_pages_exist():
+    tree = ast.parse((ROOT / "apps/sam3d/lib/config.py").read_text(encoding="utf-8"))
+    (config,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "AppConfig"]
+    keys = {node.target.id for node in config.body if isinstance(node, ast.AnnAssign)}
+    for page, key, _ in named(r"--conf ([a-z]\w*) (\S)"):
+        assert key in keys, f"{page}: --conf {key}"

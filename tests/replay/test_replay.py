@@ -255,7 +255,7 @@ def test_shares_in_one_folder_add_up(cohort):
     whole = replayed(cohort, out="whole")
     first = run(cohort, "--shard", "1/2")
     assert "did 4 of 6 requests, 1/2 by --shard" in first.stdout
-    assert "2 requests are left" in first.stdout
+    assert "2 of 6 requests are left" in first.stdout
     assert summary(cohort / "out")["complete"] is False
     second = run(cohort, "--shard", "2/2")
     assert "did 2 of 6 requests" in second.stdout

@@ -33,6 +33,11 @@ FOCUS = f"""id => {{
     const image = cornerstone.cache.getVolume(viewport.getVolumeId()).imageData
     return Array.from(image.worldToIndex(viewport.getCamera().focalPoint))
 }}"""
+BOX = f"""{VIEWPORT}
+    const box = viewport.element.getBoundingClientRect()
+    return [box.left, box.top, box.width, box.height]
+}}"""
+NOTICES = "() => [...document.querySelectorAll('[data-sonner-toast]')].map(each => each.innerText)"
 CLICKS = """() => cornerstoneTools.annotation.state.getAllAnnotations()
     .filter(each => each.metadata.toolName === 'ProbeMONAILabel').length"""
 RUNS = """() => {
@@ -98,10 +103,18 @@ class Ohif:
                 return
         raise AssertionError(f"no click appeared at {ijk}")
 
+    def enlarge(self) -> None:
+        """Double-clicks on the axial view, so that it fills the screen."""
+        self.page.mouse.dblclick(*self._middle())
+        self.page.wait_for_timeout(1000)
+
+    def _middle(self) -> tuple[float, float]:
+        left, top, width, height = self.page.evaluate(BOX, AXIAL)
+        return left + width / 2, top + height / 2
+
     def scroll_to(self, k: int) -> None:
         """Turns the wheel over the axial view until it shows slice k."""
-        i, j, _ = self.page.evaluate(FOCUS, AXIAL)
-        self.page.mouse.move(*self.page.evaluate(PLACE, [AXIAL, [i, j, k]]))
+        self.page.mouse.move(*self._middle())
         for _ in range(200):
             off = round(self.page.evaluate(FOCUS, AXIAL)[2]) - k
             if not off:
@@ -118,6 +131,52 @@ class Ohif:
             self.page.click(f"{POINTS} button.actionButton")
         answer.value.finished()
         self.page.wait_for_timeout(500)
+
+    def notice(self, text: str) -> None:
+        """Waits until OHIF tells something."""
+        self.page.wait_for_selector(f"[data-sonner-toast]:has-text({text!r})", timeout=60 * SECONDS)
+
+    def notices(self) -> list[str]:
+        """What OHIF tells at this moment."""
+        return list(self.page.evaluate(NOTICES))
+
+    def save_label(self) -> None:
+        """Presses the button that saves what is painted."""
+        self.page.click("[data-cy=SaveLabel]")
+        self.notice("Saved as a label")
+
+    def take(self, tool: str, segment: str, radius: float) -> None:
+        """Opens the panel Segmentation and takes the `Brush` or the `Eraser`, as a sphere, for a segment."""
+        self.page.click("[data-cy=panelSegmentationWithTools-btn]")
+        self.page.get_by_text(segment, exact=True).last.click()
+        self.page.click(f"[data-cy={tool}]")
+        self.page.get_by_text("Sphere", exact=True).click()
+        size = self.page.locator("input.input-number")
+        size.fill(str(radius))
+        size.press("Enter")
+
+    def stroke(self, *way: Sequence[int]) -> None:
+        """Draws the tool over voxels of one axial slice."""
+        self.scroll_to(way[0][2])
+        places = [self.page.evaluate(PLACE, [AXIAL, list(ijk)]) for ijk in way]
+        self.page.mouse.move(*places[0])
+        self.page.mouse.down()
+        for place in places[1:]:
+            self.page.mouse.move(*place, steps=3)
+        self.page.wait_for_timeout(200)
+        self.page.mouse.up()
+        self.page.wait_for_timeout(500)
+
+    def export(self, name: str) -> None:
+        """Sends the segmentation to the PACS by OHIF's own menu."""
+        self.page.click("[data-cy=panelSegmentationWithTools-btn]")
+        self.page.click("div:has(> button[role=combobox]) > button[aria-haspopup=menu]")
+        self.page.get_by_text("Export & Download").hover()
+        self.page.get_by_text("Export DICOM SEG").click()
+        self.page.get_by_text("Enter the report name").wait_for()
+        self.page.locator("input.border-primary-main").last.fill(name)
+        self.page.get_by_role("button", name="Save", exact=True).click()
+        self.notice("Exported")
 
     def mask(self) -> np.ndarray:
         """The segmentation's voxels (I, J, K), as cornerstone holds them."""

@@ -8,7 +8,7 @@
   const TITLE = "SAM3D";
   const SECONDS = 1000;
 
-  let services, commands;
+  let services, commands, extensions;
 
   /* The panel proposes port 8000 whatever the port is (SettingsTable.tsx). It forgets this with the page. */
   document.cookie = `MONAILABEL_SERVER_URL=${escape(SERVER)}`;
@@ -186,11 +186,30 @@
     }
   }
 
+  /* Export DICOM SEG is called without a data source, throws, and takes the whole view with it
+     (extension-cornerstone-dicom-seg, storeSegmentation). */
+  function letExportKnowItsServer() {
+    const command = commands.getCommand("storeSegmentation", "SEGMENTATION");
+    const store = command.mended ?? command.commandFn;
+    command.mended = store;
+    command.commandFn = async (options) => {
+      try {
+        const [active] = extensions.getActiveDataSource();
+        const report = await store({ ...options, dataSource: options.dataSource ?? active });
+        if (report) tell(`Exported: ${report.SeriesDescription}`, "success", 5);
+        return report;
+      } catch (error) {
+        tell(`Not exported. ${error.message}`, "error");
+      }
+    };
+  }
+
   window.config.extensions.push({
     id: "sam3d",
-    preRegistration({ servicesManager, commandsManager }) {
+    preRegistration({ servicesManager, commandsManager, extensionManager }) {
       services = servicesManager.services;
       commands = commandsManager;
+      extensions = extensionManager;
       listen();
       addPanel();
     },
@@ -198,6 +217,7 @@
       if (!inMode()) return;
       allowRunWithoutClicks();
       addButtons();
+      letExportKnowItsServer();
     },
     getCommandsModule: () => ({ definitions: { saveLabel: { commandFn: saveLabel } }, defaultContext: "DEFAULT" }),
   });

@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import httpx
 import numpy as np
 import pydicom
 import pytest
 from app_helpers import SCRIPT, serve
 from browser import browser, open_page
+from dicom_files import write_series
 from ohif import Ohif
 from orthanc import Orthanc, orthanc
+
+from lib.dicom_seg import read_seg, segment_names
+from lib.dicom_series import open_series
+from sam3d_label import load_model
+from sam3d_label.weights import open_weights
+from sam3d_label.weights.adapter import save_adapter
+from sam3d_label.weights.versions import Versions
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +67,8 @@ def ohif(server: str, slices: list[Path]) -> Iterator[Ohif]:
     with browser() as chromium:
         page, _ = open_page(chromium, "about:blank", 1600, 900)
         viewer = Ohif(page, server, study)
-        viewer.connect(f"{server}/")
+        viewer.connect()
+        viewer.enlarge()
         yield viewer
 
 
@@ -70,16 +79,28 @@ def painted(mask: np.ndarray, ijk: tuple[int, ...]) -> int:
     return int(np.bincount(values.ravel()).argmax())
 
 
-def picture(page: Any, name: str) -> None:
+def picture(ohif: Ohif, name: str) -> None:
     folder = os.environ.get("SAM3D_SCREENSHOTS")
     if folder:
-        page.screenshot(path=f"{folder}/ohif-{name}.png")
+        ohif.page.mouse.move(800, 5)
+        ohif.page.screenshot(path=f"{folder}/ohif-{name}.png")
+
+
+def stored(archive: Orthanc, slices: list[Path]) -> tuple[dict[int, str], np.ndarray]:
+    """The names of the one DICOM SEG, and its voxels on the grid of the series; it is removed."""
+    (found,) = archive.search(Modality="SEG")
+    series = found["0020000E"]["Value"][0]
+    seg = pydicom.dcmread(pydicom.filebase.DicomBytesIO(archive.instance(series)))
+    archive.remove(series)
+    return segment_names(seg), read_seg(seg, open_series(slices[0].parent)[0])
 
 
 def test_clicks_make_masks_where_they_are(ohif: Ohif) -> None:
     ohif.choose("tumor")
     ohif.click(METASTASIS)
+    picture(ohif, "click")
     ohif.run()
+    picture(ohif, "mask")
     tumor, cyst = (ohif.segments()[name] for name in ("tumor", "cyst"))
     first = ohif.mask()
     assert set(np.unique(first)) == {0, tumor}
@@ -89,6 +110,7 @@ def test_clicks_make_masks_where_they_are(ohif: Ohif) -> None:
     ohif.click(BESIDE)
     ohif.choose("tumor")
     ohif.run()
+    picture(ohif, "outside")
     second = ohif.mask()
     assert 0 < np.count_nonzero(second) < np.count_nonzero(first)
     assert painted(second, METASTASIS) == tumor
@@ -100,3 +122,119 @@ def test_clicks_make_masks_where_they_are(ohif: Ohif) -> None:
     third = ohif.mask()
     assert painted(third, VERTEBRA) == cyst
     np.testing.assert_array_equal(third == tumor, second == tumor)
+
+
+def test_an_error_says_why_and_run_stays_alive(ohif: Ohif) -> None:
+    ohif.choose("tumor")
+    ohif.run()
+    ohif.notice("No clicks")
+    ohif.choose("background")
+    ohif.click(BESIDE)
+    ohif.run()
+    ohif.notice("select the label's row, then press Run")
+    picture(ohif, "error")
+    ohif.choose("tumor")
+    ohif.click(METASTASIS)
+    ohif.run()
+    assert painted(ohif.mask(), METASTASIS) == ohif.segments()["tumor"]
+
+
+@pytest.fixture
+def blind_version(server: str, folder: Path) -> Iterator[str]:
+    """A version that finds nothing anywhere, and what makes it serve."""
+    weights = open_weights("tiny")
+    model = load_model("tiny")
+    model.fine_path.out.bias.data.fill_(-1e4)
+    versions = Versions(folder / "model" / "versions")
+    with versions.adding() as (version, beside):
+        save_adapter(model, weights.card, beside)
+    yield version
+    versions.rollback()
+
+
+def test_an_empty_mask_is_told_and_takes_away_what_was_there(ohif: Ohif, blind_version: str, folder: Path) -> None:
+    ohif.choose("cyst")
+    ohif.click(VERTEBRA)
+    ohif.run()
+    ohif.choose("tumor")
+    ohif.click(METASTASIS)
+    ohif.run()
+    before, values = ohif.mask(), ohif.segments()
+    assert set(np.unique(before)) == {0, values["cyst"], values["tumor"]}
+    Versions(folder / "model" / "versions").publish(blind_version, "test")
+    ohif.run()
+    ohif.notice("The mask is empty: nothing was found for tumor")
+    picture(ohif, "empty")
+    np.testing.assert_array_equal(ohif.mask(), np.where(before == values["tumor"], 0, before))
+
+
+def test_a_corrected_mask_becomes_a_label_by_one_click(
+    ohif: Ohif, server: str, archive: Orthanc, slices: list[Path]
+) -> None:
+    ohif.choose("tumor")
+    ohif.click(METASTASIS)
+    ohif.run()
+    found = ohif.mask()
+    ohif.take("Eraser", "tumor", 40)
+    ohif.stroke(METASTASIS, (140, 290, 21))
+    corrected = ohif.mask()
+    assert 0 < np.count_nonzero(corrected) < np.count_nonzero(found) / 2
+    ohif.take("Brush", "tumor", 7)
+    ohif.stroke(METASTASIS, (114, 300, 21))
+    picture(ohif, "correct")
+    corrected = ohif.mask()
+    assert painted(corrected, METASTASIS) == ohif.segments()["tumor"]
+    ohif.save_label()
+    picture(ohif, "saved")
+    ledger = httpx.get(f"{server}/sam3d/state").json()["ledger"]
+    assert (ledger["images"], ledger["labelled"]) == (1, 1)
+    names, label = stored(archive, slices)
+    assert names == {1: "tumor"}
+    np.testing.assert_array_equal(label > 0, corrected > 0)
+
+
+def test_a_segmentation_that_ohif_exports_becomes_a_label_too(
+    ohif: Ohif, server: str, archive: Orthanc, slices: list[Path]
+) -> None:
+    ohif.choose("cyst")
+    ohif.click(VERTEBRA)
+    ohif.run()
+    mask = ohif.mask()
+    ohif.export("my cyst")
+    uid = str(pydicom.dcmread(slices[0], stop_before_pixels=True).SeriesInstanceUID)
+    answer = httpx.get(f"{server}/datastore/label/info", params={"label": uid, "tag": "final"}, timeout=60)
+    assert {"name": "cyst", "idx": 1} in answer.json()["label_info"]
+    _, label = stored(archive, slices)
+    np.testing.assert_array_equal(label, mask)
+
+
+def test_nothing_painted_is_not_saved(ohif: Ohif, archive: Orthanc) -> None:
+    ohif.page.click("[data-cy=SaveLabel]")
+    ohif.notice("Nothing is painted")
+    assert archive.search(Modality="SEG") == []
+
+
+def test_the_study_list_is_that_of_the_pacs(server: str, archive: Orthanc, slices: list[Path], tmp_path: Path) -> None:
+    write_series(tmp_path, patient="P-2")
+    archive.store(tmp_path.iterdir())
+    both = httpx.get(f"{server}/proxy/dicom/qido/studies").json()
+    one = httpx.get(f"{server}/proxy/dicom/qido/studies", params={"PatientID": "P-2"}).json()
+    assert (len(both), len(one)) == (2, 1)
+    study, series = one[0]["0020000D"]["Value"][0], httpx.get(f"{archive.dicom_web}/series?PatientID=P-2").json()
+    archive.remove(series[0]["0020000E"]["Value"][0])
+    assert httpx.get(f"{server}/proxy/dicom/qido/studies", params={"StudyInstanceUID": study}).json() == []
+
+
+@pytest.mark.parametrize("way", ["wado/%2e%2e/system", "wado/studies/..%2f..%2f..%2fsystem", "%2e%2e/system"])
+def test_no_way_leads_out_of_the_dicom_web_service(server: str, way: str) -> None:
+    answer = httpx.get(f"{server}/proxy/dicom/{way}")
+    assert (answer.status_code, "'..'" in answer.json()["detail"]) == (400, True)
+
+
+def test_ohifs_files_come_as_they_are(server: str) -> None:
+    icon = httpx.get(f"{server}/ohif/assets/favicon.ico")
+    assert "html" not in icon.headers["content-type"]
+    assert icon.content[:4] == b"\0\0\1\0"
+    for page in ("", "monai-label", "..%2f..%2findex.py", "%2e%2e/%2e%2e/ohif.py"):
+        assert httpx.get(f"{server}/ohif/{page}").text.startswith("<!doctype html>")
+    assert "dataSources" in httpx.get(f"{server}/ohif/app-config.js").text

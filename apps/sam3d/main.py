@@ -44,6 +44,7 @@ from lib.upstream import (
     pass_queries_to_dicom_web,
     send_dicom_seg,
     serve_ohif_whole,
+    tell_what_was_stopped,
 )
 from lib.volumes import Segmenters
 from sam3d_label import click_log
@@ -140,6 +141,7 @@ class SAM3DApp(MONAILabelApp):
         super().on_init_complete()
         allow_background_tasks_without_pythonpath()
         check_before_starting(train, self._check_train)
+        tell_what_was_stopped(train)
         check_before_starting(batch_infer, self._check_batch)
         pass_queries_to_dicom_web(proxy)
         serve_ohif_whole(ohif, page.FILES / "ohif.js")

@@ -304,7 +304,7 @@ class TestLabels:
         for _ in range(2):
             slicer.auto_update(max_epochs=1)
             wait(lambda: slicer.client.train_status(check_if_running=True), "it does not start again")
-        slicer.client.train_stop()
+        assert slicer.client.train_stop()["details"][-1], "also when it wrote nothing yet"
         assert slicer.client.train_status()["status"] == "STOPPED"
 
     def test_the_log_can_be_read(self, server: str) -> None:

@@ -54,6 +54,24 @@ def check_before_starting(endpoint: ModuleType, check: Callable[[Mapping[str, An
     endpoint.AsyncTask = CheckedTask  # type: ignore[attr-defined]
 
 
+def tell_what_was_stopped(endpoint: ModuleType) -> None:
+    """A training that is stopped before it wrote a line answers with no line (utils/async_tasks/utils.py).
+
+    Slicer shows the last one, and fails where there is none (plugins/slicer/MONAILabel, onStopTraining).
+
+    Args:
+        endpoint: The module whose routes stop it.
+    """
+
+    class TalkingTask(endpoint.AsyncTask):  # type: ignore[name-defined]
+        @staticmethod
+        def stop(method: str) -> Any:
+            task = AsyncTask.stop(method)
+            return task and {**task, "details": list(task.get("details") or ["stopped before it began"])}
+
+    endpoint.AsyncTask = TalkingTask  # type: ignore[attr-defined]
+
+
 def send_dicom_seg(endpoint: ModuleType, store: DicomWebDatastore, names: Sequence[str]) -> None:
     """Lets `output=dicom_seg` of endpoints/infer.py work on our datastore, without dcmqi, and leave no file behind.
 

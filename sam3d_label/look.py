@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from sam3d_label import regions
 from sam3d_label.cache import EmbeddingCache
 from sam3d_label.corrections import opening
+from sam3d_label.edges import follow_edges
 from sam3d_label.intensity import Normalization
 from sam3d_label.network import Embedding
 from sam3d_label.prompts import Box, Click, Prompts
@@ -22,6 +23,15 @@ from sam3d_label.weights import Weights
 Region = tuple[slice, slice, slice]
 Part = tuple[np.ndarray, Region]
 """Logits (i, j, k), float32, and the part of the stored grid where they lie."""
+
+HONOURED_MM = 2.0
+"""Radius of what goes with a click that the network did not follow."""
+
+LEAST_LOGIT = 0.1
+"""Least size of a logit there."""
+
+IMAGE = "image"
+"""Ends the key of what a crop shows."""
 
 TAPER = 0.125
 """Share of a tile's edge over which it gives way to its neighbours."""
@@ -135,7 +145,7 @@ class Look:
             clicks, signs, boxes = self._tensors(frame, prompts or self.prompts)
             base = self._base(frame, embedding, wider) if self.knows_masks else None
             logit = model.decode(embedding, clicks, signs, boxes=boxes, mask=base)
-        return View(frame, logit[0, 0].float(), wider)
+        return View(frame, follow_edges(logit[0, 0].float(), self._image(frame)), wider)
 
     @torch.inference_mode()
     def moments(self, frame: CropFrame) -> tuple[Tensor, Tensor]:
@@ -191,15 +201,20 @@ class Look:
                 yield self.view(frame, view)
 
     def _embedding(self, frame: CropFrame) -> Embedding:
-        def encode() -> Embedding:
-            crop = self.volume.crop(frame, self.normalization)
-            return self.weights.model.encode(crop[None, None].to(self.device))
-
-        embedding, made = self.cache.get(self._key(frame), encode)
+        embedding, made = self.cache.get(
+            self._key(frame), lambda: self.weights.model.encode(self._image(frame)[None, None])
+        )
         self.encoded += made
         return embedding
 
-    def _key(self, frame: CropFrame) -> Hashable:
+    def _image(self, frame: CropFrame) -> Tensor:
+        """A crop of the volume, normalized, (D, H, W)."""
+        image, _ = self.cache.get(
+            (*self._key(frame), IMAGE), lambda: self.volume.crop(frame, self.normalization).to(self.device)
+        )
+        return image
+
+    def _key(self, frame: CropFrame) -> tuple[Hashable, ...]:
         return (self.volume.signature, self.weights.signature, self.normalization, frame, self.device)
 
     def _tensors(self, frame: CropFrame, prompts: Prompts) -> tuple[Tensor, Tensor, Tensor]:
@@ -238,6 +253,34 @@ def stitch(volume: Volume, base: Part | None, tiles: Sequence[tuple[CropFrame, T
         weight[there] += share[here]
     rest = np.maximum(1 - weight, 0)
     return (total + rest * under) / (weight + rest), region
+
+
+def honour(part: Part, clicks: Sequence[Click], spacing: np.ndarray) -> None:
+    """Put every clicked voxel of a part on the side that its click says, in place, where the network did not.
+
+    What lies within `HONOURED_MM` of such a click goes with it, unless a click of the other side is nearer.
+
+    Args:
+        part: Logits, and where they lie.
+        clicks: All clicks.
+        spacing: mm along I, J, K.
+    """
+    logit, region = part
+    lower = np.array([along.start for along in region])
+    reach = np.ceil(HONOURED_MM / spacing).astype(int)
+    for click in clicks:
+        at = np.array(click.ijk) - lower
+        if ((at < 0) | (at >= logit.shape)).any() or (logit[tuple(at)] > 0) == click.positive:
+            continue
+        first, last = np.maximum(at - reach, 0), np.minimum(at + reach + 1, logit.shape)
+        voxels = np.stack(np.meshgrid(*map(np.arange, first, last), indexing="ij"), -1) + lower
+        own = np.linalg.norm((voxels - click.ijk) * spacing, axis=-1)
+        goes = own <= HONOURED_MM
+        for other in clicks:
+            if other.positive != click.positive:
+                goes &= own < np.linalg.norm((voxels - other.ijk) * spacing, axis=-1)
+        window = logit[tuple(slice(a, b) for a, b in zip(first, last, strict=True))]
+        window[goes] = np.maximum(np.abs(window[goes]), LEAST_LOGIT) * (1 if click.positive else -1)
 
 
 def taper(size: int) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from sam3d_label.cache import EmbeddingCache
 from sam3d_label.errors import PromptError
 from sam3d_label.intensity import Normalization
-from sam3d_label.look import Look, Part, Seen, stitch
+from sam3d_label.look import Look, Part, Seen, honour, stitch
 from sam3d_label.prompts import Box, Click, Prompts
 from sam3d_label.uncertainty import Uncertainty, next_click, perturbed
 from sam3d_label.volume import Volume
@@ -192,7 +192,9 @@ class Segmenter:
 
     def _result(self, parts: Sequence[Part], look: Look, started: float) -> Result:
         mask = np.zeros(self.volume.shape, np.uint8)
-        for logit, region in parts:
+        for part in parts:
+            honour(part, look.prompts.clicks, self.volume.spacing)
+            logit, region = part
             mask[region] |= logit > 0
         return Result(
             mask=mask,

@@ -7,7 +7,7 @@ import torch
 from sam3d_label import regions
 from sam3d_label.cache import EmbeddingCache
 from sam3d_label.intensity import Window
-from sam3d_label.look import Look, View, overlap, stitch
+from sam3d_label.look import HONOURED_MM, Look, View, honour, overlap, stitch
 from sam3d_label.prompts import Box, Click, Prompts
 from sam3d_label.volume import Volume
 from tests.test_segmenter import Ball
@@ -48,6 +48,28 @@ def test_tiles_rule_in_their_middle_and_the_base_where_there_are_none(volume):
     assert logit[5, 5, 5] == -2.0
     along = logit[10:70, 35, 30]
     assert np.abs(np.diff(along)).max() < 3.5, "a step as high as the difference is a seam"
+
+
+def test_clicks_that_the_network_did_not_follow_get_what_is_near_and_no_more():
+    logit = np.full((20, 20, 20), -3.0, np.float32)
+    logit[:5] = 3.0
+    region = (slice(10, 30), slice(0, 20), slice(0, 20))
+    inside, outside, followed = Click((20, 8, 8)), Click((12, 8, 8), positive=False), Click((11, 15, 15))
+    elsewhere = Click((5, 5, 5))
+    before, spacing = logit.copy(), np.array([1.0, 1.0, 2.0])
+    honour((logit, region), (inside, outside, followed, elsewhere), spacing)
+    assert logit[10, 8, 8] > 0 > logit[2, 8, 8]
+    changed = np.argwhere(logit != before) + np.array([10, 0, 0])
+    away = [np.linalg.norm((changed - click.ijk) * spacing, axis=1) for click in (inside, outside)]
+    assert 2 * 27 > len(changed) > 2
+    assert np.minimum(*away).max() <= HONOURED_MM
+
+
+def test_two_clicks_side_by_side_share_what_is_between_them():
+    logit = np.zeros((9, 9, 9), np.float32)
+    clicks = [Click((4, 4, 4)), Click((5, 4, 4), positive=False)]
+    honour((logit, (slice(0, 9),) * 3), clicks, np.ones(3))
+    assert logit[4, 4, 4] > 0 >= logit[5, 4, 4]
 
 
 def test_overlap_of_two_regions_is_the_same_voxels():

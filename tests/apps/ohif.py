@@ -9,7 +9,7 @@ import numpy as np
 
 AXIAL = "mpr-axial"
 SECONDS = 1000
-POINTS = "#tab-3 ~ .tab-content"
+AUTO, POINTS = "#tab-2 ~ .tab-content", "#tab-3 ~ .tab-content"
 
 VIEWPORT = """id => {
     const viewport = services.cornerstoneViewportService.getCornerstoneViewport(id)
@@ -125,10 +125,15 @@ class Ohif:
             assert now != self.page.evaluate(SLICE, AXIAL)
         raise AssertionError(f"the wheel did not lead to slice {k}")
 
-    def run(self) -> None:
-        """Presses Run, and waits for the answer."""
+    def run_unprompted(self) -> None:
+        """Opens Auto-Segmentation, presses its Run, and waits for the answer."""
+        self.page.click("label[for=tab-2]")
+        self.run(AUTO)
+
+    def run(self, tab: str = POINTS) -> None:
+        """Presses Run of a tab, and waits for the answer."""
         with self.page.expect_response("**/infer/**", timeout=120 * SECONDS) as answer:
-            self.page.click(f"{POINTS} button.actionButton")
+            self.page.click(f"{tab} button.actionButton")
         answer.value.finished()
         self.page.wait_for_timeout(500)
 

@@ -35,10 +35,7 @@
     if (request.status >= 400) {
       tell(reason(request), "error");
     } else if (pathname.includes("/infer/") && isEmpty(request.response)) {
-      const label = chosenLabel();
-      const erased = label && erase(label);
-      tell(`The mask is empty: nothing was found${label ? ` for ${label}` : ""}.`
-        + `${erased ? " What was painted before is gone." : ""} Click elsewhere, or take away a click outside.`, "warning");
+      tell("The mask is empty: nothing was found. What was painted before stays.", "warning");
     }
   }
 
@@ -59,27 +56,10 @@
     return /^NRRD/.test(header) && /^encoding: raw$/m.test(header) && bytes.subarray(end + 2).every((byte) => byte === 0);
   }
 
-  function chosenLabel() {
-    const rows = [...document.querySelectorAll("#tab-3 ~ .tab-content tr.clickable-row")];
-    return rows.find((row) => row.style.backgroundColor === "darkblue")?.textContent.trim();
-  }
-
   function segmentation() {
     const [first] = services.segmentationService.getSegmentations();
     const volume = first && services.segmentationService.getLabelmapVolume(first.segmentationId);
-    return volume && { id: first.segmentationId, volume, segments: Object.values(first.segments).filter(Boolean) };
-  }
-
-  /* An empty mask leaves what was painted before as it was (MonaiLabelPanel.tsx, updateTargets). */
-  function erase(label) {
-    const { id, volume, segments } = segmentation();
-    const value = segments.find((each) => each.label === label)?.segmentIndex;
-    const voxels = volume.voxelManager.getCompleteScalarDataArray();
-    if (!value || !voxels.includes(value)) return false;
-    volume.voxelManager.setCompleteScalarDataArray(voxels.map((voxel) => (voxel === value ? 0 : voxel)));
-    const { Events } = cornerstoneTools.Enums;
-    cornerstone.triggerEvent(cornerstone.eventTarget, Events.SEGMENTATION_DATA_MODIFIED, { segmentationId: id });
-    return true;
+    return volume && { volume, segments: Object.values(first.segments).filter(Boolean) };
   }
 
   /* Run before the first click throws, and so does every later Run (PointPrompts.tsx, saveAnnotations). */

@@ -35,7 +35,7 @@
     if (request.status >= 400) {
       tell(reason(request), "error");
     } else if (pathname.includes("/infer/") && isEmpty(request.response)) {
-      tell("The mask is empty: nothing was found. What was painted before stays.", "warning");
+      tell("The mask is empty: nothing was found", "warning");
     }
   }
 

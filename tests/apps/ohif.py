@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
+import pytest
+from app_helpers import SCRIPT, serve
+from browser import browser, open_page
+from orthanc import Orthanc
+
+METASTASIS = (113, 300, 21)
+"""A voxel of a liver metastasis of CRLM-CT-1004."""
 
 AXIAL = "mpr-axial"
 SECONDS = 1000
@@ -78,10 +89,8 @@ class Ohif:
         if page.get_by_role("button", name="Confirm and Hide").count():
             page.get_by_role("button", name="Confirm and Hide").click()
 
-    def connect(self, server: str | None = None) -> None:
-        """Presses the button beside the server's address, after typing it where that is needed."""
-        if server:
-            self.page.fill("#monailabelServerURL", server)
+    def connect(self) -> None:
+        """Presses the button beside the server's address."""
         self.page.click(".settingsTable button.actionButton")
         self.page.wait_for_selector(".monaiLabelPanel p.subtitle", timeout=60 * SECONDS)
 
@@ -160,6 +169,10 @@ class Ohif:
         size.fill(str(radius))
         size.press("Enter")
 
+    def leave_tools(self) -> None:
+        """Goes back to the panel MONAI Label."""
+        self.page.click("[data-cy=monailabel-btn]")
+
     def stroke(self, *way: Sequence[int]) -> None:
         """Draws the tool over voxels of one axial slice."""
         self.scroll_to(way[0][2])
@@ -191,6 +204,45 @@ class Ohif:
             flat[start:end] = value
         return flat.reshape(shape, order="F")
 
+    def update_model(self) -> None:
+        """Starts a training."""
+        self.page.click("label[for=tab-1]")
+        with self.page.expect_response(lambda each: each.request.method == "POST") as answer:
+            self.page.get_by_role("button", name="Update Model").click()
+        assert answer.value.status == 200, answer.value.text()
+
+    def picture(self, name: str) -> None:
+        """Keeps what is seen as `ohif-NAME.png` in $SAM3D_SCREENSHOTS, when that is set."""
+        folder = os.environ.get("SAM3D_SCREENSHOTS")
+        if folder:
+            self.page.mouse.move(800, 5)
+            self.page.screenshot(path=f"{folder}/ohif-{name}.png")
+
     def segments(self) -> dict[str, int]:
         """Value of each segment by its name."""
         return dict(self.page.evaluate(SEGMENTS))
+
+
+@contextmanager
+def serve_archive(archive: Orthanc, folder: Path, **conf: str) -> Iterator[str]:
+    """Starts the server on a PACS, as a user does; its address."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MONAI_LABEL_DICOMWEB_CACHE_PATH", str(folder / "cache"))
+        patch.setenv("MONAI_LABEL_AUTO_UPDATE_SCORING", "false")
+        arguments = ["--studies", archive.dicom_web]
+        for key, value in {"dicomweb_refresh": "0.5", **conf}.items():
+            arguments += ["--conf", key, value]
+        with (folder / "log").open("wb") as log, serve(SCRIPT, arguments, log, folder) as url:
+            yield url
+
+
+@contextmanager
+def open_study(server: str, slices: Sequence[Path]) -> Iterator[Ohif]:
+    """Opens the study of some slices in a browser, connects, and enlarges the axial view."""
+    study = str(pydicom.dcmread(slices[0], stop_before_pixels=True).StudyInstanceUID)
+    with browser() as chromium:
+        page, _ = open_page(chromium, "about:blank", 1280, 800)
+        viewer = Ohif(page, server, study)
+        viewer.connect()
+        viewer.enlarge()
+        yield viewer

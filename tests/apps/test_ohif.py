@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +9,8 @@ import httpx
 import numpy as np
 import pydicom
 import pytest
-from app_helpers import SCRIPT, serve
-from browser import browser, open_page
 from dicom_files import write_series
-from ohif import Ohif
+from ohif import METASTASIS, Ohif, open_study, serve_archive
 from orthanc import Orthanc, orthanc
 
 from lib.dicom_seg import read_seg, segment_names
@@ -25,7 +22,6 @@ from sam3d_label.weights.versions import Versions
 
 pytestmark = pytest.mark.slow
 
-METASTASIS = (113, 300, 21)
 BESIDE = (131, 300, 21)
 VERTEBRA = (256, 330, 21)
 CLOSE = 3
@@ -51,24 +47,13 @@ def archive(slices: list[Path], folder: Path) -> Iterator[Orthanc]:
 
 @pytest.fixture(scope="module")
 def server(archive: Orthanc, folder: Path) -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MONAI_LABEL_DICOMWEB_CACHE_PATH", str(folder / "cache"))
-        patch.setenv("MONAI_LABEL_AUTO_UPDATE_SCORING", "false")
-        arguments = ["--studies", archive.dicom_web]
-        for key, value in {"labels": "tumor,cyst", "dicomweb_refresh": "0.5"}.items():
-            arguments += ["--conf", key, value]
-        with (folder / "log").open("wb") as log, serve(SCRIPT, arguments, log, folder) as url:
-            yield url
+    with serve_archive(archive, folder, labels="tumor,cyst") as url:
+        yield url
 
 
 @pytest.fixture
 def ohif(server: str, slices: list[Path]) -> Iterator[Ohif]:
-    study = str(pydicom.dcmread(slices[0], stop_before_pixels=True).StudyInstanceUID)
-    with browser() as chromium:
-        page, _ = open_page(chromium, "about:blank", 1600, 900)
-        viewer = Ohif(page, server, study)
-        viewer.connect()
-        viewer.enlarge()
+    with open_study(server, slices) as viewer:
         yield viewer
 
 
@@ -77,13 +62,6 @@ def painted(mask: np.ndarray, ijk: tuple[int, ...]) -> int:
     i, j, k = ijk
     values = mask[i - CLOSE : i + CLOSE + 1, j - CLOSE : j + CLOSE + 1, k]
     return int(np.bincount(values.ravel()).argmax())
-
-
-def picture(ohif: Ohif, name: str) -> None:
-    folder = os.environ.get("SAM3D_SCREENSHOTS")
-    if folder:
-        ohif.page.mouse.move(800, 5)
-        ohif.page.screenshot(path=f"{folder}/ohif-{name}.png")
 
 
 def stored(archive: Orthanc, slices: list[Path]) -> tuple[dict[int, str], np.ndarray]:
@@ -98,9 +76,9 @@ def stored(archive: Orthanc, slices: list[Path]) -> tuple[dict[int, str], np.nda
 def test_clicks_make_masks_where_they_are(ohif: Ohif) -> None:
     ohif.choose("tumor")
     ohif.click(METASTASIS)
-    picture(ohif, "click")
+    ohif.picture("click")
     ohif.run()
-    picture(ohif, "mask")
+    ohif.picture("mask")
     tumor, cyst = (ohif.segments()[name] for name in ("tumor", "cyst"))
     first = ohif.mask()
     assert set(np.unique(first)) == {0, tumor}
@@ -110,7 +88,7 @@ def test_clicks_make_masks_where_they_are(ohif: Ohif) -> None:
     ohif.click(BESIDE)
     ohif.choose("tumor")
     ohif.run()
-    picture(ohif, "outside")
+    ohif.picture("outside")
     second = ohif.mask()
     assert 0 < np.count_nonzero(second) < np.count_nonzero(first)
     assert painted(second, METASTASIS) == tumor
@@ -132,7 +110,7 @@ def test_an_error_says_why_and_run_stays_alive(ohif: Ohif) -> None:
     ohif.click(BESIDE)
     ohif.run()
     ohif.notice("select the label's row, then press Run")
-    picture(ohif, "error")
+    ohif.picture("error")
     ohif.choose("tumor")
     ohif.click(METASTASIS)
     ohif.run()
@@ -156,7 +134,7 @@ def blind_version(server: str, folder: Path) -> Iterator[str]:
 def test_an_empty_mask_is_told(ohif: Ohif, blind_version: str) -> None:
     ohif.run_unprompted()
     ohif.notice("The mask is empty: nothing was found")
-    picture(ohif, "empty")
+    ohif.picture("empty")
     assert not ohif.mask().any()
 
 
@@ -173,11 +151,11 @@ def test_a_corrected_mask_becomes_a_label_by_one_click(
     assert 0 < np.count_nonzero(corrected) < np.count_nonzero(found) / 2
     ohif.take("Brush", "tumor", 7)
     ohif.stroke(METASTASIS, (114, 300, 21))
-    picture(ohif, "correct")
+    ohif.picture("correct")
     corrected = ohif.mask()
     assert painted(corrected, METASTASIS) == ohif.segments()["tumor"]
     ohif.save_label()
-    picture(ohif, "saved")
+    ohif.picture("saved")
     ledger = httpx.get(f"{server}/sam3d/state").json()["ledger"]
     assert (ledger["images"], ledger["labelled"]) == (1, 1)
     names, label = stored(archive, slices)

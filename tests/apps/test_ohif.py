@@ -145,8 +145,8 @@ def test_a_corrected_mask_becomes_a_label_by_one_click(
     ohif.click(METASTASIS)
     ohif.run()
     found = ohif.mask()
-    ohif.take("Eraser", "tumor", 40)
-    ohif.stroke(METASTASIS, (140, 290, 21))
+    ohif.take("Eraser", "tumor", 49)
+    ohif.stroke(METASTASIS, (130, 270, 21), (75, 330, 21))
     corrected = ohif.mask()
     assert 0 < np.count_nonzero(corrected) < np.count_nonzero(found) / 2
     ohif.take("Brush", "tumor", 7)

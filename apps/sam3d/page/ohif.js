@@ -7,6 +7,7 @@
   const SERVER = new URL("..", document.currentScript.src).href;
   const TITLE = "SAM3D";
   const SECONDS = 1000;
+  const LATER = 200;
 
   let services, commands, extensions;
 
@@ -25,7 +26,7 @@
     XMLHttpRequest.prototype.open = function (method, url, ...rest) {
       const { pathname } = new URL(url, location.href);
       if (/\/(infer|train|activelearning)\//.test(pathname) && method.toUpperCase() !== "GET") {
-        this.addEventListener("load", () => review(this, pathname));
+        this.addEventListener("load", () => setTimeout(() => review(this, pathname), LATER)); // above what the panel says
       }
       return open.call(this, method, url, ...rest);
     };

@@ -164,18 +164,13 @@ class Ohif:
         self.notice("Saved as a label")
 
     def take(self, tool: str, segment: str, radius: float) -> None:
-        """Opens the panel Segmentation and takes the `Brush` or the `Eraser`, as a sphere, for a segment."""
-        self.page.click("[data-cy=panelSegmentationWithTools-btn]")
+        """Takes the `Brush` or the `Eraser`, as a sphere, for a segment."""
         self.page.get_by_text(segment, exact=True).last.click()
         self.page.click(f"[data-cy={tool}]")
         self.page.get_by_text("Sphere", exact=True).click()
         size = self.page.locator("input.input-number")
         size.fill(str(radius))
         size.press("Enter")
-
-    def leave_tools(self) -> None:
-        """Goes back to the panel MONAI Label."""
-        self.page.click("[data-cy=monailabel-btn]")
 
     def stroke(self, *way: Sequence[int]) -> None:
         """Draws the tool over voxels of one axial slice."""
@@ -191,7 +186,6 @@ class Ohif:
 
     def export(self, name: str) -> None:
         """Sends the segmentation to the PACS by OHIF's own menu."""
-        self.page.click("[data-cy=panelSegmentationWithTools-btn]")
         self.page.click("div:has(> button[role=combobox]) > button[aria-haspopup=menu]")
         self.page.get_by_text("Export & Download").hover()
         self.page.get_by_text("Export DICOM SEG").click()

@@ -55,14 +55,13 @@ def test_from_a_pacs_to_a_better_mask(slices: list[Path], weights_path: Path, tm
                 ohif.run()
                 before = ohif.mask()
                 ohif.take("Eraser", "tumor", 49)
-                ohif.stroke(METASTASIS, (114, 300, 21))
+                ohif.stroke(METASTASIS, (130, 300, 21))
                 ohif.take("Brush", "tumor", 7)
                 ohif.stroke(METASTASIS, (114, 300, 21))
                 corrected = ohif.mask()
                 assert corrected.any()
                 ohif.save_label()
                 assert len(archive.search(Modality="SEG")) == 1
-                ohif.leave_tools()
                 ohif.update_model()
             state = trained(server)
             (version,) = state["versions"]

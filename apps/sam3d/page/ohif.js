@@ -74,13 +74,18 @@
     };
   }
 
-  /* The mode prepares brushes and names the panel that has them and Export DICOM SEG, but shows neither (modes/monai-label). */
+  /* The mode prepares brushes and names the panel that has them and Export DICOM SEG, but shows neither (modes/monai-label).
+     It goes below the mode's own: in a tab of its own it would take the connection and the clicks away with each change. */
   function addPanel() {
     const { panelService } = services;
+    const style = document.createElement("style");
+    style.textContent = `.monaiLabelPanel { height: auto !important; flex-shrink: 0 }
+      div:has(> .monaiLabelPanel) { overflow: hidden auto }`;
+    document.head.append(style);
     const add = panelService.addPanels;
     panelService.addPanels = function (position, panels, options) {
-      const isRight = position === panelService.PanelPosition.Right;
-      return add.call(this, position, inMode() && isRight ? [...panels, SEGMENTATION_PANEL] : panels, options);
+      const extend = inMode() && position === panelService.PanelPosition.Right;
+      return add.call(this, position, extend ? [[...panels, SEGMENTATION_PANEL]] : panels, options);
     };
   }
 

@@ -114,7 +114,7 @@ def test_no_result_file_is_left_behind(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert post(client, query={"output": output}, foreground=[CENTRE]).status_code == 200
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ class TestBatch:
         assert "2 of 3: odd: saved as auto" in caplog.text
         assert "3 of 3: text: failed: Image text.nii.gz" in caplog.text
         assert "2 saved, 1 failed text" in caplog.text
-        assert not list(tmp_path.iterdir())
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
         alone = post(client, "odd", model="sam3d_auto", query={"output": "image"}).content
         saved = client.get("/datastore/label?label=odd&tag=auto").content
         read = [nib.Nifti1Image.from_bytes(gzip.decompress(content)).get_fdata() for content in (alone, saved)]

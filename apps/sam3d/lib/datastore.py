@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 import threading
 import time
 import uuid
@@ -25,6 +24,7 @@ from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoun
 
 from lib.errors import http_error
 from lib.segments import check_names
+from lib.temporary import is_temporary
 from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.volume import Volume
 
@@ -325,7 +325,7 @@ def _refusals(upload: str = "") -> Iterator[None]:
     try:
         yield
     except (Sam3dError, ImageNotFoundException, LabelNotFoundException) as error:
-        if upload and Path(upload).parent == Path(tempfile.gettempdir()):
+        if upload and is_temporary(upload):
             Path(upload).unlink(missing_ok=True)
         described = http_error(error)
         if upload:

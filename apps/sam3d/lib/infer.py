@@ -17,6 +17,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.utils.others.generic import device_list, name_to_device
 
 from lib.requests import NO_CLICKS, Output, parse, parse_unprompted
+from lib.temporary import results_folder
 from lib.volumes import Segmenters
 from sam3d_label import Segmenter
 from sam3d_label.errors import PromptError, Sam3dError
@@ -236,9 +237,6 @@ def _gpus() -> list[str]:
 def write_result(array: np.ndarray, volume: Volume, output: Output, image: str) -> str:
     """Writes a mask or a map to a temporary file, which the server deletes once it is sent.
 
-    It lies in a folder of its own: MONAI Label's client keeps an answer under the server's name in the folder for
-    temporary files, and on the same machine that would be the file which the server deletes.
-
     Args:
         array: (I, J, K).
         volume: The volume whose grid and geometry the file gets.
@@ -252,9 +250,7 @@ def write_result(array: np.ndarray, volume: Volume, output: Output, image: str) 
     extension: str = output.extension or next((e for e in EXTENSIONS if image.endswith(e)), ".nii.gz")
     # OHIF reads the bytes of a gzip NRRD in pairs, and fails on an odd number.
     compress = output.compress and array.size % 2 == 0
-    results = Path(tempfile.gettempdir(), f"sam3d-results-{os.getuid()}")
-    results.mkdir(mode=0o700, exist_ok=True)
-    descriptor, file = tempfile.mkstemp(suffix=extension, dir=results)
+    descriptor, file = tempfile.mkstemp(suffix=extension, dir=results_folder())
     os.close(descriptor)
     try:
         save_mask(file, array.astype(output.dtype, copy=False), volume, compress=compress)

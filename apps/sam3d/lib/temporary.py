@@ -1,0 +1,23 @@
+"""Where files lie that the server deletes once they are sent or taken over."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def results_folder() -> Path:
+    """Folder for answers, made when missing.
+
+    It is one of its own: MONAI Label's client keeps an answer under the server's name in the folder for temporary
+    files, and on the same machine that would be the file which the server deletes.
+    """
+    folder = Path(tempfile.gettempdir(), f"sam3d-results-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def is_temporary(file: str) -> bool:
+    """Whether a file is an upload or an answer, and nobody's own."""
+    return Path(file).parent in (Path(tempfile.gettempdir()), results_folder())

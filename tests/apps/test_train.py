@@ -84,11 +84,10 @@ def studies(tmp_path: Path) -> Path:
 @pytest.fixture
 def app(studies: Path, weights_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The app with small weights, which trains a single step an epoch."""
-    from lib import train
-
     quick = TrainSettings(epochs=2, steps_per_epoch=1, warmup=0, workers=0, precision="fp32")
-    monkeypatch.setattr(train, "train_settings", lambda *_: quick)
-    return make_app(studies, {"weights": str(weights_path)})
+    app = make_app(studies, {"weights": str(weights_path)})
+    monkeypatch.setitem(type(app.trainer).__call__.__globals__, "train_settings", lambda *_: quick)
+    return app
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from lib.dicom_seg import make_seg, read_seg, segment_names, written_at
 from lib.dicom_seg_list import NIFTI, SEGMENTATION, SegList, seconds, seg_label
 from lib.dicom_series import keep_headers, keep_volume, open_series, read_headers
 from lib.errors import RemoteError
+from lib.temporary import is_temporary
 from sam3d_label.errors import VolumeError
 from sam3d_label.volume import Volume
 
@@ -189,7 +190,7 @@ class DicomWebDatastore(SafeDatastore):
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Refused: images come from the server."""
-        if Path(image_filename).parent == Path(tempfile.gettempdir()):
+        if is_temporary(image_filename):
             Path(image_filename).unlink(missing_ok=True)
         raise HTTPException(400, OUTSIDE)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +15,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.utils.others.generic import device_list, name_to_device
 
 from lib.requests import NO_CLICKS, Output, parse, parse_unprompted
-from lib.temporary import results_folder
+from lib.temporary import new_answer
 from lib.volumes import Segmenters
 from sam3d_label import Segmenter
 from sam3d_label.errors import PromptError, Sam3dError
@@ -250,8 +248,7 @@ def write_result(array: np.ndarray, volume: Volume, output: Output, image: str) 
     extension: str = output.extension or next((e for e in EXTENSIONS if image.endswith(e)), ".nii.gz")
     # OHIF reads the bytes of a gzip NRRD in pairs, and fails on an odd number.
     compress = output.compress and array.size % 2 == 0
-    descriptor, file = tempfile.mkstemp(suffix=extension, dir=results_folder())
-    os.close(descriptor)
+    file = new_answer(extension)
     try:
         save_mask(file, array.astype(output.dtype, copy=False), volume, compress=compress)
     except BaseException:

@@ -7,8 +7,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-RADIUS = 5
-"""Voxels of a crop by which a window reaches beyond its middle."""
+SHARE, MOST = 1 / 4, 7
+"""How far a window reaches beyond its middle, as a share of the mask's thickness, and at most, in voxels of a crop. A
+window as wide as what is thin would smooth it away."""
 
 SOFTNESS = 0.05
 """Variance of the normalized image below which a window counts as flat."""
@@ -30,25 +31,38 @@ def follow_edges(logit: Tensor, image: Tensor) -> Tensor:
     Returns:
         Logit, (D, H, W).
     """
+    radius = min(round(SHARE * thickness(logit > 0)), MOST)
+    if radius < 1:
+        return logit
+
+    def window(values: Tensor) -> Tensor:
+        return windows(values, radius)
+
     probability = logit.sigmoid()
-    image_mean, mean = windows(image), windows(probability)
-    variance = windows(image * image) - image_mean**2
-    slope = (windows(image * probability) - image_mean * mean) / (variance.clamp(min=0) + SOFTNESS)
-    fitted = windows(slope) * image + windows(mean - slope * image_mean)
+    image_mean, mean = window(image), window(probability)
+    variance = window(image * image) - image_mean**2
+    slope = (window(image * probability) - image_mean * mean) / (variance.clamp(min=0) + SOFTNESS)
+    fitted = window(slope) * image + window(mean - slope * image_mean)
     return torch.logit(fitted, SUREST)
 
 
-def windows(values: Tensor) -> Tensor:
-    """Mean over the window around each voxel of a cube, as three matrix products."""
+def thickness(mask: Tensor) -> float:
+    """Mean depth of a mask (D, H, W) behind the largest of its three silhouettes, voxels; 0 for an empty one."""
+    largest = max(int(mask.any(axis).sum()) for axis in range(3))
+    return int(mask.sum()) / largest if largest else 0.0
+
+
+def windows(values: Tensor, radius: int) -> Tensor:
+    """Mean over the window of a radius around each voxel of a cube, as three matrix products."""
     size = values.shape[-1]
-    means = _means(size).to(values)
+    means = _means(size, radius).to(values)
     values = means @ (values @ means.T)
     return (means @ values.reshape(size, -1)).reshape(values.shape)
 
 
-@lru_cache(maxsize=8)
-def _means(size: int) -> Tensor:
+@lru_cache(maxsize=16)
+def _means(size: int, radius: int) -> Tensor:
     """Weights (size, size) that take the mean of a window, cut off at the ends."""
     along = torch.arange(size)
-    inside = ((along[:, None] - along).abs() <= RADIUS).float()
+    inside = ((along[:, None] - along).abs() <= radius).float()
     return inside / inside.sum(1, keepdim=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from sam3d_label.edges import RADIUS, follow_edges, windows
+from sam3d_label.edges import follow_edges, thickness, windows
 from sam3d_label.evaluation.metrics import dice
 
 SIZE = 48
@@ -18,8 +18,8 @@ def ball(radius: float) -> torch.Tensor:
 
 def test_windows_are_means_of_what_lies_near_and_inside():
     values = torch.rand(20, 20, 20)
-    found = windows(values)
-    near = values[max(0, 5 - RADIUS) : 6 + RADIUS, : RADIUS + 1, 19 - RADIUS :]
+    found = windows(values, radius=4)
+    near = values[1:10, :5, 15:]
     assert torch.isclose(found[5, 0, 19], near.mean(), atol=1e-5)
 
 
@@ -39,3 +39,17 @@ def test_where_the_image_is_flat_the_border_hardly_moves():
         assert torch.isfinite(found).all()
         assert ((found > 0) >= (ball(16) > 0)).all()
         assert ((found > 0) <= (ball(18) > 0)).all()
+
+
+def test_a_thin_sheet_in_a_flat_image_stays():
+    sheet = torch.full((SIZE,) * 3, -4.0)
+    sheet[20:24, 8:40, 8:40] = 4.0
+    assert thickness(sheet > 0) == 4
+    found = follow_edges(sheet, torch.zeros((SIZE,) * 3))
+    assert dice((found > 0).numpy(), (sheet > 0).numpy()) > 0.9
+
+
+def test_without_a_mask_nothing_changes():
+    nothing = torch.full((SIZE,) * 3, -4.0)
+    assert thickness(nothing > 0) == 0
+    assert torch.equal(follow_edges(nothing, torch.rand((SIZE,) * 3)), nothing)

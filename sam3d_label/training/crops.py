@@ -212,13 +212,23 @@ class OpenedCase:
         return {IMAGE: image[None], LABEL: label[None].float(), INSIDE: (image != 0)[None].float()}
 
 
-def augmentation() -> Compose:
-    """Turns, mirrors, slants, and the changes of contrast, brightness, sharpness and noise that scanners differ by."""
+def augmentation(alike: bool = False) -> Compose:
+    """Turns, mirrors, slants, and the changes of contrast, brightness, sharpness and noise that scanners differ by.
+
+    Args:
+        alike: As `TrainSettings` has it.
+    """
     everything = [IMAGE, LABEL, INSIDE]
+    left_to_right = RandFlipd(everything, prob=0.5, spatial_axis=2)
+    any_way = [
+        *(RandFlipd(everything, prob=0.5, spatial_axis=axis) for axis in range(2)),
+        *(RandRotate90d(everything, prob=0.5, max_k=3, spatial_axes=plane) for plane in ((0, 1), (0, 2), (1, 2))),
+    ]
+    other_way_round = [RandScaleIntensityd(IMAGE, factors=(-2.0, -2.0), prob=0.1)]
     return Compose(
         [
-            *(RandFlipd(everything, prob=0.5, spatial_axis=axis) for axis in range(3)),
-            *(RandRotate90d(everything, prob=0.5, max_k=3, spatial_axes=plane) for plane in ((0, 1), (0, 2), (1, 2))),
+            left_to_right,
+            *([] if alike else any_way),
             RandAffined(
                 everything,
                 prob=0.3,
@@ -233,7 +243,7 @@ def augmentation() -> Compose:
             RandHistogramShiftd(IMAGE, prob=0.15),
             RandScaleIntensityd(IMAGE, factors=0.4, prob=0.7),
             RandShiftIntensityd(IMAGE, offsets=0.4, prob=0.7),
-            RandScaleIntensityd(IMAGE, factors=(-2.0, -2.0), prob=0.1),
+            *([] if alike else other_way_round),
             RandAdjustContrastd(IMAGE, gamma=(0.6, 1.6), prob=0.3),
             RandGaussianSmoothd(IMAGE, prob=0.1),
             RandGaussianNoised(IMAGE, std=0.2, prob=0.2),
@@ -268,6 +278,7 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
         seed: Fixes every random choice.
         served_share: As `OpenedCase.random_crop` has it.
         serves_at: As there.
+        alike: As `TrainSettings` has it.
 
     Attributes:
         epoch: The epoch whose crops are drawn.
@@ -283,11 +294,12 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
         seed: int,
         served_share: float = 0.0,
         serves_at: Sequence[float] = (),
+        alike: bool = False,
     ) -> None:
         self.cases, self.size, self.length, self.seed = cases, size, length, seed
         self.served = (served_share, serves_at)
         self.shares = np.asarray(weights, float) / np.sum(weights)
-        self.augment = augmentation()
+        self.augment = augmentation(alike)
         self.epoch = 0
 
     def __len__(self) -> int:

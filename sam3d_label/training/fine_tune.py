@@ -149,6 +149,7 @@ def fine_tune(
             seed=settings.seed,
             served_share=settings.served_share,
             serves_at=settings.serves_at,
+            alike=settings.alike,
         )
         while len(report.epochs) < settings.epochs and not is_patience_over(report.epochs, settings.patience):
             report.epochs.append(run_epoch(trainer, crops, held_out, len(report.epochs)))

@@ -29,6 +29,8 @@ class TrainSettings(BaseModel):
         rough_mask_share: Share of crops that come with a rough mask to correct, as a wider view gives it.
         served_share: Share of crops that lie as serving lays them; the others show the target at any scale.
         serves_at: Spacings, mm, that the weights serve at, the usual one first; without any, `served_share` is nothing.
+        alike: The cases are of one kind, as those of a team are: crops keep their contrast and, but for left and right
+            and a slant, their orientation.
         patience: Looks at the validation cases without a better Dice after which the run ends; None for no end.
         validate_every: Epochs between two looks at the validation cases.
         seed: Fixes every random choice.
@@ -61,6 +63,7 @@ class TrainSettings(BaseModel):
     rough_mask_share: float = Field(default=0.15, ge=0, le=1)
     served_share: float = Field(default=0.0, ge=0, le=1)
     serves_at: tuple[float, ...] = ()
+    alike: bool = False
     patience: int | None = Field(default=None, ge=1)
     validate_every: int = Field(default=1, ge=1)
     seed: int = Field(default=0, ge=0)

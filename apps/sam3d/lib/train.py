@@ -40,9 +40,10 @@ CROPS_PER_TARGET = 4
 """Crops that each target gives to an epoch, within `STEPS`."""
 
 STEPS = (10, 100)
-FEW_CASES: dict[str, Any] = {"learning_rate": 2e-3, "clicks": 2, "served_share": 0.9}
+FEW_CASES: dict[str, Any] = {"learning_rate": 2e-3, "clicks": 2, "served_share": 0.9, "alike": True}
 """What lets a few hundred steps on a few cases teach much, as measured on hippocampi (benchmarks/learning_curve.py): a
-high learning rate for the adapters, short sessions, and crops as serving lays them."""
+high learning rate for the adapters, short sessions, and crops as serving lays them, which stay as the scanner laid
+them."""
 
 LEAST_NICE = 10
 """Niceness of a training of its own process: clicks come first."""

@@ -42,7 +42,8 @@ SETTINGS = tiny.SETTINGS.model_copy(
 class ClickUNet(nn.Module):
     """Answers like `SAM3D`; nothing of a crop can be kept from click to click.
 
-    Like `tiny` it works at half the crop's resolution, and gives each of a cell's eight voxels a value of its own.
+    Like `tiny` it works at half the crop's resolution, and gives each of a cell's eight voxels a value of its own. Its
+    bottom has 4³ cells: one level deeper, where 2³ are normalised, gradients soon overflow in bf16.
     """
 
     def __init__(self) -> None:
@@ -52,10 +53,10 @@ class ClickUNet(nn.Module):
             spatial_dims=3,
             in_channels=3,
             out_channels=VOXELS,
-            kernel_size=[3] * 6,
-            strides=[2] * 6,
-            upsample_kernel_size=[2] * 5,
-            filters=[16, 32, 64, 96, 128, 160],
+            kernel_size=[3] * 5,
+            strides=[2] * 5,
+            upsample_kernel_size=[2] * 4,
+            filters=[16, 32, 64, 128, 160],
             norm_name="instance",
         )
 

@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PORT  ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test e2e lint format bench lock clean
+.PHONY: help setup demo test viewers e2e lint format bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ demo: $(READY) ## serve the app on sample-data at http://127.0.0.1:PORT (PORT=80
 
 test: $(READY) ## run the tests (ARGS="-k volume" passes options on to pytest)
 	$(PY) -m pytest $(ARGS)
+
+viewers: ## install Debian's Orthanc and Chromium, which the tests with real clients need
+	@scripts/viewers.sh
 
 e2e: $(READY) ## play whole stories through running servers, with real volumes: many minutes
 	$(PY) -m pytest -m e2e $(ARGS)

@@ -2,25 +2,54 @@
 
 from __future__ import annotations
 
+import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from browser import browser, open_page
+from dicom_files import write_series
 from ohif import METASTASIS, open_study, serve_archive
 from orthanc import orthanc
 
 from sam3d_label.evaluation.metrics import dice
+from sam3d_label.volume import Volume
 
 pytestmark = pytest.mark.e2e
 MINUTES = 25
+REPOSITORY = Path(__file__).resolve().parents[2]
+REAL_DATA = Path(os.environ.get("SAM3D_DATA") or REPOSITORY.parent / "shared" / "data")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A series to annotate.
+
+    Attributes:
+        slices: Its files.
+        target: A voxel of the lesion.
+        aside: Voxels of the same slice, where the eraser goes.
+    """
+
+    slices: list[Path]
+    target: tuple[int, int, int]
+    aside: tuple[tuple[int, int, int], ...]
 
 
 @pytest.fixture
-def slices(real_data: Path) -> list[Path]:
-    return sorted((real_data / "dicom" / "CRLM-CT-1004").iterdir())
+def study(tmp_path: Path) -> Study:
+    """A metastasis in a real CT; without real volumes, the lesion of a phantom as a scanner would send it."""
+    real = REAL_DATA / "dicom" / "CRLM-CT-1004"
+    if real.is_dir():
+        return Study(sorted(real.iterdir()), METASTASIS, ((130, 270, 21), (75, 330, 21), (150, 320, 21)))
+    image, label = (Volume.open(REPOSITORY / f"sample-data/{kind}/phantom_001.nii.gz") for kind in ("images", "labels"))
+    write_series(tmp_path / "series", np.rint(image.array).astype(np.int16))
+    i, j, k = np.argwhere(label.array > 0).mean(0).round().astype(int).tolist()
+    return Study(sorted((tmp_path / "series").iterdir()), (i, j, k), ((i + 20, j, k), (i - 20, j, k)))
 
 
 def trained(server: str) -> dict[str, Any]:
@@ -44,20 +73,20 @@ def serve_version(server: str, version: str) -> None:
         page.wait_for_function(f"document.querySelector('#summary').textContent.includes('version {version} serves')")
 
 
-def test_from_a_pacs_to_a_better_mask(slices: list[Path], weights_path: Path, tmp_path: Path) -> None:
-    conf = {"labels": "tumor", "weights": str(weights_path), "train_epochs": "2"}
+def test_from_a_pacs_to_a_better_mask(study: Study, tmp_path: Path) -> None:
+    i, j, k = study.target
     with orthanc(tmp_path / "orthanc") as archive:
-        archive.store(slices)
-        with serve_archive(archive, tmp_path, **conf) as server:
-            with open_study(server, slices) as ohif:
+        archive.store(study.slices)
+        with serve_archive(archive, tmp_path, labels="tumor", train_epochs="8") as server:
+            with open_study(server, study.slices) as ohif:
                 ohif.choose("tumor")
-                ohif.click(METASTASIS)
+                ohif.click(study.target)
                 ohif.run()
                 before = ohif.mask()
                 ohif.take("Eraser", "tumor", 49)
-                ohif.stroke(METASTASIS, (130, 300, 21))
+                ohif.stroke(study.target, *study.aside)
                 ohif.take("Brush", "tumor", 7)
-                ohif.stroke(METASTASIS, (114, 300, 21))
+                ohif.stroke(study.target, (i + 1, j, k))
                 corrected = ohif.mask()
                 assert corrected.any()
                 ohif.save_label()
@@ -68,9 +97,9 @@ def test_from_a_pacs_to_a_better_mask(slices: list[Path], weights_path: Path, tm
             assert state["ledger"]["counts"]["train"] == version["annotated"] == 1
             assert not version["serves"], "one case alone compares with nothing, so a person decides"
             serve_version(server, version["version"])
-            with open_study(server, slices) as ohif:
+            with open_study(server, study.slices) as ohif:
                 ohif.choose("tumor")
-                ohif.click(METASTASIS)
+                ohif.click(study.target)
                 ohif.run()
                 after = ohif.mask()
     assert dice(after > 0, corrected > 0) > dice(before > 0, corrected > 0)

@@ -136,9 +136,8 @@ def settings_of(arm: str, cases: int, steps: int, card: Any, seed: int) -> Train
     epochs = max(1, round(steps / STEPS_PER_EPOCH))
     length = {"epochs": epochs, "steps_per_epoch": STEPS_PER_EPOCH, "seed": seed, "serves_at": serves_at(card)}
     if arm == UNET:
-        few = {key: FEW_CASES[key] for key in ("clicks", "served_share")} | {"warmup": 10, "average": 0.99}
-        whole = {"precision": "fp32", "validate_every": epochs}  # in bf16 its loss ceases to be finite now and then
-        return UNET_SETTINGS.model_copy(update={**few, **length, **whole})
+        few = {key: FEW_CASES[key] for key in ("clicks", "served_share", "alike")} | {"warmup": 10, "average": 0.99}
+        return UNET_SETTINGS.model_copy(update={**few, **length, "validate_every": epochs})
     return train_settings(parse_train({}), cases, epochs).model_copy(update=length)
 
 

@@ -39,7 +39,7 @@ from click_unet import SETTINGS as UNET_SETTINGS  # noqa: E402
 from click_unet import ClickUNet, open_unet  # noqa: E402
 
 from lib.active_learning import Diverse, ScoredStrategy, Scores, Uncertainty  # noqa: E402
-from lib.train import FEW_CASES, parse_train, train_settings  # noqa: E402
+from lib.train import parse_train, train_settings  # noqa: E402
 from sam3d_label.evaluation.metrics import bootstrap_interval  # noqa: E402
 from sam3d_label.evaluation.report import write_json  # noqa: E402
 from sam3d_label.files import replacing  # noqa: E402
@@ -49,8 +49,8 @@ from sam3d_label.training import Case, TrainReport, TrainSettings, fine_tune, pa
 from sam3d_label.training.cases import OpenedCases  # noqa: E402
 from sam3d_label.training.fine_tune import CHECKPOINT, open_cases  # noqa: E402
 from sam3d_label.training.gate import Score, score  # noqa: E402
+from sam3d_label.training.settings import FEW_CASES, spacings_of_serving  # noqa: E402
 from sam3d_label.training.store import store  # noqa: E402
-from sam3d_label.training.update import serves_at  # noqa: E402
 from sam3d_label.volume import Volume  # noqa: E402
 from sam3d_label.weights import DataSource, Weights, open_weights  # noqa: E402
 
@@ -134,11 +134,12 @@ class Choosing:
 def settings_of(arm: str, cases: int, steps: int, card: Any, seed: int) -> TrainSettings:
     """The app's settings for so many cases, or those of the U-Net, for so many steps."""
     epochs = max(1, round(steps / STEPS_PER_EPOCH))
-    length = {"epochs": epochs, "steps_per_epoch": STEPS_PER_EPOCH, "seed": seed, "serves_at": serves_at(card)}
+    length = {"epochs": epochs, "steps_per_epoch": STEPS_PER_EPOCH, "seed": seed}
     if arm == UNET:
+        length["serves_at"] = spacings_of_serving(card)
         few = {key: FEW_CASES[key] for key in ("clicks", "served_share", "alike")} | {"warmup": 10, "average": 0.99}
         return UNET_SETTINGS.model_copy(update={**few, **length, "validate_every": epochs})
-    return train_settings(parse_train({}), cases, epochs).model_copy(update=length)
+    return train_settings(parse_train({}), cases, epochs, card).model_copy(update=length)
 
 
 def learn(setup: Setup, arm: str, seed: int, names: Sequence[str], serving: Weights, out: Path) -> Weights:

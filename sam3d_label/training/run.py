@@ -55,7 +55,10 @@ def train_folder(
     cases = [replace(case, value=value, alone=True) for case in pair_cases(images, labels)]
     training, validation = split(cases, validation_share)
     from_nothing = start.card.base.sha256 is None and not start.card.capabilities
-    settings = TrainSettings(epochs=epochs, seed=seed, trunk=from_nothing)
+    if from_nothing:
+        settings = TrainSettings(epochs=epochs, seed=seed, trunk=True)
+    else:
+        settings = TrainSettings.few_cases(len(training), start.card, epochs=epochs, seed=seed)
     console = console or Console(quiet=True)
 
     console.print(f"{len(training)} cases train, {len(validation)} are held out", highlight=False)

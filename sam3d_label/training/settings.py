@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from sam3d_label.weights import Card
+
+FEW_CASES: dict[str, Any] = {"learning_rate": 2e-3, "clicks": 2, "served_share": 0.9, "alike": True}
+"""What lets a few hundred steps on a few cases teach much, as measured on hippocampi (benchmarks/learning_curve.py): a
+high learning rate for the adapters, short sessions, and crops as serving lays them, which stay as the scanner laid
+them."""
+
+CROPS_PER_CASE = 4
+"""Crops that each case gives to an epoch, within `FEWEST_STEPS` and `MOST_STEPS`."""
+
+FEWEST_STEPS, MOST_STEPS = 10, 100
 
 
 class TrainSettings(BaseModel):
@@ -73,6 +85,18 @@ class TrainSettings(BaseModel):
     crops_at_once: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     cases_mb: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
 
+    @classmethod
+    def few_cases(cls, cases: int, card: Card, **chosen: Any) -> TrainSettings:
+        """Those for trained weights and a team's own cases; an epoch grows with the cases.
+
+        Args:
+            cases: How many.
+            card: Of the weights that learn from them.
+            chosen: Settings that somebody asked for.
+        """
+        steps = min(max(CROPS_PER_CASE * cases, FEWEST_STEPS), MOST_STEPS)
+        return cls(**{**FEW_CASES, "steps_per_epoch": steps, "serves_at": spacings_of_serving(card), **chosen})
+
     @property
     def steps(self) -> int:
         """Steps of the whole run."""
@@ -83,3 +107,8 @@ class TrainSettings(BaseModel):
         rise = min(1.0, (step + 1) / max(1, self.warmup))
         left = (self.steps - step) / max(1.0, self.decay * self.steps)
         return rise * min(1.0, max(0.01, left))
+
+
+def spacings_of_serving(card: Card) -> tuple[float, ...]:
+    """Spacings, mm, at which weights look at a volume, the usual one first."""
+    return (card.spacing, *(card.spacing * scale for scale in card.scales if scale != 1))

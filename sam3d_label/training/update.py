@@ -20,9 +20,9 @@ from sam3d_label.training.crops import Case, OpenedCase
 from sam3d_label.training.fine_tune import CHECKPOINT, CURVES, LOG, EpochLog, TrainReport, fine_tune, open_cases
 from sam3d_label.training.gate import Score, Verdict, judge, means, score
 from sam3d_label.training.ledger import Ledger
-from sam3d_label.training.settings import TrainSettings
+from sam3d_label.training.settings import TrainSettings, spacings_of_serving
 from sam3d_label.training.store import store, trained_card
-from sam3d_label.weights import Card, DataSource, Weights
+from sam3d_label.weights import DataSource, Weights
 from sam3d_label.weights.versions import REPORT, Versions
 
 FEWEST_COMPARED = 3
@@ -98,7 +98,7 @@ class Update:
 
     def __post_init__(self) -> None:
         card = (self.start or self.serving).card
-        self.settings = self.settings.model_copy(update={"serves_at": serves_at(card)})
+        self.settings = self.settings.model_copy(update={"serves_at": spacings_of_serving(card)})
 
     def __call__(self, labelled: Sequence[LabelledCase], skipped: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Learn from what is labelled.
@@ -248,8 +248,3 @@ class Update:
 def targets(cases: Sequence[LabelledCase]) -> list[Case]:
     """Every target of some cases."""
     return [target for case in cases for target in case.targets]
-
-
-def serves_at(card: Card) -> tuple[float, ...]:
-    """Spacings, mm, at which weights look at a volume, the usual one first."""
-    return (card.spacing, *(card.spacing * scale for scale in card.scales if scale != 1))

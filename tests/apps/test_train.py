@@ -23,10 +23,11 @@ from sam3d_label.training import TrainSettings
 from sam3d_label.training.busy import BusySign
 from sam3d_label.training.fine_tune import fine_tune
 from sam3d_label.training.update import Progress
+from sam3d_label.weights import Weights
 from sam3d_label.weights.versions import Versions
 
 
-def test_the_keys_of_monai_label_mean_what_they_mean_there() -> None:
+def test_the_keys_of_monai_label_mean_what_they_mean_there(small_weights: Weights) -> None:
     asked = parse_train(
         {
             "model": "sam3d",
@@ -49,10 +50,12 @@ def test_the_keys_of_monai_label_mean_what_they_mean_there() -> None:
             "local_rank": 0,
         }
     )
-    settings = train_settings(asked, targets=6, epochs=20)
+    settings = train_settings(asked, targets=6, epochs=20, card=small_weights.card)
     assert (settings.epochs, settings.patience, settings.batch, settings.steps_per_epoch) == (7, 3, 2, 24)
-    assert train_settings(parse_train({}), targets=1, epochs=20).patience is None
-    assert train_settings(parse_train({}), targets=1, epochs=20).epochs == 20
+    unasked = train_settings(parse_train({}), targets=1, epochs=20, card=small_weights.card)
+    assert (unasked.epochs, unasked.patience, unasked.steps_per_epoch) == (20, None, 10)
+    assert unasked.alike
+    assert unasked.serves_at == (1.0, 0.5, 2.0)
     assert trainer(asked, "cpu", Path()) is fine_tune
 
 

@@ -6,17 +6,23 @@ import torch
 from sam3d_label import Click, Segmenter, Volume
 from sam3d_label.errors import Sam3dError
 from sam3d_label.network.sam3d import is_trunk
-from sam3d_label.training import Case, TrainSettings
+from sam3d_label.training import Case, TrainSettings, settings
 from sam3d_label.training import run as runs
 from sam3d_label.training.run import split, train_folder
 from sam3d_label.training.store import learned
 from sam3d_label.weights import open_weights
 
 
+class Quick(TrainSettings):
+    steps_per_epoch: int = 2
+    workers: int = 0
+    precision: str = "fp32"
+
+
 @pytest.fixture
 def folders(phantom_cases, monkeypatch):
-    quick = TrainSettings(epochs=1, steps_per_epoch=2, workers=0, precision="fp32")
-    monkeypatch.setattr(runs, "TrainSettings", lambda **told: quick.model_copy(update=told))
+    monkeypatch.setattr(runs, "TrainSettings", Quick)
+    monkeypatch.setattr(settings, "MOST_STEPS", 2)
     return phantom_cases[0].image.parent, phantom_cases[0].label.parent
 
 
@@ -49,6 +55,13 @@ def test_a_network_without_a_trunk_of_its_own_trains_whole(small_weights, folder
     train_folder(untrained, *folders, tmp_path / "out", epochs=1)
     after = open_weights(tmp_path / "out").model.state_dict()
     assert any(is_trunk(name) and not torch.equal(after[name], before[name].bfloat16().float()) for name in before)
+
+
+def test_trained_weights_learn_as_a_team_s_own_cases_let_them(small_weights, folders, tmp_path):
+    told = train_folder(small_weights, *folders, tmp_path / "out", epochs=1).training.settings
+    assert told["alike"]
+    assert told["learning_rate"] == settings.FEW_CASES["learning_rate"]
+    assert tuple(told["serves_at"]) == settings.spacings_of_serving(small_weights.card)
 
 
 def test_folders_without_cases_say_so(small_weights, tmp_path):

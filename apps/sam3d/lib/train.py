@@ -31,20 +31,11 @@ from sam3d_label.training.fine_tune import EpochLog, fine_tune
 from sam3d_label.training.job import train_in_processes
 from sam3d_label.training.ledger import Ledger
 from sam3d_label.training.update import Progress, Update
-from sam3d_label.weights import untrained
+from sam3d_label.weights import Card, untrained
 from sam3d_label.weights.versions import Versions
 
 logger = logging.getLogger(__name__)
 STATS, STARTED = "train_stats.json", "last_training.json"
-CROPS_PER_TARGET = 4
-"""Crops that each target gives to an epoch, within `STEPS`."""
-
-STEPS = (10, 100)
-FEW_CASES: dict[str, Any] = {"learning_rate": 2e-3, "clicks": 2, "served_share": 0.9, "alike": True}
-"""What lets a few hundred steps on a few cases teach much, as measured on hippocampi (benchmarks/learning_curve.py): a
-high learning rate for the adapters, short sessions, and crops as serving lays them, which stay as the scanner laid
-them."""
-
 LEAST_NICE = 10
 """Niceness of a training of its own process: clicks come first."""
 
@@ -178,7 +169,7 @@ class SAM3DTrainTask(TrainTask):
             versions=self._versions,
             ledger=Ledger(self.ledger, asked.val_split),
             folder=self.model_dir,
-            settings=train_settings(asked, targets, self._app.train_epochs),
+            settings=train_settings(asked, targets, self._app.train_epochs, serving.card),
             device=device,
             start=None if asked.pretrained else self._new_adapters(serving.card.preset, device),
             watch=stats.show,
@@ -206,12 +197,12 @@ class SAM3DTrainTask(TrainTask):
             beside.write_text(json.dumps({"at": time.time(), "labels": seen}))
 
 
-def train_settings(asked: TrainRequest, targets: int, epochs: int) -> TrainSettings:
-    """The library's settings for a request, of so many epochs without its word; an epoch grows with the targets."""
-    return TrainSettings(
-        **FEW_CASES,
+def train_settings(asked: TrainRequest, targets: int, epochs: int, card: Card) -> TrainSettings:
+    """The library's settings for a request, of so many epochs without its word."""
+    return TrainSettings.few_cases(
+        targets,
+        card,
         epochs=asked.max_epochs or epochs,
-        steps_per_epoch=min(max(CROPS_PER_TARGET * targets, STEPS[0]), STEPS[1]),
         batch=asked.train_batch_size,
         patience=asked.early_stop_patience if asked.early_stop_patience > 0 else None,
         seed=asked.train_random_seed,

@@ -50,9 +50,8 @@ def save_label(client: MONAILabelClient, case: Case) -> None:
 def deepest(case: Case, outside: bool) -> list[int]:
     """The deepest voxel of the target, or of what is beside it."""
     label = Volume.open(case.label)
-    truth = label.array > 0
-    sides = (np.zeros_like(truth), truth) if outside else (truth, np.zeros_like(truth))
-    click = error_centre(*sides, (), np.random.default_rng(0), tuple(label.spacing))
+    side = (label.array > 0) != outside
+    click = error_centre(side, np.zeros_like(side), (), np.random.default_rng(0), tuple(label.spacing))
     assert click is not None
     return list(click.ijk)
 

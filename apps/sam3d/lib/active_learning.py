@@ -145,13 +145,15 @@ class ScoredStrategy(Strategy):
 
 
 class Uncertainty(ScoredStrategy):
-    """The image that the model is least sure of."""
+    """The image that the model is least sure of; before it knows any of the target, doubt tells little of an image."""
 
     def __init__(self, scores: Scores) -> None:
         super().__init__("The image that the model is least sure of", scores)
 
     def choose(self, candidates: Mapping[str, Any], labelled: list[Any]) -> tuple[str, str]:
-        """The one of the most doubt."""
+        """The one of the most doubt; the most usual one to begin with."""
+        if not labelled:
+            return most_usual(candidates)
         image = max(candidates, key=lambda image: candidates[image]["doubt"])
         doubt, version = candidates[image]["doubt"], candidates[image]["version"]
         return image, f"doubt {doubt:.3f} under version {version}, the most of {len(candidates)} unlabelled images"
@@ -165,11 +167,20 @@ class Diverse(ScoredStrategy):
 
     def choose(self, candidates: Mapping[str, Any], labelled: list[Any]) -> tuple[str, str]:
         """The one whose vector is farthest from its nearest labelled one; the most usual one to begin with."""
-        vectors = {image: np.array(score["vector"], np.float32) for image, score in candidates.items()}
-        image, away = farthest(vectors, [np.array(score["vector"], np.float32) for score in labelled])
         if not labelled:
-            return image, f"the most usual of {len(candidates)} unlabelled images, to begin with"
+            return most_usual(candidates)
+        image, away = farthest(vectors(candidates), [np.array(score["vector"], np.float32) for score in labelled])
         return image, f"distance {away:.2f} from the labelled images, the most of {len(candidates)} unlabelled ones"
+
+
+def most_usual(candidates: Mapping[str, Any]) -> tuple[str, str]:
+    """The candidate whose vector is nearest to their mean, and why."""
+    return farthest(vectors(candidates), [])[0], f"the most usual of {len(candidates)} unlabelled images, to begin with"
+
+
+def vectors(scores: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What images look like to the model, by image."""
+    return {image: np.array(score["vector"], np.float32) for image, score in scores.items()}
 
 
 def handed_out(datastore: Datastore, image: str) -> bool:

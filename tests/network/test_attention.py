@@ -76,6 +76,22 @@ def test_chunks_change_the_memory_and_not_the_result(shift: int, monkeypatch: py
         torch.testing.assert_close(made(x), whole)
 
 
+@pytest.mark.parametrize("most", [0, attention.MOST_SCORES])
+def test_in_bf16_it_learns_the_same_with_scores_kept_or_not(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "MOST_SCORES", most)
+    made, x = layer(shift=2).float(), torch.randn(1, 8, 8, 8, 12)
+
+    def learn(bf16: bool) -> tuple[torch.Tensor, ...]:
+        made.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            result = made(x)
+        result.float().square().mean().backward()
+        return result.detach().float(), made.qkv.weight.grad, made.rel_pos_h.grad  # type: ignore[return-value]
+
+    for rough, exact in zip(learn(bf16=True), learn(bf16=False), strict=True):
+        assert float((rough - exact).norm() / exact.norm()) < 0.02
+
+
 def test_lr_zero_forgets_positions() -> None:
     """With lr = 0 and no shift, a permutation of a window's tokens permutes the result."""
     made, x = layer(window=2), torch.randn(1, 2, 2, 2, 12, dtype=torch.float64)

@@ -33,6 +33,7 @@ class Config:
         decoder: Channels of the mask decoder.
         dense: Channels in which the dense prompt is spread.
         fine: Channels of the fine path at half the crop and at each halving down to the grid; none as in the paper.
+        deep: Channels of the fine path at each halving below the grid.
     """
 
     crop: int = 128
@@ -54,10 +55,12 @@ class Config:
     decoder: int = 128
     dense: int = 64
     fine: tuple[int, ...] = ()
+    deep: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "global_blocks", tuple(self.global_blocks))
         object.__setattr__(self, "fine", tuple(self.fine))
+        object.__setattr__(self, "deep", tuple(self.deep))
         if self.patch % (2 * self.upsample):
             raise ValueError(f"patch must be a multiple of twice upsample: {self}")
         rules = {
@@ -67,6 +70,8 @@ class Config:
             "width must be a multiple of heads": self.width % self.heads == 0,
             "fine must name a width for each halving of the crop down to the token grid": not self.fine
             or self.stride == 2 ** len(self.fine),
+            "deep needs fine, and a grid that can be halved so often": not self.deep
+            or (bool(self.fine) and self.grid % 2 ** len(self.deep) == 0),
             "sam_grid must be a multiple of the token grid": self.sam_grid % self.grid == 0,
             "neck must be a multiple of twice prompt_heads": self.neck % (2 * self.prompt_heads) == 0,
         }
@@ -108,6 +113,7 @@ PRESETS: dict[str, Config] = {
         prompt_mlp=256,
         decoder=16,
         fine=(16, 32, 64),
+        deep=(96, 128),
     ),
     "vit_b": Config(),
     "vit_l": Config(width=1024, depth=24, heads=16, global_blocks=(5, 11, 17, 23)),

@@ -36,6 +36,7 @@ class FinePath(nn.Module):
             for before, width in zip([1, *widths], widths, strict=False)
         )
         self.bottom = convolution(config.neck + widths[-1], widths[-1])
+        self.deep = Hourglass((widths[-1], *config.deep)) if config.deep else nn.Identity()
         self.narrow = nn.ModuleList(
             nn.Conv3d(coarser, width, kernel_size=1) for width, coarser in itertools.pairwise(widths)
         )
@@ -71,13 +72,36 @@ class FinePath(nn.Module):
             levels: What `descend` gave for the crop.
             dense: The dense prompt, (B, 6, half, half, half).
         """
-        x = self.bottom(torch.cat([prompted, levels[-1]], 1))
+        x = self.deep(self.bottom(torch.cat([prompted, levels[-1]], 1)))
         for level in reversed(range(len(levels) - 1)):
             size = levels[level].shape[2]
             drawn = F.avg_pool3d(dense, dense.shape[2] // size)
             x = trilinear(self.narrow[level](x), size, align_corners=False)
             x = self.join[level](x + levels[level] + self.drawn[level](drawn))
         return voxels_of_cells(self.out(x))
+
+
+class Hourglass(nn.Module):
+    """What a U-Net below a map adds to it, which starts at zero.
+
+    Args:
+        widths: Channels of the map and of each halving below it.
+    """
+
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        width, coarser, *_ = widths
+        self.down = nn.Sequential(convolution(width, coarser, stride=2), convolution(coarser, coarser))
+        self.below = Hourglass(widths[1:]) if len(widths) > 2 else nn.Identity()
+        self.narrow = nn.Conv3d(coarser, width, kernel_size=1)
+        self.join = nn.Sequential(convolution(2 * width, width), nn.Conv3d(width, width, kernel_size=1))
+        for parameter in self.join[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The map (B, width, x, y, z), added to; x, y and z are even at every halving."""
+        seen = trilinear(self.narrow(self.below(self.down(x))), x.shape[2], align_corners=False)
+        return x + self.join(torch.cat([x, seen], 1))
 
 
 def voxels_of_cells(cells: Tensor) -> Tensor:

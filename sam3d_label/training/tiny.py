@@ -1,4 +1,4 @@
-"""How the shipped weights `tiny` were made: python -m sam3d_label.training.tiny STS OUT."""
+"""How the shipped weights `tiny` are made: python -m sam3d_label.training.tiny STS OUT, under torchrun or not."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from sam3d_label.training.fine_tune import describe, fine_tune
 from sam3d_label.training.pieces import find_pieces
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.training.store import store
+from sam3d_label.training.world import is_main
 from sam3d_label.volume import read_nifti, save_mask
-from sam3d_label.weights import Base, Card, DataSource, Training
+from sam3d_label.weights import Base, Card, DataSource, Training, open_weights
 
 INTENSITY = CtOrMr(ct=Window(lower=-160, upper=240, mean=40, std=100), mr=Percentile())
 START = Card(
@@ -38,7 +39,7 @@ START = Card(
     version="untrained",
     date="2026-11-23",
 )
-VERSION = "tiny-2"
+VERSION = "tiny-3"
 LAST_TRAINING_PATIENT = 28
 PHANTOMS, MOSAICS, DIVISIONS, SEED = 160, 80, 3, 20262
 """Phantoms, mosaics, and divisions into pieces of each sarcoma volume."""
@@ -47,18 +48,21 @@ ORGANS, REGIONS = 2, 4
 """Targets that each phantom gives beside its lesion, and that each mosaic and each division into pieces gives."""
 
 FEWEST_VOXELS = 200
-SHARES = {"_mr": 0.3, "_ct": 0.2, "piece": 0.15, "lesion": 0.15, "organ": 0.1, "region": 0.1}
+SHARES = {"_mr": 0.3, "_ct": 0.2, "piece": 0.12, "lesion": 0.2, "organ": 0.1, "region": 0.08}
 """Share of the training crops that each kind of case gives."""
 
 SETTINGS = TrainSettings(
-    epochs=54,
+    epochs=40,
     steps_per_epoch=100,
+    batch=2,
     learning_rate=8e-4,
     weight_decay=0.02,
     warmup=200,
     average=0.999,
     clicks=4,
     rough_mask_share=0.3,
+    served_share=0.4,
+    serves_at=(2.0, 0.5, 1.0, 4.0),
     validate_every=4,
     trunk=True,
 )
@@ -137,15 +141,20 @@ def main(
     sts: Annotated[Path, typer.Argument(help="Folder with images/ and labels/ of the soft-tissue sarcomas.")],
     out: Annotated[Path, typer.Argument(help="Folder for the checkpoint, the log and the weights.")],
     epochs: int = SETTINGS.epochs,
+    weights: Annotated[str | None, typer.Option(help="Go on from these, and leave their trunk as it is.")] = None,
     threads: int = 2,
     resume: bool = False,
 ) -> None:
     """Train the network `tiny` on sarcomas of patients 001-028, pieces of their images, phantoms and mosaics."""
     torch.set_num_threads(threads)
-    settings = SETTINGS.model_copy(update={"epochs": epochs})
+    settings = SETTINGS.model_copy(update={"epochs": epochs, "trunk": weights is None})
     training, validation = every_case(sts, out)
     torch.manual_seed(settings.seed)
-    model = SAM3D(PRESETS["tiny"])
+    model, start = SAM3D(PRESETS["tiny"]), START
+    if weights:
+        earlier = open_weights(weights)
+        model.load_state_dict(earlier.model.state_dict(), strict=False)  # what the network had not begins untrained
+        start = START.model_copy(update={"base": earlier.card.base})
     report = fine_tune(
         model,
         training,
@@ -156,7 +165,9 @@ def main(
         resume=resume,
         progress=lambda log: print(describe(log, epochs), flush=True),
     )
-    store(model, START, out / "weights", report=report, settings=settings, data=SOURCES, version=VERSION)
+    if not is_main():
+        return
+    store(model, start, out / "weights", report=report, settings=settings, data=SOURCES, version=VERSION)
     print(f"wrote {out / 'weights'}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,9 @@ from sam3d_label.network import PRESETS, Config
 FORMAT = 1
 CUSTOM = "custom"
 """The preset of a network whose sizes are none of `PRESETS`."""
+
+NEW_SIZES: dict[str, Any] = {"deep": ()}
+"""Sizes that older cards do not name, as networks of any preset had them then."""
 
 Capability = Literal["positive_click", "negative_click", "mask", "box", "no_click"]
 
@@ -104,7 +107,7 @@ class Card(BaseModel):
     def _known_sizes(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        names = {field.name for field in fields(Config)}
+        names, value = {field.name for field in fields(Config)}, {**NEW_SIZES, **value}
         if value.keys() != names:
             raise ValueError(f"unknown sizes {sorted(value.keys() - names)}, missing {sorted(names - value.keys())}")
         return value
@@ -138,7 +141,8 @@ class Card(BaseModel):
 
     @model_validator(mode="after")
     def _preset_and_sizes_agree(self) -> Card:
-        if self.preset in PRESETS and self.config != PRESETS[self.preset]:
+        preset = PRESETS.get(self.preset, self.config)
+        if self.config not in (preset, replace(preset, **NEW_SIZES)):
             raise ValueError(f"config differs from preset {self.preset!r}: call the preset {CUSTOM!r}")
         if len(set(self.capabilities)) != len(self.capabilities):
             raise ValueError(f"capabilities repeat: {self.capabilities}")

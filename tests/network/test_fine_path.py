@@ -8,6 +8,7 @@ from sam3d_label.network.fine_path import voxels_of_cells
 from tests.conftest import SMALL
 
 FINE = replace(SMALL, fine=(4, 8))
+DEEP = replace(FINE, deep=(6, 10))
 
 
 @pytest.fixture
@@ -28,6 +29,23 @@ def test_it_changes_nothing_until_it_is_trained(pair, crop):
     points, signs = torch.tensor([[[10.0, 12, 14]]]), torch.ones(1, 1)
     plain, fine = (model.decode(model.encode(crop), points, signs) for model in pair)
     assert torch.equal(plain, fine)
+
+
+def test_what_lies_below_the_grid_changes_nothing_until_it_is_trained_and_then_takes_part(pair, crop):
+    fine, deep = pair[1], SAM3D(DEEP).eval()
+    points, signs = torch.tensor([[[10.0, 12, 14]]]), torch.ones(1, 1)
+    torch.nn.init.normal_(fine.fine_path.out.weight)
+    deep.load_state_dict(fine.state_dict(), strict=False)
+    before = deep.decode(deep.encode(crop), points, signs)
+    assert torch.equal(before, fine.decode(fine.encode(crop), points, signs))
+
+    below = dict(deep.fine_path.deep.named_parameters())
+    for parameter in below.values():
+        parameter.data = torch.randn_like(parameter)
+    after = deep.decode(deep.encode(crop), points, signs)
+    after.square().mean().backward()
+    assert not torch.allclose(before, after, atol=1e-3)
+    assert {name for name, parameter in below.items() if parameter.grad is None or not parameter.grad.any()} == set()
 
 
 def test_its_levels_belong_to_the_embedding(pair, crop):
@@ -57,6 +75,12 @@ def test_the_image_the_clicks_and_the_earlier_mask_all_reach_it(pair, crop):
 def test_a_width_is_named_for_each_halving():
     with pytest.raises(ValueError, match="fine must name a width for each halving"):
         replace(SMALL, fine=(4,))
+
+
+@pytest.mark.parametrize("sizes", [{"deep": (4,)}, {"fine": (4, 8), "deep": (8, 8, 8, 8)}])
+def test_below_the_grid_it_needs_a_path_above_and_a_grid_to_halve(sizes):
+    with pytest.raises(ValueError, match="deep needs fine, and a grid that can be halved so often"):
+        replace(SMALL, **sizes)
 
 
 def test_the_eight_values_of_a_cell_are_its_voxels():

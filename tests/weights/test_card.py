@@ -29,13 +29,20 @@ def test_fields_have_the_types_that_serving_needs(make_card, small):
 def test_the_file_holds_every_size_of_the_network(make_card, tmp_path, small):
     make_card().write(tmp_path / "card.json")
     stored = json.loads((tmp_path / "card.json").read_text())
-    assert stored["config"] == {**asdict(small), "global_blocks": [1, 3], "fine": []}
+    assert stored["config"] == {**asdict(small), "global_blocks": [1, 3], "fine": [], "deep": []}
     assert stored["format"] == 1
 
 
 def test_a_named_preset_needs_no_sizes(card_values):
     del card_values["config"]
     assert Card.model_validate({**card_values, "preset": "tiny"}).config == PRESETS["tiny"]
+
+
+def test_a_card_from_before_the_preset_grew_keeps_the_sizes_of_its_network(card_values):
+    older = {name: size for name, size in asdict(PRESETS["tiny"]).items() if name != "deep"}
+    card = Card.model_validate({**card_values, "preset": "tiny", "config": older})
+    assert PRESETS["tiny"].deep
+    assert card.config == replace(PRESETS["tiny"], deep=())
 
 
 @pytest.mark.parametrize(

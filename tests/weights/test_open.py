@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -45,6 +46,16 @@ def test_the_default_is_the_shipped_tiny(ship, model):
     assert weights.version == weights.card.version == "0001"
     close(model, weights.model)
     assert open_weights("tiny").signature == weights.signature
+
+
+def test_weights_from_before_the_network_grew_open_as_they_were(ship, model):
+    path = ship() / "card.json"
+    values = json.loads(path.read_text())
+    del values["config"]["deep"]
+    path.write_text(json.dumps(values))
+    weights = open_weights()
+    assert weights.model.config == model.config
+    close(model, weights.model)
 
 
 def test_a_model_is_ready_to_serve(ship):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from sam3d_label.versions_cli import MODEL_DIR, ModelDir
+from sam3d_label.options import MODEL_DIR, ModelDir, examples
 
 if TYPE_CHECKING:
     from sam3d_label.exporting.manifest import Manifest
@@ -17,12 +17,9 @@ app = typer.Typer()
 
 
 @app.command(
-    epilog="\n\n".join(
-        [
-            "[bold]Examples[/bold]",
-            "python -m sam3d_label export studies team.zip",
-            "python -m sam3d_label export studies team.zip --model-dir /data/model --pseudonyms key.csv",
-        ]
+    epilog=examples(
+        "export studies team.zip",
+        "export studies team.zip --model-dir /data/model --pseudonyms key.csv",
     )
 )
 def export(
@@ -60,12 +57,9 @@ def export(
 
 
 @app.command(
-    epilog="\n\n".join(
-        [
-            "[bold]Examples[/bold]",
-            "python -m sam3d_label unpack team.zip team",
-            "python -m sam3d_label unpack team.zip --check",
-        ]
+    epilog=examples(
+        "unpack team.zip team",
+        "unpack team.zip --check",
     )
 )
 def unpack(

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from sam3d_label.errors import Sam3dError
+from sam3d_label.options import examples
 
 if TYPE_CHECKING:
     from sam3d_label.importing import DataSet, Outcome
@@ -22,13 +23,10 @@ LinkOption = Annotated[
 
 
 @app.command(
-    epilog="\n\n".join(
-        [
-            "[bold]Examples[/bold]",
-            "python -m sam3d_label import-msd Task09_Spleen studies",
-            "python -m sam3d_label import-msd Task01_BrainTumour studies --channel T1gd",
-            "python -m sam3d_label import-msd Task03_Liver studies --link",
-        ]
+    epilog=examples(
+        "import-msd Task09_Spleen studies",
+        "import-msd Task01_BrainTumour studies --channel T1gd",
+        "import-msd Task03_Liver studies --link",
     )
 )
 def import_msd(
@@ -50,12 +48,9 @@ def import_msd(
 
 
 @app.command(
-    epilog="\n\n".join(
-        [
-            "[bold]Examples[/bold]",
-            "python -m sam3d_label import-kits kits23/dataset studies",
-            "python -m sam3d_label import-kits kits19/data studies --link",
-        ]
+    epilog=examples(
+        "import-kits kits23/dataset studies",
+        "import-kits kits19/data studies --link",
     )
 )
 def import_kits(

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from sam3d_label.errors import Sam3dError
+from sam3d_label.options import WeightsOption, examples
 
 if TYPE_CHECKING:
     from sam3d_label.replay.plan import Shard
@@ -21,14 +22,11 @@ app = typer.Typer()
 
 
 @app.command(
-    epilog="\n\n".join(
-        [
-            "[bold]Examples[/bold]",
-            "python -m sam3d_label replay apps/sam3d/model studies out --workers 2",
-            "python -m sam3d_label replay apps/sam3d/model studies out-2 --weights apps/sam3d/model/versions/0002",
-            "python -m sam3d_label replay team/clicks studies out --shard 1/8",
-            "torchrun --nproc-per-node 2 -m sam3d_label replay apps/sam3d/model studies out",
-        ]
+    epilog=examples(
+        "replay apps/sam3d/model studies out --workers 2",
+        "replay apps/sam3d/model studies out-2 --weights apps/sam3d/model/versions/0002",
+        "replay team/clicks studies out --shard 1/8",
+        "torchrun --nproc-per-node 2 -m sam3d_label replay apps/sam3d/model studies out",
     )
 )
 def replay(
@@ -39,12 +37,7 @@ def replay(
         Path, typer.Argument(metavar="STUDIES", help="Studies folder; of a DICOMweb server, its folder of downloads.")
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for table, summary and what is done so far.")],
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            metavar="W", help="Weights: a file or folder, or the name of shipped ones.", show_default="shipped"
-        ),
-    ] = None,
+    weights: WeightsOption = None,
     model_dir: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Compare with the versions that served too, which are in this model folder."),

@@ -9,26 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from sam3d_label.options import MODEL_DIR, ModelDir, examples
+
 if TYPE_CHECKING:
     from sam3d_label.weights.versions import Versions
 
-MODEL_DIR = Path("apps/sam3d/model")
 BY = "command line"
 
 app = typer.Typer(
     help="List, show, publish and roll back the adapter versions of an app; a running server follows at once.",
-    epilog="\n\n".join(
-        [
-            "[bold]Examples[/bold]",
-            "python -m sam3d_label versions",
-            "python -m sam3d_label versions rollback",
-            "python -m sam3d_label versions publish 0003 --model-dir /data/model",
-        ]
+    epilog=examples(
+        "versions",
+        "versions rollback",
+        "versions publish 0003 --model-dir /data/model",
     ),
 )
-ModelDir = Annotated[
-    Path, typer.Option("--model-dir", metavar="DIR", help="The app's model folder, as --conf model_dir names it.")
-]
 Version = Annotated[str, typer.Argument(metavar="V", help="Number of the version, such as 0003.")]
 
 

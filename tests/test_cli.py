@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from sam3d_label.cli import _spelled_out, app
+from sam3d_label.cli import app
 from sam3d_label.errors import WeightsError
+from sam3d_label.options import spelled_out
 
 COMMANDS = ("phantom", "segment", "evaluate", "picture", "train", "convert-reference", "fetch", "benchmark")
 SHAPE = (24, 20, 12)
@@ -188,8 +189,8 @@ def test_options_take_several_voxels():
         "--seed",
         "3",
     ]
-    assert list(_spelled_out(args)) == once
-    assert list(_spelled_out(once)) == once
+    assert list(spelled_out(args)) == once
+    assert list(spelled_out(once)) == once
 
 
 def test_evaluate(volumes, capabilities):

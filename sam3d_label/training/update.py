@@ -119,7 +119,7 @@ class Update:
         training = [case for case in labelled if sides[case.id] == "train"]
         validation = [case for case in labelled if sides[case.id] == "validation"]
         if not training:
-            raise VolumeError(f"none of {len(labelled)} labelled cases is on the training side: label more")
+            raise VolumeError(nothing_trains(len(labelled), skipped or {}))
         self._begin_run()
         model, report = self._train(training, validation, self.folder / RUN, "training")
         held_out, _ = open_cases(targets(validation), self.serving.card.intensity, TrainReport())
@@ -248,3 +248,14 @@ class Update:
 def targets(cases: Sequence[LabelledCase]) -> list[Case]:
     """Every target of some cases."""
     return [target for case in cases for target in case.targets]
+
+
+def nothing_trains(usable: int, skipped: Mapping[str, str]) -> str:
+    """Why no case can train, and what to do: cases are `usable` on the validation side, or `skipped` for a reason."""
+    if usable:
+        return f"none of {usable} usable cases is on the training side: label more"
+    if not skipped:
+        return "no image has a final label yet: save one first"
+    case, reason = next(iter(skipped.items()))
+    others = f", and {len(skipped) - 1} more" if len(skipped) > 1 else ""
+    return f"no label can be used; {case}: {reason}{others}"

@@ -444,7 +444,7 @@ class TestTraining:
         assert client.get("/train/").status_code == 404
 
     def test_without_labels_there_is_nothing_to_train_on(self, client: TestClient) -> None:
-        assert "none of 0 labelled cases" in detail(client.post("/train/sam3d?run_sync=true", json={}), 400)
+        assert "no image has a final label yet" in detail(client.post("/train/sam3d?run_sync=true", json={}), 400)
 
 
 class TestConfiguration:

@@ -128,10 +128,10 @@ class TestTraining:
         assert app.info()["train_stats"]["sam3d"] == {}
 
     def test_without_labels_it_says_so_and_the_stats_too(self, app: Any) -> None:
-        with pytest.raises(HTTPException, match="none of 0 labelled cases") as caught:
+        with pytest.raises(HTTPException, match="no image has a final label yet") as caught:
             app.train({"model": "sam3d"})
         assert caught.value.status_code == 400
-        assert "none of 0 labelled cases" in app.info()["train_stats"]["sam3d"]["error"]
+        assert "no image has a final label yet" in app.info()["train_stats"]["sam3d"]["error"]
 
     def test_a_new_version_serves_from_the_next_click(self, app: Any, label: Any) -> None:
         click = {"model": "sam3d", "image": "a", "foreground": [[15, 13, 6]]}

@@ -117,9 +117,17 @@ def test_nothing_is_published_on_the_word_of_one_case(make, labelled, quality, t
     assert Versions(tmp_path / "versions").current() is None
 
 
-def test_nothing_to_train_on_says_so(make, labelled, quality):
-    with pytest.raises(VolumeError, match="none of 0 labelled cases"):
-        make()([])
+@pytest.mark.parametrize(
+    ("skipped", "told"),
+    [
+        ({}, "no image has a final label yet"),
+        ({"a": "the label is empty"}, "no label can be used; a: the label is empty$"),
+        ({"a": "the label is empty", "b": "unreadable"}, "a: the label is empty, and 1 more"),
+    ],
+)
+def test_nothing_to_train_on_says_why(make, labelled, quality, skipped, told):
+    with pytest.raises(VolumeError, match=told):
+        make()([], skipped)
 
 
 class KilledError(Exception):

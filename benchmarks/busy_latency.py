@@ -43,8 +43,10 @@ class Clicks:
 
 
 def save_label(client: MONAILabelClient, case: Case) -> None:
-    """What an annotator submits."""
-    client.save_label(case.name, str(case.label), params={"label_info": [{"name": "tumor", "idx": 1}]})
+    """What an annotator submits: the first value of the label is the target."""
+    target, *others = (int(value) for value in np.unique(Volume.open(case.label).array) if value)
+    info = [{"name": "tumor", "idx": target}, *({"name": f"other {value}", "idx": value} for value in others)]
+    client.save_label(case.name, str(case.label), params={"label_info": info})
 
 
 def deepest(case: Case, outside: bool) -> list[int]:

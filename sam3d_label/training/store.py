@@ -59,6 +59,7 @@ def trained_card(
     training = Training.model_validate(
         {
             "data": [*start.training.data, *data],
+            "start": start.version,
             "settings": settings.model_dump(mode="json"),
             "cases": report.trained,
             "validation": report.validated,

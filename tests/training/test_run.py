@@ -43,6 +43,7 @@ def test_the_card_says_what_trained_and_what_was_learned(small_weights, folders,
     card = train_folder(small_weights, *folders, tmp_path / "out", epochs=1)
     assert card.capabilities == ["positive_click", "negative_click", "mask", "box", "no_click"]
     told = card.training.model_extra
+    assert told["start"] == small_weights.version
     assert len(told["cases"]) + len(told["validation"]) == 3
     assert sum(source.cases for source in card.training.data) == len(told["cases"])
     assert card.intensity == small_weights.card.intensity

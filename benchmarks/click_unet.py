@@ -29,6 +29,8 @@ SIGMA = 2.0
 
 SETTINGS = tiny.SETTINGS.model_copy(
     update={
+        "epochs": 22,
+        "batch": 1,
         "learning_rate": 1e-3,
         "box_share": 0.0,
         "rough_mask_share": 0.0,

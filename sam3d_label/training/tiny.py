@@ -154,7 +154,7 @@ def main(
     if weights:
         earlier = open_weights(weights)
         model.load_state_dict(earlier.model.state_dict(), strict=False)  # what the network had not begins untrained
-        start = START.model_copy(update={"base": earlier.card.base})
+        start = START.model_copy(update={"base": earlier.card.base, "version": earlier.version})
     report = fine_tune(
         model,
         training,

@@ -2,8 +2,9 @@
 
     python benchmarks/busy_latency.py IMAGES LABELS [--cases GLOB] [--json FILE]
 
-The server runs twice on the same volumes, all of which are labelled: first idle, then with a training that goes on all
-the time. Each volume gets a first click and a next one. Before each click the annotator thinks for a while, in which
+The server runs twice on the same volumes, all of which are labelled: first idle, when it has looked at all of them for
+the strategies, then with a training that goes on all the time. Each volume gets a first click and a next one; those in
+the first volume, which open the weights, are not counted. Before each click the annotator thinks for a while, in which
 the training works.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -30,8 +31,8 @@ from sam3d_label.evaluation.protocol import Case, find_cases
 from sam3d_label.evaluation.report import write_json
 from sam3d_label.volume import Volume
 
-TRAINING_SECONDS = 300
-"""How long a training may take to come to its first epoch."""
+PATIENCE = 300
+"""Seconds in which the server must have looked at all volumes, and a training have come to its first epoch."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,12 @@ def deepest(case: Case, outside: bool) -> list[int]:
 
 
 def click_through(client: MONAILabelClient, cases: Sequence[Case], think: float) -> list[Clicks]:
-    """A first and a next click in each volume."""
+    """A first and a next click in each volume but the first."""
     seconds = []
     for case in track(cases, console=Console(stderr=True)):
         inside, beside = deepest(case, outside=False), deepest(case, outside=True)
         seconds.append(Clicks(*(_timed(client, case, inside, out, think) for out in ([], [beside]))))
-    return seconds
+    return seconds[1:]
 
 
 def _timed(client: MONAILabelClient, case: Case, inside: list[int], outside: list[list[int]], think: float) -> float:
@@ -76,15 +77,24 @@ def _timed(client: MONAILabelClient, case: Case, inside: list[int], outside: lis
     return seconds
 
 
-def begin_training(client: MONAILabelClient) -> None:
-    """Start a training that outlasts the clicks, and return when it has done its first epoch."""
-    client.train_start("sam3d", {"max_epochs": 1000})
-    deadline = time.monotonic() + TRAINING_SECONDS
-    while time.monotonic() < deadline:
-        if client.info().get("train_stats", {}).get("sam3d", {}).get("epoch"):
-            return
+def wait_until(done: Callable[[], bool], what: str) -> None:
+    """Return when something is done; RuntimeError when it takes too long."""
+    deadline = time.monotonic() + PATIENCE
+    while not done():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{what} took longer than {PATIENCE} s")
         time.sleep(1)
-    raise RuntimeError("the training did not come to its first epoch")
+
+
+def all_seen(client: MONAILabelClient) -> bool:
+    """Whether the server has looked at every volume."""
+    objects = client.datastore()["objects"].values()
+    return all("sam3d" in each["image"]["info"] for each in objects)
+
+
+def has_trained(client: MONAILabelClient) -> bool:
+    """Whether a training has done its first epoch."""
+    return bool(client.info().get("train_stats", {}).get("sam3d", {}).get("epoch"))
 
 
 def main(
@@ -102,9 +112,11 @@ def main(
         with server(Path(folder)) as client:
             for case in found:
                 save_label(client, case)
+            wait_until(lambda: all_seen(client), "looking at all volumes")
             idle = click_through(client, found, think)
         with server(Path(folder)) as client:
-            begin_training(client)
+            client.train_start("sam3d", {"max_epochs": 1000})
+            wait_until(lambda: has_trained(client), "the first epoch")
             busy = click_through(client, found, think)
             client.train_stop()
     numbers = {}
@@ -113,7 +125,7 @@ def main(
         numbers[name] = {"idle": alone, "training": beside, "ratio": beside / alone}
         print(f"{name} click: {alone:.2f} s idle, {beside:.2f} s while training, {beside / alone:.2f} times as long")
     if json_file:
-        write_json(json_file, {"volumes": len(found), "think": think, "clicks": numbers})
+        write_json(json_file, {"volumes": len(idle), "think": think, "clicks": numbers})
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import psutil
 import requests
 import typer
 from monailabel.client.client import MONAILabelClient
@@ -61,8 +62,10 @@ def server(studies: Path) -> Iterator[MONAILabelClient]:
             wait_for(address, process)
             yield MONAILabelClient(address)
         finally:
+            begun = psutil.Process(process.pid).children(recursive=True)
             process.terminate()
             process.wait(30)
+            psutil.wait_procs(begun, 30)  # they end with the server, and write into the studies until then
 
 
 def wait_for(address: str, process: subprocess.Popen[bytes]) -> None:

@@ -28,6 +28,7 @@ from monailabel.utils.async_tasks.utils import tasks
 from lib import page
 from lib.active_learning import Scores, SurveyScoring, strategies
 from lib.auto_train import QUIET, AutoTrain, start_training
+from lib.background import end_with_server
 from lib.batch import SafeBatch, check_batch
 from lib.clicks import ClickNotes, Note
 from lib.config import AppConfig, ConfigError, parse_config
@@ -62,6 +63,7 @@ class SAM3DApp(MONAILabelApp):
     """Click-to-mask segmentation of 3D volumes for OHIF, Slicer and MONAI Label's own client."""
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, Any]) -> None:
+        end_with_server()
         self.config = _parse(conf)
         self.model_dir = self.config.model_dir or Path(app_dir, "model")
         self.versions = Versions(self.model_dir / "versions")

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -168,3 +168,12 @@ def serve(command: list[str], arguments: list[str], log: IO[bytes], folder: Path
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def wait(until: Callable[[], Any], what: str, seconds: float) -> Any:
+    """What `until` finds once it finds something; fails with `what` when that takes longer."""
+    deadline = time.monotonic() + seconds
+    while not (found := until()):
+        assert time.monotonic() < deadline, what
+        time.sleep(1)
+    return found

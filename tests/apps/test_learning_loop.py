@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +10,17 @@ import httpx
 import nibabel as nib
 import numpy as np
 import pytest
-from app_helpers import MODULE, serve
+from app_helpers import MODULE, serve, wait
 
 pytestmark = pytest.mark.e2e
 
 CASES = 10
-MINUTES = 25
+SECONDS = 25 * 60
 
 
 @pytest.fixture
 def hippocampi(real_data: Path) -> list[Path]:
     return sorted((real_data / "hippocampus" / "images").glob("*.nii.gz"))[:CASES]
-
-
-def wait(until: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + 60 * MINUTES
-    while not (found := until()):
-        assert time.monotonic() < deadline, what
-        time.sleep(1)
-    return found
 
 
 class Annotators:
@@ -112,7 +102,7 @@ def test_the_loop(hippocampi: list[Path], tmp_path: Path) -> None:
             team.upload(image)
             assert team.state()["versions"] == []
             team.label(image, truth(image))
-        first = wait(lambda: team.version("0001"), "no training started by itself at the fifth label")
+        first = wait(lambda: team.version("0001"), "no training started by itself at the fifth label", SECONDS)
         assert first["passes"], first["reason"]
         assert first["annotated"] == 5
         assert team.served(hippocampi[0]) == "0001"
@@ -120,7 +110,7 @@ def test_the_loop(hippocampi: list[Path], tmp_path: Path) -> None:
         for number, image in enumerate(hippocampi[5:], start=1):
             team.upload(image)
             team.label(image, poisoned(image, 4 * number))
-        second = wait(lambda: team.version("0002"), "no training started by itself at the tenth label")
+        second = wait(lambda: team.version("0002"), "no training started by itself at the tenth label", SECONDS)
         assert not second["passes"], second["reason"]
         assert team.served(hippocampi[0]) == "0001"
         state = team.state()

@@ -16,9 +16,10 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 
+from lib.background import step_back
 from lib.infer import resolve_device
 from lib.models import Serving
-from lib.train import read_json, step_back
+from lib.train import read_json
 from lib.volumes import Segmenters
 from sam3d_label.errors import Sam3dError
 from sam3d_label.files import replacing

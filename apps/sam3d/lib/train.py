@@ -6,8 +6,6 @@ import dataclasses
 import json
 import logging
 import math
-import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +17,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.others.generic import device_list
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from lib.background import step_back
 from lib.cases import labelled_cases
 from lib.config import AppConfig
 from lib.infer import resolve_device
@@ -36,8 +35,6 @@ from sam3d_label.weights.versions import Versions
 
 logger = logging.getLogger(__name__)
 STATS, STARTED = "train_stats.json", "last_training.json"
-LEAST_NICE = 10
-"""Niceness of a training of its own process: clicks come first."""
 
 MLFLOW = "mlflow is not offered here: the run's log.csv and curves.png lie beside its version"
 
@@ -218,13 +215,6 @@ def trainer(asked: TrainRequest, device: str, model_dir: Path) -> Callable[..., 
 def label_time(datastore: Datastore, image: str) -> int:
     """When the final label of an image was saved, seconds since 1970; 0 where nobody noted it."""
     return int(datastore.get_label_info(image, "final").get("ts", 0))
-
-
-def step_back() -> None:
-    """Let the server have the processor first, when this is a process of its own."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    if spec is not None and spec.name == "monailabel.interfaces.utils.app" and hasattr(os, "nice"):
-        os.nice(max(0, LEAST_NICE - os.nice(0)))
 
 
 class Stats:

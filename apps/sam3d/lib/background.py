@@ -1,0 +1,52 @@
+"""Long work in a process of its own, as MONAI Label starts it: the server goes first, and the work ends with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+
+import psutil
+
+logger = logging.getLogger(__name__)
+LEAST_NICE = 10
+"""Niceness of long work: clicks come first."""
+
+SERVER = "SAM3D_SERVER"
+"""Environment variable by which the server tells its processes which one it is."""
+
+LOOK_EVERY = 1.0
+
+
+def is_background() -> bool:
+    """Whether this is a process that the server started, and not the server."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec is not None and spec.name == "monailabel.interfaces.utils.app"
+
+
+def step_back() -> None:
+    """Let the server have the processor first."""
+    if is_background() and hasattr(os, "nice"):
+        os.nice(max(0, LEAST_NICE - os.nice(0)))
+
+
+def end_with_server() -> None:
+    """In long work: end soon after the server has, however it ended. In the server: say that it is the one.
+
+    Nobody could stop or see work that goes on without it, and the next server would begin the same again.
+    """
+    if not is_background():
+        os.environ[SERVER] = str(os.getpid())
+    elif SERVER in os.environ:
+        threading.Thread(target=_end_with, args=(int(os.environ[SERVER]),), daemon=True).start()
+
+
+def _end_with(server: int) -> None:
+    while os.getppid() == server and psutil.pid_exists(server):
+        time.sleep(LOOK_EVERY)
+    logger.warning("The server has ended, and so does this; a training goes on when it is begun again")
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    os._exit(1)

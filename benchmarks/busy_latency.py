@@ -106,6 +106,8 @@ def main(
 ) -> None:
     """Click idle, click while a training runs, print medians and their ratio."""
     found = find_cases(images, labels, cases)
+    if len(found) < 2:
+        raise typer.BadParameter("the clicks in the first volume are not counted: give at least two")
     with tempfile.TemporaryDirectory() as folder:
         for case in found:
             shutil.copy(case.image, folder)

@@ -70,8 +70,8 @@ class Config:
             "width must be a multiple of heads": self.width % self.heads == 0,
             "fine must name a width for each halving of the crop down to the token grid": not self.fine
             or self.stride == 2 ** len(self.fine),
-            "deep needs fine, and a grid that can be halved so often": not self.deep
-            or (bool(self.fine) and self.grid % 2 ** len(self.deep) == 0),
+            "deep needs fine, and a grid that can be halved so often and once more": not self.deep
+            or (bool(self.fine) and self.grid % 2 ** (len(self.deep) + 1) == 0),
             "sam_grid must be a multiple of the token grid": self.sam_grid % self.grid == 0,
             "neck must be a multiple of twice prompt_heads": self.neck % (2 * self.prompt_heads) == 0,
         }

@@ -77,9 +77,9 @@ def test_a_width_is_named_for_each_halving():
         replace(SMALL, fine=(4,))
 
 
-@pytest.mark.parametrize("sizes", [{"deep": (4,)}, {"fine": (4, 8), "deep": (8, 8, 8, 8)}])
+@pytest.mark.parametrize("sizes", [{"deep": (4,)}, {"fine": (4, 8), "deep": (8, 8, 8)}])
 def test_below_the_grid_it_needs_a_path_above_and_a_grid_to_halve(sizes):
-    with pytest.raises(ValueError, match="deep needs fine, and a grid that can be halved so often"):
+    with pytest.raises(ValueError, match="deep needs fine, and a grid that can be halved so often and once more"):
         replace(SMALL, **sizes)
 
 

@@ -11,7 +11,15 @@ along the array axes; only the affine knows about left and right.
 
 from sam3d_label.phantoms.anatomy import Modality
 from sam3d_label.phantoms.lesions import LESION_KINDS, LesionKind
-from sam3d_label.phantoms.phantom import MODALITIES, Phantom, make_phantom, write_mosaics, write_phantoms
+from sam3d_label.phantoms.phantom import (
+    MODALITIES,
+    Phantom,
+    make_phantom,
+    save_nifti,
+    write_mosaics,
+    write_phantoms,
+)
+from sam3d_label.phantoms.planted import plant_lesions
 
 __all__ = [
     "LESION_KINDS",
@@ -20,6 +28,8 @@ __all__ = [
     "Modality",
     "Phantom",
     "make_phantom",
+    "plant_lesions",
+    "save_nifti",
     "write_mosaics",
     "write_phantoms",
 ]

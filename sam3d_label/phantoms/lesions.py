@@ -50,7 +50,7 @@ def grow_lesion(rng: np.random.Generator, scene: Scene) -> Lesion | None:
     for attempt in range(ATTEMPTS):
         most = max(high * (1 - attempt / ATTEMPTS), 1.05 * low)
         diameter = low * (most / low) ** rng.beta(1.5, 1.0)
-        lesion = _try_lesion(rng, scene, LESION_KINDS[rng.integers(len(LESION_KINDS))], diameter)
+        lesion = try_lesion(rng, scene, LESION_KINDS[rng.integers(len(LESION_KINDS))], diameter)
         if lesion is not None:
             return lesion
     return None
@@ -65,7 +65,7 @@ def grow_distractors(rng: np.random.Generator, scene: Scene, lesion: Lesion) -> 
     for _ in range(rng.choice([0, 1, 2, 3], p=[0.35, 0.3, 0.2, 0.15])):
         diameter = float(np.clip(lesion.diameter * log_uniform(rng, 0.4, 1.3), low, 0.7 * high))
         for _ in range(4):
-            other = _try_lesion(rng, scene, LESION_KINDS[rng.integers(len(LESION_KINDS))], diameter)
+            other = try_lesion(rng, scene, LESION_KINDS[rng.integers(len(LESION_KINDS))], diameter)
             if other is None:
                 continue
             around = other.structure.mask(scene.grid.shape, margin=gap)
@@ -95,7 +95,7 @@ def _diameter_range(grid: Grid) -> tuple[float, float]:
     return min(max(DIAMETERS_MM[0], 1.6 * max(grid.spacing)), 0.6 * high), high
 
 
-def _try_lesion(rng: np.random.Generator, scene: Scene, kind: LesionKind, diameter: float) -> Lesion | None:
+def try_lesion(rng: np.random.Generator, scene: Scene, kind: LesionKind, diameter: float) -> Lesion | None:
     """One lesion in one piece inside the body, or None when this draw gives none."""
     grid = scene.grid
     centre = _lesion_site(rng, scene, diameter)

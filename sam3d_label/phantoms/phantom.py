@@ -118,10 +118,10 @@ def write_phantoms(out: Path, cases: int, seed: int, organs: bool = False) -> li
     for index, rng in enumerate(_streams(cases, seed)):
         phantom = make_phantom(rng)
         name = f"phantom_{index:03d}.nii.gz"
-        _save(out / "labels" / name, phantom.label, phantom.affine)
+        save_nifti(out / "labels" / name, phantom.label, phantom.affine)
         if organs:
-            _save(out / "organs" / name, phantom.organs, phantom.affine)
-        paths.append(_save(out / "images" / name, np.rint(phantom.image).astype(np.int16), phantom.affine))
+            save_nifti(out / "organs" / name, phantom.organs, phantom.affine)
+        paths.append(save_nifti(out / "images" / name, np.rint(phantom.image).astype(np.int16), phantom.affine))
     return paths
 
 
@@ -131,8 +131,8 @@ def write_mosaics(out: Path, cases: int, seed: int) -> list[Path]:
     for index, rng in enumerate(_streams(cases, seed)):
         mosaic = make_mosaic(rng)
         name = f"mosaic_{index:03d}.nii.gz"
-        _save(out / "labels" / name, mosaic.label, mosaic.affine)
-        paths.append(_save(out / "images" / name, np.rint(mosaic.image).astype(np.int16), mosaic.affine))
+        save_nifti(out / "labels" / name, mosaic.label, mosaic.affine)
+        paths.append(save_nifti(out / "images" / name, np.rint(mosaic.image).astype(np.int16), mosaic.affine))
     return paths
 
 
@@ -155,7 +155,7 @@ def _paint_patient(rng: np.random.Generator, grid: Grid, modality: Modality, lon
     raise Sam3dError(f"no lesion fits into {grid.shape} voxels of {grid.spacing} mm: ask for a larger volume")
 
 
-def _save(path: Path, array: NDArray[Any], affine: NDArray[np.float64]) -> Path:
+def save_nifti(path: Path, array: NDArray[Any], affine: NDArray[np.float64]) -> Path:
     """Writes a NIfTI file, whole or not at all, and its folder when that is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nifti = nib.Nifti1Image(array, affine)

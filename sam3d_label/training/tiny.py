@@ -15,14 +15,14 @@ import typer
 
 from sam3d_label.intensity import CtOrMr, Percentile, Window
 from sam3d_label.network import PRESETS, SAM3D
-from sam3d_label.phantoms import write_mosaics, write_phantoms
+from sam3d_label.phantoms import Modality, plant_lesions, save_nifti, write_mosaics, write_phantoms
 from sam3d_label.training.crops import Case, OpenedCase, pair_cases
 from sam3d_label.training.fine_tune import describe, fine_tune
 from sam3d_label.training.pieces import find_pieces
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.training.store import store
 from sam3d_label.training.world import is_main
-from sam3d_label.volume import read_nifti, save_mask
+from sam3d_label.volume import Volume, read_nifti, save_mask
 from sam3d_label.weights import Base, Card, DataSource, Training, open_weights
 
 INTENSITY = CtOrMr(ct=Window(lower=-160, upper=240, mean=40, std=100), mr=Percentile())
@@ -39,16 +39,17 @@ START = Card(
     version="untrained",
     date="2026-11-23",
 )
-VERSION = "tiny-3"
+VERSION = "tiny-4"
 LAST_TRAINING_PATIENT = 28
 PHANTOMS, MOSAICS, DIVISIONS, SEED = 160, 80, 3, 20262
 """Phantoms, mosaics, and divisions into pieces of each sarcoma volume."""
 
 ORGANS, REGIONS = 2, 4
-"""Targets that each phantom gives beside its lesion, and that each mosaic and each division into pieces gives."""
+"""Targets that each phantom gives beside its lesion, and that each mosaic, division into pieces and image with planted
+lesions gives."""
 
 FEWEST_VOXELS = 200
-SHARES = {"_mr": 0.3, "_ct": 0.2, "piece": 0.12, "lesion": 0.2, "organ": 0.1, "region": 0.08}
+SHARES = {"_mr": 0.27, "_ct": 0.18, "piece": 0.1, "planted": 0.15, "lesion": 0.17, "organ": 0.08, "region": 0.05}
 """Share of the training crops that each kind of case gives."""
 
 SETTINGS = TrainSettings(
@@ -61,7 +62,7 @@ SETTINGS = TrainSettings(
     average=0.999,
     clicks=4,
     rough_mask_share=0.3,
-    served_share=0.4,
+    served_share=0.5,
     serves_at=(2.0, 0.5, 1.0, 4.0),
     validate_every=4,
     trunk=True,
@@ -93,7 +94,8 @@ def split(sts: Path) -> tuple[list[Case], list[Case]]:
 def every_case(sts: Path, out: Path) -> tuple[list[Case], list[Case]]:
     """All cases that train, painted ones made in `out` where they are missing, and those that validate."""
     training, validation = split(sts)
-    return [*painted_cases(out), *piece_cases(training, out / "pieces"), *training], validation
+    made = [*painted_cases(out), *piece_cases(training, out / "pieces"), *planted_cases(training, out / "planted")]
+    return [*made, *training], validation
 
 
 def painted_cases(folder: Path) -> list[Case]:
@@ -128,11 +130,27 @@ def piece_cases(cases: Sequence[Case], folder: Path) -> list[Case]:
     return weighted(several(found, REGIONS), SHARES["piece"])
 
 
-def several(cases: Iterable[Case], most: int) -> Iterator[Case]:
-    """Each case once for each of some structures of its label, drawn at random, at most so many."""
+def planted_cases(cases: Sequence[Case], folder: Path) -> list[Case]:
+    """Small lesions in the images of cases, painted where they are missing, each a target of its own."""
+    found = []
+    for case in cases:
+        image, label = folder / "images" / case.image.name, folder / "labels" / case.image.name
+        if not (image.exists() and label.exists()):
+            volume, drawn = Volume.open(case.image), Volume.open(case.label)
+            rng = np.random.default_rng([SEED, zlib.crc32(case.name.encode())])
+            modality: Modality = "ct" if "_ct" in case.name else "mr"
+            planted, lesions = plant_lesions(rng, volume.array, volume.spacing.tolist(), modality, drawn.array > 0)
+            save_nifti(image, planted, volume.affine)
+            save_nifti(label, lesions, volume.affine)
+        found.append(replace(case, image=image, label=label, alone=False))
+    return weighted(several(found, most=REGIONS, fewest=1), SHARES["planted"])
+
+
+def several(cases: Iterable[Case], most: int, fewest: int = FEWEST_VOXELS) -> Iterator[Case]:
+    """Each case once for each of some structures of its label of so many voxels, drawn at random, at most so many."""
     for case in cases:
         values, sizes = np.unique(read_nifti(case.label)[0], return_counts=True)
-        present = [int(value) for value, size in zip(values, sizes, strict=True) if value and size >= FEWEST_VOXELS]
+        present = [int(value) for value, size in zip(values, sizes, strict=True) if value and size >= fewest]
         rng = np.random.default_rng([SEED, zlib.crc32(case.label.name.encode())])
         yield from (replace(case, value=int(value)) for value in rng.permutation(present)[:most])
 
@@ -145,7 +163,7 @@ def main(
     threads: int = 2,
     resume: bool = False,
 ) -> None:
-    """Train the network `tiny` on sarcomas of patients 001-028, pieces of their images, phantoms and mosaics."""
+    """Train the network `tiny` on sarcomas of patients 001-028, what is made of their images, phantoms and mosaics."""
     torch.set_num_threads(threads)
     settings = SETTINGS.model_copy(update={"epochs": epochs, "trunk": weights is None})
     training, validation = every_case(sts, out)
@@ -176,6 +194,12 @@ SOURCES = [
         name="Soft-tissue-Sarcoma, patients 001-028, T1 MR and CT (IBSI validation dataset)",
         licence="CC BY 3.0",
         source="TCIA, Vallieres et al. 2015, doi 10.7937/K9/TCIA.2015.7GO2GSKS",
+        cases=45,
+    ),
+    DataSource(
+        name=f"the same volumes with small lesions painted into them, seed {SEED}",
+        licence="CC BY 3.0",
+        source="the volumes above, sam3d_label.phantoms",
         cases=45,
     ),
     DataSource(name=f"phantoms, seed {SEED}", licence="Apache-2.0", source="sam3d_label.phantoms", cases=PHANTOMS),

@@ -65,6 +65,9 @@ class ClickUNet(nn.Module):
     def checkpoint_activations(self, wanted: bool) -> None:
         """Nothing to do: activations are always kept."""
 
+    def let_encoder_learn(self, wanted: bool) -> None:
+        """Nothing to do: there is no encoder of its own."""
+
     def encode(self, crop: Tensor) -> Embedding:
         """The crop (B, 1, D, H, W) itself."""
         return Embedding(crop, crop.new_empty(0))

@@ -49,7 +49,6 @@ from sam3d_label.training import Case, TrainReport, TrainSettings, fine_tune, pa
 from sam3d_label.training.cases import OpenedCases  # noqa: E402
 from sam3d_label.training.fine_tune import CHECKPOINT, open_cases  # noqa: E402
 from sam3d_label.training.gate import Score, score  # noqa: E402
-from sam3d_label.training.settings import FEW_CASES, spacings_of_serving  # noqa: E402
 from sam3d_label.training.store import store  # noqa: E402
 from sam3d_label.volume import Volume  # noqa: E402
 from sam3d_label.weights import DataSource, Weights, open_weights  # noqa: E402
@@ -135,11 +134,11 @@ def settings_of(arm: str, cases: int, steps: int, card: Any, seed: int) -> Train
     """The app's settings for so many cases, or those of the U-Net, for so many steps."""
     epochs = max(1, round(steps / STEPS_PER_EPOCH))
     length = {"epochs": epochs, "steps_per_epoch": STEPS_PER_EPOCH, "seed": seed}
-    if arm == UNET:
-        length["serves_at"] = spacings_of_serving(card)
-        few = {key: FEW_CASES[key] for key in ("clicks", "served_share", "alike")} | {"warmup": 10, "average": 0.99}
-        return UNET_SETTINGS.model_copy(update={**few, **length, "validate_every": epochs})
-    return train_settings(parse_train({}), cases, epochs, card).model_copy(update=length)
+    ours = train_settings(parse_train({}), cases, epochs, card).model_copy(update=length)
+    if arm != UNET:
+        return ours
+    shared = ours.model_dump(include={"clicks", "served_share", "serves_at", "alike", "warmup", "average", *length})
+    return UNET_SETTINGS.model_copy(update={**shared, "validate_every": epochs})
 
 
 def learn(setup: Setup, arm: str, seed: int, names: Sequence[str], serving: Weights, out: Path) -> Weights:

@@ -14,7 +14,7 @@ CHUNK = 16
 
 
 MOST_SCORES = 2**24
-"""Scores of an attention that are kept for the way back where that is faster, 2 bytes each."""
+"""Scores of an attention that are kept where that is faster, 2 bytes each."""
 
 
 class WindowAttention(nn.Module):
@@ -101,11 +101,11 @@ class WindowAttention(nn.Module):
 def attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """`scaled_dot_product_attention` for keys wider than values, padded to widths for the fast kernels.
 
-    Where a processor trains in bf16, the fused kernel's way back takes three times as long as that of plain products,
-    which are taken as long as the scores are few enough to be kept.
+    In bf16 on a processor the fused kernel takes longer than plain products, three times as long on the way back, so
+    that those are taken as long as the scores are few enough to be kept.
     """
     scores = q.shape[:-1].numel() * k.shape[-2]
-    if torch.is_grad_enabled() and (q.device.type, q.dtype) == ("cpu", torch.bfloat16) and scores <= MOST_SCORES:
+    if (q.device.type, q.dtype) == ("cpu", torch.bfloat16) and scores <= MOST_SCORES:
         return (q * scale @ k.transpose(-1, -2)).softmax(-1) @ v
     width = -(-q.shape[-1] // 8) * 8
     q, k = (F.pad(t, (0, width - t.shape[-1])) for t in (q, k))

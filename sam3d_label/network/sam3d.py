@@ -137,6 +137,10 @@ class SAM3D(nn.Module):
         """Spend time to save memory when the encoder trains, or not."""
         self.image_encoder.activation_checkpointing = wanted
 
+    def let_encoder_learn(self, wanted: bool) -> None:
+        """Let gradients reach the encoder, or stop them behind it, which takes less time and memory."""
+        self.image_encoder.learns = wanted
+
     def freeze_trunk(self) -> SAM3D:
         """Let only the adapted part train; returns itself."""
         for name, parameter in self.named_parameters():

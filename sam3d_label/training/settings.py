@@ -13,6 +13,10 @@ FEW_CASES: dict[str, Any] = {"learning_rate": 2e-3, "clicks": 2, "served_share":
 high learning rate for the adapters, short sessions, and crops as serving lays them, which stay as the scanner laid
 them."""
 
+FEW_CASES_FINE: dict[str, Any] = {"learning_rate": 4e-3, "clicks": 1, "encoder_share": 0.15}
+"""Instead of those, where a fine path follows the encoder, as in `tiny`: it learns most of a new structure, so that the
+time goes to it, in more and cheaper steps."""
+
 CROPS_PER_CASE = 4
 """Crops that each case gives to an epoch, within `FEWEST_STEPS` and `MOST_STEPS`."""
 
@@ -32,6 +36,8 @@ class TrainSettings(BaseModel):
         decay: Share of the steps, at the end, over which it falls linearly to a hundredth.
         clip: Largest gradient norm.
         trunk: Train SAM's encoder too, as for a network that has no SAM weights of its size.
+        encoder_share: Share of the steps whose gradients reach the encoder's adapters; in the others, which take less
+            time, only what follows the encoder learns.
         average: Decay of the running average of the weights, which is what is validated and stored; 0 for none.
         clicks: Mean number of rounds simulated on each crop, of which the first and the last train.
         box_share: Share of crops whose first prompt is a box around the target.
@@ -66,6 +72,7 @@ class TrainSettings(BaseModel):
     decay: float = Field(default=0.4, ge=0, le=1)
     clip: float = Field(default=1.0, gt=0)
     trunk: bool = False
+    encoder_share: float = Field(default=1.0, ge=0, le=1)
     average: float = Field(default=0.99, ge=0, lt=1)
     clicks: int = Field(default=3, ge=1)
     box_share: float = Field(default=0.1, ge=0, le=1)
@@ -95,7 +102,8 @@ class TrainSettings(BaseModel):
             chosen: Settings that somebody asked for.
         """
         steps = min(max(CROPS_PER_CASE * cases, FEWEST_STEPS), MOST_STEPS)
-        return cls(**{**FEW_CASES, "steps_per_epoch": steps, "serves_at": spacings_of_serving(card), **chosen})
+        few = {**FEW_CASES, **(FEW_CASES_FINE if card.config.fine else {})}
+        return cls(**{**few, "steps_per_epoch": steps, "serves_at": spacings_of_serving(card), **chosen})
 
     @property
     def steps(self) -> int:

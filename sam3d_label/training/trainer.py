@@ -130,8 +130,9 @@ class Trainer:
         loader = iter(DataLoader(crops, batch_size=1, sampler=mine, num_workers=self.settings.workers))
         part = self.batch // self.world.size
         losses: list[float] = []
-        for start in range(0, len(mine), part):
+        for number, start in enumerate(range(0, len(mine), part)):
             step = list(mine[start : start + part])
+            self.model.let_encoder_learn(self._reaches_encoder(epoch, number))
             for first in range(0, part, self.plan.at_once):
                 together = step[first : first + self.plan.at_once]
                 rngs = [np.random.default_rng([self.settings.seed, epoch, index, 1]) for index in together]
@@ -140,6 +141,11 @@ class Trainer:
                 losses += self._accumulate(crops_together, rngs, part, last=last)
             self._step()
         return float(np.mean(self.world.gather(float(np.mean(losses)))))
+
+    def _reaches_encoder(self, epoch: int, number: int) -> bool:
+        """Whether the gradients of a step reach the encoder: the same in every process."""
+        rng = np.random.default_rng([self.settings.seed, epoch, number, 2])
+        return bool(rng.random() < self.settings.encoder_share)
 
     def _accumulate(
         self, crops: Sequence[dict[str, Tensor]], rngs: Sequence[np.random.Generator], part: int, *, last: bool

@@ -1,6 +1,7 @@
 """A program for torchrun: the gradients of the first step, or the loss of a peer in the middle of training.
 
 python gradients.py CASES OUT            writes OUT, the gradients by name, from the main process
+python gradients.py CASES OUT --behind   the same of a step whose gradients do not reach the encoder
 python gradients.py CASES OUT --lose 1   process 1 dies after the first epoch of training in the folder OUT
 """
 
@@ -35,10 +36,10 @@ def network() -> SAM3D:
     return model
 
 
-def write_gradients(cases, out: Path) -> None:
+def write_gradients(cases, out: Path, settings: TrainSettings) -> None:
     """Those that a step of two crops would take."""
     with world("cpu") as processes:
-        trainer = Trainer(network(), SETTINGS, processes)
+        trainer = Trainer(network(), settings, processes)
         trainer._step = lambda: None
         opened, weights = open_cases(cases, Percentile(), TrainReport())
         crops = TrainingCrops(opened, weights, size=SMALL.crop, length=2, seed=0)
@@ -51,11 +52,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("cases", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--behind", action="store_true")
     parser.add_argument("--lose", type=int)
     told = parser.parse_args()
     cases = pair_cases(told.cases / "images", told.cases / "labels")
     if told.lose is None:
-        write_gradients(cases, told.out)
+        write_gradients(cases, told.out, SETTINGS.model_copy(update={"encoder_share": 0.0 if told.behind else 1.0}))
         return
 
     def die() -> None:

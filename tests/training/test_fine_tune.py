@@ -35,6 +35,21 @@ def test_only_the_adapted_part_changes(small_weights, phantom_cases, tmp_path):
     assert any(is_trunk(n) and not torch.equal(t, before[n]) for n, t in whole.state_dict().items())
 
 
+def of_encoder(before, model):
+    """Whether anything of the encoder, and whether anything else, is no longer as it was."""
+    changed = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
+    inside = [name.startswith("image_encoder.") for name in changed]
+    return any(inside), not all(inside)
+
+
+def test_gradients_reach_the_encoder_in_a_share_of_the_steps(small_weights, phantom_cases, tmp_path):
+    before = copy.deepcopy(small_weights.model.state_dict())
+    for share, encoder_changes in ((0.0, False), (0.5, True), (1.0, True)):
+        settings = QUICK.model_copy(update={"encoder_share": share})
+        model, _ = trained(small_weights.model, phantom_cases, tmp_path, settings=settings)
+        assert of_encoder(before, model) == (encoder_changes, True)
+
+
 def test_the_average_lags_behind_and_is_what_remains(small_weights, phantom_cases, tmp_path):
     one_step = QUICK.model_copy(update={"epochs": 1, "steps_per_epoch": 1})
     name = "mask_decoder.classify.weight"
@@ -61,10 +76,11 @@ def test_a_killed_run_resumes_to_the_same_result(small_weights, phantom_cases, t
     def die(log):
         raise KilledError
 
-    expected, whole = trained(small_weights.model, phantom_cases, tmp_path / "whole")
+    options = {"settings": QUICK.model_copy(update={"encoder_share": 0.5})}
+    expected, whole = trained(small_weights.model, phantom_cases, tmp_path / "whole", **options)
     with pytest.raises(KilledError):
-        trained(small_weights.model, phantom_cases, tmp_path / "cut", progress=die)
-    model, report = trained(small_weights.model, phantom_cases, tmp_path / "cut", resume=True)
+        trained(small_weights.model, phantom_cases, tmp_path / "cut", progress=die, **options)
+    model, report = trained(small_weights.model, phantom_cases, tmp_path / "cut", resume=True, **options)
     assert [log.loss for log in report.epochs] == [log.loss for log in whole.epochs]
     for a, b in zip(expected.parameters(), model.parameters(), strict=True):
         assert torch.equal(a, b)

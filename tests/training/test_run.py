@@ -5,6 +5,7 @@ import torch
 
 from sam3d_label import Click, Segmenter, Volume
 from sam3d_label.errors import Sam3dError
+from sam3d_label.network import PRESETS
 from sam3d_label.network.sam3d import is_trunk
 from sam3d_label.training import Case, TrainSettings, settings
 from sam3d_label.training import run as runs
@@ -62,7 +63,16 @@ def test_trained_weights_learn_as_a_team_s_own_cases_let_them(small_weights, fol
     told = train_folder(small_weights, *folders, tmp_path / "out", epochs=1).training.settings
     assert told["alike"]
     assert told["learning_rate"] == settings.FEW_CASES["learning_rate"]
+    assert told["encoder_share"] == 1
     assert tuple(told["serves_at"]) == settings.spacings_of_serving(small_weights.card)
+
+
+def test_with_a_fine_path_the_time_goes_to_what_follows_the_encoder(small_weights):
+    card = small_weights.card.model_copy(update={"config": PRESETS["tiny"]})
+    few = settings.TrainSettings.few_cases(5, card)
+    assert 0 < few.encoder_share < 0.5
+    assert few.clicks == 1
+    assert settings.TrainSettings.few_cases(5, card, clicks=3).clicks == 3
 
 
 def test_folders_without_cases_say_so(small_weights, tmp_path):

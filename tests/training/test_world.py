@@ -47,16 +47,20 @@ def cases(phantom_cases):
     return phantom_cases[0].image.parent.parent
 
 
+def gradients(path: Path, *command: object) -> dict[str, torch.Tensor]:
+    finish(start(*command))
+    return torch.load(path, weights_only=True)
+
+
 @pytest.fixture
 def gradients_alone(cases, tmp_path):
-    finish(start(sys.executable, PROGRAM, cases, tmp_path / "alone.pt"))
-    return torch.load(tmp_path / "alone.pt", weights_only=True)
+    return gradients(tmp_path / "alone.pt", sys.executable, PROGRAM, cases, tmp_path / "alone.pt")
 
 
 def assert_same(found: Path, expected: dict[str, torch.Tensor]) -> None:
-    gradients = torch.load(found, weights_only=True)
-    assert gradients.keys() == expected.keys()
-    for name, gradient in gradients.items():
+    there = torch.load(found, weights_only=True)
+    assert there.keys() == expected.keys()
+    for name, gradient in there.items():
         assert torch.allclose(gradient, expected[name], atol=1e-5), name
 
 
@@ -71,6 +75,15 @@ def test_alone_there_is_one_process():
 def test_two_processes_have_the_gradients_of_one(cases, tmp_path, gradients_alone):
     finish(start(*TORCHRUN, *HERE, PROGRAM, cases, tmp_path / "two.pt"))
     assert_same(tmp_path / "two.pt", gradients_alone)
+
+
+@pytest.mark.slow
+def test_two_processes_agree_on_a_step_that_stops_behind_the_encoder(cases, tmp_path):
+    alone, two = tmp_path / "alone.pt", tmp_path / "two.pt"
+    expected = gradients(alone, sys.executable, PROGRAM, cases, alone, "--behind")
+    finish(start(*TORCHRUN, *HERE, PROGRAM, cases, two, "--behind"))
+    assert_same(two, expected)
+    assert not any(name.startswith("image_encoder.") for name in expected)
 
 
 @pytest.mark.slow

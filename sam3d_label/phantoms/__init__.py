@@ -1,4 +1,4 @@
-"""Synthetic CT- and MR-like volumes with one labelled lesion, for tests, samples and training.
+"""Synthetic CT- and MR-like volumes with one labelled lesion, for tests, samples and training; lesions in real volumes.
 
 A phantom is painted in layers, far to near: air, body (skin, fat, muscle with fat septa), organs, bones,
 vessels, look-alike lesions that are *not* labelled, and the labelled lesion. Every structure is an

@@ -52,6 +52,10 @@ FEWEST_VOXELS = 200
 SHARES = {"_mr": 0.27, "_ct": 0.18, "piece": 0.1, "planted": 0.15, "lesion": 0.17, "organ": 0.08, "region": 0.05}
 """Share of the training crops that each kind of case gives."""
 
+KEPT = 0.5
+"""Share of the weights that a run went on from in those that it gives: what it unlearned comes back, most of what it
+learned stays (Wortsman et al., arXiv 2109.01903)."""
+
 SETTINGS = TrainSettings(
     epochs=40,
     steps_per_epoch=100,
@@ -155,11 +159,22 @@ def several(cases: Iterable[Case], most: int, fewest: int = FEWEST_VOXELS) -> It
         yield from (replace(case, value=int(value)) for value in rng.permutation(present)[:most])
 
 
+@torch.no_grad()
+def mix_in(model: SAM3D, earlier: SAM3D) -> None:
+    """Move the weights of a network towards those of an earlier one, as far as that had them."""
+    before = dict(earlier.named_parameters())
+    for name, parameter in model.named_parameters():
+        if name in before:
+            parameter.lerp_(before[name], KEPT)
+
+
 def main(
     sts: Annotated[Path, typer.Argument(help="Folder with images/ and labels/ of the soft-tissue sarcomas.")],
     out: Annotated[Path, typer.Argument(help="Folder for the checkpoint, the log and the weights.")],
     epochs: int = SETTINGS.epochs,
-    weights: Annotated[str | None, typer.Option(help="Go on from these, and leave their trunk as it is.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Go on from these, leave their trunk as it is, and keep a half of them.")
+    ] = None,
     threads: int = 2,
     resume: bool = False,
 ) -> None:
@@ -169,8 +184,8 @@ def main(
     training, validation = every_case(sts, out)
     torch.manual_seed(settings.seed)
     model, start = SAM3D(PRESETS["tiny"]), START
-    if weights:
-        earlier = open_weights(weights)
+    earlier = open_weights(weights) if weights else None
+    if earlier:
         model.load_state_dict(earlier.model.state_dict(), strict=False)  # what the network had not begins untrained
         start = START.model_copy(update={"base": earlier.card.base, "version": earlier.version})
     report = fine_tune(
@@ -185,6 +200,8 @@ def main(
     )
     if not is_main():
         return
+    if earlier:
+        mix_in(model, earlier.model)
     store(model, start, out / "weights", report=report, settings=settings, data=SOURCES, version=VERSION)
     print(f"wrote {out / 'weights'}")
 

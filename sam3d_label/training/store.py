@@ -23,17 +23,20 @@ MULTIPLES = (0.25, 0.5, 1.0, 2.0)
 """Multiples of the card's spacing at which weights of `fine_tune` serve, as far as its crops have shown them."""
 
 
-def learned(settings: TrainSettings, alone: bool = False) -> list[Capability]:
-    """The prompts that a run with these settings has shown to the network.
+def learned(settings: TrainSettings, alone: bool = False, before: Sequence[Capability] = ()) -> list[Capability]:
+    """The prompts that a network knows after a run with these settings: those that it was shown.
+
+    Sessions of one round show no corrections, but they do not unlearn those that the weights knew before.
 
     Args:
         settings: Of the run.
         alone: Among its cases were targets that can be told without a prompt.
+        before: What the weights knew that it started from.
     """
     shown: dict[Capability, bool] = {
         "positive_click": True,
-        "negative_click": settings.clicks > 1,
-        "mask": settings.two_passes and settings.clicks > 1,
+        "negative_click": settings.clicks > 1 or "negative_click" in before,
+        "mask": settings.two_passes and (settings.clicks > 1 or "mask" in before),
         "box": settings.box_share > 0,
         "no_click": alone and settings.no_click_share > 0,
     }
@@ -67,7 +70,7 @@ def trained_card(
     )
     changes = {
         "scales": tuple(m for m in MULTIPLES if SPACING[0] <= m * start.spacing <= SPACING[1]) or (1.0,),
-        "capabilities": learned(settings, report.alone),
+        "capabilities": learned(settings, report.alone, start.capabilities),
         "training": training,
         "version": version,
         "date": date.today().isoformat(),

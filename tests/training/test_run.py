@@ -67,6 +67,12 @@ def test_trained_weights_learn_as_a_team_s_own_cases_let_them(small_weights, fol
     assert tuple(told["serves_at"]) == settings.spacings_of_serving(small_weights.card)
 
 
+def test_what_the_shipped_weights_know_they_know_after_a_team_s_training():
+    card = open_weights(None).card
+    few = settings.TrainSettings.few_cases(5, card)
+    assert set(card.capabilities) <= set(learned(few, alone=True, before=card.capabilities))
+
+
 def test_with_a_fine_path_the_time_goes_to_what_follows_the_encoder(small_weights):
     card = small_weights.card.model_copy(update={"config": PRESETS["tiny"]})
     few = settings.TrainSettings.few_cases(5, card)
@@ -96,6 +102,9 @@ def test_with_too_few_cases_all_train(tmp_path):
 
 def test_only_prompts_that_were_simulated_count_as_learned():
     assert learned(TrainSettings(clicks=1, box_share=0)) == ["positive_click"]
+    assert learned(TrainSettings(clicks=1, box_share=0), before=["mask", "box"]) == ["positive_click", "mask"]
+    few = TrainSettings(clicks=1, two_passes=False)
+    assert learned(few, before=["negative_click", "mask"]) == ["positive_click", "negative_click", "box"]
     assert learned(TrainSettings(two_passes=False)) == ["positive_click", "negative_click", "box"]
     assert "no_click" in learned(TrainSettings(), alone=True)
     assert "no_click" not in learned(TrainSettings(no_click_share=0), alone=True)

@@ -23,8 +23,8 @@ class WindowAttention(nn.Module):
     The score of a query q at (h, w, d) and a key k at (h', w', d') is
     ``scale * q.k + lr * q.(R_h[h - h'] + R_w[w - w'] + R_d[d - d'])``, less 100 where a cut of the cyclic
     shift parts them. Each query carries its products with its own rows of R and each key the one-hot code
-    of its coordinates, so that the plain dot product already contains every term and no score matrix is
-    ever stored.
+    of its coordinates, so that the plain dot product already contains every term and no score matrix
+    need be stored.
 
     Args:
         width: Channels C.

@@ -160,21 +160,20 @@ def several(cases: Iterable[Case], most: int, fewest: int = FEWEST_VOXELS) -> It
 
 
 @torch.no_grad()
-def mix_in(model: SAM3D, earlier: SAM3D) -> None:
-    """Move the weights of a network towards those of an earlier one, as far as that had them."""
+def mix_in(model: SAM3D, earlier: SAM3D, share: float) -> None:
+    """Give the weights of an earlier network so large a share in those of a network, as far as that had them."""
     before = dict(earlier.named_parameters())
     for name, parameter in model.named_parameters():
         if name in before:
-            parameter.lerp_(before[name], KEPT)
+            parameter.lerp_(before[name], share)
 
 
 def main(
     sts: Annotated[Path, typer.Argument(help="Folder with images/ and labels/ of the soft-tissue sarcomas.")],
     out: Annotated[Path, typer.Argument(help="Folder for the checkpoint, the log and the weights.")],
     epochs: int = SETTINGS.epochs,
-    weights: Annotated[
-        str | None, typer.Option(help="Go on from these, leave their trunk as it is, and keep a half of them.")
-    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Go on from these, and leave their trunk as it is.")] = None,
+    keep: Annotated[float, typer.Option(help="Share of those weights in the result.", min=0, max=1)] = KEPT,
     threads: int = 2,
     resume: bool = False,
 ) -> None:
@@ -201,7 +200,7 @@ def main(
     if not is_main():
         return
     if earlier:
-        mix_in(model, earlier.model)
+        mix_in(model, earlier.model, keep)
     store(model, start, out / "weights", report=report, settings=settings, data=SOURCES, version=VERSION)
     print(f"wrote {out / 'weights'}")
 

@@ -35,8 +35,8 @@ def test_only_the_adapted_part_changes(small_weights, phantom_cases, tmp_path):
     assert any(is_trunk(n) and not torch.equal(t, before[n]) for n, t in whole.state_dict().items())
 
 
-def of_encoder(before, model):
-    """Whether anything of the encoder, and whether anything else, is no longer as it was."""
+def inside_and_behind_the_encoder(before, model):
+    """Whether anything of the encoder has changed, and whether anything else has."""
     changed = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
     inside = [name.startswith("image_encoder.") for name in changed]
     return any(inside), not all(inside)
@@ -47,7 +47,7 @@ def test_gradients_reach_the_encoder_in_a_share_of_the_steps(small_weights, phan
     for share, encoder_changes in ((0.0, False), (0.5, True), (1.0, True)):
         settings = QUICK.model_copy(update={"encoder_share": share})
         model, _ = trained(small_weights.model, phantom_cases, tmp_path, settings=settings)
-        assert of_encoder(before, model) == (encoder_changes, True)
+        assert inside_and_behind_the_encoder(before, model) == (encoder_changes, True)
 
 
 def test_the_average_lags_behind_and_is_what_remains(small_weights, phantom_cases, tmp_path):

@@ -17,6 +17,7 @@ from sam3d_label.edges import follow_edges
 from sam3d_label.intensity import Normalization
 from sam3d_label.network import Embedding
 from sam3d_label.prompts import Box, Click, Prompts
+from sam3d_label.sizing import FILL, size_by_clicks, size_by_looks
 from sam3d_label.volume import CropFrame, Volume
 from sam3d_label.weights import Weights
 
@@ -30,8 +31,8 @@ HONOURED_MM = 2.0
 LEAST_LOGIT = 0.1
 """Least size of a logit there."""
 
-IMAGE = "image"
-"""Ends the key of what a crop shows."""
+IMAGE, SIZE = "image", "size"
+"""End the keys of what a crop shows, and of how large what was clicked in it looks."""
 
 TAPER = 0.125
 """Share of a tile's edge over which it gives way to its neighbours."""
@@ -94,7 +95,7 @@ class Look:
         prompts: Everything that the request says.
 
     Attributes:
-        first: Spacing of the first view, mm.
+        first: Spacing of the first view of what may have any size, mm.
         encoded: Crops that had to be encoded so far.
     """
 
@@ -119,11 +120,19 @@ class Look:
     def settle(self, group: list[Click | Box]) -> Seen:
         """The views of one group of prompts."""
         points = regions.corners(group)
-        view = self.view(self._around(points, self.first))
-        if self._is_cut(view):
-            view = self._widen(view, points)
+        view = self._whole(points, self.opening_spacing(group))
+        if view.frame.spacing > self.first:
             return Seen(view, tuple(self._tiles(view)))
         return Seen(self._approach(view, points))
+
+    def opening_spacing(self, group: list[Click | Box]) -> float:
+        """The finest spacing at which a target of the size that the group tells fits well; at most the first one."""
+        size = float(((np.ptp(regions.corners(group), axis=0) + 1) * self.volume.spacing).max())
+        if not any(isinstance(drawn, Box) for drawn in group):
+            opens = next(click for click in self.prompts.positive if click in group)
+            outside = size_by_clicks(opens.ijk, regions.corners(self.prompts.negative), self.volume.spacing)
+            size = max(size, min(outside, self._looks(opens)))
+        return min([s for s in self.spacings if size <= FILL * s * self.size and s < self.first], default=self.first)
 
     def everywhere(self) -> list[CropFrame]:
         """Crops of the first spacing that together show the whole volume."""
@@ -169,10 +178,18 @@ class Look:
     def _is_cut(self, view: View) -> bool:
         return regions.is_cut(view.mask, view.frame, self.volume)
 
-    def _widen(self, view: View, points: np.ndarray) -> View:
-        for spacing in self.spacings:
-            if spacing > self.first:
-                view = self.view(self._around(points, spacing))
+    def _looks(self, click: Click) -> float:
+        """How large what was clicked looks to be, mm."""
+        frame = self._around(regions.corners([click]), self.first)
+        (at,) = frame.to_dhw([click.ijk])
+        voxels, _ = self.cache.get((*self._key(frame), SIZE, click.ijk), lambda: size_by_looks(self._image(frame), at))
+        return float(voxels) * frame.spacing
+
+    def _whole(self, points: np.ndarray, spacing: float) -> View:
+        """The first view, from a spacing on, whose faces do not cut off the mask; the widest one if all do."""
+        for wide in self.spacings:
+            if wide >= spacing:
+                view = self.view(self._around(points, wide))
                 if not self._is_cut(view):
                     break
         return view

@@ -149,3 +149,35 @@ def test_weights_that_know_no_masks_get_tiles_only_where_a_click_is(look_at):
 def test_a_box_alone_is_looked_at_as_a_click_is(look_at):
     (seen,) = look_at(10, [Box((30, 30, 30), (50, 50, 50))]).targets()
     assert bool(seen.view.mask.any())
+
+
+def test_what_looks_small_is_looked_at_closely_from_the_first_view_on(look_at):
+    look = look_at(2, [Click((40, 40, 40))])
+    (seen,) = look.targets()
+    assert seen.view.frame.spacing == 0.5
+    assert look.encoded == 1
+
+
+def test_a_small_box_is_looked_at_closely_and_a_large_one_is_not(look_at):
+    spacings = [next(look_at(0, [Box((40 - r,) * 3, (40 + r,) * 3)]).targets()).views[-1].frame.spacing for r in (3, 7)]
+    assert spacings == [0.5, 1.0]
+
+
+def test_a_click_outside_nearby_says_that_the_target_is_small(look_at):
+    inside, near, far = Click((40, 40, 40)), Click((40, 43, 40), positive=False), Click((40, 50, 40), positive=False)
+    look = look_at(79, [inside, near])
+    assert look.opening_spacing([inside]) == 0.5
+    look = look_at(79, [inside, far])
+    assert look.opening_spacing([inside]) == look.first
+
+
+def test_clicks_inside_that_lie_apart_say_that_it_is_not(look_at):
+    inside, near, apart = Click((40, 40, 40)), Click((40, 43, 40), positive=False), Click((40, 29, 40))
+    look = look_at(2, [inside, near, apart])
+    assert look.opening_spacing([inside, apart]) == look.first
+
+
+def test_a_close_first_view_that_cuts_the_mask_makes_way_for_wider_ones(look_at):
+    (seen,) = look_at(10, [Click((40, 40, 40)), Click((40, 43, 40), positive=False)]).targets()
+    assert seen.view.frame.spacing == 1.0
+    assert seen.tiles == ()

@@ -29,9 +29,10 @@ from sam3d_label import regions
 from sam3d_label.errors import VolumeError
 from sam3d_label.evaluation.protocol import find_cases
 from sam3d_label.intensity import IntensityRule, Normalization
+from sam3d_label.sizing import FILL
 from sam3d_label.volume import CropFrame, Volume
 
-FILL = (0.06, 0.9)
+FILLS = (0.06, 0.9)
 """Longest edge of the target over the crop's, in training: from a lesion in a wide view to one that fills it; drawn
 evenly on a logarithmic scale."""
 
@@ -161,7 +162,7 @@ class OpenedCase:
         """A crop for training: mostly of the whole target, now and then of a part of it, or of a place without it."""
         elsewhere = self.alone and rng.random() < ELSEWHERE_SHARE
         large = rng.random() < LARGE_SHARE
-        fill = float(np.exp(rng.uniform(*np.log((FILL[1], LARGE_FILL) if large else FILL))))
+        fill = float(np.exp(rng.uniform(*np.log((FILLS[1], LARGE_FILL) if large else FILLS))))
         offset = rng.uniform(-1, 1, 3) * (fill / 2 if large else OFF_CENTRE)
         frame = self.frame(size, fill, offset)
         if not elsewhere:
@@ -178,7 +179,7 @@ class OpenedCase:
         """
         first = regions.first_spacing(self.volume, size, serves_at, serves_at[0])
         wider = [spacing for spacing in serves_at if first < spacing and first * size < self.extent]
-        closer = [spacing for spacing in serves_at if spacing < first and self.extent < regions.SMALL * first * size]
+        closer = [spacing for spacing in serves_at if spacing < first and self.extent <= FILL * spacing * size]
         spacing = float(rng.choice([first, *wider, *closer]))
         click = rng.uniform(self.lower, self.upper)[None]
         centre = regions.lattice_frame(self.volume, click, spacing, size).centre
@@ -203,7 +204,7 @@ class OpenedCase:
             crop = self.crop(self.random_frame(size, rng))
             if self.alone or crop[LABEL].any():
                 return crop
-        return self.crop(self.frame(size, FILL[1], np.zeros(3)))
+        return self.crop(self.frame(size, FILLS[1], np.zeros(3)))
 
     def crop(self, frame: CropFrame) -> dict[str, Tensor]:
         """Image, label and what lies inside the volume, each (1, D, H, W), float32."""

@@ -1,0 +1,66 @@
+"""How large a target may be, told before the network has looked: by the image around a click, and by clicks outside.
+
+What the network answers to one click takes about the same share of its view, whatever lies there. So a target is first
+looked at in a view that suits its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from monai.networks.layers import GaussianFilter
+from torch import Tensor
+from torch.nn import functional as F
+
+FILL = 0.5
+"""Largest share of a view's edge that a target takes whose size is told beforehand."""
+
+UNLIKE = 0.35
+"""Difference of normalized intensities by which something else begins."""
+
+LONGEST_OVER_WAY = 3.0
+"""Longest edge of a target over the way from a click in its middle to where something else begins."""
+
+RAYS, STEP, REACH = 200, 0.5, 0.25
+"""Ways that are tried from a click; voxels between two looks on them; their length as a share of the crop's edge."""
+
+
+def size_by_looks(image: Tensor, click: np.ndarray) -> Tensor:
+    """How large what was clicked is, voxels, (): from how far it looks alike, in the median of all directions.
+
+    Args:
+        image: The normalized crop, (D, H, W), a cube.
+        click: Voxel d, h, w of the crop, (3,).
+    """
+    size = image.shape[0]
+    smooth = GaussianFilter(3, 1.0).to(image.device)(image[None, None])
+    ways = torch.arange(0, REACH * size, STEP)
+    points = torch.from_numpy(click).float() + directions()[:, None] * ways[:, None]
+    grid = (points / (size - 1) * 2 - 1).flip(-1)[None, None].to(image)
+    seen = F.grid_sample(smooth, grid, padding_mode="border", align_corners=True)[0, 0, 0]
+    there = seen[:, ways <= 1].median()
+    alike = ((seen - there).abs() <= UNLIKE).cumprod(1).sum(1)
+    return LONGEST_OVER_WAY * STEP * alike.median()
+
+
+def size_by_clicks(inside: Sequence[float], outside: np.ndarray, spacing: np.ndarray) -> float:
+    """Twice the way from a click in the middle, (3,), to the nearest one outside, of (N, 3), mm; infinite without any.
+
+    Args:
+        inside: Stored voxel i, j, k.
+        outside: Stored voxels i, j, k.
+        spacing: mm along I, J, K.
+    """
+    return 2 * float(np.linalg.norm((outside - inside) * spacing, axis=1).min(initial=np.inf))
+
+
+@lru_cache
+def directions() -> Tensor:
+    """Unit vectors (RAYS, 3) spread evenly over a sphere."""
+    turn = torch.arange(RAYS) * torch.pi * (1 + 5**0.5)
+    height = 1 - 2 * (torch.arange(RAYS) + 0.5) / RAYS
+    flat = (1 - height**2).sqrt()
+    return torch.stack([turn.cos() * flat, turn.sin() * flat, height], 1)

@@ -1,4 +1,4 @@
-"""Dice by size and contrast of the lesion, on phantoms that no weights were trained on.
+"""Dice by size and contrast of the lesion, of clicks and of a box alone, on phantoms that no weights were trained on.
 
     python benchmarks/phantoms.py [--cases 40] [--seed 77] [--weights W] [--json FILE]
 
@@ -21,10 +21,11 @@ from rich.progress import track
 from rich.table import Table
 
 from sam3d_label.evaluation.annotators import ANNOTATORS
-from sam3d_label.evaluation.metrics import bootstrap_interval
+from sam3d_label.evaluation.metrics import bootstrap_interval, dice
 from sam3d_label.evaluation.protocol import evaluate_case
 from sam3d_label.evaluation.report import write_json
 from sam3d_label.phantoms import Phantom, make_phantom
+from sam3d_label.prompts import Box
 from sam3d_label.segmenter import Segmenter
 from sam3d_label.volume import Volume
 from sam3d_label.weights import Weights, open_weights
@@ -36,11 +37,12 @@ FAINT = {"ct": 40.0, "mr": 0.2}
 
 @dataclass(frozen=True)
 class Measured:
-    """One phantom: what it holds, and Dice after each click from 1 on."""
+    """One phantom: what it holds, Dice after each click from 1 on, and that of the lesion's bounding box alone."""
 
     case: str
     meta: dict[str, Any]
     dices: tuple[float, ...]
+    box: float
 
     @property
     def size(self) -> str:
@@ -57,6 +59,7 @@ class Measured:
 
 SIZES = (f"under {SMALL_MM:g} mm", f"{SMALL_MM:g} to {LARGE_MM:g} mm", f"over {LARGE_MM:g} mm")
 CONTRASTS = ("low contrast", "high contrast")
+BOX = "box"
 
 
 def phantoms(cases: int, seed: int) -> Iterator[tuple[str, Phantom]]:
@@ -68,22 +71,27 @@ def phantoms(cases: int, seed: int) -> Iterator[tuple[str, Phantom]]:
 def measure(
     name: str, phantom: Phantom, weights: Weights, annotator: str, counts: Sequence[int], seed: int
 ) -> Measured:
-    """Click on one phantom."""
+    """Click on one phantom, and draw a box."""
     volume = Volume(np.rint(phantom.image), phantom.affine)
+    segmenter, truth = Segmenter(volume, weights), phantom.label > 0
     records = evaluate_case(
-        Segmenter(volume, weights),
-        phantom.label > 0,
+        segmenter,
+        truth,
         ANNOTATORS[annotator],
         spacing=volume.spacing.tolist(),
         clicks=counts,
         seed=zlib.crc32(f"{seed}/{name}".encode()),
     )
-    return Measured(name, phantom.meta, tuple(record.dice for record in records))
+    where = np.argwhere(truth)
+    box = Box.from_pairs(np.stack([where.min(0), where.max(0)], 1).ravel().tolist())
+    boxed = segmenter.segment([box]).mask > 0
+    return Measured(name, phantom.meta, tuple(record.dice for record in records), dice(boxed, truth))
 
 
 def group(name: str, measured: Sequence[Measured], counts: Sequence[int]) -> dict[str, Any]:
-    """Mean Dice by click count with its 95 % interval; `None` for a group without cases."""
+    """Mean Dice by click count, and of a box, with its 95 % interval; `None` for a group without cases."""
     dices = {str(count): [each.dices[count - 1] for each in measured] for count in counts}
+    dices[BOX] = [each.box for each in measured]
     return {
         "group": name,
         "cases": len(measured),
@@ -111,7 +119,7 @@ def table(rows: Sequence[dict[str, Any]], counts: Sequence[int], title: str) -> 
     """The groups with mean and interval."""
     shown = Table(title=title, title_justify="left")
     shown.add_column("lesions")
-    for name in ("n", *(f"Dice@{count}" for count in counts)):
+    for name in ("n", *(f"Dice@{count}" for count in counts), "a box"):
         shown.add_column(name, justify="right")
     for row in rows:
         cells = []

@@ -129,9 +129,10 @@ class Look:
         """The finest spacing at which a target of the size that the group tells fits well; at most the first one."""
         size = float(((np.ptp(regions.corners(group), axis=0) + 1) * self.volume.spacing).max())
         if not any(isinstance(drawn, Box) for drawn in group):
-            opens = next(click for click in self.prompts.positive if click in group)
-            outside = size_by_clicks(opens.ijk, regions.corners(self.prompts.negative), self.volume.spacing)
-            size = max(size, min(outside, self._looks(opens)))
+            inside = [click for click in self.prompts.positive if click in group]
+            outside = regions.corners(self.prompts.negative)
+            told = size_by_clicks(regions.corners(inside), outside, self.volume.spacing)
+            size = max(size, min(told, self._looks(inside[0])))
         return min([s for s in self.spacings if size <= FILL * s * self.size and s < self.first], default=self.first)
 
     def everywhere(self) -> list[CropFrame]:

@@ -6,7 +6,6 @@ looked at in a view that suits its size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -22,14 +21,17 @@ UNLIKE = 0.35
 """Difference of normalized intensities by which something else begins."""
 
 LONGEST_OVER_WAY = 3.0
-"""Longest edge of a target over the way from a click in its middle to where something else begins."""
+"""Longest edge of a target, at most, over the way from a click in it to where something else begins."""
+
+MOST = 0.75
+"""Share of the directions in which that way is shorter: from a click near the border half of them end at once."""
 
 RAYS, STEP, REACH = 200, 0.5, 0.25
 """Ways that are tried from a click; voxels between two looks on them; their length as a share of the crop's edge."""
 
 
 def size_by_looks(image: Tensor, click: np.ndarray) -> Tensor:
-    """How large what was clicked is, voxels, (): from how far it looks alike, in the median of all directions.
+    """How large what was clicked is, voxels, (): from how far it looks alike in all but a quarter of the directions.
 
     Args:
         image: The normalized crop, (D, H, W), a cube.
@@ -43,18 +45,21 @@ def size_by_looks(image: Tensor, click: np.ndarray) -> Tensor:
     seen = F.grid_sample(smooth, grid, padding_mode="border", align_corners=True)[0, 0, 0]
     there = seen[:, ways <= 1].median()
     alike = ((seen - there).abs() <= UNLIKE).cumprod(1).sum(1)
-    return LONGEST_OVER_WAY * STEP * alike.median()
+    return LONGEST_OVER_WAY * STEP * alike.float().quantile(MOST)
 
 
-def size_by_clicks(inside: Sequence[float], outside: np.ndarray, spacing: np.ndarray) -> float:
-    """Twice the way from a click in the middle, (3,), to the nearest one outside, of (N, 3), mm; infinite without any.
+def size_by_clicks(inside: np.ndarray, outside: np.ndarray, spacing: np.ndarray) -> float:
+    """How large what was clicked is, mm: from the nearest click outside beyond all inside; infinite without any.
+
+    A click outside that is nearer than one inside, such as one of the wrong sign, does not bound the target all around.
 
     Args:
-        inside: Stored voxel i, j, k.
-        outside: Stored voxels i, j, k.
+        inside: Stored voxels i, j, k (M, 3), that of the click in the middle first.
+        outside: Stored voxels i, j, k (N, 3).
         spacing: mm along I, J, K.
     """
-    return 2 * float(np.linalg.norm((outside - inside) * spacing, axis=1).min(initial=np.inf))
+    reached, ways = (np.linalg.norm((clicks - inside[0]) * spacing, axis=1) for clicks in (inside, outside))
+    return LONGEST_OVER_WAY * float(ways[ways > reached.max()].min(initial=np.inf))
 
 
 @lru_cache

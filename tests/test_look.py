@@ -164,7 +164,7 @@ def test_a_small_box_is_looked_at_closely_and_a_large_one_is_not(look_at):
 
 
 def test_a_click_outside_nearby_says_that_the_target_is_small(look_at):
-    inside, near, far = Click((40, 40, 40)), Click((40, 43, 40), positive=False), Click((40, 50, 40), positive=False)
+    inside, near, far = Click((40, 40, 40)), Click((40, 42, 40), positive=False), Click((40, 50, 40), positive=False)
     look = look_at(79, [inside, near])
     assert look.opening_spacing([inside]) == 0.5
     look = look_at(79, [inside, far])
@@ -172,12 +172,12 @@ def test_a_click_outside_nearby_says_that_the_target_is_small(look_at):
 
 
 def test_clicks_inside_that_lie_apart_say_that_it_is_not(look_at):
-    inside, near, apart = Click((40, 40, 40)), Click((40, 43, 40), positive=False), Click((40, 29, 40))
+    inside, near, apart = Click((40, 40, 40)), Click((40, 42, 40), positive=False), Click((40, 29, 40))
     look = look_at(2, [inside, near, apart])
     assert look.opening_spacing([inside, apart]) == look.first
 
 
 def test_a_close_first_view_that_cuts_the_mask_makes_way_for_wider_ones(look_at):
-    (seen,) = look_at(10, [Click((40, 40, 40)), Click((40, 43, 40), positive=False)]).targets()
+    (seen,) = look_at(10, [Click((40, 40, 40)), Click((40, 42, 40), positive=False)]).targets()
     assert seen.view.frame.spacing == 1.0
     assert seen.tiles == ()

@@ -16,7 +16,14 @@ def test_a_ball_looks_as_large_as_it_is(radius, contrast):
     away = np.linalg.norm(np.indices((SIZE,) * 3).T - middle, axis=-1).T
     noise = np.random.default_rng(0).normal(0, 0.3, (SIZE,) * 3)
     image = torch.from_numpy(contrast * (away <= radius) + noise).float()
-    assert 2 * radius <= float(size_by_looks(image, middle)) <= 4.5 * radius
+    assert 2 * radius <= float(size_by_looks(image, middle)) <= 5 * radius
+
+
+def test_a_ball_clicked_near_its_border_does_not_look_smaller_than_it_is():
+    middle = np.array([30.0, 36.0, 28.0])
+    away = np.linalg.norm(np.indices((SIZE,) * 3).T - middle, axis=-1).T
+    image = torch.from_numpy(away <= 8).float()
+    assert float(size_by_looks(image, middle + np.array([0, 6, 0]))) >= 16
 
 
 def test_where_everything_looks_alike_a_target_may_be_larger_than_half_of_the_crop():
@@ -34,9 +41,15 @@ def test_a_click_at_the_border_of_the_crop_is_no_error():
 
 
 def test_the_nearest_click_outside_bounds_the_size_in_mm():
-    spacing = np.array([1.0, 1.0, 3.0])
-    assert size_by_clicks((10, 10, 10), np.array([[10, 18, 10], [10, 10, 12]]), spacing) == 12
-    assert size_by_clicks((10, 10, 10), np.zeros((0, 3)), spacing) == np.inf
+    spacing, middle = np.array([1.0, 1.0, 3.0]), np.array([[10, 10, 10]])
+    assert size_by_clicks(middle, np.array([[10, 18, 10], [10, 10, 12]]), spacing) == 18
+    assert size_by_clicks(middle, np.zeros((0, 3)), spacing) == np.inf
+
+
+def test_a_click_outside_that_is_nearer_than_one_inside_bounds_nothing():
+    inside, outside = np.array([[10, 10, 10], [10, 16, 10]]), np.array([[10, 10, 14], [18, 10, 10]])
+    assert size_by_clicks(inside, outside, np.ones(3)) == 24
+    assert size_by_clicks(inside, outside[:1], np.ones(3)) == np.inf
 
 
 def test_directions_are_spread_evenly():

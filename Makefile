@@ -20,8 +20,8 @@ $(READY): requirements.txt pyproject.toml scripts/setup.sh
 demo: $(READY) ## serve the app on sample-data at http://127.0.0.1:PORT (PORT=8000)
 	@$(PY) scripts/demo.py --port $(PORT)
 
-test: $(READY) ## run the tests (ARGS="-k volume" passes options on to pytest)
-	$(PY) -m pytest $(ARGS)
+test: $(READY) ## run the tests side by side (ARGS="-k volume" passes options on to pytest)
+	$(PY) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 viewers: ## install Debian's Orthanc and Chromium, which the tests with real clients need
 	@scripts/viewers.sh

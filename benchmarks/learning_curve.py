@@ -64,7 +64,7 @@ COLOURS = {
 }
 METRICS = {"dice_1": "1 click", "dice_3": "3 clicks", "dice_5": "5 clicks"}
 COLUMNS = ("arm", "seed", "annotated", "case", *METRICS, "steps", "seconds")
-STEPS_PER_EPOCH, TIMED_STEPS = 10, 6
+STEPS_PER_EPOCH, TIMED_EPOCHS = 10, 4
 
 
 @dataclass(frozen=True)
@@ -116,23 +116,26 @@ class Choosing:
             return sorted(self.setup.pool)[:size]
         if self.scored is None:
             return self.order[:size]
-        chosen, scores = list(annotated), self._scores(serving)
+        chosen, scores = list(annotated), self._scores(serving, size > 1)
         while len(chosen) < size:
             candidates = {name: scores[name] for name in self.setup.pool if name not in chosen}
             chosen.append(self.scored.choose(candidates, [scores[name] for name in chosen])[0])
         return chosen
 
-    def _scores(self, serving: Weights) -> dict[str, Any]:
-        scores = {}
+    def _scores(self, serving: Weights, doubted: bool) -> dict[str, Any]:
+        """What the strategy asks of each case; most of the time goes into `doubt`, and the first choice needs none."""
+        scores: dict[str, Any] = {}
         for name, case in self.setup.pool.items():
-            seen = survey(Segmenter(Volume.open(case.image), serving))
-            scores[name] = {"version": seen.model_version, "doubt": seen.doubt, "vector": seen.vector}
+            segmenter = Segmenter(Volume.open(case.image), serving)
+            scores[name] = {"version": serving.version, "vector": segmenter.feature_vector()}
+            if doubted and self.arm == "uncertainty":
+                scores[name]["doubt"] = survey(segmenter).doubt
         return scores
 
 
 def settings_of(arm: str, cases: int, steps: int, card: Any, seed: int) -> TrainSettings:
     """The app's settings for so many cases, or those of the U-Net, for so many steps."""
-    epochs = max(1, round(steps / STEPS_PER_EPOCH))
+    epochs = steps // STEPS_PER_EPOCH
     length = {"epochs": epochs, "steps_per_epoch": STEPS_PER_EPOCH, "seed": seed}
     ours = train_settings(parse_train({}), cases, epochs, card).model_copy(update=length)
     if arm != UNET:
@@ -284,20 +287,14 @@ def calibrated(weights: Weights, case: Case, minutes: float, out: Path) -> dict[
     if not told.is_file():
         steps = {}
         for arm, model in (("sam3d", copy.deepcopy(weights.model)), (UNET, ClickUNet())):
-            settings = settings_of(arm, 1, TIMED_STEPS, weights.card, 0)
-            times = [_timed(model, case, settings, weights, out / "timing" / f"{arm}_{n}", n) for n in (1, 2)]
-            steps[arm] = max(STEPS_PER_EPOCH, int(60 * minutes / (times[1] - times[0]) * STEPS_PER_EPOCH))
+            settings = settings_of(arm, 1, TIMED_EPOCHS * STEPS_PER_EPOCH, weights.card, 0)
+            intensity = weights.card.intensity
+            report = fine_tune(model, [case], out / "timing" / arm, intensity=intensity, settings=settings)
+            epochs = 60 * minutes / float(np.mean([log.seconds for log in report.epochs]))
+            steps[arm] = STEPS_PER_EPOCH * max(1, round(epochs))
         write_json(told, {"minutes": minutes, "steps": steps})
     stored: dict[str, int] = json.loads(told.read_text(encoding="utf-8"))["steps"]
     return stored
-
-
-def _timed(model: Any, case: Case, settings: TrainSettings, weights: Weights, out: Path, epochs: int) -> float:
-    """Seconds of a training of so many epochs, what precedes the first one included."""
-    began = time.monotonic()
-    settings = settings.model_copy(update={"epochs": epochs})
-    fine_tune(model, [case], out, intensity=weights.card.intensity, settings=settings)
-    return time.monotonic() - began
 
 
 def main(

@@ -30,6 +30,14 @@ SMALL = Config(
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_configure() -> None:
+    """Let processes that test side by side, and what they start, share the cores."""
+    if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+        threads = max(1, (os.cpu_count() or 1) // int(workers))
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+        torch.set_num_threads(threads)
+
+
 def _folder_or_skip(variable: str, default: Path, what: str) -> Path:
     folder = Path(os.environ.get(variable) or default)
     if not folder.is_dir():

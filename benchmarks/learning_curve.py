@@ -19,7 +19,7 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -116,19 +116,20 @@ class Choosing:
             return sorted(self.setup.pool)[:size]
         if self.scored is None:
             return self.order[:size]
-        chosen, scores = list(annotated), self._scores(serving, size > 1)
+        doubted = set(self.setup.pool) - set(annotated) if self.arm == "uncertainty" and size > 1 else set[str]()
+        chosen, scores = list(annotated), self._scores(serving, doubted)
         while len(chosen) < size:
             candidates = {name: scores[name] for name in self.setup.pool if name not in chosen}
             chosen.append(self.scored.choose(candidates, [scores[name] for name in chosen])[0])
         return chosen
 
-    def _scores(self, serving: Weights, doubted: bool) -> dict[str, Any]:
-        """What the strategy asks of each case; most of the time goes into `doubt`, and the first choice needs none."""
+    def _scores(self, serving: Weights, doubted: Collection[str]) -> dict[str, Any]:
+        """What the model makes of each case; doubt takes long, and is asked of some only."""
         scores: dict[str, Any] = {}
         for name, case in self.setup.pool.items():
             segmenter = Segmenter(Volume.open(case.image), serving)
             scores[name] = {"version": serving.version, "vector": segmenter.feature_vector()}
-            if doubted and self.arm == "uncertainty":
+            if name in doubted:
                 scores[name]["doubt"] = survey(segmenter).doubt
         return scores
 

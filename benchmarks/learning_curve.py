@@ -63,6 +63,7 @@ COLOURS = {
     UNET: "#b45309",
 }
 METRICS = {"dice_1": "1 click", "dice_3": "3 clicks", "dice_5": "5 clicks"}
+OVER = "paired to random, 1 click"
 COLUMNS = ("arm", "seed", "annotated", "case", *METRICS, "steps", "seconds")
 STEPS_PER_EPOCH, TIMED_EPOCHS = 10, 4
 
@@ -226,24 +227,46 @@ def read_points(out: Path) -> list[dict[str, str]]:
 
 
 def summarise(rows: Sequence[Mapping[str, str]]) -> dict[str, list[dict[str, Any]]]:
-    """By arm, for each number of annotated cases: mean over held-out cases and seeds, and its 95 % interval."""
+    """By arm, for each number of annotated cases: mean over held-out cases and seeds, and its 95 % interval.
+
+    `dice_1_over_random` is that of the difference to the strategy `random` on the same cases, where that was measured.
+    """
     arms: dict[str, list[dict[str, Any]]] = {}
+    random = [row for row in rows if row["arm"] == "random"]
     start = [row for row in rows if row["arm"] == "start"]
     for arm in [arm for arm in (*STRATEGIES, UNET) if any(row["arm"] == arm for row in rows)]:
         own = [*([] if arm == UNET else start), *(row for row in rows if row["arm"] == arm)]
-        arms[arm] = [_summary(own, size) for size in sorted({int(row["annotated"]) for row in own})]
+        arms[arm] = [
+            _summary(own, [] if arm == "random" else random, size)
+            for size in sorted({int(row["annotated"]) for row in own})
+        ]
     return arms
 
 
-def _summary(rows: Sequence[Mapping[str, str]], size: int) -> dict[str, Any]:
+def _summary(rows: Sequence[Mapping[str, str]], random: Sequence[Mapping[str, str]], size: int) -> dict[str, Any]:
     at = [row for row in rows if int(row["annotated"]) == size]
-    cases = sorted({row["case"] for row in at})
-    summary: dict[str, Any] = {"annotated": size, "cases": len(cases), "seeds": len({row["seed"] for row in at})}
+    seeds = {row["seed"] for row in at}
+    summary: dict[str, Any] = {"annotated": size, "cases": len({row["case"] for row in at}), "seeds": len(seeds)}
     summary["seconds"] = float(np.mean([float(row["seconds"]) for row in at]))
     for metric in METRICS:
-        means = [float(np.mean([float(row[metric]) for row in at if row["case"] == case])) for case in cases]
-        summary[metric] = [float(np.mean(means)), *bootstrap_interval(means)]
+        summary[metric] = _mean_and_interval(list(_by_case(at, metric).values()))
+    beside = _by_case([row for row in random if int(row["annotated"]) == size], "dice_1")
+    if beside:
+        over = [dice - beside[case] for case, dice in _by_case(at, "dice_1").items()]
+        summary["dice_1_over_random"] = _mean_and_interval(over)
     return summary
+
+
+def _by_case(rows: Sequence[Mapping[str, str]], metric: str) -> dict[str, float]:
+    """The mean of a metric over seeds, by held-out case."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        values.setdefault(row["case"], []).append(float(row[metric]))
+    return {case: float(np.mean(values[case])) for case in sorted(values)}
+
+
+def _mean_and_interval(values: Sequence[float]) -> list[float]:
+    return [float(np.mean(values)), *bootstrap_interval(values)]
 
 
 def draw(path: Path, arms: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> None:
@@ -273,12 +296,13 @@ def draw(path: Path, arms: Mapping[str, Sequence[Mapping[str, Any]]], title: str
 
 def table(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     """The numbers for people."""
-    shown = Table("arm", "annotated", "held out", "seconds", *(f"Dice, {name}" for name in METRICS.values()))
+    shown = Table("arm", "annotated", "held out", "seconds", *(f"Dice, {name}" for name in METRICS.values()), OVER)
     for arm, points in arms.items():
         for point in points:
             cells = ("{:.3f} ({:.2f}–{:.2f})".format(*point[metric]) for metric in METRICS)
             counts = (str(point["annotated"]), str(point["cases"]), f"{point['seconds']:.0f}")
-            shown.add_row(arm, *counts, *cells)
+            over = point.get("dice_1_over_random")
+            shown.add_row(arm, *counts, *cells, "{:+.3f} ({:+.3f} to {:+.3f})".format(*over) if over else "")
     return shown
 
 

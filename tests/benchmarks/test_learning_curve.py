@@ -1,0 +1,62 @@
+"""What the learning curve counts, and what a strategy chooses in it."""
+
+from __future__ import annotations
+
+import pytest
+
+from sam3d_label.phantoms import write_phantoms
+from sam3d_label.training import pair_cases
+
+
+@pytest.fixture
+def curve(benchmark):
+    return benchmark("learning_curve")
+
+
+@pytest.fixture
+def setup(curve, small_weights, tmp_path):
+    """Four volumes to choose from."""
+    write_phantoms(tmp_path / "phantoms", 4, seed=5)
+    pool = {case.name: case for case in pair_cases(tmp_path / "phantoms/images", tmp_path / "phantoms/labels")}
+    return curve.Setup(small_weights, pool, [], tmp_path, {"sam3d": 10, "unet": 10})
+
+
+def row(arm: str, annotated: int, case: str, dice: float, seed: int = 0) -> dict[str, str]:
+    metrics = {"dice_1": str(dice), "dice_3": "0.8", "dice_5": "0.9"}
+    return {"arm": arm, "seed": str(seed), "annotated": str(annotated), "case": case, **metrics, "seconds": "1"}
+
+
+def test_an_arm_is_paired_with_random_case_by_case(curve):
+    rows = [
+        *(row("random", 1, "a", dice, seed) for seed, dice in enumerate((0.2, 0.4))),
+        *(row("random", 1, "b", dice, seed) for seed, dice in enumerate((0.6, 0.8))),
+        row("first", 1, "b", 0.8),
+        row("first", 1, "a", 0.4),
+        row("first", 2, "a", 0.4),
+    ]
+    arms = curve.summarise(rows)
+    assert arms["first"][0]["dice_1_over_random"] == pytest.approx([0.1, 0.1, 0.1])
+    assert "dice_1_over_random" not in arms["first"][1], "random was not measured there"
+    assert "dice_1_over_random" not in arms["random"][0]
+    assert arms["random"][0]["dice_1"][0] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("arm", ["random", "first", "uncertainty", "diverse", "unet"])
+def test_a_strategy_adds_to_what_is_annotated_without_repeating(arm, curve, setup):
+    choose = curve.Choosing(setup, arm, 0)
+    two = choose([], 2, setup.weights)
+    three = choose(two, 3, setup.weights)
+    assert three[:2] == two
+    assert len(set(three)) == 3
+    assert set(three) <= set(setup.pool)
+
+
+def test_uncertainty_asks_the_doubt_of_those_it_may_choose_only(curve, setup, monkeypatch):
+    asked = []
+    survey = curve.survey
+    monkeypatch.setattr(curve, "survey", lambda segmenter: asked.append(segmenter) or survey(segmenter))
+    choose = curve.Choosing(setup, "uncertainty", 0)
+    one = choose([], 1, setup.weights)
+    assert not asked, "the most usual image begins"
+    choose(one, 2, setup.weights)
+    assert len(asked) == len(setup.pool) - 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,21 +13,20 @@ from sam3d_label import benchmark
 from sam3d_label.benchmark import comparison, worker
 from sam3d_label.benchmark.worker import Job
 from sam3d_label.errors import Sam3dError
-from sam3d_label.network import PRESETS, Config
+from sam3d_label.network import PRESETS
+from tests.conftest import SMALL
 
-SMALL = Config(
-    crop=32, patch=8, upsample=2, width=16, depth=4, heads=2, window=4, sam_grid=8, sam_window=4,
-    global_blocks=(1,), neck=16, prompt_heads=2, prompt_mlp=16, decoder=4, dense=4,
-)  # fmt: skip
+ATTENTIVE = replace(SMALL, global_blocks=(1,))
+"""With a block that looks everywhere, as SAM has some."""
 
 
 def test_a_job_survives_the_pipe() -> None:
-    job = Job("training", SMALL, "cpu")
+    job = Job("training", ATTENTIVE, "cpu")
     assert Job.from_json(job.to_json()) == job
 
 
 def test_both_formulations_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PRESETS, "small", SMALL)
+    monkeypatch.setitem(PRESETS, "small", ATTENTIVE)
     monkeypatch.setattr(comparison, "ROUNDS", 1)
     printed = io.StringIO()
     figures = benchmark.run("small", "cpu", console=Console(file=printed, width=120))
@@ -72,7 +72,7 @@ def test_failures_of_a_process_are_told(monkeypatch: pytest.MonkeyPatch) -> None
     class Broken:
         returncode, stdout, stderr = 1, "", "Traceback: nonsense"
 
-    job = Job("clicks", SMALL, "cpu")
+    job = Job("clicks", ATTENTIVE, "cpu")
     monkeypatch.setattr(comparison.subprocess, "run", lambda *_, **__: Killed)
     with pytest.raises(Sam3dError, match="needs more memory than cpu has"):
         comparison.in_fresh_process(job)

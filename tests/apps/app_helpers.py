@@ -21,32 +21,16 @@ import torch
 from monailabel.utils.others.class_utils import get_class_of_subclass_from_file
 
 from sam3d_label.intensity import Percentile
-from sam3d_label.network import SAM3D, Config
+from sam3d_label.network import SAM3D
 from sam3d_label.weights.adapter import save_whole
 from sam3d_label.weights.card import Base, Card, Training
+from tests.conftest import SMALL
 
 APP = Path(__file__).resolve().parents[2] / "apps" / "sam3d"
 SHAPE = (30, 26, 13)
 CENTRE = [15, 13, 6]
 OBLIQUE = np.array([[-1.2, 0.2, 0.1, 40.0], [0.15, -1.1, 0.3, 35.5], [0.05, 0.25, 2.4, -20.25], [0.0, 0.0, 0.0, 1.0]])
 """Voxel to RAS mm: oblique, anisotropic, and slightly sheared."""
-
-SMALL = Config(
-    crop=32,
-    patch=8,
-    upsample=2,
-    width=24,
-    depth=4,
-    heads=2,
-    window=4,
-    sam_grid=8,
-    sam_window=4,
-    global_blocks=(),
-    neck=16,
-    prompt_heads=2,
-    prompt_mlp=16,
-    decoder=8,
-)
 
 
 def orthogonal(affine: np.ndarray = OBLIQUE) -> np.ndarray:

@@ -37,6 +37,7 @@ from lib.dicomweb import DicomWebDatastore, open_dicom_web
 from lib.errors import HANDLED, http_error, install_error_handlers
 from lib.infer import SAM3DAutoTask, SAM3DInferTask, VolumeTask, resolve_device
 from lib.models import Serving, UntrainedError
+from lib.server.install import install
 from lib.sessions import SafeSessions
 from lib.train import SAM3DTrainTask, parse_train
 from lib.upstream import (
@@ -152,6 +153,7 @@ class SAM3DApp(MONAILabelApp):
         server = sys.modules.get("monailabel.app")
         if server is not None:
             install_error_handlers(server.app)
+            install(self, server.app, settings.MONAI_LABEL_API_STR)
             server.app.include_router(page.router(self))
         if self.auto_train.is_on:
             schedule.every(LOOK_EVERY).seconds.do(self.auto_train.tick, start_training)

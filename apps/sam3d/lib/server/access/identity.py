@@ -1,0 +1,32 @@
+"""The sender of a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Role(IntEnum):
+    """What a user may do; a higher role includes the lower ones."""
+
+    ANNOTATOR = 1
+    ADMIN = 2
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The sender of a request, as `request.state.identity`.
+
+    Attributes:
+        name: Name of the API key, or the user name in a token.
+        role: What they may do.
+        anonymous: Whether nobody logged in, because the server has no login.
+    """
+
+    name: str
+    role: Role
+    anonymous: bool = False
+
+
+LOCAL_USER = Identity("anonymous", Role.ADMIN, anonymous=True)
+"""Everybody, on a server without a login: it listens on the loopback interface only."""

@@ -42,7 +42,7 @@ from lib.active_learning import Diverse, ScoredStrategy, Scores, Uncertainty  # 
 from lib.train import parse_train, train_settings  # noqa: E402
 from sam3d_label.evaluation.metrics import bootstrap_interval  # noqa: E402
 from sam3d_label.evaluation.report import write_json  # noqa: E402
-from sam3d_label.files import replacing  # noqa: E402
+from sam3d_label.io import replacing  # noqa: E402
 from sam3d_label.segmenter import Segmenter  # noqa: E402
 from sam3d_label.survey import survey  # noqa: E402
 from sam3d_label.training import Case, TrainReport, TrainSettings, fine_tune, pair_cases  # noqa: E402

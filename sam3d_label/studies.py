@@ -11,7 +11,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.files import replacing
+from sam3d_label.io import replacing
 
 LISTING, LOCK, KEPT = "datastore_v2.json", ".lock", ".sam3d"
 """The file that lists images and labels, the lock of whoever changes it, and the folder for what else is kept."""

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from sam3d_label.errors import VolumeError
-from sam3d_label.files import replacing
 from sam3d_label.intensity import Normalization
+from sam3d_label.io import replacing
 
 CROP_AXES = "SPL"
 """Where the axes D, H and W of a crop point: superior, posterior, left, as slices of an axial scan are stacked."""

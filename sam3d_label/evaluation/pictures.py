@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam3d_label.evaluation.metrics import dice
-from sam3d_label.files import replacing
+from sam3d_label.io import replacing
 from sam3d_label.prompts import Click
 
 CT_WINDOW = (-160.0, 240.0)

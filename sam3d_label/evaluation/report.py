@@ -14,7 +14,7 @@ import numpy as np
 from sam3d_label.evaluation import metrics
 from sam3d_label.evaluation.pictures import draw_sheet
 from sam3d_label.evaluation.protocol import CaseResult, ClickRecord, Cohort
-from sam3d_label.files import replacing
+from sam3d_label.io import replacing
 
 CASE_COLUMNS = ("case", "clicks", "dice", "nsd_2mm", "nsd_5mm", "seconds", "placed", "honoured", "truth_ml")
 CLICK_COLUMNS = ("case", "clicks", "dice", "seconds", "placed", "honoured", "i", "j", "k", "positive")

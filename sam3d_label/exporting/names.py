@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sam3d_label.files import replacing
+from sam3d_label.io import replacing
 
 PATH = re.compile(r"(?<![\w./\\])(?!(?<=:)//)(?:~|[A-Za-z]:)?(?:[/\\]+[^\s/\\'\",;:()]+){2,}[/\\]?")
 """An absolute path of a machine in a text."""

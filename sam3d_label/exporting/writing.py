@@ -18,7 +18,7 @@ from sam3d_label import __version__, click_log
 from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.exporting.manifest import MANIFEST, PART, Entry, LeftOut, Manifest
 from sam3d_label.exporting.names import Names
-from sam3d_label.files import replacing
+from sam3d_label.io import replacing
 from sam3d_label.label_names import name_values
 from sam3d_label.studies import FINAL, KEPT, LISTING, Image, Listing, Studies
 from sam3d_label.studies import Entry as Listed

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.files import replacing
+from sam3d_label.io import replacing
 from sam3d_label.phantoms.anatomy import Modality, Scene, paint_anatomy, random_tissues
 from sam3d_label.phantoms.geometry import Array, Grid
 from sam3d_label.phantoms.lesions import Lesion, grow_distractors, grow_lesion, paint_lesions

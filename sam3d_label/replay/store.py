@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from sam3d_label.click_log import Request, read_log
 from sam3d_label.errors import Sam3dError
 from sam3d_label.evaluation.report import write_json
-from sam3d_label.files import replacing
+from sam3d_label.io import replacing
 from sam3d_label.replay.measure import Row
 from sam3d_label.replay.summary import summarise
 

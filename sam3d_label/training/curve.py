@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sam3d_label.evaluation.metrics import bootstrap_interval
-from sam3d_label.files import replacing
+from sam3d_label.io import replacing
 
 TABLE, PICTURE = "learning_curve.csv", "learning_curve.png"
 COLUMNS = (

@@ -14,8 +14,8 @@ import typer
 from pydantic import BaseModel, ConfigDict
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.files import replacing
 from sam3d_label.intensity import IntensityRule
+from sam3d_label.io import replacing
 from sam3d_label.network import SAM3D, Config
 from sam3d_label.training.busy import BusySign
 from sam3d_label.training.crops import Case

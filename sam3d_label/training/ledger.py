@@ -14,7 +14,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.files import replacing
+from sam3d_label.io import replacing
 
 Side = Literal["train", "validation"]
 FILE = "ledger.json"

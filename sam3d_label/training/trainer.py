@@ -17,7 +17,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from sam3d_label.errors import Sam3dError, WeightsError
-from sam3d_label.files import replacing
+from sam3d_label.io import replacing
 from sam3d_label.network import SAM3D, Embedding
 from sam3d_label.training.crops import ALONE, IMAGE, LABEL, OpenedCase, TrainingCrops
 from sam3d_label.training.interaction import train_rounds, validation_dice

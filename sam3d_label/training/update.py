@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sam3d_label.errors import VolumeError
-from sam3d_label.files import replacing
+from sam3d_label.io import replacing
 from sam3d_label.network import SAM3D
 from sam3d_label.training import curve
 from sam3d_label.training.crops import Case, OpenedCase

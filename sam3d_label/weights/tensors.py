@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sam3d_label.errors import WeightsError
-from sam3d_label.files import replacing
+from sam3d_label.io import replacing
 from sam3d_label.network import SAM3D, Config
 
 Tensors = dict[str, Tensor]

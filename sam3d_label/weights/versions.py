@@ -16,7 +16,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sam3d_label.errors import WeightsError
-from sam3d_label.files import replacing
+from sam3d_label.io import replacing
 from sam3d_label.weights.adapter import ADAPTER, CARD
 
 CURRENT, HISTORY, REPORT = "current", "history.json", "report.json"

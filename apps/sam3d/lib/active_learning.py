@@ -22,7 +22,7 @@ from lib.models import Serving
 from lib.train import read_json
 from lib.volumes import Segmenters
 from sam3d_label.errors import Sam3dError
-from sam3d_label.files import replacing
+from sam3d_label.io import replacing
 from sam3d_label.survey import farthest, survey
 from sam3d_label.training.busy import BusySign
 

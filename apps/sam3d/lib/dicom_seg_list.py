@@ -14,7 +14,7 @@ from monailabel.datastore.local import DataModel
 from lib.dicom_client import DicomWeb, Series
 from lib.dicom_seg import referenced_series, segment_names, written_at
 from lib.errors import RemoteError
-from sam3d_label.files import replacing
+from sam3d_label.io import replacing
 
 logger = logging.getLogger(__name__)
 NIFTI = ".nii.gz"

@@ -11,7 +11,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from sam3d_label.errors import VolumeError
-from sam3d_label.files import replacing
+from sam3d_label.io import replacing
 from sam3d_label.volume import ALIGNED, LPS_FROM_RAS, Volume
 
 GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")

@@ -23,7 +23,7 @@ from lib.config import AppConfig
 from lib.infer import resolve_device
 from lib.models import Serving
 from sam3d_label.errors import Sam3dError
-from sam3d_label.files import replacing
+from sam3d_label.io import replacing
 from sam3d_label.training import TrainSettings
 from sam3d_label.training.busy import BusySign
 from sam3d_label.training.fine_tune import EpochLog, fine_tune

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
@@ -18,6 +16,7 @@ from pydantic import (
 )
 
 from lib.requests import RESERVED_KEYS
+from lib.server.limits import Limits
 from sam3d_label.errors import Sam3dError
 from sam3d_label.intensity import IntensityRule
 from sam3d_label.weights.opening import UNTRAINED_INTENSITY
@@ -52,8 +51,8 @@ def _intensity_rule(value: Any) -> Any:
         raise ValueError(f"choose from {', '.join(INTENSITIES)}, or give a rule such as {example}") from None
 
 
-class AppConfig(BaseModel):
-    """What `--conf KEY VALUE` can set.
+class AppConfig(Limits):
+    """What `--conf KEY VALUE` can set, with the limits of requests.
 
     Attributes:
         preset: Size of the network; without it, that of the weights.
@@ -75,8 +74,6 @@ class AppConfig(BaseModel):
         dicomweb_refresh: Seconds after which that server is asked again what it has.
         server_mode: Key of MONAI Label itself, passed through.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     preset: Preset | None = None
     weights: str | None = None
@@ -154,7 +151,8 @@ def parse_config(conf: Mapping[str, Any]) -> AppConfig:
 
 
 def _keys() -> list[str]:
-    return [key for key in AppConfig.model_fields if key != "server_mode"]
+    keys = [key for key in AppConfig.model_fields if key != "server_mode"]
+    return sorted(keys, key=lambda key: key in Limits.model_fields)
 
 
 def _complaint(item: Any) -> str:

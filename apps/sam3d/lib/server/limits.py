@@ -1,0 +1,45 @@
+"""How much the server takes from a client; every limit is a `--conf` key."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MIB = 2**20
+
+
+class Limits(BaseModel):
+    """What a request may hold at most.
+
+    Attributes:
+        max_upload_mb: Size of the body of an upload, MiB.
+        max_inflated_mb: Size of an image or label file once it is decompressed, MiB.
+        max_voxels: Voxels of a volume.
+        max_axis: Voxels of a volume along one axis.
+        max_clicks: Clicks in one request, inside and outside together.
+        max_text: Characters of a text in a request: a label's name, an id, a client_id.
+        max_json_kb: Size of the JSON in a request, KiB.
+        max_json_depth: Nesting of the JSON in a request.
+        max_json_items: Values in the JSON of a request.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_upload_mb: int = Field(default=2048, ge=1)
+    max_inflated_mb: int = Field(default=4096, ge=1)
+    max_voxels: int = Field(default=512 * 512 * 2048, ge=1)
+    max_axis: int = Field(default=4096, ge=1)
+    max_clicks: int = Field(default=256, ge=1, le=4096)
+    max_text: int = Field(default=500, ge=64, le=100_000)
+    max_json_kb: int = Field(default=1024, ge=1, le=64 * 1024)
+    max_json_depth: int = Field(default=16, ge=4, le=64)
+    max_json_items: int = Field(default=50_000, ge=16)
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """Size of the body of an upload in bytes."""
+        return self.max_upload_mb * MIB
+
+    @property
+    def max_json_bytes(self) -> int:
+        """Size of the JSON in a request in bytes."""
+        return self.max_json_kb * 1024

@@ -1,0 +1,21 @@
+"""Limits come from `--conf`, like every key of the app."""
+
+from __future__ import annotations
+
+import pytest
+
+from lib.config import ConfigError, parse_config
+from lib.server.limits import Limits
+
+
+def test_limits_have_defaults_and_are_set_by_conf() -> None:
+    assert parse_config({}).max_clicks == Limits().max_clicks
+    limits = parse_config({"max_clicks": "64", "max_upload_mb": "100"})
+    assert isinstance(limits, Limits)
+    assert (limits.max_clicks, limits.max_upload_bytes) == (64, 100 * 2**20)
+
+
+@pytest.mark.parametrize(("key", "value"), [("max_clicks", "0"), ("max_json_depth", "1000"), ("max_upload_mb", "much")])
+def test_a_limit_that_protects_nothing_stops_the_start(key: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"--conf {key}"):
+        parse_config({key: value})

@@ -28,7 +28,7 @@ from server_dice import server
 
 from sam3d_label.evaluation.annotators import error_centre
 from sam3d_label.evaluation.protocol import Case, find_cases
-from sam3d_label.evaluation.report import write_json
+from sam3d_label.io import write_json
 from sam3d_label.volume import Volume
 
 PATIENCE = 300

@@ -41,8 +41,7 @@ from click_unet import ClickUNet, open_unet  # noqa: E402
 from lib.active_learning import Diverse, ScoredStrategy, Scores, Uncertainty  # noqa: E402
 from lib.train import parse_train, train_settings  # noqa: E402
 from sam3d_label.evaluation.metrics import bootstrap_interval  # noqa: E402
-from sam3d_label.evaluation.report import write_json  # noqa: E402
-from sam3d_label.io import replacing  # noqa: E402
+from sam3d_label.io import replacing, write_json  # noqa: E402
 from sam3d_label.segmenter import Segmenter  # noqa: E402
 from sam3d_label.survey import survey  # noqa: E402
 from sam3d_label.training import Case, TrainReport, TrainSettings, fine_tune, pair_cases  # noqa: E402

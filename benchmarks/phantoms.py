@@ -23,7 +23,7 @@ from rich.table import Table
 from sam3d_label.evaluation.annotators import ANNOTATORS
 from sam3d_label.evaluation.metrics import bootstrap_interval, dice
 from sam3d_label.evaluation.protocol import evaluate_case
-from sam3d_label.evaluation.report import write_json
+from sam3d_label.io import write_json
 from sam3d_label.phantoms import Phantom, make_phantom
 from sam3d_label.prompts import Box
 from sam3d_label.segmenter import Segmenter

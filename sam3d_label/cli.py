@@ -278,7 +278,7 @@ def benchmark(
         raise Sam3dError(f"--preset {preset}: there is no such one; choose from {', '.join(PRESETS)}")
     numbers = run(preset, device, console=Console())
     if json:
-        from sam3d_label.evaluation.report import write_json
+        from sam3d_label.io import write_json
 
         write_json(json, numbers)
 

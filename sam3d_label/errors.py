@@ -15,3 +15,28 @@ class PromptError(Sam3dError):
 
 class WeightsError(Sam3dError):
     """Weights that are missing, damaged, or made for another network."""
+
+
+class NewerFormatError(Sam3dError):
+    """A file that a newer release has written."""
+
+
+class StorageError(Sam3dError, OSError):
+    """A file that cannot be stored or read because of its disk; the message names the file and the way out.
+
+    Args:
+        message: What is wrong and how to fix it.
+        number: The errno of the cause.
+    """
+
+    def __init__(self, message: str, number: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = number
+
+
+class DiskFullError(StorageError):
+    """The disk is full or the user's quota is used up."""
+
+
+class ReadOnlyError(StorageError):
+    """The folder is read-only for this user."""

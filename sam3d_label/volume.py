@@ -15,9 +15,9 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from sam3d_label.errors import VolumeError
+from sam3d_label.errors import StorageError, VolumeError
 from sam3d_label.intensity import Normalization
-from sam3d_label.io import replacing
+from sam3d_label.io import replacing, require_space
 
 CROP_AXES = "SPL"
 """Where the axes D, H and W of a crop point: superior, posterior, left, as slices of an axial scan are stacked."""
@@ -337,25 +337,29 @@ def require_mask_suffix(path: Path) -> None:
 
 
 def save_mask(path: str | os.PathLike[str], mask: np.ndarray, volume: Volume, *, compress: bool = True) -> None:
-    """Write a mask (I, J, K) on the grid of its volume, beside the target and then renamed over it.
+    """Write a mask (I, J, K) on the grid of its volume, next to the target and then renamed over it.
 
     The format follows the suffix, one of `MASK_SUFFIXES`: NIfTI through nibabel, with the volume's exact affine; NRRD
     and MetaImage through ITK. `compress` holds for the formats of ITK (NRRD: gzip, else raw).
 
     Raises:
         VolumeError: The shapes differ, or the file cannot be written.
+        StorageError: The disk is full or the folder read-only.
     """
     path = Path(path)
     if mask.shape != volume.shape:
         raise VolumeError(f"a mask of {mask.shape} voxels does not fit a volume of {volume.shape}")
     require_mask_suffix(path)
     try:
-        with replacing(path) as beside:
+        with replacing(path, durable=False) as beside:
             if path.name.endswith(NIFTI_SUFFIXES):
                 nib.save(nib.Nifti1Image(mask, volume.affine), beside)
             else:
                 sitk.WriteImage(to_itk(mask, volume.affine), str(beside), compress)
+    except StorageError:
+        raise
     except (OSError, RuntimeError) as error:
+        require_space(path, error)
         raise VolumeError(f"{path} cannot be written: {last_line(error)}") from error
 
 

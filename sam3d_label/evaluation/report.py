@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -14,7 +13,7 @@ import numpy as np
 from sam3d_label.evaluation import metrics
 from sam3d_label.evaluation.pictures import draw_sheet
 from sam3d_label.evaluation.protocol import CaseResult, ClickRecord, Cohort
-from sam3d_label.io import replacing
+from sam3d_label.io import replacing, write_json
 
 CASE_COLUMNS = ("case", "clicks", "dice", "nsd_2mm", "nsd_5mm", "seconds", "placed", "honoured", "truth_ml")
 CLICK_COLUMNS = ("case", "clicks", "dice", "seconds", "placed", "honoured", "i", "j", "k", "positive")
@@ -52,16 +51,6 @@ def write_report(
         draw_sheet(out / "worst.png", cohort.worst)
     write_json(out / "summary.json", summary)
     return summary
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object that appears whole or not at all; NaN is refused.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    with replacing(path) as beside:
-        beside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def summarise(cohort: Cohort, clicks: Sequence[int], noc_cap: int) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from pydantic import ValidationError
 
 from sam3d_label.click_log import Request, read_log
 from sam3d_label.errors import Sam3dError
-from sam3d_label.evaluation.report import write_json
-from sam3d_label.io import replacing
+from sam3d_label.io import append_line, replacing, write_json
 from sam3d_label.replay.measure import Row
 from sam3d_label.replay.summary import summarise
 
@@ -69,10 +68,10 @@ class Store:
         """What takes rows; each is on disk when it returns."""
         folder = self.folder / ROWS
         folder.mkdir(exist_ok=True)
-        with (folder / f"{uuid.uuid4().hex}.jsonl").open("ab", buffering=0) as file:
+        with (folder / f"{uuid.uuid4().hex}.jsonl").open("ab+", buffering=0) as file:
 
             def add(row: Row) -> None:
-                file.write(row.model_dump_json().encode() + b"\n")
+                append_line(file, row.model_dump_json().encode() + b"\n")
 
             yield add
 

@@ -16,8 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from sam3d_label.errors import Sam3dError, WeightsError
-from sam3d_label.io import replacing
+from sam3d_label.errors import Sam3dError, StorageError, WeightsError
+from sam3d_label.io import replacing, require_space
 from sam3d_label.network import SAM3D, Embedding
 from sam3d_label.training.crops import ALONE, IMAGE, LABEL, OpenedCase, TrainingCrops
 from sam3d_label.training.interaction import train_rounds, validation_dice
@@ -233,7 +233,10 @@ class Trainer:
         try:
             with replacing(path) as beside:
                 torch.save(state, beside)
-        except (OSError, RuntimeError) as error:  # torch tells a full disk by a RuntimeError
+        except StorageError:
+            raise
+        except (OSError, RuntimeError) as error:  # PyTorch reports a full disk as a RuntimeError
+            require_space(path, error)
             raise WeightsError(f"{path} cannot be written: {error}") from error
 
     def restore(self, path: Path) -> list[dict[str, Any]]:

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sam3d_label.errors import WeightsError
-from sam3d_label.io import replacing
+from sam3d_label.errors import StorageError, WeightsError
+from sam3d_label.io import replacing, require_space
 from sam3d_label.network import SAM3D, Config
 
 Tensors = dict[str, Tensor]
@@ -87,7 +87,10 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[
         with replacing(path) as beside:
             save_file(stored, beside, metadata)
             os.chmod(beside, 0o644)
+    except StorageError:
+        raise
     except (OSError, SafetensorError) as error:
+        require_space(path, error)
         raise WeightsError(f"{path} cannot be written: {error}") from error
 
 

@@ -12,8 +12,8 @@ import pytest
 from sam3d_label.evaluation.annotators import ANNOTATORS
 from sam3d_label.evaluation.pictures import axial_slice, draw_click, draw_sheet, sheet_row, window
 from sam3d_label.evaluation.protocol import CaseResult, ClickRecord, Cohort, Skipped, evaluate_cohort
-from sam3d_label.evaluation.report import summarise, write_json, write_report
-from sam3d_label.io import replacing
+from sam3d_label.evaluation.report import summarise, write_report
+from sam3d_label.io import replacing, write_json
 from sam3d_label.prompts import Click
 
 AFFINE = np.diag([1.0, 1.5, 3.0, 1.0])

@@ -16,7 +16,7 @@ from monailabel.interfaces.exception import (
 )
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from sam3d_label.errors import Sam3dError
+from sam3d_label.errors import DiskFullError, ReadOnlyError, Sam3dError, StorageError
 
 HANDLED = (Sam3dError, MONAILabelException, json.JSONDecodeError)
 
@@ -48,6 +48,8 @@ def http_error(error: Exception) -> HTTPException:
     """The HTTP error for one of `HANDLED`: 404 for what is missing, 400 for what is wrong, 502 or 503 by others."""
     if isinstance(error, RemoteError):
         return HTTPException(error.status, str(error))
+    if isinstance(error, StorageError):
+        return HTTPException(storage_status(error), str(error))
     if isinstance(error, ImageNotFoundException | LabelNotFoundException):
         return HTTPException(404, str(error.msg))
     if isinstance(error, MONAILabelException):
@@ -55,6 +57,11 @@ def http_error(error: Exception) -> HTTPException:
     if isinstance(error, json.JSONDecodeError):
         return HTTPException(400, f"This is not JSON: {error}")
     return HTTPException(400, str(error))
+
+
+def storage_status(error: StorageError) -> int:
+    """Return the HTTP status of a file that cannot be stored: 507 full disk, 403 read-only, 503 disk error."""
+    return 507 if isinstance(error, DiskFullError) else 403 if isinstance(error, ReadOnlyError) else 503
 
 
 def install_error_handlers(api: FastAPI) -> None:

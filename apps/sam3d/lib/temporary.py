@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from sam3d_label.io import storing
+
 
 def new_answer(extension: str) -> str:
     """Path of a new, empty file for an answer.
@@ -14,9 +16,10 @@ def new_answer(extension: str) -> str:
     temporary files, and on the same machine that would be the file which the server deletes.
     """
     folder = _answers()
-    folder.mkdir(mode=0o700, exist_ok=True)
-    descriptor, file = tempfile.mkstemp(suffix=extension, dir=folder)
-    os.close(descriptor)
+    with storing(folder):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        descriptor, file = tempfile.mkstemp(suffix=extension, dir=folder)
+        os.close(descriptor)
     return file
 
 

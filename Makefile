@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 PORT  ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test viewers e2e lint format bench lock clean
+.PHONY: help setup demo test test-slow viewers e2e lint format bench lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## install everything into .venv
 
@@ -20,8 +20,13 @@ $(READY): requirements.txt pyproject.toml scripts/setup.sh
 demo: $(READY) ## serve the app on sample-data at http://127.0.0.1:PORT (PORT=8000)
 	@$(PY) scripts/demo.py --port $(PORT)
 
-test: $(READY) ## run the tests side by side (ARGS="-k volume" passes options on to pytest)
-	$(PY) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(ARGS)
+SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
+
+test: $(READY) ## run the tests side by side, without the slow ones (ARGS="-k volume" passes options on to pytest)
+	$(PY) -m pytest $(SIDE_BY_SIDE) -m "not slow and not e2e" $(ARGS)
+
+test-slow: $(READY) ## run the slow tests: servers, browsers and trainings in processes of their own
+	$(PY) -m pytest $(SIDE_BY_SIDE) -m slow $(ARGS)
 
 viewers: ## install Debian's Orthanc and Chromium, which the tests with real clients need
 	@scripts/viewers.sh

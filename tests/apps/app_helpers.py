@@ -116,18 +116,19 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def answers(url: str) -> bool:
+def answers(http: httpx.Client) -> bool:
     try:
-        return httpx.get(f"{url}/info/", timeout=20).status_code == 200
+        return http.get("/info/").status_code == 200
     except httpx.TransportError:
         return False
 
 
 @contextmanager
 def serve(command: list[str], arguments: list[str], log: IO[bytes], folder: Path) -> Iterator[str]:
-    """Starts a server, waits until it answers, and ends it."""
+    """Starts a server, waits until it answers, and ends it; it scores nothing in the background unless told to."""
     port = free_port()
     environment = {
+        "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),
@@ -140,10 +141,11 @@ def serve(command: list[str], arguments: list[str], log: IO[bytes], folder: Path
     try:
         url = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + START_SECONDS
-        while not answers(url):
-            assert process.poll() is None, f"the server ended: {Path(log.name).read_text()[-3000:]}"
-            assert time.monotonic() < deadline, f"no answer: {Path(log.name).read_text()[-3000:]}"
-            time.sleep(0.2)
+        with httpx.Client(base_url=url, timeout=20) as http:
+            while not answers(http):
+                assert process.poll() is None, f"the server ended: {Path(log.name).read_text()[-3000:]}"
+                assert time.monotonic() < deadline, f"no answer: {Path(log.name).read_text()[-3000:]}"
+                time.sleep(0.2)
         yield url
     finally:
         process.terminate()
@@ -159,5 +161,5 @@ def wait(until: Callable[[], Any], what: str, seconds: float) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := until()):
         assert time.monotonic() < deadline, what
-        time.sleep(1)
+        time.sleep(0.2)
     return found

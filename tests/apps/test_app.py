@@ -22,8 +22,6 @@ from starlette.testclient import TestClient
 
 from sam3d_label.label_names import name_values
 
-pytestmark = pytest.mark.slow
-
 BROKEN = ["nan", "flat", "series", "empty", "truncated", "text"]
 
 

@@ -28,7 +28,7 @@ from monailabel.utils.async_tasks.utils import tasks
 from lib import page
 from lib.active_learning import Scores, SurveyScoring, strategies
 from lib.auto_train import QUIET, AutoTrain, start_training
-from lib.background import end_with_server
+from lib.background import end_with_server, is_background
 from lib.batch import SafeBatch, check_batch
 from lib.clicks import ClickNotes, Note
 from lib.config import AppConfig, ConfigError, parse_config
@@ -38,6 +38,8 @@ from lib.errors import HANDLED, http_error, install_error_handlers
 from lib.infer import SAM3DAutoTask, SAM3DInferTask, VolumeTask, resolve_device
 from lib.models import Serving, UntrainedError
 from lib.server.install import install
+from lib.server.log_privacy import protect_logs
+from lib.server.metrics import Metrics
 from lib.sessions import SafeSessions
 from lib.train import SAM3DTrainTask, parse_train
 from lib.upstream import (
@@ -65,6 +67,8 @@ class SAM3DApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, Any]) -> None:
         end_with_server()
+        if not is_background():
+            protect_logs()
         self.config = _parse(conf)
         self.model_dir = self.config.model_dir or Path(app_dir, "model")
         self.versions = Versions(self.model_dir / "versions")
@@ -73,7 +77,8 @@ class SAM3DApp(MONAILabelApp):
         self.busy = BusySign(self.model_dir)
         self.scores = Scores(self.model_dir)
         log = click_log.ClickLog(self.model_dir / click_log.FOLDER) if self.config.click_log else None
-        self.clicks = ClickNotes(log, self.config.labels)
+        self.metrics = Metrics(settings.MONAI_LABEL_API_STR)
+        self.clicks = ClickNotes(log, self.config.labels, self.metrics.inference)
         self.trainer = SAM3DTrainTask(
             self.config, self.serving, self.versions, self.model_dir, ledger_file(studies, self.model_dir)
         )

@@ -417,12 +417,42 @@ class TestBatch:
         assert module.devices_of(Batch(device="cpu")) == ["cpu"]
 
 
-def test_a_defect_is_told_as_json(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_is_reported_with_the_request_id_and_without_its_text(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("one over nothing")
 
     monkeypatch.setattr(app_registry.app_instance()._infers["sam3d"]._segmenters, "borrow", broken)
-    assert "one over nothing" in detail(post(client, "odd", foreground=[[3, 3, 3]]), 500)
+    answer = post(client, "odd", foreground=[[3, 3, 3]])
+    assert answer.json()["request_id"] == answer.headers["X-Request-ID"]
+    assert answer.json()["request_id"] in detail(answer, 500)
+    assert "one over nothing" not in answer.text
+
+
+class TestHealth:
+    def test_a_server_with_weights_and_a_folder_is_ready(self, client: TestClient, studies: Path) -> None:
+        answer = client.get("/sam3d/health")
+        assert answer.status_code == 200, answer.text
+        report = answer.json()
+        assert report["ready"] is True
+        assert {"weights", "datastore", "labels", "models", "disk", "queue"} <= report["checks"].keys()
+        assert str(studies) not in answer.text
+        assert client.get("/sam3d/health/live").json() == {"live": True}
+
+    def test_clicks_and_refusals_are_in_the_metrics(self, client: TestClient) -> None:
+        post(client, foreground=[CENTRE])
+        post(client, foreground=[[9999, 0, 0]])
+        text = client.get("/sam3d/metrics").text
+        assert 'sam3d_inferences_total{model="sam3d",result="ok"}' in text
+        assert 'sam3d_inferences_total{model="sam3d",result="failed"}' in text
+        assert 'sam3d_stage_seconds_count{stage="total"}' in text
+        assert 'route="/infer/{model}",status="400"' in text
+        assert "sam3d_embedding_cache_bytes" in text
+
+    def test_an_error_carries_the_id_of_its_request(self, client: TestClient) -> None:
+        answer = post(client, "nobody", foreground=[CENTRE])
+        assert answer.json()["request_id"] == answer.headers["X-Request-ID"]
 
 
 class TestTraining:

@@ -137,7 +137,7 @@ class ScoredStrategy(Strategy):
             return chosen | {"why": "at random: no image is scored yet, the model looks at them in the background"}
         labelled = [scores[image] for image in datastore.get_labeled_images() if image in scores]
         image, why = self.choose(candidates, labelled)
-        logger.info(f"Next sample {image}: {why}")
+        logger.info(f"Next sample: {why}")
         return {"id": image, "why": why}
 
     def choose(self, candidates: Mapping[str, Any], labelled: list[Any]) -> tuple[str, str]:

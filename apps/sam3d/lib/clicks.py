@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,10 +43,17 @@ class ClickNotes:
     Args:
         log: Where to; None to write nothing.
         labels: Names of what the app segments.
+        count: Called with the model, the request and the answer of each request to a model that exists, for metrics;
+            the answer is None when the request was refused.
     """
 
-    def __init__(self, log: ClickLog | None, labels: Sequence[str]) -> None:
-        self._log, self._labels = log, labels
+    def __init__(
+        self,
+        log: ClickLog | None,
+        labels: Sequence[str],
+        count: Callable[[str, Mapping[str, Any], Mapping[str, Any] | None], object] = lambda *_: None,
+    ) -> None:
+        self._log, self._labels, self._count = log, labels, count
 
     @contextmanager
     def noting(self, request: Mapping[str, Any]) -> Iterator[Note]:
@@ -64,6 +71,8 @@ class ClickNotes:
         self._write(request, note, time.perf_counter() - began)
 
     def _write(self, request: Mapping[str, Any], note: Note, seconds: float, error: Exception | None = None) -> None:
+        if note.task is not None:
+            self._count(str(request["model"]), request, None if error else note.answer)
         if self._log is None:
             return
         drawn, label, result = self._read(request, note.task)

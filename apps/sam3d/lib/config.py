@@ -72,6 +72,7 @@ class AppConfig(Limits):
         intensity: A name of `INTENSITIES` or a rule of a weights' card in JSON; without it, that of the card.
         modalities: DICOM modalities whose series are images, where the studies are on a DICOMweb server.
         dicomweb_refresh: Seconds after which that server is asked again what it has.
+        min_free_mb: Free disk space below which `/sam3d/health` reports a problem, MiB.
         server_mode: Key of MONAI Label itself, passed through.
     """
 
@@ -91,6 +92,7 @@ class AppConfig(Limits):
     intensity: Annotated[IntensityRule | None, BeforeValidator(_intensity_rule)] = None
     modalities: Annotated[tuple[str, ...], BeforeValidator(_comma_list)] = ("CT", "MR")
     dicomweb_refresh: float = Field(default=5, gt=0, allow_inf_nan=False)
+    min_free_mb: int = Field(default=512, ge=0)
     server_mode: bool = False
 
     @field_validator("labels")

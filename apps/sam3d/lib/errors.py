@@ -16,6 +16,7 @@ from monailabel.interfaces.exception import (
 )
 from starlette.exceptions import HTTPException as AnyHTTPException
 
+from lib.server.request_log import request_id
 from sam3d_label.errors import DiskFullError, ReadOnlyError, Sam3dError, StorageError
 
 HANDLED = (Sam3dError, MONAILabelException, json.JSONDecodeError)
@@ -75,7 +76,6 @@ def install_error_handlers(api: FastAPI) -> None:
         api.add_exception_handler(kind, _answer(http_error))
     api.add_exception_handler(AnyHTTPException, _answer(_callers_mistake))
     api.add_exception_handler(TypeError, _answer(_not_an_object))
-    api.add_exception_handler(Exception, _answer(_defect))
     api.middleware_stack = None
 
 
@@ -94,8 +94,14 @@ def _not_an_object(error: Exception) -> HTTPException:
     raise error
 
 
-def _defect(error: Exception) -> HTTPException:
-    return HTTPException(500, f"The server failed ({type(error).__name__}): {error}. Its log has the details")
+def body(detail: object) -> dict[str, object]:
+    """The body of an answer that reports an error: what is wrong, and the id under which the log has the request.
+
+    Args:
+        detail: What is wrong, and how to fix it.
+    """
+    identifier = request_id()
+    return {"detail": detail} if identifier is None else {"detail": detail, "request_id": identifier}
 
 
 def _answer(
@@ -103,6 +109,6 @@ def _answer(
 ) -> Callable[[Request, Exception], JSONResponse]:
     def handler(_: Request, error: Exception) -> JSONResponse:
         described = describe(error)
-        return JSONResponse({"detail": described.detail}, described.status_code, headers=described.headers)
+        return JSONResponse(body(described.detail), described.status_code, headers=described.headers)
 
     return handler

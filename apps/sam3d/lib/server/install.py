@@ -9,10 +9,15 @@ from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.middleware import Middleware
 
-ROUTERS: tuple[Callable[[Any], APIRouter], ...] = ()
+from lib.server.request_log import RequestLog
+from lib.server.routes import health
+
+ROUTERS: tuple[Callable[[Any], APIRouter], ...] = (health.router,)
 """Makers of the app's routers, each of which gets the app."""
 
-MIDDLEWARE: tuple[Callable[[Any], Middleware | None], ...] = ()
+MIDDLEWARE: tuple[Callable[[Any], Middleware | None], ...] = (
+    lambda app: Middleware(RequestLog, observers=(app.metrics.request,)),
+)
 """Makers of the middleware, outermost first; each gets the app, and answers None where it is not needed."""
 
 

@@ -1,0 +1,156 @@
+"""What reaches the server's log: JSON lines with the request id, and nothing that could name a patient.
+
+MONAI Label and libraries log ids of images, file names, requests and labels at level INFO. Of their records only
+warnings and errors are kept, with quoted texts and paths replaced. The output of background processes names cases, so
+it goes to the details of the task, for those who may see the images, and not to the log.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import traceback
+from datetime import datetime, timezone
+from typing import Any
+
+from lib.server.request_log import current_request
+
+OWN = ("lib", "main", "sam3d", "sam3d_label")
+"""Loggers of this project, whose messages are written not to name images, files or labels."""
+
+SERVER = ("uvicorn", "uvicorn.error")
+"""Loggers whose records below WARNING are about starting and stopping."""
+
+DROPPED = ("uvicorn.access",)
+"""Loggers that write paths and queries; `sam3d.requests` replaces them."""
+
+REDIRECTED = ("uvicorn", "uvicorn.error", "uvicorn.access", "task_train", "task_batch_infer", "task_scoring")
+"""Loggers with handlers of their own: they use the root's, so that one handler alone rotates the file."""
+
+PLACEHOLDER = "…"
+QUOTED = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"|«[^»\n]*»")
+PATH = re.compile(
+    r"(?:[A-Za-z]+://|\b[A-Za-z]:\\|/|\\\\|~/)[^\s'\",;()\[\]{}<>]+|[^\s'\"/=(\[]+\.(?:nii|nrrd|dcm|seg|gz)\b\S*"
+)
+UID = re.compile(r"\b\d+(?:\.\d+){5,}\b")
+
+
+def protect_logs() -> None:
+    """Let every handler of the process write only what may be in a log; calling it again changes nothing."""
+    for name in REDIRECTED:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    logging.getLogger("sam3d.requests").setLevel(logging.INFO)
+    for handler in logging.getLogger().handlers:
+        is_file = isinstance(handler, logging.FileHandler)
+        is_console = type(handler) is logging.StreamHandler
+        if not (is_file or is_console) or any(isinstance(each, Guard) for each in handler.filters):
+            continue
+        handler.addFilter(Guard())
+        handler.setFormatter(JsonLines() if is_file else Console(handler.formatter))
+
+
+class Guard(logging.Filter):
+    """Lets a record pass that this project, or a warning or error that a library, has written."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the handler may write the record."""
+        if record.name in DROPPED:
+            return False
+        return record.levelno >= logging.WARNING or record.name in SERVER or is_own(record)
+
+
+class JsonLines(logging.Formatter):
+    """A record as one line of JSON: time, level, logger, message and request id; a request with its fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        return json.dumps(described(record), ensure_ascii=False)
+
+
+class Console(logging.Formatter):
+    """A request as JSON; any other record as text in the format of the handler, without what may not be in a log.
+
+    Args:
+        base: The formatter that the handler had.
+    """
+
+    def __init__(self, base: logging.Formatter | None) -> None:
+        super().__init__()
+        self._base = base or logging.Formatter("[%(asctime)s] [%(levelname)s] (%(name)s) - %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, and the traceback of an exception."""
+        fields = described(record)
+        if hasattr(record, "request"):
+            return json.dumps(fields, ensure_ascii=False)
+        clean = logging.makeLogRecord({**record.__dict__, "msg": fields["message"], "args": None})
+        clean.exc_info = clean.exc_text = clean.stack_info = None
+        text = self._base.format(clean)
+        if "request_id" in fields:
+            text += f" [request {fields['request_id']}]"
+        return "\n".join([text, *([fields["traceback"]] if "traceback" in fields else [])])
+
+
+def described(record: logging.LogRecord) -> dict[str, Any]:
+    """The fields of a record.
+
+    Args:
+        record: What was logged.
+    """
+    time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
+    request = current_request()
+    fields: dict[str, Any] = {"time": time, "level": record.levelname, "logger": record.name}
+    if isinstance(about := getattr(record, "request", None), dict):
+        return {**fields, "event": "request", **about}
+    message = record.getMessage()
+    fields["message"] = UID.sub(PLACEHOLDER, without_values(message)) if is_own(record) else scrub(message)
+    if request is not None:
+        fields["request_id"] = request.id
+    if record.exc_info and record.exc_info[1] is not None:
+        fields["traceback"] = traceback_of(record.exc_info[1])
+    return fields
+
+
+def is_own(record: logging.LogRecord) -> bool:
+    """Whether a logger of this project wrote a record."""
+    return record.name.split(".")[0] in OWN
+
+
+def without_values(text: str) -> str:
+    """A text without what the client sent in the URL of the current request."""
+    request = current_request()
+    for value in request.secrets if request is not None else ():
+        text = text.replace(value, PLACEHOLDER)
+    return text
+
+
+def scrub(text: str) -> str:
+    """A text of a library without quoted texts, paths, file names, DICOM UIDs and what the client sent.
+
+    Args:
+        text: A message of a record or of an exception.
+    """
+    text = without_values(text)
+    for pattern in (QUOTED, PATH, UID):
+        text = pattern.sub(PLACEHOLDER, text)
+    return text
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback of an exception and of its causes, with scrubbed messages.
+
+    Args:
+        error: What was raised.
+    """
+    parts: list[str] = []
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        frames = "".join(traceback.format_tb(each.__traceback__))
+        parts.append(f"Traceback (most recent call last):\n{frames}{type(each).__name__}: {scrub(str(each))}")
+        each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
+    return "\n\nThe above exception was the cause of:\n\n".join(reversed(parts))

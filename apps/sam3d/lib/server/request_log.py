@@ -1,0 +1,185 @@
+"""A request id, one line in the log for each request, and the answer to an unexpected exception.
+
+The line holds the template of the route (`/infer/{model}`), never its path, query or body: ids of images, names of
+files and labels, and comments can name patients.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger("sam3d.requests")
+HEADER = "X-Request-ID"
+
+WELL_FORMED = re.compile(r"[0-9a-f]{16,32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""Ids that a reverse proxy generates, such as nginx's `$request_id`. Words, which could be names, are not accepted."""
+
+CLIENT_LEFT = 499
+"""Status in the log of a request whose client was gone before the answer began, as in nginx's logs."""
+
+NO_ROUTE = "(none)"
+
+
+@dataclass
+class RequestRecord:
+    """What the log and the metrics know about one request.
+
+    Attributes:
+        id: The request id.
+        method: HTTP method; `OTHER` for one that HTTP does not define.
+        secrets: What the client sent in the URL; it is removed from messages that are logged meanwhile.
+        route: Template of the route that answered.
+        status: HTTP status of the answer.
+        seconds: Until the answer was sent.
+        bytes_in: Size of the body that was read.
+        bytes_out: Size of the body that was sent.
+        user: Hash of the user's name.
+        role: Role of the user, in lower case.
+    """
+
+    id: str
+    method: str
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    route: str = NO_ROUTE
+    status: int = CLIENT_LEFT
+    seconds: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    user: str | None = None
+    role: str | None = None
+
+    def as_log(self) -> dict[str, Any]:
+        """The fields of the line in the log."""
+        return {
+            "request_id": self.id,
+            "method": self.method,
+            "route": self.route,
+            "status": self.status,
+            "seconds": round(self.seconds, 4),
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+            "user": self.user,
+            "role": self.role,
+        }
+
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+_current: ContextVar[RequestRecord | None] = ContextVar("sam3d_request", default=None)
+
+
+def current_request() -> RequestRecord | None:
+    """The request that this thread or task works on; None outside of requests."""
+    return _current.get()
+
+
+def request_id() -> str | None:
+    """The id of the request that this thread or task works on."""
+    record = _current.get()
+    return record.id if record else None
+
+
+def defect_response(identifier: str) -> JSONResponse:
+    """Answer an unexpected exception: the id under which the log has it, and nothing about the server.
+
+    Args:
+        identifier: The request id.
+    """
+    detail = f"The server failed. Its log has the reason under the request id {identifier}: report this id"
+    return JSONResponse({"detail": detail, "request_id": identifier}, 500, headers={HEADER: identifier})
+
+
+class RequestLog:
+    """ASGI middleware, the outermost one: gives every request an id, logs it, and answers unexpected exceptions.
+
+    Args:
+        app: The next layer.
+        observers: Called with the record of each request after its answer, for metrics.
+    """
+
+    def __init__(self, app: ASGIApp, observers: tuple[Callable[[RequestRecord], object], ...] = ()) -> None:
+        self.app, self.observers = app, observers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        record = _begin(scope)
+        token = _current.set(record)
+        scope.setdefault("state", {})["request_id"] = record.id
+        began, started = time.perf_counter(), False
+
+        async def counted_receive() -> Message:
+            message = await receive()
+            record.bytes_in += len(message.get("body") or b"")
+            return message
+
+        async def counted_send(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started, record.status = True, message["status"]
+                MutableHeaders(scope=message)[HEADER] = record.id
+            elif message["type"] == "http.response.body":
+                record.bytes_out += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self.app(scope, counted_receive, counted_send)
+        except Exception:
+            record.status = 500
+            logger.exception("Unexpected exception")
+            if started:  # the client has a part of the answer: only closing the connection shows that it is not whole
+                raise
+            await defect_response(record.id)(scope, receive, counted_send)
+        finally:
+            record.seconds = time.perf_counter() - began
+            _end(scope, record)
+            for observe in self.observers:
+                observe(record)
+            logger.info("request", extra={"request": record.as_log()})
+            _current.reset(token)
+
+
+def _begin(scope: Scope) -> RequestRecord:
+    given = Headers(scope=scope).get(HEADER, "").lower()
+    identifier = given if WELL_FORMED.fullmatch(given) else uuid.uuid4().hex
+    method = scope["method"] if scope["method"] in METHODS else "OTHER"
+    return RequestRecord(identifier, method, _sent_in_url(scope))
+
+
+def _sent_in_url(scope: Scope) -> tuple[str, ...]:
+    """The values in the query that are long enough to name somebody, the longest first."""
+    query = scope.get("query_string", b"").decode("latin-1")
+    values = {value for _, value in parse_qsl(query) if len(value) > 2}
+    return tuple(sorted(values, key=len, reverse=True))
+
+
+def _end(scope: Scope, record: RequestRecord) -> None:
+    route = scope.get("route")
+    record.route = getattr(route, "path", None) or NO_ROUTE
+    identity = scope.get("state", {}).get("identity")
+    if identity is not None:
+        record.role = identity.role.name.lower()
+        record.user = None if identity.anonymous else user_hash(identity.name)
+
+
+def user_hash(name: str) -> str:
+    """What the log shows of a user's name: the same for the same user.
+
+    Args:
+        name: The name of an API key, or the user name of a login.
+    """
+    return hashlib.sha256(name.encode(errors="replace")).hexdigest()[:12]

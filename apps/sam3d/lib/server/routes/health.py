@@ -1,0 +1,110 @@
+"""`/sam3d/health` and `/sam3d/metrics`, for load balancers, service managers and Prometheus."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from fastapi import APIRouter, Response
+from monailabel.config import settings
+from monailabel.interfaces.datastore import Datastore
+from monailabel.utils.async_tasks.utils import tasks
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from lib.config import AppConfig
+from lib.infer import resolve_device
+from lib.models import Serving, UntrainedError
+from lib.server.health import Health, Probe, Readiness, UnhealthyError, listed, moving, space, writable
+from lib.server.metrics import AppState, Metrics
+from lib.volumes import Segmenters
+
+KINDS = ("train", "batch_infer", "scoring")
+
+
+class Parts(Protocol):
+    """What is read of the app."""
+
+    config: AppConfig
+    metrics: Metrics
+    model_dir: Path
+    segmenters: Segmenters
+    serving: Serving
+    studies: str
+
+    def datastore(self) -> Datastore:
+        """Images and labels."""
+
+
+def router(app: Parts) -> APIRouter:
+    """The two routes, and the liveness route.
+
+    Args:
+        app: What is checked and measured.
+    """
+    routes = APIRouter(prefix="/sam3d", tags=["SAM3D"])
+    readiness = Readiness(probes(app))
+    app.metrics.registry.register(AppState(app.segmenters.cache, app.model_dir, background_tasks, lambda: {}))
+
+    @routes.get(
+        "/health",
+        summary="Whether the server can do its work",
+        responses={503: {"model": Health}},
+        response_model=Health,
+    )
+    def health(response: Response) -> Health:
+        report = readiness.report()
+        response.status_code = 200 if report.ready else 503
+        response.headers["Cache-Control"] = "no-store"
+        return report
+
+    @routes.get("/health/live", summary="Whether the process answers")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
+    @routes.get("/metrics", summary="Metrics in Prometheus' text format", response_class=Response)
+    def metrics() -> Response:
+        return Response(app.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    return routes
+
+
+def probes(app: Parts) -> dict[str, Probe]:
+    """The checks of an app by name.
+
+    Args:
+        app: What is checked.
+    """
+    local = not app.studies.startswith(("http://", "https://"))
+    folders = {"models": app.model_dir, "temporary files": Path(tempfile.gettempdir())}
+    found: dict[str, Probe] = {"weights": weights(app.serving), "datastore": listed(app.datastore)}
+    if local:
+        folders["studies"] = Path(app.studies)
+        if not settings.MONAI_LABEL_DATASTORE_READ_ONLY:
+            found["labels"] = writable(Path(app.studies))
+    found["models"] = writable(app.model_dir)
+    found["disk"] = space(folders, app.config.min_free_mb)
+    found["queue"] = moving(lambda: 0.0)
+    return found
+
+
+def weights(serving: Serving) -> Callable[[], None]:
+    """A probe for weights that serve.
+
+    Args:
+        serving: Returns the weights on a device.
+    """
+
+    def probe() -> None:
+        try:
+            serving(resolve_device(None))
+        except UntrainedError as error:
+            raise UnhealthyError("no weights have learned clicks yet: train, or choose others") from error
+
+    return probe
+
+
+def background_tasks() -> Mapping[str, Iterable[str]]:
+    """Status of each task in the background, by kind."""
+    return {kind: [str(task["status"]) for task in tasks(kind)] for kind in KINDS}

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.io import replacing
+from sam3d_label.io import locked, write_text
+from sam3d_label.journal import Journal
 
 LISTING, LOCK, KEPT = "datastore_v2.json", ".lock", ".sam3d"
 """The file that lists images and labels, the lock of whoever changes it, and the folder for what else is kept."""
@@ -67,6 +67,7 @@ class Studies:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
+        self._journal = Journal(self.folder.absolute())
 
     def read(self) -> Listing:
         """What is listed, without the files that are listed and gone, and with those that nobody has listed yet.
@@ -76,6 +77,9 @@ class Studies:
         """
         if not self.folder.is_dir():
             raise Sam3dError(f"{self.folder} is not a folder of studies")
+        if self._journal.path.exists():
+            with locked(self.folder / LOCK):
+                self._journal.recover()
         listing = self._listed()
         known = {image: found for image, found in listing.objects.items() if self.image_file(listing, image).is_file()}
         for image, extension in _files(self.folder / listing.images_dir):
@@ -106,13 +110,13 @@ class Studies:
             OSError: The folder cannot be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / LOCK):
+        with locked(self.folder / LOCK):
+            self._journal.recover()
             listing = self._listed()
             before = listing.model_dump_json()
             yield listing
             if listing.model_dump_json() != before:
-                with replacing(self.folder / LISTING) as beside:
-                    beside.write_text(listing.model_dump_json(indent=2), encoding="utf-8")
+                write_text(self.folder / LISTING, listing.model_dump_json(indent=2))
 
     def image_file(self, listing: Listing, image: str) -> Path:
         """Where a listed image is."""
@@ -129,7 +133,10 @@ class Studies:
         except FileNotFoundError:
             return Listing()
         except ValidationError as error:
-            raise Sam3dError(f"{path} is damaged, restore it from a backup: {_told(error)}") from error
+            raise Sam3dError(
+                f"{path} is damaged: start the server, which keeps the good records, or restore a backup:"
+                f" {_told(error)}"
+            ) from error
 
 
 def image_id(file: Path) -> str | None:

@@ -197,7 +197,7 @@ def test_a_run_that_was_cut_off_leaves_whole_files_and_is_gone_on_with(msd, stud
 
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", cut_off)
-        assert "No space left" in refusal("import-msd", msd, studies)
+        assert "the disk is full" in refusal("import-msd", msd, studies)
     for file in studies.rglob("*.nii.gz"):
         assert file.read_bytes() in whole.values()
     for case, entry in (listing(studies) if (studies / "datastore_v2.json").exists() else {}).items():

@@ -1,0 +1,90 @@
+"""What the datastore accepts: ids, tags, file types, and labels that fit their image."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from sam3d_label.errors import Sam3dError, VolumeError
+from sam3d_label.volume import Volume
+
+EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
+TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+MAX_ID_LENGTH = 200
+
+
+class IdError(Sam3dError):
+    """An image id or a label tag that cannot name a file."""
+
+
+def check_id(image_id: str) -> str:
+    """Let an image id through that names one file in one folder.
+
+    Raises:
+        IdError: It is empty, too long, hidden, or holds a path separator or a control character.
+    """
+    if not image_id or len(image_id) > MAX_ID_LENGTH or image_id.startswith(".") or not image_id.isprintable():
+        raise IdError(f"{image_id!r} cannot be an image id: use 1 to {MAX_ID_LENGTH} characters, the first not a dot")
+    if set(image_id) & {"/", "\\"}:
+        raise IdError(f"{image_id!r} cannot be an image id: it must be a name, not a path")
+    return image_id
+
+
+def check_tag(tag: str) -> str:
+    """Let a label tag through that names one folder.
+
+    Raises:
+        IdError: It holds anything but letters, digits, dot, dash and underscore, or starts with a dot.
+    """
+    if not isinstance(tag, str) or not TAG.fullmatch(tag):
+        raise IdError(
+            f"{tag!r} cannot be a label tag: use letters, digits, dots, dashes and underscores, such as final"
+        )
+    return tag
+
+
+def check_label(label: Volume, image: Volume) -> None:
+    """Compare a label with its image.
+
+    Raises:
+        VolumeError: The grids differ, the positions in the world differ by a tenth of a voxel at some corner, or the
+            values are not whole numbers from 0.
+    """
+    if label.shape != image.shape:
+        raise VolumeError(f"The label has {_size(label)} voxels, its image {_size(image)}: save it on the image's grid")
+    shift = _largest_corner_shift(label, image)
+    if shift > 0.1 * min(image.spacing):
+        raise VolumeError(f"The label lies up to {shift:.3g} mm beside its image: save it with the image's geometry")
+    if np.any(label.array < 0) or np.any(label.array != np.rint(label.array)):
+        raise VolumeError("The label's values are not whole numbers from 0: save a label map, not an image")
+
+
+def file_extension(file: str) -> str:
+    """Return the extension of a volume's file; empty for a file of another type."""
+    return next((extension for extension in EXTENSIONS if file.endswith(extension)), "")
+
+
+def check_extension(extension: str) -> None:
+    """Let the extensions of volumes through.
+
+    Raises:
+        VolumeError: It is none of them.
+    """
+    if extension not in EXTENSIONS:
+        raise VolumeError(f"A file of type {extension or '(none)'!r} is not taken: send one of {', '.join(EXTENSIONS)}")
+
+
+def same_bytes(one: Path, other: Path) -> bool:
+    """Whether two files exist and hold the same."""
+    return one.stat().st_size == other.stat().st_size and one.read_bytes() == other.read_bytes()
+
+
+def _size(volume: Volume) -> str:
+    return " x ".join(map(str, volume.shape))
+
+
+def _largest_corner_shift(one: Volume, other: Volume) -> float:
+    corners = np.array(np.meshgrid(*[(0, size - 1) for size in one.shape], [1])).reshape(4, -1)
+    return float(np.linalg.norm(((one.affine - other.affine) @ corners)[:3], axis=0).max())

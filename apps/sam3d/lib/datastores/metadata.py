@@ -1,0 +1,76 @@
+"""What is stored about images and labels: plain JSON that every later read can parse and send."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sam3d_label.errors import Sam3dError
+
+MAX_DEPTH = 64
+"""Nesting of what is stored. Parsers and writers of JSON fail at a few hundred levels."""
+
+MAX_BYTES = 4 * 2**20
+"""Size of what is stored about one image or one label, as JSON."""
+
+LARGEST = 2**63
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class MetadataError(Sam3dError):
+    """Metadata that cannot be stored, since a later read of it would fail."""
+
+
+def checked(info: Any, name: str = "info") -> dict[str, Any]:
+    """Return a copy of metadata that is safe to store.
+
+    Args:
+        info: A mapping of texts to JSON values; None for nothing.
+        name: What to call it in messages.
+
+    Raises:
+        MetadataError: It is no object, too deep, too large, or holds a value that JSON or UTF-8 cannot hold.
+    """
+    if info and not isinstance(info, Mapping):
+        raise MetadataError(f'{name} must be a JSON object, such as {{"label_info": [{{"name": "tumor", "idx": 1}}]}}')
+    if reason := fault(info or {}):
+        raise MetadataError(f"{name} cannot be stored: {reason}")
+    text = json.dumps(dict(info or {}), default=str)
+    if len(text) > MAX_BYTES:
+        raise MetadataError(
+            f"{name} cannot be stored: it has {len(text)} bytes as JSON, at most {MAX_BYTES} are allowed"
+        )
+    return dict(json.loads(text))
+
+
+def fault(value: Any) -> str | None:
+    """Say why a value cannot be stored; None when it can.
+
+    The walk uses no recursion, so that no nesting can exhaust the stack.
+    """
+    pending = [(value, 1)]
+    while pending:
+        item, depth = pending.pop()
+        if isinstance(item, Mapping | list | tuple):
+            if depth > MAX_DEPTH:
+                return f"it is nested more than {MAX_DEPTH} levels: send a flatter object"
+            if isinstance(item, Mapping):
+                for key in item:
+                    if not isinstance(key, str):
+                        return f"the key {key!r:.40} is not a text"
+                    pending.append((key, depth))
+                pending += [(held, depth + 1) for held in item.values()]
+            else:
+                pending += [(held, depth + 1) for held in item]
+        elif isinstance(item, str):
+            if SURROGATE.search(item):
+                return "a text holds half of a surrogate pair, which UTF-8 cannot hold: remove it"
+        elif isinstance(item, float):
+            if not math.isfinite(item):
+                return f"{item} is not JSON: send a finite number or null"
+        elif isinstance(item, int) and not -LARGEST <= item < LARGEST:
+            return "an integer has more than 64 bits"
+    return None

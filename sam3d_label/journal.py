@@ -1,0 +1,130 @@
+"""Several files of one folder change together or not at all, whatever is killed at whatever moment."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from sam3d_label.errors import ReadOnlyError
+from sam3d_label.io import require_format, storing, sync_folder, write_text
+
+logger = logging.getLogger(__name__)
+FILE = ".sam3d/journal.json"
+FORMAT = 1
+
+
+class _Entry(BaseModel):
+    """What is left to do: paths relative to the folder."""
+
+    model_config = ConfigDict(extra="forbid")
+    format: int = FORMAT
+    replace: dict[str, str] = {}
+    remove: list[str] = []
+
+    @field_validator("replace", "remove")
+    @classmethod
+    def _inside(cls, value: dict[str, str] | list[str]) -> dict[str, str] | list[str]:
+        paths = [*value, *value.values()] if isinstance(value, dict) else value
+        for path in map(PurePosixPath, paths):
+            if path.is_absolute() or ".." in path.parts:
+                raise ValueError(f"{path} is outside the folder")
+        return value
+
+
+class Journal:
+    """Renames new files into place and removes old ones as one change.
+
+    The new content is on the disk, in part files next to their targets, before the journal is written. Its rename is
+    the moment of the change: without the journal nothing has happened, with it the change is completed by the next
+    reader or writer. So a full disk can only refuse a change before that moment, and leaves everything as it was.
+
+    The caller holds the lock of the folder for every method.
+
+    Args:
+        folder: The folder, absolute.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = Path(folder)
+        self.path = self._folder / FILE
+
+    def commit(self, replace: Mapping[Path, Path], remove: Iterable[Path] = ()) -> None:
+        """Make a change, which is on the disk when this returns.
+
+        Args:
+            replace: Target of each part file, whose content has been flushed to the disk.
+            remove: Files to remove; those that do not exist are ignored.
+
+        Raises:
+            StorageError: The journal cannot be written, and nothing has changed.
+        """
+        removed = [path for path in remove if path.exists()]
+        if len(replace) + len(removed) > 1:
+            entry = _Entry(
+                replace={self._relative(part): self._relative(target) for part, target in replace.items()},
+                remove=[self._relative(path) for path in removed],
+            )
+            write_text(self.path, entry.model_dump_json() + "\n")
+            self._complete(entry)
+            return
+        for part, target in replace.items():  # a single rename is atomic by itself
+            with storing(target):
+                os.replace(part, target)
+                sync_folder(target.parent)
+        for path in removed:
+            with storing(path):
+                path.unlink(missing_ok=True)
+                sync_folder(path.parent)
+
+    def recover(self) -> bool:
+        """Complete the change of a killed writer; return whether there was one.
+
+        Raises:
+            NewerFormatError: A newer release has left the journal.
+            StorageError: The change cannot be completed now; it remains to be done.
+        """
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return False
+        try:
+            entry = _Entry.model_validate_json(text)
+        except ValidationError as error:
+            kept = self.path.with_name("journal.damaged.json")
+            logger.error("%s is damaged and is kept as %s: %s", self.path, kept.name, error.errors()[0]["msg"])
+            with storing(self.path):
+                os.replace(self.path, kept)
+            return False
+        require_format(entry.format, FORMAT, self.path)
+        logger.warning("Completing a change that was interrupted: %s", ", ".join(entry.replace.values()) or "removal")
+        try:
+            self._complete(entry)
+        except ReadOnlyError as error:
+            logger.error("An interrupted change cannot be completed: %s", error)
+        return True
+
+    def _complete(self, entry: _Entry) -> None:
+        folders = {self.path.parent}
+        for part_name, target_name in entry.replace.items():
+            part, target = self._folder / part_name, self._folder / target_name
+            folders.add(target.parent)
+            with storing(target):
+                if part.exists():  # else it was renamed before the writer was killed
+                    os.replace(part, target)
+        for name in entry.remove:
+            path = self._folder / name
+            folders.add(path.parent)
+            with storing(path):
+                path.unlink(missing_ok=True)
+        with storing(self.path):
+            for folder in folders - {self.path.parent}:
+                sync_folder(folder)
+            self.path.unlink(missing_ok=True)
+            sync_folder(self.path.parent)
+
+    def _relative(self, path: Path) -> str:
+        return Path(os.path.relpath(path, self._folder)).as_posix()

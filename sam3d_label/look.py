@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from sam3d_label import regions
 from sam3d_label.cache import EmbeddingCache
+from sam3d_label.cancellation import checkpoint
 from sam3d_label.corrections import opening
 from sam3d_label.edges import follow_edges
 from sam3d_label.intensity import Normalization
@@ -148,7 +149,11 @@ class Look:
             frame: The crop.
             wider: A wider view of the same target.
             prompts: Other prompts than those of the request, to correct the same.
+
+        Raises:
+            Cancelled: The result is not needed any more.
         """
+        checkpoint()
         model = self.weights.model
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             embedding = self._embedding(frame)

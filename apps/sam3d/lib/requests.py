@@ -9,14 +9,14 @@ OHIF and Slicer speak three dialects, all in voxels [i, j, k] of the stored imag
 The first dialect that holds a click inside is the one that counts, in this order: OHIF keeps and resends keys
 of earlier requests. `background` counts in all of them. Slicer adds `roi`, six unsorted numbers i0, i1, j0,
 j1, k0, k1. `result` chooses what comes back: `mask`, or `uncertainty`, a map of where the mask is unsure.
-Everything else that the viewers send (`client_id`, `reset_state`, `slice`, `session`, `restore_label_idx`, ...)
-changes nothing: a mask is a function of the volume, the weights and the prompts.
+Everything else that the viewers send (`IGNORED_KEYS`) changes nothing: a mask is a function of the volume, the
+weights and the prompts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -30,6 +30,9 @@ from sam3d_label.prompts import Box, Click, Prompts
 Voxel = tuple[int, int, int]
 Extension = Literal[".nrrd", ".nii.gz", ".nii"]
 Dtype = Literal["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
+
+SHOWN = 100
+"""Characters of an unknown key that a message repeats."""
 
 NO_CLICKS = (
     'No clicks: send "foreground": [[i, j, k], ...] in voxels of the stored image. The model sam3d works from'
@@ -188,11 +191,66 @@ class _Fields(BaseModel):
     result_compress: bool = False
 
 
-RESERVED_KEYS = frozenset(_Fields.model_fields) | {
-    *("model", "image", "session", "description", "client_id", "slice", "reset_state", "restore_label_idx"),
-    *("save_label", "label_tag", "logging"),
-}
+SAVE_KEYS = frozenset({"save_label", "label_tag"})
+"""Ask the app to save the mask as a label as well."""
+
+IGNORED_KEYS = frozenset(
+    {
+        # Every client of MONAI Label.
+        *("client_id", "logging", "timeout", "result_write_to_file", "label_info"),
+        # OHIF: the tail of every request, and the name of the selected label when none is selected.
+        *("restore_label_idx", "null", "undefined"),
+        # Slicer: SmartEdit and scribbles.
+        *("slice", "reset_state", "selected_label_name", "scribbles_label", "label_names"),
+    }
+)
+"""Keys that viewers send and that change nothing: both keep and resend keys of earlier requests and other models."""
+
+SERVER_KEYS = frozenset({"model", "image", "session", "description"})
+"""Set by the server from the address of the request, never by `params`."""
+
+RESERVED_KEYS = frozenset(_Fields.model_fields) | SAVE_KEYS | IGNORED_KEYS | SERVER_KEYS
 """Words of the protocol, which cannot name a label."""
+
+CLICK_KEYS = ("foreground", "background", "points")
+
+
+def check_request(request: Mapping[str, Any], *, labels: Sequence[str], config: Iterable[str], max_clicks: int) -> None:
+    """Check the keys of the `params` of an inference request, and how many clicks they have.
+
+    Args:
+        request: The JSON object as a client sent it.
+        labels: Names that the app offers; each is a key for clicks.
+        config: Keys of the model's configuration in `/info/`, which Slicer sends back.
+        max_clicks: Clicks that a request may have, inside and outside together.
+
+    Raises:
+        PromptError: A key is unknown or set by the server, or there are too many clicks.
+    """
+    known = {*_Fields.model_fields, *SAVE_KEYS, *IGNORED_KEYS, *labels, *config}
+    for key in request:
+        if key in SERVER_KEYS:
+            raise PromptError(f"{key}: the server sets it from the address of the request: remove it from params")
+        if key not in known:
+            raise PromptError(
+                f"{key[:SHOWN]}: no such key in params; there are {', '.join(sorted(_Fields.model_fields))},"
+                f" and one for each label: {', '.join(labels)}"
+            )
+    clicks = [request.get(key) for key in (*CLICK_KEYS, *labels)]
+    count = sum(len(each) for each in clicks if isinstance(each, list))
+    if count > max_clicks:
+        raise PromptError(f"{count} clicks are more than the {max_clicks} that are allowed (--conf max_clicks)")
+
+
+def saves_label(request: Mapping[str, Any]) -> bool:
+    """Whether the mask is to be saved as a label as well."""
+    return str(request.get("save_label")).lower() in ("true", "1")
+
+
+def all_clicks(request: Mapping[str, Any], *, labels: Sequence[str]) -> frozenset[str]:
+    """The clicks of a request that was checked, each with its key."""
+    keys = (*CLICK_KEYS, *labels)
+    return frozenset(f"{key} {click}" for key in keys if isinstance(given := request.get(key), list) for click in given)
 
 
 class Batch(BaseModel):

@@ -1,0 +1,226 @@
+"""Runs the models in a few threads per device, so that the event loop stays free and the queue stays short."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Hashable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from sam3d_label.cancellation import Cancelled, cancellable
+
+logger = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
+
+
+class QueueFullError(Exception):
+    """As many requests wait for a device as are allowed."""
+
+
+class OvertakenError(Exception):
+    """A newer request of the same user has replaced a request that was still waiting."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Decides which waiting requests a newer one replaces.
+
+    Attributes:
+        key: The user, and what they ask about.
+        clicks: The clicks of a user who is known only by an address, which others may share: such a request replaces
+            an earlier one only if it has all of its clicks. None for a user who is known by name.
+    """
+
+    key: Hashable
+    clicks: frozenset[Hashable] | None = None
+
+    def replaces(self, older: Turn) -> bool:
+        """Whether this turn makes an older one unnecessary."""
+        if self.key != older.key:
+            return False
+        return self.clicks is None or (older.clicks is not None and older.clicks <= self.clicks)
+
+
+@dataclass(eq=False)
+class Job(Generic[Answer]):
+    """One request.
+
+    Attributes:
+        work: Computes the answer.
+        volume: Jobs on the same volume run one after the other.
+        turn: Which waiting jobs it replaces; None replaces none and is replaced by none.
+        future: The answer, once there is one.
+    """
+
+    work: Callable[[], Answer]
+    volume: Hashable
+    turn: Turn | None = None
+    future: Future[Answer] = field(default_factory=Future)
+    _cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        """Compute the answer, unless nobody waits for it any more."""
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            with cancellable(self._cancelled.is_set):
+                answer = self.work()
+        except BaseException as error:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(answer)
+
+    def cancel(self) -> None:
+        """Stop at the next checkpoint, or do not start."""
+        self._cancelled.set()
+        self.future.cancel()
+
+
+@dataclass(frozen=True)
+class Load:
+    """How busy a device is.
+
+    Attributes:
+        waiting: Requests in the queue.
+        running: Requests that are being computed.
+    """
+
+    waiting: int
+    running: int
+
+
+class InferencePool:
+    """A bounded queue and a few threads for each device.
+
+    Args:
+        workers: Number of threads for a device, given its name.
+        max_waiting: Requests that may wait for one device.
+    """
+
+    def __init__(self, workers: Callable[[str], int], max_waiting: int) -> None:
+        self._workers, self._max_waiting = workers, max_waiting
+        self._devices: dict[str, _Device] = {}
+        self._lock = threading.Lock()
+
+    async def run(
+        self,
+        work: Callable[[], Answer],
+        *,
+        device: str,
+        volume: Hashable,
+        turn: Turn | None = None,
+        gone: Callable[[], Awaitable[object]],
+        discard: Callable[[Answer], object] = lambda _: None,
+    ) -> Answer:
+        """Compute an answer in a thread of a device.
+
+        Args:
+            work: Computes it; stops at `sam3d_label.cancellation.checkpoint` once the client has gone.
+            device: Name of the device.
+            volume: Requests for the same volume run one after the other.
+            turn: Which waiting requests this one replaces.
+            gone: Returns once the client has gone.
+            discard: Given an answer that nobody waits for any more.
+
+        Raises:
+            QueueFullError: Too many requests wait.
+            OvertakenError: A newer request has replaced this one.
+            Cancelled: The client has gone.
+        """
+        job = Job(work, volume, turn)
+        queue = self._device(device)
+        queue.add(job)
+        answer = asyncio.ensure_future(asyncio.wrap_future(job.future))
+        watch = asyncio.ensure_future(gone())
+        delivered = False
+        try:
+            await asyncio.wait({answer, watch}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise Cancelled("the client has gone")
+            result = answer.result()
+            delivered = True
+            return result
+        finally:
+            watch.cancel()
+            if not delivered:
+                job.future.add_done_callback(lambda future: _discard(future, discard))
+                answer.cancel()
+                queue.drop(job)
+
+    def load(self) -> dict[str, Load]:
+        """How busy each device is that was used so far."""
+        with self._lock:
+            devices = dict(self._devices)
+        return {name: device.load() for name, device in devices.items()}
+
+    def _device(self, name: str) -> _Device:
+        with self._lock:
+            if name not in self._devices:
+                self._devices[name] = _Device(name, max(1, self._workers(name)), self._max_waiting)
+            return self._devices[name]
+
+
+class _Device:
+    def __init__(self, name: str, workers: int, max_waiting: int) -> None:
+        self._name, self._workers, self._max_waiting = name, workers, max_waiting
+        self._changed = threading.Condition()
+        self._waiting: list[Job[Any]] = []
+        self._volumes: set[Hashable] = set()
+        self._threads: list[threading.Thread] = []
+
+    def load(self) -> Load:
+        with self._changed:
+            return Load(len(self._waiting), len(self._volumes))
+
+    def add(self, job: Job[Any]) -> None:
+        """Queue a job, in the place of the first that it replaces."""
+        with self._changed:
+            older = [each for each in self._waiting if job.turn and each.turn and job.turn.replaces(each.turn)]
+            if not older and len(self._waiting) >= self._max_waiting:
+                raise QueueFullError(f"{len(self._waiting)} requests are waiting for {self._name}")
+            place = self._waiting.index(older[0]) if older else len(self._waiting)
+            self._waiting = [each for each in self._waiting if each not in older]
+            self._waiting.insert(place, job)
+            if len(self._threads) < self._workers:
+                name = f"inference {self._name} {len(self._threads)}"
+                self._threads.append(threading.Thread(target=self._work, name=name, daemon=True))
+                self._threads[-1].start()
+            self._changed.notify()
+        for each in older:
+            if each.future.set_running_or_notify_cancel():
+                each.future.set_exception(OvertakenError())
+
+    def drop(self, job: Job[Any]) -> None:
+        """Free the place of a job that nobody waits for any more."""
+        with self._changed:
+            with suppress(ValueError):
+                self._waiting.remove(job)
+        job.cancel()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while (job := self._next()) is None:
+                    self._changed.wait()
+                self._waiting.remove(job)
+                self._volumes.add(job.volume)
+            try:
+                job.run()
+            except Exception:  # a callback of the future failed; the thread must go on
+                logger.exception("A request failed after it was computed")
+            with self._changed:
+                self._volumes.remove(job.volume)
+                self._changed.notify_all()
+            del job  # so that its volume and answer are not kept until the next one
+
+    def _next(self) -> Job[Any] | None:
+        return next((job for job in self._waiting if job.volume not in self._volumes), None)
+
+
+def _discard(future: Future[Answer], discard: Callable[[Answer], object]) -> None:
+    if not future.cancelled() and future.exception() is None:
+        discard(future.result())

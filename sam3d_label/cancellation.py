@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 
-class Cancelled(Exception):
+class WorkCancelledError(Exception):
     """The work was stopped because its result is not needed."""
 
 
@@ -32,8 +32,8 @@ def checkpoint() -> None:
     """Continue if the result is still needed.
 
     Raises:
-        Cancelled: It is not.
+        WorkCancelledError: It is not.
     """
     is_cancelled = _is_cancelled.get()
     if is_cancelled is not None and is_cancelled():
-        raise Cancelled("the result is not needed any more")
+        raise WorkCancelledError("the result is not needed any more")

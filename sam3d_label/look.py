@@ -151,7 +151,7 @@ class Look:
             prompts: Other prompts than those of the request, to correct the same.
 
         Raises:
-            Cancelled: The result is not needed any more.
+            WorkCancelledError: The result is not needed any more.
         """
         checkpoint()
         model = self.weights.model

@@ -15,7 +15,7 @@ import requests
 import schedule
 from fastapi import HTTPException
 from monailabel.config import settings
-from monailabel.endpoints import batch_infer, infer, ohif, proxy, train
+from monailabel.endpoints import batch_infer, ohif, proxy, train
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
@@ -33,10 +33,12 @@ from lib.batch import SafeBatch, check_batch
 from lib.clicks import ClickNotes, Note
 from lib.config import AppConfig, ConfigError, parse_config
 from lib.datastore import EXTENSIONS, SafeDatastore, check_id
-from lib.dicomweb import DicomWebDatastore, open_dicom_web
+from lib.dicomweb import open_dicom_web
 from lib.errors import HANDLED, http_error, install_error_handlers
 from lib.infer import SAM3DAutoTask, SAM3DInferTask, VolumeTask, resolve_device
 from lib.models import Serving, UntrainedError
+from lib.requests import saves_label
+from lib.server.inference_pool import InferencePool, worker_count
 from lib.server.install import install
 from lib.server.log_privacy import protect_logs
 from lib.server.metrics import Metrics
@@ -46,7 +48,6 @@ from lib.upstream import (
     allow_background_tasks_without_pythonpath,
     check_before_starting,
     pass_queries_to_dicom_web,
-    send_dicom_seg,
     serve_ohif_whole,
     tell_what_was_stopped,
 )
@@ -75,6 +76,12 @@ class SAM3DApp(MONAILabelApp):
         self.serving = Serving(self.config, self.versions)
         self.segmenters = Segmenters(self.serving, self.config.cache_mb * MIB)
         self.busy = BusySign(self.model_dir)
+        self.pool = InferencePool(
+            lambda device: (
+                self.config.infer_workers or max(settings.MONAI_LABEL_INFER_CONCURRENCY, 0) or worker_count(device)
+            ),
+            self.config.infer_queue,
+        )
         self.scores = Scores(self.model_dir)
         log = click_log.ClickLog(self.model_dir / click_log.FOLDER) if self.config.click_log else None
         self.metrics = Metrics(settings.MONAI_LABEL_API_STR)
@@ -115,6 +122,10 @@ class SAM3DApp(MONAILabelApp):
             "sam3d_auto": SAM3DAutoTask(self.segmenters, self.busy, self.config.labels),
         }
 
+    def models(self) -> dict[str, VolumeTask]:
+        """The models by name, whether they have weights or not."""
+        return dict(self._infers)
+
     def init_trainers(self) -> dict[str, TrainTask]:
         """The one trainer."""
         return {"sam3d": self.trainer}
@@ -153,8 +164,6 @@ class SAM3DApp(MONAILabelApp):
         check_before_starting(batch_infer, self._check_batch)
         pass_queries_to_dicom_web(proxy)
         serve_ohif_whole(ohif, page.FILES / "ohif.js")
-        if isinstance(store := self.datastore(), DicomWebDatastore):
-            send_dicom_seg(infer, store, self.config.labels)
         server = sys.modules.get("monailabel.app")
         if server is not None:
             install_error_handlers(server.app)
@@ -194,7 +203,7 @@ class SAM3DApp(MONAILabelApp):
         except HANDLED as error:
             raise http_error(error) from error
         try:
-            file, params = self._run(task, {**request, "image": path, "description": task.description})
+            file, params = task({**request, "image": path, "description": task.description})
             note.answer = params
         except HANDLED as error:
             described = http_error(error)
@@ -202,7 +211,7 @@ class SAM3DApp(MONAILabelApp):
             raise described from error
         tag = request.get("label_tag") or DefaultLabelTag.ORIGINAL.value
         label = file
-        if str(request.get("save_label")).lower() in ("true", "1") and not request.get("session"):
+        if saves_label(request) and not request.get("session"):
             listed = [{"name": name, "idx": value} for name, value in params["label_names"].items()]
             info = {"model": request["model"], "params": params, "label_info": listed}
             label = store.save_label(request["image"], file, tag, info)
@@ -281,12 +290,6 @@ class SAM3DApp(MONAILabelApp):
         if not path or not os.path.exists(path):
             raise HTTPException(404, f"There is no image {image!r} in the datastore")
         return path
-
-    def _run(self, task: VolumeTask, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-        if self._infers_threadpool is None:
-            return task(request)
-        timeout = request.get("timeout", settings.MONAI_LABEL_INFER_TIMEOUT)
-        return self._infers_threadpool.submit(task, request).result(timeout)
 
 
 def is_url(studies: str) -> bool:

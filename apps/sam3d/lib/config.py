@@ -67,6 +67,8 @@ class AppConfig(Limits):
             a side of the ledger; without it, every image is its own.
         next_sample: Strategy that answers when a client asks for `random`, as OHIF always does.
         click_log: Whether requests are written down in `clicks` in the model folder.
+        infer_workers: Clicks that are computed at the same time on one device; 0 = one on a GPU, a few on the CPU.
+        infer_queue: Clicks that may wait for a device; more are answered with status 503.
         cache_mb: Budget of the embedding cache, MiB.
         spacing: Voxel size of the model grid, mm; without it, that of the weights' card.
         intensity: A name of `INTENSITIES` or a rule of a weights' card in JSON; without it, that of the card.
@@ -87,6 +89,8 @@ class AppConfig(Limits):
     patient: str | None = None
     next_sample: Literal["random", "first", "uncertainty", "diverse"] = "random"
     click_log: bool = True
+    infer_workers: int = Field(default=0, ge=0, le=64)
+    infer_queue: int = Field(default=128, ge=1, le=10_000)
     cache_mb: int = Field(default=1024, ge=1)
     spacing: float | None = Field(default=None, gt=0, le=20, allow_inf_nan=False)
     intensity: Annotated[IntensityRule | None, BeforeValidator(_intensity_rule)] = None

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,9 +17,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response
 from monailabel.config import settings
 from monailabel.utils.async_tasks.task import AsyncTask
-from monailabel.utils.others.generic import get_mime_type, remove_file
-
-from lib.dicomweb import DicomWebDatastore
+from monailabel.utils.others.generic import get_mime_type
 
 SOURCE = "https://github.com/Project-MONAI/MONAILabel/blob/0.8.5/monailabel"
 """Where the files lie that are named below."""
@@ -70,59 +67,6 @@ def tell_what_was_stopped(endpoint: ModuleType) -> None:
             return task and {**task, "details": list(task.get("details") or ["stopped before it began"])}
 
     endpoint.AsyncTask = TalkingTask  # type: ignore[attr-defined]
-
-
-def send_dicom_seg(endpoint: ModuleType, store: DicomWebDatastore, names: Sequence[str]) -> None:
-    """Lets `output=dicom_seg` of endpoints/infer.py work on our datastore, without dcmqi, and leave no file behind.
-
-    It knows its own datastore only, has dcmqi write the file, names segments by position, and deletes neither the
-    file after it is sent nor the mask when that fails. It asks for `label_info`; without it, the mask is what was
-    asked for.
-
-    Args:
-        endpoint: The module whose route sends it.
-        store: The datastore.
-        names: Of what the app segments.
-    """
-    run, respond = endpoint.run_inference, endpoint.send_response
-
-    def run_inference(
-        background_tasks: Any, model: str, image: str = "", session_id: str = "", params: str = "{}", *rest: Any
-    ) -> Any:
-        if rest and rest[-1] == "dicom_seg":
-            if session_id or not image:
-                raise HTTPException(400, "A DICOM SEG refers to a series of the DICOM server: name it as image")
-            params = _with_label_info(params, names)
-        return run(background_tasks, model, image, session_id, params, *rest)
-
-    def nifti_to_dicom_seg(series_dir: str, label: str, label_info: Any, **_: Any) -> str:
-        try:
-            return store.seg_file(os.path.basename(series_dir), label, {"label_info": label_info})
-        except BaseException:
-            remove_file(label)
-            raise
-
-    def send_response(datastore: Any, result: dict[str, Any], output: Any, background_tasks: Any) -> Any:
-        if result.get("dicom_seg"):
-            background_tasks.add_task(remove_file, result["dicom_seg"])
-        return respond(datastore, result, output, background_tasks)
-
-    changed: dict[str, Any] = {
-        "run_inference": run_inference,
-        "send_response": send_response,
-        "nifti_to_dicom_seg": nifti_to_dicom_seg,
-        "DICOMWebDatastore": type(store),
-    }
-    for name, value in changed.items():
-        setattr(endpoint, name, value)
-
-
-def _with_label_info(params: str, names: Sequence[str]) -> str:
-    given = json.loads(params) if params else {}
-    if isinstance(given, dict) and not given.get("label_info"):
-        name = given.get("label")
-        given["label_info"] = [{"name": name if isinstance(name, str) and name else names[0], "idx": 1}]
-    return json.dumps(given)
 
 
 def pass_queries_to_dicom_web(endpoint: ModuleType) -> None:

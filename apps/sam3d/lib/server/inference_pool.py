@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Future
@@ -11,10 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from sam3d_label.cancellation import Cancelled, cancellable
+import torch
+
+from sam3d_label.cancellation import WorkCancelledError, cancellable
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
+MOST_CPU_WORKERS = 4
 
 
 class QueueFullError(Exception):
@@ -93,6 +97,19 @@ class Load:
     running: int
 
 
+def worker_count(device: str) -> int:
+    """How many requests a device computes at the same time.
+
+    A GPU is kept busy by one. On the CPU a request alternates between code that uses all threads of PyTorch and code
+    that uses one, so that a second one fills the gaps; more only take memory, unless PyTorch has few threads. The
+    number of PyTorch's own threads stays as it is: a mask may depend on it in the last bit.
+    """
+    if device != "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MOST_CPU_WORKERS, cores, max(2, cores // torch.get_num_threads()))
+
+
 class InferencePool:
     """A bounded queue and a few threads for each device.
 
@@ -129,7 +146,7 @@ class InferencePool:
         Raises:
             QueueFullError: Too many requests wait.
             OvertakenError: A newer request has replaced this one.
-            Cancelled: The client has gone.
+            WorkCancelledError: The client has gone.
         """
         job = Job(work, volume, turn)
         queue = self._device(device)
@@ -140,7 +157,7 @@ class InferencePool:
         try:
             await asyncio.wait({answer, watch}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
-                raise Cancelled("the client has gone")
+                raise WorkCancelledError("the client has gone")
             result = answer.result()
             delivered = True
             return result
@@ -196,9 +213,8 @@ class _Device:
 
     def drop(self, job: Job[Any]) -> None:
         """Free the place of a job that nobody waits for any more."""
-        with self._changed:
-            with suppress(ValueError):
-                self._waiting.remove(job)
+        with self._changed, suppress(ValueError):
+            self._waiting.remove(job)
         job.cancel()
 
     def _work(self) -> None:

@@ -10,9 +10,9 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.middleware import Middleware
 
 from lib.server.request_log import RequestLog
-from lib.server.routes import health
+from lib.server.routes import health, infer
 
-ROUTERS: tuple[Callable[[Any], APIRouter], ...] = (health.router,)
+ROUTERS: tuple[Callable[[Any], APIRouter], ...] = (health.router, infer.router)
 """Makers of the app's routers, each of which gets the app."""
 
 MIDDLEWARE: tuple[Callable[[Any], Middleware | None], ...] = (

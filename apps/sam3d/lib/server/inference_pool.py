@@ -6,9 +6,11 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Future
 from contextlib import suppress
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -58,25 +60,31 @@ class Job(Generic[Answer]):
         volume: Jobs on the same volume run one after the other.
         turn: Which waiting jobs it replaces; None replaces none and is replaced by none.
         future: The answer, once there is one.
+        since: When it was queued, in seconds of `time.monotonic`.
     """
 
     work: Callable[[], Answer]
     volume: Hashable
     turn: Turn | None = None
     future: Future[Answer] = field(default_factory=Future)
+    since: float = field(default_factory=time.monotonic)
     _cancelled: threading.Event = field(default_factory=threading.Event)
+    _context: Context = field(default_factory=copy_context)  # the request's, so that log lines have its id
 
     def run(self) -> None:
         """Compute the answer, unless nobody waits for it any more."""
         if not self.future.set_running_or_notify_cancel():
             return
         try:
-            with cancellable(self._cancelled.is_set):
-                answer = self.work()
+            answer = self._context.run(self._work)
         except BaseException as error:
             self.future.set_exception(error)
         else:
             self.future.set_result(answer)
+
+    def _work(self) -> Answer:
+        with cancellable(self._cancelled.is_set):
+            return self.work()
 
     def cancel(self) -> None:
         """Stop at the next checkpoint, or do not start."""
@@ -91,10 +99,12 @@ class Load:
     Attributes:
         waiting: Requests in the queue.
         running: Requests that are being computed.
+        oldest_seconds: How long the one that has waited longest has waited.
     """
 
     waiting: int
     running: int
+    oldest_seconds: float = field(default=0.0, compare=False)
 
 
 def worker_count(device: str) -> int:
@@ -174,6 +184,15 @@ class InferencePool:
             devices = dict(self._devices)
         return {name: device.load() for name, device in devices.items()}
 
+    def states(self) -> dict[str, int]:
+        """How many requests wait, and are computed, on all devices."""
+        loads = self.load().values()
+        return {"waiting": sum(load.waiting for load in loads), "running": sum(load.running for load in loads)}
+
+    def oldest_seconds(self) -> float:
+        """Seconds that the request that has waited longest has waited; 0 when none waits."""
+        return max((load.oldest_seconds for load in self.load().values()), default=0.0)
+
     def _device(self, name: str) -> _Device:
         with self._lock:
             if name not in self._devices:
@@ -191,7 +210,8 @@ class _Device:
 
     def load(self) -> Load:
         with self._changed:
-            return Load(len(self._waiting), len(self._volumes))
+            since = min((job.since for job in self._waiting), default=time.monotonic())
+            return Load(len(self._waiting), len(self._volumes), time.monotonic() - since)
 
     def add(self, job: Job[Any]) -> None:
         """Queue a job, in the place of the first that it replaces."""

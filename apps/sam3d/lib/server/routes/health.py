@@ -17,6 +17,7 @@ from lib.config import AppConfig
 from lib.infer import resolve_device
 from lib.models import Serving, UntrainedError
 from lib.server.health import Health, Probe, Readiness, UnhealthyError, listed, moving, space, writable
+from lib.server.inference_pool import InferencePool
 from lib.server.metrics import AppState, Metrics
 from lib.volumes import Segmenters
 
@@ -29,6 +30,7 @@ class Parts(Protocol):
     config: AppConfig
     metrics: Metrics
     model_dir: Path
+    pool: InferencePool
     segmenters: Segmenters
     serving: Serving
     studies: str
@@ -45,7 +47,7 @@ def router(app: Parts) -> APIRouter:
     """
     routes = APIRouter(prefix="/sam3d", tags=["SAM3D"])
     readiness = Readiness(probes(app))
-    app.metrics.registry.register(AppState(app.segmenters.cache, app.model_dir, background_tasks, lambda: {}))
+    app.metrics.registry.register(AppState(app.segmenters.cache, app.model_dir, background_tasks, app.pool.states))
 
     @routes.get(
         "/health",
@@ -85,7 +87,7 @@ def probes(app: Parts) -> dict[str, Probe]:
             found["labels"] = writable(Path(app.studies))
     found["models"] = writable(app.model_dir)
     found["disk"] = space(folders, app.config.min_free_mb)
-    found["queue"] = moving(lambda: 0.0)
+    found["queue"] = moving(app.pool.oldest_seconds)
     return found
 
 

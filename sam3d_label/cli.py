@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from sam3d_label import evaluation_cli, exporting_cli, importing_cli, replay_cli, versions_cli
+from sam3d_label import api_keys_cli, evaluation_cli, exporting_cli, importing_cli, replay_cli, versions_cli
 from sam3d_label.errors import Sam3dError
 from sam3d_label.options import (
     ClickOption,
@@ -288,6 +288,7 @@ app.add_typer(importing_cli.app)
 app.add_typer(exporting_cli.app)
 app.add_typer(replay_cli.app)
 app.add_typer(versions_cli.app, name="versions")
+app.add_typer(api_keys_cli.app, name="api-key")
 
 
 def _fail(message: str) -> NoReturn:

@@ -15,7 +15,7 @@ import requests
 import schedule
 from fastapi import HTTPException
 from monailabel.config import settings
-from monailabel.endpoints import batch_infer, ohif, proxy, train
+from monailabel.endpoints import batch_infer, train
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
@@ -38,6 +38,8 @@ from lib.errors import HANDLED, http_error, install_error_handlers
 from lib.infer import SAM3DAutoTask, SAM3DInferTask, VolumeTask, resolve_device
 from lib.models import Serving, UntrainedError
 from lib.requests import saves_label
+from lib.server import listen
+from lib.server.access.login import Login, make_login
 from lib.server.inference_pool import InferencePool, worker_count
 from lib.server.install import install
 from lib.server.log_privacy import protect_logs
@@ -47,12 +49,11 @@ from lib.train import SAM3DTrainTask, parse_train
 from lib.upstream import (
     allow_background_tasks_without_pythonpath,
     check_before_starting,
-    pass_queries_to_dicom_web,
-    serve_ohif_whole,
     tell_what_was_stopped,
 )
 from lib.volumes import Segmenters
 from sam3d_label import click_log
+from sam3d_label.errors import Sam3dError
 from sam3d_label.training import ledger
 from sam3d_label.training.busy import BusySign
 from sam3d_label.weights.versions import Versions
@@ -71,6 +72,9 @@ class SAM3DApp(MONAILabelApp):
         if not is_background():
             protect_logs()
         self.config = _parse(conf)
+        self.login = _login(self.config)
+        address = listen.prepare(self.login is not None, self.config.trusted_proxies)
+        self.hosts = listen.own_hosts(address, self.config.allowed_hosts)
         self.model_dir = self.config.model_dir or Path(app_dir, "model")
         self.versions = Versions(self.model_dir / "versions")
         self.serving = Serving(self.config, self.versions)
@@ -162,8 +166,6 @@ class SAM3DApp(MONAILabelApp):
         check_before_starting(train, self._check_train)
         tell_what_was_stopped(train)
         check_before_starting(batch_infer, self._check_batch)
-        pass_queries_to_dicom_web(proxy)
-        serve_ohif_whole(ohif, page.FILES / "ohif.js")
         server = sys.modules.get("monailabel.app")
         if server is not None:
             install_error_handlers(server.app)
@@ -302,6 +304,18 @@ def ledger_file(studies: str, model_dir: Path) -> Path:
     if is_url(studies):
         return model_dir / f"ledger-{hashlib.sha256(studies.rstrip('/').encode()).hexdigest()[:12]}.json"
     return Path(studies, ".sam3d", ledger.FILE)
+
+
+def _login(config: AppConfig) -> Login | None:
+    """Return the server's login; background tasks have none. A file of keys that cannot be used ends the server."""
+    if is_background():
+        return None
+    try:
+        return make_login(config.api_keys, config.login_hours, settings)
+    except Sam3dError as error:
+        if listen.running_server() is not None:
+            listen.refuse(str(error))
+        raise
 
 
 def _parse(conf: Mapping[str, Any]) -> AppConfig:

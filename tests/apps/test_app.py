@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 import schedule
 from app_helpers import APP, CENTRE, SHAPE, make_app, post, write_nifti, write_weights
-from fastapi import HTTPException
+from fastapi import FastAPI, HTTPException
+from fastapi.routing import iter_route_contexts
 from monailabel.config import settings
 from monailabel.interfaces.utils import app as app_registry
 from starlette.testclient import TestClient
 
+from lib.server.access.roles import is_listed
 from sam3d_label.label_names import name_values
 
 BROKEN = ["nan", "flat", "series", "empty", "truncated", "text"]
@@ -54,7 +56,7 @@ def client(server_settings: Path) -> Iterator[TestClient]:
     from monailabel.app import app
 
     handlers = dict(app.exception_handlers)
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
         yield client
     app.exception_handlers = handlers
     app.middleware_stack = None
@@ -63,6 +65,17 @@ def client(server_settings: Path) -> Iterator[TestClient]:
 def detail(response: Any, status: int) -> str:
     assert response.status_code == status, response.text
     return str(response.json()["detail"])
+
+
+def test_every_route_is_in_the_table_of_roles(client: TestClient) -> None:
+    assert isinstance(client.app, FastAPI)
+    routes = [
+        (method, str(route.path).removeprefix(settings.MONAI_LABEL_API_STR))
+        for route in iter_route_contexts(client.app.router.routes)
+        for method in route.methods or ()
+    ]
+    assert len(routes) > 50
+    assert [route for route in routes if not is_listed(*route)] == []
 
 
 def test_info_has_what_ohif_and_slicer_read(client: TestClient) -> None:

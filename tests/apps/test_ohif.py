@@ -198,7 +198,7 @@ def test_the_study_list_is_that_of_the_pacs(server: str, archive: Orthanc, slice
 @pytest.mark.parametrize("way", ["wado/%2e%2e/system", "wado/studies/..%2f..%2f..%2fsystem", "%2e%2e/system"])
 def test_no_way_leads_out_of_the_dicom_web_service(server: str, way: str) -> None:
     answer = httpx.get(f"{server}/proxy/dicom/{way}")
-    assert (answer.status_code, "'..'" in answer.json()["detail"]) == (400, True)
+    assert (answer.status_code, "not a path of DICOMweb" in answer.json()["detail"]) == (400, True)
 
 
 def test_ohifs_files_come_as_they_are(server: str) -> None:

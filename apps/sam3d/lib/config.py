@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from sam3d_label.errors import Sam3dError
 from sam3d_label.intensity import IntensityRule
 from sam3d_label.weights.opening import UNTRAINED_INTENSITY
 
+HOST_NAME = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?")
 TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 Preset = Literal["tiny", "vit_b", "vit_l", "vit_h"]
 
@@ -75,6 +77,10 @@ class AppConfig(Limits):
         modalities: DICOM modalities whose series are images, where the studies are on a DICOMweb server.
         dicomweb_refresh: Seconds after which that server is asked again what it has.
         min_free_mb: Free disk space below which `/sam3d/health` reports a problem, MiB.
+        api_keys: File of API keys, made with `python -m sam3d_label api-key add`; with it, the server has a login.
+        login_hours: Hours after which a user of the page or of Slicer has to log in again.
+        allowed_hosts: Further names by which clients address the server, such as that of a proxy in front of it.
+        trusted_proxies: Addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed.
         server_mode: Key of MONAI Label itself, passed through.
     """
 
@@ -97,6 +103,10 @@ class AppConfig(Limits):
     modalities: Annotated[tuple[str, ...], BeforeValidator(_comma_list)] = ("CT", "MR")
     dicomweb_refresh: float = Field(default=5, gt=0, allow_inf_nan=False)
     min_free_mb: int = Field(default=512, ge=0)
+    api_keys: Path | None = None
+    login_hours: float = Field(default=12, gt=0, le=24 * 30, allow_inf_nan=False)
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_comma_list)] = ()
+    trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_comma_list)] = ()
     server_mode: bool = False
 
     @field_validator("labels")
@@ -110,6 +120,24 @@ class AppConfig(Limits):
         if reserved:
             raise ValueError(f"{', '.join(reserved)} is a word of the protocol and cannot name a label")
         return labels
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _plain_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not HOST_NAME.fullmatch(host):
+                raise ValueError(f"{host} is not a name or address without port, such as sam3d.example.org")
+        return hosts
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            try:
+                ipaddress.ip_network(proxy)
+            except ValueError:
+                raise ValueError(f"{proxy} is not an address or network, such as 10.0.0.7 or 10.0.0.0/24") from None
+        return proxies
 
     @field_validator("auto_train_at")
     @classmethod

@@ -24,6 +24,7 @@ def test_a_router_of_the_app_answers_instead_of_the_upstream_route_of_its_path(m
         return router
 
     monkeypatch.setattr(installing, "ROUTERS", (ours,))
+    monkeypatch.setattr(installing, "OWN_ROUTERS", ())
     monkeypatch.setattr(installing, "MIDDLEWARE", ())
     installing.install("the app", api)
     client = TestClient(api)

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.routing import iter_route_contexts
+from monailabel.config import settings
+from monailabel.endpoints.user.auth import User, get_current_user
 from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
 
+from lib.server.access.roles import is_listed
+from lib.server.middleware.access import Access
+from lib.server.middleware.headers import SecurityHeaders, inline_scripts
+from lib.server.middleware.same_origin import SameOrigin
 from lib.server.request_log import RequestLog
-from lib.server.routes import health, infer
+from lib.server.routes import health, infer, login, logs, ohif, proxy, start
 
-ROUTERS: tuple[Callable[[Any], APIRouter], ...] = (health.router, infer.router)
-"""Makers of the app's routers, each of which gets the app."""
+ROUTERS: tuple[Callable[[Any], APIRouter], ...] = (infer.router, login.router, logs.router, ohif.router, proxy.router)
+"""Makers of the routers that replace MONAI Label's; each gets the app. They get the path prefix of MONAI Label's."""
+
+OWN_ROUTERS: tuple[Callable[[Any], APIRouter], ...] = (start.router, login.pages, health.router)
+"""Makers of the routers of the app's own paths, which have no prefix."""
 
 MIDDLEWARE: tuple[Callable[[Any], Middleware | None], ...] = (
     lambda app: Middleware(RequestLog, observers=(app.metrics.request,)),
+    lambda app: Middleware(SameOrigin, hosts=app.hosts),
+    lambda app: Middleware(Access, login=app.login, prefix=settings.MONAI_LABEL_API_STR),
 )
 """Makers of the middleware, outermost first; each gets the app, and answers None where it is not needed."""
 
@@ -36,9 +49,46 @@ def install(app: Any, api: FastAPI, prefix: str = "") -> None:
     api.router.routes.clear()
     for make_router in ROUTERS:
         api.include_router(make_router(app), prefix=prefix)
-    api.router.routes.extend(upstream)  # the first route that matches answers, so ours replace those at the same paths
+    for make_router in OWN_ROUTERS:
+        api.include_router(make_router(app))
+    ours = _requests(api.router.routes)
+    # The first route that matches answers, so ours replace those at the same paths.
+    api.router.routes.extend(route for route in upstream if _is_kept(route, ours, prefix))
     made = [make(app) for make in MIDDLEWARE]
     kept = [layer for layer in api.user_middleware if layer.cls is not CORSMiddleware]
     api.user_middleware = [layer for layer in made if layer is not None] + kept
+    api.dependency_overrides[get_current_user] = _current_user
+    _add_security_headers(api, prefix)
     api.middleware_stack = None
     api.openapi_schema = None
+
+
+def _is_kept(route: BaseRoute, ours: set[tuple[str, str]], prefix: str) -> bool:
+    """Whether a route or router of MONAI Label has anything that is in the table of roles and that we do not replace.
+
+    Not kept are the routes for whole slide images, `/reload`, `/static`, and pages that load scripts of other servers.
+    """
+    requests = _requests([route]) - ours
+    return any(is_listed(method, path.removeprefix(prefix)) for method, path in requests)
+
+
+def _requests(routes: Sequence[BaseRoute]) -> set[tuple[str, str]]:
+    return {
+        (method, context.path)
+        for context in iter_route_contexts(routes)
+        for method in context.methods or ()
+        if context.path is not None
+    }
+
+
+def _current_user(request: Request) -> User:
+    """Tell MONAI Label's own routes who asks; `middleware.access` has checked it."""
+    identity = request.state.identity
+    return User(username=identity.name, roles=login.upstream_roles(identity.role))
+
+
+def _add_security_headers(api: FastAPI, prefix: str) -> None:
+    """Put the headers outside Starlette's handler of unexpected errors, so that its answers have them, too."""
+    build = FastAPI.build_middleware_stack
+    scripts = inline_scripts(ohif.FOLDER / "index.html")
+    api.build_middleware_stack = lambda: SecurityHeaders(build(api), scripts, prefix)  # type: ignore[method-assign]

@@ -9,6 +9,7 @@ from enum import IntEnum
 class Role(IntEnum):
     """What a user may do; a higher role includes the lower ones."""
 
+    NOBODY = 0
     ANNOTATOR = 1
     ADMIN = 2
 
@@ -20,7 +21,7 @@ class Identity:
     Attributes:
         name: Name of the API key, or the user name in a token.
         role: What they may do.
-        anonymous: Whether nobody logged in, because the server has no login.
+        anonymous: Whether nobody logged in.
     """
 
     name: str
@@ -30,3 +31,6 @@ class Identity:
 
 LOCAL_USER = Identity("anonymous", Role.ADMIN, anonymous=True)
 """Everybody, on a server without a login: it listens on the loopback interface only."""
+
+VISITOR = Identity("visitor", Role.NOBODY, anonymous=True)
+"""A client that has not logged in, on a server that has a login."""

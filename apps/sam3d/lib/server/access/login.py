@@ -1,0 +1,175 @@
+"""The login of a server: API keys, tokens of an OpenID Connect provider, and the sessions opened with either."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cachetools import TTLCache
+from fastapi import HTTPException
+
+from lib.server.access.failures import Failures
+from lib.server.access.identity import Identity, Role
+from lib.server.access.oidc import Oidc, OidcSettings, TokenError
+from lib.server.access.sessions import LoginSession, LoginSessions
+from sam3d_label.api_keys import ApiKey, ApiKeys
+
+logger = logging.getLogger(__name__)
+
+COOKIE = "sam3d_session"
+KNOWN_SECONDS = 900
+"""How long a credential that was right keeps working at an address that has to wait because of others' failures."""
+
+ROLES = {"annotator": Role.ANNOTATOR, "admin": Role.ADMIN}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A session that was just opened.
+
+    Attributes:
+        token: Its secret, for the cookie or the `Authorization` header.
+        identity: Who logged in.
+    """
+
+    token: str
+    identity: Identity
+
+
+class Login:
+    """Who may use the server.
+
+    Args:
+        keys: API keys, if the server has any.
+        oidc: Provider of tokens, if the server has one.
+        seconds: How long a session lasts.
+    """
+
+    def __init__(self, keys: ApiKeys | None, oidc: Oidc | None, seconds: float) -> None:
+        self.keys = keys
+        self.oidc = oidc
+        self.sessions = LoginSessions(seconds)
+        self._failures = Failures()
+        self._known: TTLCache[str, bool] = TTLCache(10_000, KNOWN_SECONDS)
+
+    def from_cookie(self, token: str) -> Identity | None:
+        """Return who a session's cookie belongs to; None when it has expired, so that the user logs in again."""
+        return self._in_session(token)
+
+    def from_bearer(self, token: str, address: str) -> Identity:
+        """Return who sent a token in the `Authorization` header: a session's, an API key, or a provider's.
+
+        Raises:
+            HTTPException: 401 when it is not valid, 429 after too many failures, 503 when the provider is away.
+        """
+        identity = self._in_session(token)
+        if identity is not None:
+            return identity
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        if digest not in self._known:
+            self.check_address(address)
+        identity = self._verified(token)
+        if identity is None:
+            self._failures.add(address)
+            raise unauthorized("The token is not valid or has expired: log in again, or use another API key")
+        self._known[digest] = True
+        return identity
+
+    def open(self, name: str, secret: str, address: str) -> Opened:
+        """Log in with an API key and its name.
+
+        Raises:
+            HTTPException: 401 when they do not belong together, 429 after too many failures.
+        """
+        self.check_address(address)
+        key = self.keys.find(secret.strip()) if self.keys else None
+        if key is None or key.name != name.strip():
+            raise self.failed(address, "Name and API key do not belong together, or the key was revoked")
+        identity = _identity(key)
+        return Opened(self.sessions.open(identity, key.id), identity)
+
+    def open_with_token(self, token: str, lasts: float | None = None) -> Opened:
+        """Open a session for a token of the provider.
+
+        Args:
+            token: The provider's access token.
+            lasts: Seconds for which it is valid.
+
+        Raises:
+            HTTPException: 401 when it is not valid, 403 when its user has no role here.
+        """
+        assert self.oidc is not None
+        try:
+            identity = self.oidc.identify(token)
+        except TokenError as error:
+            raise unauthorized(f"The login server's token is not valid: {error}") from None
+        if identity.role == Role.NOBODY:
+            raise HTTPException(403, "This user has no role on this server: ask the administrator of the login server")
+        return Opened(self.sessions.open(identity, seconds=lasts), identity)
+
+    def failed(self, address: str, reason: str) -> HTTPException:
+        """Count a failed login and return its error."""
+        self._failures.add(address)
+        return unauthorized(reason)
+
+    def check_address(self, address: str) -> None:
+        """Check that an address may try to log in.
+
+        Raises:
+            HTTPException: 429 when it failed too often.
+        """
+        if seconds := self._failures.wait(address):
+            headers = {"Retry-After": str(seconds)}
+            raise HTTPException(429, f"Too many failed logins: wait {seconds} seconds", headers)
+
+    def _in_session(self, token: str) -> Identity | None:
+        session = self.sessions.find(token)
+        if session is None:
+            return None
+        if self._revoked(session):
+            self.sessions.close(token)
+            return None
+        return session.identity
+
+    def _revoked(self, session: LoginSession) -> bool:
+        return session.key is not None and (self.keys is None or not self.keys.has(session.key))
+
+    def _verified(self, token: str) -> Identity | None:
+        if self.oidc is not None and token.count(".") == 2:
+            try:
+                return self.oidc.identify(token)
+            except TokenError as error:
+                logger.warning(f"A token was refused: {error}")
+                return None
+        key = self.keys.find(token) if self.keys else None
+        return _identity(key) if key else None
+
+
+def make_login(api_keys: Path | None, hours: float, settings: Any) -> Login | None:
+    """Return the login that is configured, or None.
+
+    Args:
+        api_keys: File of API keys.
+        hours: How long a session lasts.
+        settings: MONAI Label's settings, whose `MONAI_LABEL_AUTH_…` describe the provider.
+
+    Raises:
+        ApiKeyError: The file cannot be used.
+    """
+    keys = ApiKeys(api_keys) if api_keys else None
+    if keys is not None and not keys.all():
+        logger.warning(f"{api_keys} has no key yet; add one with 'sam3d-label api-key add'")
+    oidc = Oidc(OidcSettings.of_monai_label(settings)) if settings.MONAI_LABEL_AUTH_ENABLE else None
+    return Login(keys, oidc, hours * 3600) if keys or oidc else None
+
+
+def unauthorized(reason: str) -> HTTPException:
+    """Return the answer to a request without valid credentials."""
+    return HTTPException(401, reason, {"WWW-Authenticate": 'Bearer realm="SAM3D"'})
+
+
+def _identity(key: ApiKey) -> Identity:
+    return Identity(key.name, ROLES[key.role])

@@ -1,0 +1,128 @@
+"""Where the server listens: on this machine only, unless it has a login."""
+
+from __future__ import annotations
+
+import gc
+import ipaddress
+import logging
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import psutil
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from lib.server.workers import ONE_PROCESS
+
+logger = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+NEEDS_LOGIN = (
+    "The server would be open to everybody who reaches {address}. Leave out --host to listen on this machine only, or "
+    "set up a login: --conf api_keys FILE (see docs/how-to/login.md)"
+)
+
+
+def running_server() -> uvicorn.Server | None:
+    """Return the uvicorn server that is starting in this process, or None in tests and background tasks.
+
+    MONAI Label starts it with `uvicorn.run`, which keeps the object to itself, and the app is loaded while it starts.
+    """
+    return next((thing for thing in gc.get_objects() if type(thing) is uvicorn.Server), None)
+
+
+def prepare(has_login: bool, trusted_proxies: Sequence[str] = ()) -> str:
+    """Check how the server was started and correct where it listens, before it does; end the process if that fails.
+
+    MONAI Label listens on 0.0.0.0 unless it is given another address.
+
+    Args:
+        has_login: Whether the server has a login.
+        trusted_proxies: Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count.
+
+    Returns:
+        The address on which the server listens.
+    """
+    server = running_server()
+    if server is None:
+        return LOOPBACK
+    config = server.config
+    if config.workers > 1:
+        refuse(ONE_PROCESS.format(workers=config.workers))
+    if is_default_host(sys.argv[1:]):
+        config.host = LOOPBACK
+    where = config.uds or (f"file descriptor {config.fd}" if config.fd is not None else "")
+    if not has_login and (where or not is_loopback(config.host)):
+        refuse(NEEDS_LOGIN.format(address=where or config.host or "any of its addresses"))
+    _trust(config, trusted_proxies)
+    return config.host
+
+
+def refuse(reason: str) -> NoReturn:
+    """Log the reason and end the process, as uvicorn ends when it cannot start.
+
+    An exception, also SystemExit, would be logged with its traceback, because the app is loaded inside uvicorn.
+    """
+    logger.critical(reason)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(STARTUP_FAILURE)
+
+
+def is_default_host(arguments: Sequence[str]) -> bool:
+    """Whether `monailabel start_server` was started with these arguments, and none of them is its address."""
+    if "start_server" not in arguments:
+        return False
+    from monailabel.main import Main
+
+    class WithoutDefault(Main):
+        def args_start_server(self, parser: Any) -> None:
+            super().args_start_server(parser)
+            parser.set_defaults(host=None)
+
+    return WithoutDefault().args_parser().parse_args(list(arguments)).host is None
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether an address or name stands for this machine only."""
+    try:
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(host or "0.0.0.0", None)}
+    except (OSError, UnicodeError):
+        return False
+    return all(_plain(address).is_loopback for address in found)
+
+
+def own_hosts(address: str, allowed: Sequence[str] = ()) -> set[str]:
+    """Return the names by which clients may address the server; those of the loopback interface are not listed.
+
+    Args:
+        address: Where it listens. If that is everywhere, all addresses and the name of this machine count.
+        allowed: Further names, such as that of a proxy.
+    """
+    hosts = {address, *allowed}
+    try:
+        everywhere = not address or _plain(address).is_unspecified
+    except ValueError:
+        everywhere = False
+    if everywhere:
+        hosts |= {entry.address.partition("%")[0] for entries in psutil.net_if_addrs().values() for entry in entries}
+        hosts |= {socket.gethostname(), socket.getfqdn()}
+    return {host.lower() for host in hosts if host}
+
+
+def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    return getattr(parsed, "ipv4_mapped", None) or parsed
+
+
+def _trust(config: uvicorn.Config, proxies: Sequence[str]) -> None:
+    """Let headers of these proxies count, and of no other; uvicorn would trust every program on this machine."""
+    app: Any = config.loaded_app
+    if isinstance(app, ProxyHeadersMiddleware):
+        app = app.app
+    config.loaded_app = ProxyHeadersMiddleware(app, list(proxies)) if proxies else app

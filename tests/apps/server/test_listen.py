@@ -1,0 +1,101 @@
+"""Where the server listens, and when it does not start."""
+
+from __future__ import annotations
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from lib.server import listen
+
+START = ["start_server", "--app", "a", "--studies", "s"]
+
+
+class Refused(Exception):  # noqa: N818
+    """Stands in for the end of the process."""
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch):
+    """Starts a server with arguments and returns its configuration."""
+
+    def refuse(reason: str) -> None:
+        raise Refused(reason)
+
+    def start(*arguments: str, host: str = "0.0.0.0", has_login: bool = False, **config) -> uvicorn.Config:
+        server = uvicorn.Server(uvicorn.Config(FastAPI(), host=host, **config))
+        server.config.load()
+        monkeypatch.setattr(listen, "running_server", lambda: server)
+        monkeypatch.setattr("sys.argv", ["monailabel", *START, *arguments])
+        assert listen.prepare(has_login) == server.config.host
+        return server.config
+
+    monkeypatch.setattr(listen, "refuse", refuse)
+    return start
+
+
+def test_without_an_address_the_server_listens_on_this_machine_only(start) -> None:
+    assert start().host == "127.0.0.1"
+    assert start(has_login=True).host == "127.0.0.1"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.8.8"])
+def test_an_address_of_this_machine_needs_no_login(start, host: str) -> None:
+    assert start("--host", host, host=host).host == host
+
+
+@pytest.mark.parametrize(
+    ("arguments", "host"),
+    [
+        (["--host", "0.0.0.0"], "0.0.0.0"),
+        (["--host=0.0.0.0"], "0.0.0.0"),
+        (["--ho", "0.0.0.0"], "0.0.0.0"),
+        (["-i", "0.0.0.0"], "0.0.0.0"),
+        (["-i0.0.0.0"], "0.0.0.0"),
+        (["--host", "::"], "::"),
+        (["--host", "::ffff:0.0.0.0"], "::ffff:0.0.0.0"),
+        (["--host", ""], ""),
+        (["--host", "10.1.2.3"], "10.1.2.3"),
+        (["--host", "no-such-name.invalid"], "no-such-name.invalid"),
+    ],
+)
+def test_any_other_address_needs_a_login(start, arguments: list[str], host: str) -> None:
+    with pytest.raises(Refused, match="--conf api_keys"):
+        start(*arguments, host=host)
+    assert start(*arguments, host=host, has_login=True).host == host
+
+
+def test_sockets_of_other_kinds_need_a_login(start) -> None:
+    with pytest.raises(Refused, match="/run/x"):
+        start("--host", "127.0.0.1", host="127.0.0.1", uds="/run/x")
+
+
+def test_another_way_to_start_uvicorn_is_checked_too(start, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not listen.is_default_host(["monailabel.app:app"])
+
+
+def test_workers_are_refused(start) -> None:
+    with pytest.raises(Refused, match="--workers 2 is not supported"):
+        start(workers=2)
+
+
+def test_headers_of_proxies_count_only_where_the_proxy_is_named(start, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = start()
+    assert not isinstance(config.loaded_app, ProxyHeadersMiddleware)
+    server = uvicorn.Server(config)
+    monkeypatch.setattr(listen, "running_server", lambda: server)
+    listen.prepare(False, ("10.0.0.0/24",))
+    assert isinstance(config.loaded_app, ProxyHeadersMiddleware)
+    assert "10.0.0.7" in config.loaded_app.trusted_hosts
+    assert "127.0.0.1" not in config.loaded_app.trusted_hosts
+
+
+def test_the_running_server_is_found() -> None:
+    server = uvicorn.Server(uvicorn.Config(FastAPI()))
+    assert listen.running_server() is server
+
+
+def test_a_server_that_listens_everywhere_has_the_names_of_its_machine() -> None:
+    assert "127.0.0.1" in listen.own_hosts("0.0.0.0")
+    assert listen.own_hosts("10.1.2.3", ("SAM3D.example.org",)) == {"10.1.2.3", "sam3d.example.org"}

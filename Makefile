@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PORT  ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow viewers e2e lint format bench lock clean
+.PHONY: help setup demo test test-slow fuzz audit viewers e2e lint format bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,7 +28,10 @@ test: $(READY) ## run the tests side by side, without the slow ones (ARGS="-k vo
 test-slow: $(READY) ## run the slow tests: servers, browsers and trainings in processes of their own
 	$(PY) -m pytest $(SIDE_BY_SIDE) -m slow $(ARGS)
 
-viewers: ## install Debian's Orthanc and Chromium, which the tests with real clients need
+audit: $(READY) ## check the installed packages: pinned versions, agreement, known vulnerabilities (ARGS=--offline-ok)
+	$(PY) scripts/audit.py $(ARGS)
+
+viewers: ## install Debian's Orthanc, Chromium and nginx, which the tests with real clients need
 	@scripts/viewers.sh
 
 e2e: $(READY) ## play whole stories through running servers, with real volumes: many minutes

@@ -157,7 +157,9 @@ class SAM3DApp(MONAILabelApp):
             return {}
 
     def _load_sessions(self, load: bool = False) -> SafeSessions | None:
-        return SafeSessions(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY) if load else None
+        if not load:
+            return None
+        return SafeSessions(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY, self.config)
 
     def on_init_complete(self) -> None:
         """Starts the jobs that run now and then; lets the server check requests and answer errors as the app does."""

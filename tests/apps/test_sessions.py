@@ -91,7 +91,7 @@ class TestArchives:
             assert caught.value.status_code == 400
         assert not list(tmp_path.rglob("escaped*"))
         assert not list(temporary.iterdir())
-        assert not Path(sessions.store_path).exists()
+        assert not list(Path(sessions.store_path).iterdir())
 
 
 class TestMemory:

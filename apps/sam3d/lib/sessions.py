@@ -6,25 +6,42 @@ import logging
 import os
 import re
 import shutil
-import tarfile
-import tempfile
 import time
-import zipfile
-import zlib
+import uuid
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 from fastapi import HTTPException
 from monailabel.utils.sessions import SessionInfo, Sessions
 
+from lib.server.limits import Limits
+from lib.session_files import Upload, store_image
+from sam3d_label.errors import VolumeError
+from sam3d_label.io import storing, write_text
+
 logger = logging.getLogger(__name__)
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+UNFINISHED = ".new-"
+"""Beginning of the name of a session's folder while it is made; no id looks like this."""
+
+META = "meta.info"
 
 
 class SafeSessions(Sessions):
-    """MONAI Label's sessions with checked ids.
+    """MONAI Label's sessions with checked ids and checked content.
 
     The ids come from clients and name folders, and a folder's `meta.info` names the image that is served.
+
+    Args:
+        store_path: Folder of the sessions' folders; empty for MONAI Label's own.
+        expiry: Seconds without a request after which a session is removed.
+        limits: What an image may hold at most.
     """
+
+    def __init__(self, store_path: str = "", expiry: int = 3600, limits: Limits | None = None) -> None:
+        super().__init__(store_path, expiry)
+        self._limits = limits or Limits()
 
     def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> SessionInfo:
         """Finds a session.
@@ -35,27 +52,59 @@ class SafeSessions(Sessions):
         info = self._find(session_id, update_ts, fetch_cache) if SESSION_ID.fullmatch(session_id) else None
         folder = Path(self.store_path, session_id).resolve()
         if info is None or folder not in Path(info.image).resolve().parents:
-            raise HTTPException(404, f"Session {session_id!r} does not exist or has expired: send the image again")
+            shown = session_id if len(session_id) <= 128 else f"{session_id[:128]}..."
+            raise HTTPException(404, f"Session {shown!r} does not exist or has expired: send the image again")
+        return info
+
+    def create(
+        self, uploads: Iterable[Upload], expiry: int = 0, unpack: bool = False, owner: str | None = None
+    ) -> SessionInfo:
+        """Keep an image for a while. The session appears whole or not at all.
+
+        Args:
+            uploads: One image file, the files of one DICOM series, or one archive of these.
+            expiry: Seconds without a request after which it is removed; at most, and by default, those of the server.
+            unpack: Whether an archive is unpacked.
+            owner: Who may use it; None for everybody who knows its id.
+
+        Raises:
+            HTTPException: 400; there is no image, more than one, or one that is damaged or too large.
+            StorageError: The disk is full.
+        """
+        info = SessionInfo({"name": uuid.uuid4().hex, "meta": {} if owner is None else {"owner": owner}})
+        final = Path(self.store_path, info.name)
+        making = Path(self.store_path, f"{UNFINISHED}{info.name}")
+        with storing(Path("The image")):
+            try:
+                making.mkdir(mode=0o700, parents=True)
+                image = store_image(uploads, making, self._limits, unpack)
+                info.path, info.image = str(final), str(final / image.relative_to(making))
+                info.create_ts = info.last_access_ts = int(time.time())
+                info.expiry = min(expiry, self.expiry) if expiry > 0 else self.expiry
+                write_text(making / META, info.to_str(), durable=False)
+                making.rename(final)
+            except VolumeError as error:
+                raise HTTPException(400, str(error)) from error
+            finally:
+                shutil.rmtree(making, ignore_errors=True)
+        self[info.name] = info
         return info
 
     def add_session(
         self, data_file: str, expiry: int = 0, uncompress: bool = False, session_id: str | None = None
     ) -> tuple[str, SessionInfo]:
-        """Keeps a file, a folder, or what an archive holds.
+        """Keeps a copy of a file, of a folder's files, or of what an archive holds.
 
         Raises:
-            HTTPException: 400; the archive cannot be unpacked, or would write outside its folder.
+            HTTPException: 400; as `create`.
         """
-        if not uncompress:
-            return tuple(super().add_session(data_file, expiry, session_id=session_id))
-        folder = tempfile.mkdtemp()
-        try:
-            shutil.unpack_archive(data_file, folder, filter="data" if tarfile.is_tarfile(data_file) else None)
-            return tuple(super().add_session(folder, expiry, session_id=session_id))
-        except (shutil.ReadError, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise HTTPException(400, f"This archive cannot be unpacked ({type(error).__name__})") from error
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        path = Path(data_file)
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        with ExitStack() as opened:
+            info = self.create(
+                [Upload(file.name, opened.enter_context(file.open("rb"))) for file in files], expiry, uncompress
+            )
+        return info.name, info
 
     def remove_expired(self) -> int:
         """Removes what nobody used for longer than its expiry, and what cannot be read; returns how many."""
@@ -63,7 +112,7 @@ class SafeSessions(Sessions):
         return sum(self._remove_if_expired(name) for name in names)
 
     def _remove_if_expired(self, session_id: str) -> bool:
-        info = self._find(session_id, update_ts=False, fetch_cache=False)
+        info = None if session_id.startswith(".") else self._find(session_id, update_ts=False, fetch_cache=False)
         if info is None:
             return self._remove_if_broken(session_id)
         if not 0 < info.expiry < time.time() - info.last_access_ts:
@@ -91,3 +140,9 @@ class SafeSessions(Sessions):
         logger.warning(f"Session {session_id} cannot be read: {error}")
         self.pop(session_id, None)
         return None
+
+    def _write_meta_info(self, session_id: str, session_info: SessionInfo) -> None:
+        """Note when a session was used last; one that is removed at the same time stays removed."""
+        folder = Path(self.store_path, session_id)
+        if folder.is_dir():
+            write_text(folder / META, session_info.to_str(), durable=False)

@@ -18,9 +18,16 @@ from lib.server.middleware.access import Access
 from lib.server.middleware.headers import SecurityHeaders, inline_scripts
 from lib.server.middleware.same_origin import SameOrigin
 from lib.server.request_log import RequestLog
-from lib.server.routes import health, infer, login, logs, ohif, proxy, start
+from lib.server.routes import health, infer, login, logs, ohif, proxy, sessions, start
 
-ROUTERS: tuple[Callable[[Any], APIRouter], ...] = (infer.router, login.router, logs.router, ohif.router, proxy.router)
+ROUTERS: tuple[Callable[[Any], APIRouter], ...] = (
+    infer.router,
+    login.router,
+    logs.router,
+    ohif.router,
+    proxy.router,
+    sessions.router,
+)
 """Makers of the routers that replace MONAI Label's; each gets the app. They get the path prefix of MONAI Label's."""
 
 OWN_ROUTERS: tuple[Callable[[Any], APIRouter], ...] = (start.router, login.pages, health.router)

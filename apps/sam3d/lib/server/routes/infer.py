@@ -24,6 +24,7 @@ from lib.infer import VolumeTask, resolve_device
 from lib.requests import all_clicks, check_request, saves_label
 from lib.server.inference_pool import InferencePool, OvertakenError, QueueFullError, Turn
 from lib.server.json_checks import check_text, read_object
+from lib.server.routes.sessions import find_session
 from lib.sessions import SafeSessions
 from sam3d_label.cancellation import WorkCancelledError
 from sam3d_label.errors import PromptError
@@ -234,10 +235,7 @@ def _checked(
         _check_dicom_seg(app.datastore(), image, session_id)
     request: dict[str, Any] = {**given, "model": model, "image": image}
     if session_id:
-        sessions = app.sessions()
-        if sessions is None:
-            raise HTTPException(406, "This server has no sessions: upload the image to the datastore")
-        request["session"] = {"name": sessions.get_session(session_id).name}
+        request["session"] = {"name": find_session(app, http, session_id).name}
     return Asked(request, _device(given.get("device")), (image, session_id), _turn(http, request, labels))
 
 

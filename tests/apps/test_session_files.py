@@ -1,0 +1,189 @@
+"""What a session keeps on disk: one image that was read to its end, and nothing else."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from app_helpers import ball, write_nifti
+from dicom_files import series_array, write_series
+
+from lib import session_files
+from lib.server.limits import Limits
+from lib.session_files import Upload, store_image
+from sam3d_label.errors import VolumeError
+from sam3d_label.volume import Volume
+
+CODE = b"import os; os.system('id')\n"
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> bytes:
+    return write_nifti(tmp_path / "source.nii.gz").read_bytes()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "session"
+    folder.mkdir()
+    return folder
+
+
+def store(folder: Path, *files: tuple[str, bytes], unpack: bool = False, limits: Limits | None = None) -> Path:
+    uploads = [Upload(name, io.BytesIO(content)) for name, content in files]
+    return store_image(uploads, folder, limits or Limits(), unpack)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+
+
+def zipped(*members: tuple[str, bytes]) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    return content.getvalue()
+
+
+def tarred(*members: tuple[str, bytes], mode: str = "w:gz") -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode=mode) as archive:  # type: ignore[call-overload]
+        for name, data in members:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return content.getvalue()
+
+
+ARCHIVES = {
+    "zip": zipped,
+    **{mode: (lambda *members, mode=mode: tarred(*members, mode=mode)) for mode in ("w", "w:gz", "w:bz2", "w:xz")},
+}
+archives = pytest.mark.parametrize("pack", ARCHIVES.values(), ids=ARCHIVES)
+
+
+def test_an_image_is_kept_under_a_name_of_the_server(folder: Path, image: bytes) -> None:
+    assert store(folder, ("../../Müller, Anna.nii.gz", image)) == folder / "image.nii.gz"
+    assert files(folder) == ["image.nii.gz"]
+
+
+def test_the_slices_of_a_series_are_kept_whatever_their_names(folder: Path, tmp_path: Path) -> None:
+    write_series(tmp_path / "slices")
+    sent = [(f"../{path.name}.py", path.read_bytes()) for path in (tmp_path / "slices").iterdir()]
+    stored = store(folder, *sent)
+    np.testing.assert_array_equal(Volume.open(stored).array, series_array())
+    assert all(name.endswith(".dcm") for name in files(folder))
+
+
+@pytest.mark.parametrize("name", ["sitecustomize.py", "x.pth", "x.nhdr", "x.mhd", "x.so", "", "nii.gz.exe"])
+def test_what_is_no_image_is_rejected(folder: Path, image: bytes, name: str) -> None:
+    with pytest.raises(VolumeError, match="is no image"):
+        store(folder, (name, CODE))
+    with pytest.raises(VolumeError, match="is no image"):
+        store(folder, (name, image))
+
+
+@pytest.mark.parametrize("content", [b"", CODE, b"NRRD0004\ntype: uchar\n"])
+def test_an_image_that_cannot_be_read_is_rejected_without_the_servers_path(folder: Path, content: bytes) -> None:
+    for name in ("x.nii.gz", "x.nii", "x.nrrd", "x.mha"):
+        with pytest.raises(VolumeError) as caught:
+            store(folder, (name, content))
+        assert str(folder) not in str(caught.value)
+        (folder / f"image{name[1:]}").unlink()
+
+
+def test_two_images_are_not_one(folder: Path, image: bytes) -> None:
+    with pytest.raises(VolumeError, match="Send one image"):
+        store(folder, ("a.nii.gz", image), ("b.nii.gz", image))
+
+
+@archives
+def test_an_archive_with_one_image_gives_that_image_and_no_other_file(
+    folder: Path, image: bytes, pack: Callable[..., bytes]
+) -> None:
+    archive = pack(("sitecustomize.py", CODE), ("deep/er/x.nii.gz", image), (".hidden.nii.gz", b"x"), ("README", b"x"))
+    stored = store(folder, ("any name", archive), unpack=True)
+    np.testing.assert_allclose(Volume.open(stored).array, ball())
+    assert files(folder) == ["image.nii.gz"]
+
+
+@archives
+def test_an_archive_without_an_image_is_rejected(folder: Path, pack: Callable[..., bytes]) -> None:
+    with pytest.raises(VolumeError, match="There is no image in it"):
+        store(folder, ("x.zip", pack(("sitecustomize.py", CODE))), unpack=True)
+    assert files(folder) == []
+
+
+@archives
+@pytest.mark.parametrize("name", ["../x.nii.gz", "/x.nii.gz", "a/../../x.nii.gz"])
+def test_a_name_that_leads_out_of_the_archive_is_rejected(
+    folder: Path, image: bytes, pack: Callable[..., bytes], name: str
+) -> None:
+    with pytest.raises(VolumeError, match="leads out of it"):
+        store(folder, ("x.zip", pack((name, image))), unpack=True)
+    assert files(folder) == []
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_links_and_devices_in_a_tar_file_are_rejected(folder: Path, kind: bytes) -> None:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        entry = tarfile.TarInfo("x.nii.gz")
+        entry.type, entry.linkname = kind, "/etc/passwd"
+        archive.addfile(entry)
+    with pytest.raises(VolumeError, match="links or devices"):
+        store(folder, ("x.tar", content.getvalue()), unpack=True)
+
+
+def test_links_in_a_zip_file_are_rejected(folder: Path) -> None:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        entry = zipfile.ZipInfo("x.nii.gz")
+        entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(entry, "/etc/passwd")
+    with pytest.raises(VolumeError, match="links"):
+        store(folder, ("x.zip", content.getvalue()), unpack=True)
+
+
+@archives
+@pytest.mark.parametrize("name", ["x.nii", ".hidden", "README"])
+def test_an_archive_that_inflates_too_far_is_rejected_while_it_is_read(
+    folder: Path, pack: Callable[..., bytes], name: str
+) -> None:
+    bomb = pack((name, bytes(40 * 2**20)))
+    with pytest.raises(VolumeError, match=r"larger than the .* \(--conf max_inflated_mb\)|no image in it"):
+        store(folder, ("x.zip", bomb), unpack=True, limits=Limits(max_inflated_mb=2))
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 4 * 2**20
+
+
+@archives
+def test_an_archive_with_too_many_files_is_rejected(
+    folder: Path, pack: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_files, "MOST_FILES", 3)
+    with pytest.raises(VolumeError, match="More than 3 files"):
+        store(folder, ("x.zip", pack(*[(str(n), b"x") for n in range(4)])), unpack=True)
+
+
+@archives
+def test_a_damaged_archive_is_rejected(folder: Path, image: bytes, pack: Callable[..., bytes]) -> None:
+    whole = bytearray(pack(("x.nii.gz", image)))
+    for cut in (len(whole) // 2, 40, 3):
+        with pytest.raises(VolumeError):
+            store(folder, ("x.zip", bytes(whole[:cut])), unpack=True)
+        for path in folder.rglob("*.gz"):
+            path.unlink()
+
+
+def test_what_is_no_archive_is_not_unpacked(folder: Path, image: bytes) -> None:
+    for content in (b"", b"text" * 500, gzip.compress(b"text"), image):
+        with pytest.raises(VolumeError, match=r"cannot be unpacked|no image"):
+            store(folder, ("x.zip", content), unpack=True)

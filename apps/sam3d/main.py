@@ -11,11 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import requests
 import schedule
 from fastapi import HTTPException
 from monailabel.config import settings
-from monailabel.endpoints import batch_infer, train
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
@@ -23,11 +21,10 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
-from monailabel.utils.async_tasks.utils import tasks
 
 from lib import page
 from lib.active_learning import Scores, SurveyScoring, strategies
-from lib.auto_train import QUIET, AutoTrain, start_training
+from lib.auto_train import QUIET, AutoTrain
 from lib.background import end_with_server, is_background
 from lib.batch import SafeBatch, check_batch
 from lib.clicks import ClickNotes, Note
@@ -44,13 +41,9 @@ from lib.server.inference_pool import InferencePool, worker_count
 from lib.server.install import install
 from lib.server.log_privacy import protect_logs
 from lib.server.metrics import Metrics
+from lib.server.tasks import Tasks
 from lib.sessions import SafeSessions
 from lib.train import SAM3DTrainTask, parse_train
-from lib.upstream import (
-    allow_background_tasks_without_pythonpath,
-    check_before_starting,
-    tell_what_was_stopped,
-)
 from lib.volumes import Segmenters
 from sam3d_label import click_log
 from sam3d_label.errors import Sam3dError
@@ -87,6 +80,7 @@ class SAM3DApp(MONAILabelApp):
             self.config.infer_queue,
         )
         self.scores = Scores(self.model_dir)
+        self.tasks = Tasks(self._after_training)
         log = click_log.ClickLog(self.model_dir / click_log.FOLDER) if self.config.click_log else None
         self.metrics = Metrics(settings.MONAI_LABEL_API_STR)
         self.clicks = ClickNotes(log, self.config.labels, self.metrics.inference)
@@ -101,7 +95,7 @@ class SAM3DApp(MONAILabelApp):
             description="3D segmentation from clicks",
             labels=list(self.config.labels),
         )
-        self.auto_train = AutoTrain(self.config, self.model_dir, self.datastore())
+        self.auto_train = AutoTrain(self.config, self.model_dir, self.datastore(), self.tasks.train.is_busy)
 
     def init_datastore(self) -> Datastore:
         """A checked folder for a path, a DICOMweb server for a URL; MONAI Label's own choice for XNAT and DSA."""
@@ -146,15 +140,30 @@ class SAM3DApp(MONAILabelApp):
         """What looks at the images in the background, so that the strategies can choose."""
         return {"sam3d": SurveyScoring(self.serving, self.segmenters, self.scores, self.busy)}
 
-    def async_scoring(self, method: str | None, params: Any = None) -> Any:
-        """Scores in the background; a scoring that still waits for its turn will see what this one would."""
-        if any(task["status"] == "SUBMITTED" for task in tasks("scoring")):
+    def trainers(self) -> Mapping[str, TrainTask]:
+        """Trainers by name."""
+        return self._trainers
+
+    def scoring_methods(self) -> Mapping[str, ScoringMethod]:
+        """Scoring methods by name."""
+        return self._scoring_methods
+
+    def async_scoring(self, method: str | None, params: Any = None) -> dict[str, Any]:
+        """Score in the background; a scoring that still waits for its turn will see what this one would.
+
+        Only the server starts it: when a training has ended, the server knows, and its process need not ask for it.
+        """
+        if not self._server_mode or self.tasks.scoring.is_waiting():
             return {}
-        try:
-            return super().async_scoring(method, params)
-        except requests.RequestException as error:  # a process of its own asks the server for it
-            logger.warning(f"Scoring was not started: {error}")
-            return {}
+        names = [method] if method else list(self._scoring_methods)
+        return {name: self.tasks.scoring.submit({"method": name}, enqueue=True).model_dump() for name in names}
+
+    def _after_training(self) -> None:
+        if self._auto_update_scoring:
+            self.async_scoring(None)
+
+    def _start_training(self) -> None:
+        self.tasks.train.submit({"model": "sam3d"})
 
     def _load_sessions(self, load: bool = False) -> SafeSessions | None:
         if not load:
@@ -164,23 +173,19 @@ class SAM3DApp(MONAILabelApp):
     def on_init_complete(self) -> None:
         """Starts the jobs that run now and then; lets the server check requests and answer errors as the app does."""
         super().on_init_complete()
-        allow_background_tasks_without_pythonpath()
-        check_before_starting(train, self._check_train)
-        tell_what_was_stopped(train)
-        check_before_starting(batch_infer, self._check_batch)
         server = sys.modules.get("monailabel.app")
         if server is not None:
             install_error_handlers(server.app)
             install(self, server.app, settings.MONAI_LABEL_API_STR)
             server.app.include_router(page.router(self))
         if self.auto_train.is_on:
-            schedule.every(LOOK_EVERY).seconds.do(self.auto_train.tick, start_training)
+            schedule.every(LOOK_EVERY).seconds.do(self.auto_train.tick, self._start_training)
 
     def on_save_label(self, image_id: str, label_id: str) -> None:
         """Looks, when Slicer had its time to start a training of its own, whether one is due."""
         super().on_save_label(image_id, label_id)
         if self.auto_train.is_on:
-            soon = threading.Timer(QUIET + 1, self.auto_train.tick, [start_training])
+            soon = threading.Timer(QUIET + 1, self.auto_train.tick, [self._start_training])
             soon.daemon = True
             soon.start()
 
@@ -234,13 +239,18 @@ class SAM3DApp(MONAILabelApp):
         Raises:
             HTTPException: 404 for an unknown model, 400 for what would fail on every image.
         """
-        self._check_batch(request)
+        self.check_batch(request)
         try:
             return dict(super().batch_infer(request, datastore))
         except HANDLED as error:
             raise http_error(error) from error
 
-    def _check_batch(self, request: Mapping[str, Any]) -> None:
+    def check_batch(self, request: Mapping[str, Any]) -> None:
+        """Reject a request for batch inference that would fail on every image.
+
+        Raises:
+            HTTPException: 404 for an unknown model, 400 for a wrong value.
+        """
         try:
             self._task(request.get("model")).require_unprompted()
             check_batch(request)
@@ -256,13 +266,18 @@ class SAM3DApp(MONAILabelApp):
         Raises:
             HTTPException: 404 for an unknown trainer, 400 for what else is wrong, or when nothing can train.
         """
-        self._check_train(request)
+        self.check_train(request)
         try:
             return dict(super().train(request))
         except HANDLED as error:
             raise http_error(error) from error
 
-    def _check_train(self, request: Mapping[str, Any]) -> None:
+    def check_train(self, request: Mapping[str, Any]) -> None:
+        """Reject a request to train that would fail.
+
+        Raises:
+            HTTPException: 404 for an unknown trainer, 400 for a wrong value.
+        """
         model = request.get("model")
         if model not in self._trainers:
             raise HTTPException(404, f"There is no trainer {model!r}; this server has: {', '.join(self._trainers)}")

@@ -41,6 +41,7 @@ def server_settings(studies: Path, weights_path: Path, tmp_path_factory: pytest.
         },
         "MONAI_LABEL_SESSION_PATH": str(sessions),
         "MONAI_LABEL_DATASTORE_AUTO_RELOAD": False,
+        "MONAI_LABEL_AUTO_UPDATE_SCORING": False,
     }
     with pytest.MonkeyPatch.context() as patch:
         for key, value in changed.items():

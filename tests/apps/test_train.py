@@ -184,11 +184,16 @@ class TestServing:
 
 class TestAutomaticTraining:
     @pytest.fixture
-    def auto(self, app: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def training(self) -> dict[str, bool]:
+        """Whether a training is queued or running."""
+        return {"is": False}
+
+    @pytest.fixture
+    def auto(self, app: Any, training: dict[str, bool], monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(auto_train, "QUIET", -1.0)
 
         def auto(**conf: Any) -> AutoTrain:
-            return AutoTrain(AppConfig(**conf), app.model_dir, app.datastore())
+            return AutoTrain(AppConfig(**conf), app.model_dir, app.datastore(), lambda: training["is"])
 
         return auto
 
@@ -221,11 +226,23 @@ class TestAutomaticTraining:
         label("a", "b", "c")
         assert not auto().tick(lambda: started.append("training"))
 
-    def test_one_at_a_time(self, auto: Any, label: Any, started: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_at_a_time(self, auto: Any, label: Any, started: list[str], training: dict[str, bool]) -> None:
         label("a")
-        for status, expected in (("SUBMITTED", False), ("RUNNING", False), ("DONE", True)):
-            monkeypatch.setattr(auto_train, "tasks", lambda _, status=status: [{"status": status}])
+        for running, expected in ((True, False), (False, True)):
+            training["is"] = running
             assert auto(auto_train_every=1).tick(lambda: started.append("training")) == expected
+
+    def test_what_goes_wrong_is_logged_and_tried_again(
+        self, auto: Any, label: Any, started: list[str], caplog: Any
+    ) -> None:
+        def broken() -> None:
+            raise OSError("no space left on device")
+
+        label("a")
+        waiting = auto(auto_train_every=1)
+        assert not waiting.tick(broken)
+        assert "no space left" in caplog.text
+        assert waiting.tick(lambda: started.append("training"))
 
     def test_slicer_may_start_its_own_first(self, auto: Any, label: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         label("a")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import random
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +16,6 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.first import First
-from monailabel.tasks.activelearning.random import Random
 
 from lib.background import step_back
 from lib.infer import resolve_device
@@ -33,6 +34,9 @@ HANDED_OUT_FOR = 3600
 
 INFO = "sam3d"
 """Key under which an image's info says what the model makes of it."""
+
+STRATEGY = "strategy"
+"""Key under which it says who got the image, by strategy: `ts` and `client_id`."""
 
 
 class Scores:
@@ -133,7 +137,7 @@ class ScoredStrategy(Strategy):
         scores = self._scores.read()
         candidates = {image: scores[image] for image in sorted(free or unlabelled) if image in scores}
         if not candidates:
-            chosen: dict[str, Any] = Random()({"strategy": "random", **request}, datastore)
+            chosen = random_choice(unlabelled, datastore)
             return chosen | {"why": "at random: no image is scored yet, the model looks at them in the background"}
         labelled = [scores[image] for image in datastore.get_labeled_images() if image in scores]
         image, why = self.choose(candidates, labelled)
@@ -186,10 +190,47 @@ def vectors(scores: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def handed_out(datastore: Datastore, image: str) -> bool:
     """Whether somebody got an image lately, by whatever strategy."""
-    given = datastore.get_image_info(image).get("strategy")
-    entries = given.values() if isinstance(given, Mapping) else ()
-    times = [entry.get("ts", 0) for entry in entries if isinstance(entry, Mapping)]
-    return time.time() - max(times, default=0) < HANDED_OUT_FOR
+    return time.time() - handed_out_at(datastore, image) < HANDED_OUT_FOR
+
+
+def handed_out_at(datastore: Datastore, image: str) -> float:
+    """When somebody last got an image, seconds since 1970; 0 when nobody did."""
+    times = [entry.get("ts") for entry in handed_out_by(datastore.get_image_info(image)).values()]
+    return max((float(at) for at in times if _is_time(at)), default=0.0)
+
+
+def handed_out_by(info: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Who got an image and when, by strategy; what is stored in another form is ignored."""
+    given = info.get(STRATEGY)
+    entries = given.items() if isinstance(given, Mapping) else ()
+    return {str(name): entry for name, entry in entries if isinstance(entry, Mapping)}
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def random_choice(images: list[str], datastore: Datastore) -> dict[str, Any]:
+    """One of the images at random: `id` and `weight`, which grows with the time since somebody got it.
+
+    MONAI Label's own strategy fails when all images were handed out within the last second: all weights are 0 then.
+    """
+    now = time.time()
+    weights = [max(1, int(now - handed_out_at(datastore, image))) for image in images]
+    place = random.choices(range(len(images)), weights=weights)[0]
+    return {"id": images[place], "weight": weights[place]}
+
+
+class Random(Strategy):
+    """An unlabelled image at random, rather one that nobody got lately."""
+
+    def __init__(self) -> None:
+        super().__init__("Random Strategy")
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """The next image: `id` and `weight`; None when all are labelled."""
+        unlabelled = datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels"))
+        return random_choice(unlabelled, datastore) if unlabelled else None
 
 
 def strategies(scores: Scores, random: str) -> dict[str, Strategy]:

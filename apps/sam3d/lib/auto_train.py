@@ -9,9 +9,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from fastapi import HTTPException
 from monailabel.interfaces.datastore import Datastore
-from monailabel.utils.async_tasks.task import AsyncTask
-from monailabel.utils.async_tasks.utils import tasks
 
 from lib.config import AppConfig
 from lib.errors import RemoteError
@@ -34,9 +33,13 @@ class AutoTrain:
         config: The app's configuration.
         model_dir: Where trainings leave what they remember.
         datastore: Where labels are saved.
+        is_training: Whether a training is queued or running.
     """
 
-    def __init__(self, config: AppConfig, model_dir: Path, datastore: Datastore) -> None:
+    def __init__(
+        self, config: AppConfig, model_dir: Path, datastore: Datastore, is_training: Callable[[], bool]
+    ) -> None:
+        self._is_training = is_training
         self._every, self._at = config.auto_train_every, config.auto_train_at
         self._model_dir, self._datastore = model_dir, datastore
         self._cut_off = self.is_on and (model_dir / RUN / RUN_FILE).is_file()
@@ -47,21 +50,33 @@ class AutoTrain:
         return bool(self._every or self._at)
 
     def tick(self, start: Callable[[], object]) -> bool:
-        """Starts a training when one is due and none is queued or running; whether it did.
+        """Start a training when one is due and none is queued or running.
+
+        Whatever goes wrong is logged and tried again the next time: the thread that calls this now and then would end
+        with an exception, and no training would start any more.
 
         Args:
             start: Starts it.
+
+        Returns:
+            Whether one was started.
         """
         try:
             reason = self.due() if self.is_on else ""
-        except RemoteError as error:  # the thread that looks now and then would end with it
-            logger.warning(f"Nobody knows whether a training is due: {error}")
+            if not reason or self._is_training():
+                return False
+            logger.info(f"Training starts by itself: {reason}")
+            start()
+        except RemoteError as error:
+            logger.warning(f"Whether a training is due is unknown: {error}")
             return False
-        if not reason or is_training():
+        except HTTPException as error:
+            logger.warning(f"The training did not start: {error.detail}")
             return False
-        logger.info(f"Training starts by itself: {reason}")
+        except Exception:
+            logger.exception("Whether a training is due could not be found out")
+            return False
         self._cut_off = False
-        start()
         return True
 
     def due(self) -> str:
@@ -93,13 +108,3 @@ def last_time(of_day: str) -> float:
     now = datetime.now()
     today = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
     return (today if today <= now else today - timedelta(days=1)).timestamp()
-
-
-def is_training() -> bool:
-    """Whether a training of this server is queued or running."""
-    return any(task["status"] in ("SUBMITTED", "RUNNING") for task in tasks("train"))
-
-
-def start_training() -> object:
-    """Starts one in the background, as a client's request does."""
-    return AsyncTask.run("train", request={"model": "sam3d"})

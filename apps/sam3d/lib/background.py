@@ -1,4 +1,4 @@
-"""Long work in a process of its own, as MONAI Label starts it: the server goes first, and the work ends with it."""
+"""Long work in a process of its own (`lib.server.tasks`): the server goes first, and the work ends with it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 
 import psutil
 
@@ -17,13 +18,15 @@ LEAST_NICE = 10
 SERVER = "SAM3D_SERVER"
 """Environment variable by which the server tells its processes which one it is."""
 
+BACKGROUND_MAIN = "background_main.py"
+"""The script in `lib/server` that such a process runs."""
+
 LOOK_EVERY = 1.0
 
 
 def is_background() -> bool:
     """Whether this is a process that the server started, and not the server."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec is not None and spec.name == "monailabel.interfaces.utils.app"
+    return Path(getattr(sys.modules["__main__"], "__file__", None) or "").name == BACKGROUND_MAIN
 
 
 def step_back() -> None:

@@ -11,7 +11,6 @@ from fastapi.responses import FileResponse
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.datastore import Datastore
-from monailabel.utils.async_tasks.utils import tasks
 from pydantic import BaseModel
 
 from lib.active_learning import Scores
@@ -19,6 +18,7 @@ from lib.auto_train import AutoTrain
 from lib.config import AppConfig
 from lib.errors import HANDLED, http_error
 from lib.models import Serving
+from lib.server.tasks import Tasks
 from lib.train import SAM3DTrainTask
 from sam3d_label.training import curve
 from sam3d_label.training.ledger import Ledger, counts
@@ -41,6 +41,7 @@ class Parts(Protocol):
     auto_train: AutoTrain
     model_dir: Path
     trainer: SAM3DTrainTask
+    tasks: Tasks
 
     def datastore(self) -> Datastore:
         """Images and labels."""
@@ -143,10 +144,10 @@ def _ledger(app: Parts) -> dict[str, Any]:
 
 
 def _training(app: Parts) -> dict[str, Any]:
-    latest: dict[str, Any] = next(iter(tasks("train")[-1:]), {})
+    latest = next(iter(app.tasks.train.tasks()[-1:]), None)
     auto = app.auto_train
     return {
-        "status": latest.get("status"),
+        "status": latest and latest.status,
         "stats": app.trainer.stats(),
         "new_labels": len(auto.new_labels()),
         "every": app.config.auto_train_every,

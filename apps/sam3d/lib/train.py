@@ -15,13 +15,14 @@ import torch
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.others.generic import device_list
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from lib.background import step_back
 from lib.cases import labelled_cases
 from lib.config import AppConfig
 from lib.infer import resolve_device
 from lib.models import Serving
+from lib.server.validation import ClientRequest, explain
 from sam3d_label.errors import Sam3dError
 from sam3d_label.io import replacing
 from sam3d_label.training import TrainSettings
@@ -39,11 +40,15 @@ STATS, STARTED = "train_stats.json", "last_training.json"
 MLFLOW = "mlflow is not offered here: the run's log.csv and curves.png lie beside its version"
 
 
+Gpus = Annotated[str, Field(pattern=r"^(all|\d{1,3}(,\d{1,3})*)?$")]
+"""`all`, or numbers of GPUs separated by commas."""
+
+
 def _first(value: Any) -> Any:
     return (value[0] if value else None) if isinstance(value, list | tuple) else value
 
 
-class TrainRequest(BaseModel):
+class TrainRequest(ClientRequest):
     """The keys of a request to train: those that MONAI Label's own trainers know, with their meaning.
 
     Attributes:
@@ -66,28 +71,34 @@ class TrainRequest(BaseModel):
         client_id: Who asked.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: str = "train_01"
     pretrained: bool = True
     device: Annotated[str | None, BeforeValidator(_first)] = None
     max_epochs: int | None = Field(default=None, ge=1, le=10_000)
-    early_stop_patience: int = Field(default=-1, ge=-1)
+    early_stop_patience: int = Field(default=-1, ge=-1, le=10_000)
     val_split: float = Field(default=0.2, ge=0, lt=1)
     train_batch_size: int = Field(default=1, ge=1, le=256)
-    val_batch_size: int = Field(default=1, ge=1)
+    val_batch_size: int = Field(default=1, ge=1, le=256)
     multi_gpu: bool = True
-    gpus: str = "all"
+    gpus: Gpus = "all"
     dataset: Annotated[Literal["CacheDataset"], BeforeValidator(_first)] = "CacheDataset"
     dataloader: Annotated[Literal["DataLoader"], BeforeValidator(_first)] = "DataLoader"
-    tracking: Annotated[Literal["None", ""] | None, BeforeValidator(_first)] = None
+    tracking: Annotated[str | None, BeforeValidator(_first)] = None
     tracking_uri: Literal[""] | None = ""
     tracking_experiment_name: str = ""
-    train_random_seed: int = Field(default=0, ge=0)
+    train_random_seed: int = Field(default=0, ge=0, lt=2**32)
     client_id: str | None = None
 
+    @field_validator("tracking")
+    @classmethod
+    def _no_tracking(cls, value: str | None) -> str | None:
+        if value not in (None, "", "None"):
+            raise ValueError(MLFLOW)
+        return value
 
-ADDED_BY_THE_SERVER = ("model", "local_rank", "bundle_path")
+
+ADDED_BY_THE_SERVER = ("model", "local_rank")
+"""Keys that are added to a request on its way to the trainer. The route rejects them when a client sends them."""
 
 
 def parse_train(request: Mapping[str, Any]) -> TrainRequest:
@@ -96,16 +107,10 @@ def parse_train(request: Mapping[str, Any]) -> TrainRequest:
     Raises:
         Sam3dError: A key is unknown or a value not allowed; the message names it.
     """
-    given = {key: value for key, value in request.items() if key not in ADDED_BY_THE_SERVER and value is not None}
     try:
-        return TrainRequest.model_validate(given)
+        return TrainRequest.model_validate({key: request[key] for key in request if key not in ADDED_BY_THE_SERVER})
     except ValidationError as error:
-        item = error.errors()[0]
-        key = str(item["loc"][0])
-        if item["type"] == "extra_forbidden":
-            raise Sam3dError(f"{key}: no such key; there are {', '.join(TrainRequest.model_fields)}") from None
-        reason = MLFLOW if key == "tracking" else item["msg"]
-        raise Sam3dError(f"{key}: {reason}, not {item['input']!r}") from None
+        raise Sam3dError(explain(error)) from None
 
 
 class SAM3DTrainTask(TrainTask):
@@ -214,7 +219,8 @@ def trainer(asked: TrainRequest, device: str, model_dir: Path) -> Callable[..., 
 
 def label_time(datastore: Datastore, image: str) -> int:
     """When the final label of an image was saved, seconds since 1970; 0 where nobody noted it."""
-    return int(datastore.get_label_info(image, "final").get("ts", 0))
+    at = datastore.get_label_info(image, "final").get("ts", 0)
+    return int(at) if isinstance(at, int | float) and math.isfinite(at) else 0
 
 
 class Stats:

@@ -14,11 +14,29 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from lib.server.access.roles import is_listed
+from lib.server.body import body_limit
 from lib.server.middleware.access import Access
 from lib.server.middleware.headers import SecurityHeaders, inline_scripts
 from lib.server.middleware.same_origin import SameOrigin
 from lib.server.request_log import RequestLog
-from lib.server.routes import health, infer, login, logs, ohif, proxy, sessions, start
+from lib.server.routes import (
+    active_learning,
+    batch,
+    datastore,
+    health,
+    infer,
+    info,
+    login,
+    logs,
+    model,
+    ohif,
+    proxy,
+    scoring,
+    sessions,
+    start,
+    train,
+)
+from lib.server.validation import install_validation_errors
 
 ROUTERS: tuple[Callable[[Any], APIRouter], ...] = (
     infer.router,
@@ -27,6 +45,13 @@ ROUTERS: tuple[Callable[[Any], APIRouter], ...] = (
     ohif.router,
     proxy.router,
     sessions.router,
+    info.router,
+    model.router,
+    batch.router,
+    train.router,
+    active_learning.router,
+    scoring.router,
+    datastore.router,
 )
 """Makers of the routers that replace MONAI Label's; each gets the app. They get the path prefix of MONAI Label's."""
 
@@ -37,6 +62,7 @@ MIDDLEWARE: tuple[Callable[[Any], Middleware | None], ...] = (
     lambda app: Middleware(RequestLog, observers=(app.metrics.request,)),
     lambda app: Middleware(SameOrigin, hosts=app.hosts),
     lambda app: Middleware(Access, login=app.login, prefix=settings.MONAI_LABEL_API_STR),
+    body_limit,
 )
 """Makers of the middleware, outermost first; each gets the app, and answers None where it is not needed."""
 
@@ -64,6 +90,7 @@ def install(app: Any, api: FastAPI, prefix: str = "") -> None:
     made = [make(app) for make in MIDDLEWARE]
     kept = [layer for layer in api.user_middleware if layer.cls is not CORSMiddleware]
     api.user_middleware = [layer for layer in made if layer is not None] + kept
+    install_validation_errors(api)
     api.dependency_overrides[get_current_user] = _current_user
     _add_security_headers(api, prefix)
     api.middleware_stack = None

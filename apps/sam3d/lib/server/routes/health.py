@@ -10,7 +10,6 @@ from typing import Protocol
 from fastapi import APIRouter, Response
 from monailabel.config import settings
 from monailabel.interfaces.datastore import Datastore
-from monailabel.utils.async_tasks.utils import tasks
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from lib.config import AppConfig
@@ -19,9 +18,8 @@ from lib.models import Serving, UntrainedError
 from lib.server.health import Health, Probe, Readiness, UnhealthyError, listed, moving, space, writable
 from lib.server.inference_pool import InferencePool
 from lib.server.metrics import AppState, Metrics
+from lib.server.tasks import Tasks
 from lib.volumes import Segmenters
-
-KINDS = ("train", "batch_infer", "scoring")
 
 
 class Parts(Protocol):
@@ -34,6 +32,7 @@ class Parts(Protocol):
     segmenters: Segmenters
     serving: Serving
     studies: str
+    tasks: Tasks
 
     def datastore(self) -> Datastore:
         """Images and labels."""
@@ -47,7 +46,8 @@ def router(app: Parts) -> APIRouter:
     """
     routes = APIRouter(prefix="/sam3d", tags=["SAM3D"])
     readiness = Readiness(probes(app))
-    app.metrics.registry.register(AppState(app.segmenters.cache, app.model_dir, background_tasks, app.pool.states))
+    tasks, cache = app.tasks, app.segmenters.cache
+    app.metrics.registry.register(AppState(cache, app.model_dir, lambda: background_tasks(tasks), app.pool.states))
 
     @routes.get(
         "/health",
@@ -107,6 +107,6 @@ def weights(serving: Serving) -> Callable[[], None]:
     return probe
 
 
-def background_tasks() -> Mapping[str, Iterable[str]]:
+def background_tasks(tasks: Tasks) -> Mapping[str, Iterable[str]]:
     """Status of each task in the background, by kind."""
-    return {kind: [str(task["status"]) for task in tasks(kind)] for kind in KINDS}
+    return {queue.kind: [task.status for task in queue.tasks()] for queue in tasks}

@@ -1,0 +1,38 @@
+"""Entry of a background process: read a request from the standard input, do the work, and exit.
+
+The server starts this file as a script. The request does not appear among the arguments, which other users of the
+machine can see and whose length is limited.
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # Python puts the folder of a script first on its search path: modules there would hide others of the same name.
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
+
+import json
+import logging
+
+
+def main(method: str, text: str) -> None:
+    """Run one method of the app.
+
+    Args:
+        method: `train`, `batch_infer` or `scoring`.
+        text: The request as JSON.
+    """
+    from monailabel.interfaces.utils.app import app_instance
+
+    request = json.loads(text)
+    app = app_instance()
+    work = {"train": app.train, "batch_infer": app.batch_infer, "scoring": app.scoring}[method]
+    logging.getLogger(__name__).info(f"Result: {json.dumps(work(request))}")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(
+        level=logging.INFO,
+        format="[%(asctime)s] [%(process)s] [%(threadName)s] [%(levelname)s] (%(name)s:%(lineno)d) - %(message)s",
+    )
+    main(sys.argv[1], sys.stdin.read())

@@ -1,0 +1,144 @@
+"""Bodies of requests: their size is counted while they arrive, and JSON is checked before any route reads it."""
+
+from __future__ import annotations
+
+import time
+from email.message import Message as Header
+from typing import Any
+
+from fastapi import HTTPException
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lib.errors import body as body_of
+from lib.server.json_checks import JsonError, read_json
+from lib.server.limits import Limits
+
+DRAIN_BYTES, DRAIN_SECONDS = 64 * 2**20, 10.0
+"""How much of a refused body is read and dropped: most clients read the answer only after they have sent the body."""
+
+FORM_OVERHEAD = 64 * 1024
+"""Bytes of a form besides its files: boundaries, headers of the parts, short fields."""
+
+
+class TooLarge(HTTPException):
+    """A body that exceeds a limit. FastAPI answers it like any HTTP error when it is raised while a route reads."""
+
+    def __init__(self, limit: int, key: str) -> None:
+        size = f"{limit / 2**20:.4g} MiB" if limit >= 2**20 else f"{limit / 1024:.4g} KiB"
+        super().__init__(413, f"The request is larger than the {size} that are allowed (--conf {key})")
+
+
+class BodyLimit:
+    """ASGI middleware that refuses bodies that are too large (413) and JSON that is not strict (400).
+
+    A route never sees more bytes than are allowed, whether the client announced the length or sends chunks.
+
+    Args:
+        app: What answers the request.
+        limits: What a body may hold.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self.app, self._limits = app, limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        headers = Headers(scope=scope)
+        kind = media_type(headers)
+        limit, key = self._limit(kind)
+        try:
+            announced = int(headers.get("content-length") or 0)
+        except ValueError:
+            announced = 0
+        counting = _Counting(receive, limit, key)
+        try:
+            if announced > limit:
+                await counting.drain()
+                raise TooLarge(limit, key)
+            if is_json(kind) and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
+                body = await counting.whole()
+                if body:
+                    read_json(body, self._limits)
+                return await self.app(scope, _replay(body, receive), send)
+        except JsonError as error:
+            return await JSONResponse(body_of(str(error)), 400)(scope, receive, send)
+        except TooLarge as error:
+            return await JSONResponse(body_of(error.detail), 413)(scope, receive, send)
+        await self.app(scope, counting, send)
+
+    def _limit(self, kind: str) -> tuple[int, str]:
+        """Largest body of a media type in bytes, and the `--conf` key that changes it."""
+        if is_json(kind):
+            return self._limits.max_json_bytes, "max_json_kb"
+        if kind == "application/x-www-form-urlencoded":
+            return 3 * self._limits.max_json_bytes + FORM_OVERHEAD, "max_json_kb"
+        return self._limits.max_upload_bytes + FORM_OVERHEAD, "max_upload_mb"
+
+
+def body_limit(app: Any) -> Middleware:
+    """The middleware with the limits of the app's configuration."""
+    return Middleware(BodyLimit, limits=app.config)
+
+
+def media_type(headers: Headers) -> str:
+    """The media type of a body in lower case; empty where the client names none."""
+    header = Header()
+    header["content-type"] = headers.get("content-type", "")
+    return header.get_content_type() if headers.get("content-type") else ""
+
+
+def is_json(kind: str) -> bool:
+    """Whether FastAPI reads a body of this media type as JSON."""
+    main, _, sub = kind.partition("/")
+    return not kind or (main == "application" and (sub == "json" or sub.endswith("+json")))
+
+
+class _Counting:
+    """`receive` of ASGI that raises `TooLarge` once more bytes have arrived than are allowed."""
+
+    def __init__(self, receive: Receive, limit: int, key: str) -> None:
+        self._receive, self._limit, self._key = receive, limit, key
+        self._count = 0
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._count += len(message.get("body", b""))
+        if self._count > self._limit:
+            if message.get("more_body"):
+                await self.drain()
+            raise TooLarge(self._limit, self._key)
+        return message
+
+    async def whole(self) -> bytes:
+        """The body; what a client that hangs up has sent until then."""
+        chunks = []
+        more = True
+        while more:
+            message = await self()
+            chunks.append(message.get("body", b""))
+            more = message["type"] == "http.request" and message.get("more_body", False)
+        return b"".join(chunks)
+
+    async def drain(self) -> None:
+        """Read and drop what still arrives, within bounds, so that the client gets to see the answer."""
+        end, dropped = time.monotonic() + DRAIN_SECONDS, 0
+        while dropped < DRAIN_BYTES and time.monotonic() < end:
+            message = await self._receive()
+            dropped += len(message.get("body", b""))
+            if message["type"] != "http.request" or not message.get("more_body"):
+                return
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """`receive` that gives a body that was read already, then what the server reports next (a disconnect)."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return again

@@ -1,0 +1,58 @@
+"""`/activelearning/`: the next image to label."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Request
+
+from lib.active_learning import STRATEGY, handed_out_by
+from lib.server.routes.common import sender
+from lib.server.routes.parts import App
+from lib.server.validation import ClientRequest
+
+logger = logging.getLogger(__name__)
+
+
+class SampleRequest(ClientRequest):
+    """Keys of a request for the next image.
+
+    Attributes:
+        label_tag: Accepted for MONAI Label's clients; the tag `final` counts.
+        labels: Accepted, and of no effect.
+        client_id: Who asked.
+    """
+
+    label_tag: str | None = None
+    labels: tuple[str, ...] | None = None
+    client_id: str | None = None
+
+
+def router(app: App) -> APIRouter:
+    """The routes under `/activelearning`.
+
+    Args:
+        app: Has the strategies and the datastore.
+    """
+    routes = APIRouter(prefix="/activelearning", tags=["ActiveLearning"])
+
+    @routes.post("/{strategy}", summary="Choose the next image to label")
+    def next_sample(request: Request, strategy: str, body: SampleRequest | None = None) -> dict[str, Any]:
+        given = body.given() if body else {}
+        chosen = app.next_sample({**given, "strategy": strategy})
+        if not chosen:
+            return {}
+        store, image = app.datastore(), chosen["id"]
+        info = store.get_image_info(image)
+        by = sender(request, body.client_id if body else None)
+        known = handed_out_by(info)
+        try:
+            note = {**known, strategy: {"ts": int(time.time()), "client_id": by}}
+            store.update_image_info(image, {STRATEGY: note})
+        except (HTTPException, OSError) as error:  # the image is gone meanwhile, or the folder is read-only
+            logger.warning(f"It is not noted that {image} was handed out: {type(error).__name__}")
+        return {**info, **chosen}
+
+    return routes

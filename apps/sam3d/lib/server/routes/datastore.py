@@ -1,0 +1,215 @@
+"""`/datastore/`: images, labels, and what is known about them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Annotated, Any
+
+from fastapi import APIRouter, BackgroundTasks, File, Form, HTTPException, Query, Request, UploadFile
+from fastapi.responses import FileResponse
+from monailabel.utils.others.generic import file_checksum, get_mime_type, remove_file
+from pydantic import ValidationError
+
+from lib.datastore import EXTENSIONS, check_tag
+from lib.server.json_checks import JsonError, check_text, read_object
+from lib.server.limits import Limits
+from lib.server.routes.common import form_route, sender
+from lib.server.routes.parts import App
+from lib.server.routes.records import IMAGE_KEYS, LABEL_KEYS, LabelInfo
+from lib.server.validation import explain
+from lib.temporary import received
+
+logger = logging.getLogger(__name__)
+
+FINAL = "final"
+DIGESTS = ("SHA256", "SHA512", "MD5")
+IMAGE_EXAMPLE = '{"client_id": "user-anna"}'
+LABEL_EXAMPLE = '{"label_info": [{"name": "tumor", "idx": 1}]}'
+
+
+class Output(str, Enum):
+    """What `GET /datastore/` answers: counts, pairs to train on, or everything."""
+
+    train = "train"
+    stats = "stats"
+    all = "all"
+
+
+Text = Annotated[str, Form()]
+Upload = Annotated[UploadFile, File()]
+Name = Annotated[str, Query()]
+
+
+def router(app: App) -> APIRouter:
+    """The routes under `/datastore`.
+
+    Args:
+        app: Has the datastore.
+    """
+    limits: Limits = app.config
+    routes = APIRouter(prefix="/datastore", tags=["Datastore"], route_class=form_route(limits))
+
+    @routes.get("/", summary="Counts, pairs to train on, or all images and labels")
+    def listing(output: Output = Output.stats) -> Any:
+        store = app.datastore()
+        answers: dict[Output, Callable[[], Any]] = {Output.all: store.json, Output.train: store.datalist}
+        return answers.get(output, store.status)()
+
+    @routes.put("/", summary="Upload an image", include_in_schema=False, deprecated=True)
+    @routes.put("/image", summary="Upload an image")
+    def add_image(request: Request, file: Upload, image: str | None = None, params: Text = "{}") -> dict[str, str]:
+        info = _without(read_object(params, limits, "params", IMAGE_EXAMPLE), IMAGE_KEYS)
+        suffix = suffix_of(file)
+        name = image or os.path.basename((file.filename or "").replace("\\", "/"))[: -len(suffix)]
+        with received(file.file, suffix) as path:
+            stored = app.datastore().add_image(check_text(name, limits, "image"), path, _signed(info, request))
+        return {"image": stored}
+
+    @routes.delete("/", summary="Remove an image and its labels", include_in_schema=False, deprecated=True)
+    @routes.delete("/image", summary="Remove an image and its labels")
+    def remove_image(id: Name) -> dict[str, Any]:
+        app.datastore().remove_image(id)
+        return {}
+
+    @routes.head("/image", summary="Whether an image exists")
+    def check_image(image: Name, check_sum: str | None = None) -> dict[str, Any]:
+        file = _existing(app.datastore().get_image_uri(image), "image", image)
+        if check_sum:
+            _check_digest(file, check_sum)
+        return {}
+
+    @routes.get("/image", summary="Download an image", response_class=FileResponse)
+    def download_image(image: Name) -> FileResponse:
+        return _sent(_existing(app.datastore().get_image_uri(image), "image", image))
+
+    @routes.get("/image/info", summary="What is known about an image")
+    def image_info(image: Name) -> dict[str, Any]:
+        return app.datastore().get_image_info(image)
+
+    @routes.put("/image/info", summary="Add to what is known about an image")
+    def update_image_info(request: Request, image: Name, info: Text = "{}") -> None:
+        known = _unreserved(read_object(info, limits, "info", IMAGE_EXAMPLE), IMAGE_KEYS)
+        app.datastore().update_image_info(image, _signed(known, request))
+
+    @routes.put("/label", summary="Save a label")
+    def save_label(
+        request: Request, image: Name, label: Upload, params: Text = "{}", tag: str = FINAL
+    ) -> dict[str, Any]:
+        info = label_info(_without(read_object(params, limits, "params", LABEL_EXAMPLE), LABEL_KEYS), "params")
+        suffix = suffix_of(label)
+        with received(label.file, suffix) as path:
+            stored = app.datastore().save_label(image, path, tag or FINAL, _signed(info, request))
+        more: Mapping[str, Any] = app.on_save_label(image, stored) or {}  # type: ignore[func-returns-value]
+        return {**more, "image": image, "label": stored}
+
+    @routes.delete("/label", summary="Remove a label")
+    def remove_label(id: Name, tag: Name) -> dict[str, Any]:
+        app.datastore().remove_label(id, check_tag(tag))
+        return {}
+
+    @routes.head("/label", summary="Whether a label exists")
+    def check_label(image: Name, tag: Name) -> dict[str, Any]:
+        _existing(app.datastore().get_label_uri(image, tag), "label", image)
+        return {}
+
+    @routes.get("/label", summary="Download a label", response_class=FileResponse)
+    def download_label(label: Name, tag: Name) -> FileResponse:
+        return _sent(_existing(app.datastore().get_label_uri(label, tag), "label", label))
+
+    @routes.get("/label/info", summary="What is known about a label")
+    def read_label_info(label: Name, tag: Name) -> dict[str, Any]:
+        return app.datastore().get_label_info(label, tag)
+
+    @routes.put("/label/info", summary="Add to what is known about a label")
+    def update_label_info(request: Request, label: Name, tag: Name, info: Text = "{}") -> None:
+        change_label(request, label, tag, info, "info")
+
+    @routes.put("/updatelabelinfo", summary="The same", include_in_schema=False, deprecated=True)
+    def update_label_params(request: Request, label: Name, tag: Name, params: Text = "{}") -> None:
+        change_label(request, label, tag, params, "params")
+
+    def change_label(request: Request, label: str, tag: str, text: str, field: str) -> None:
+        info = _unreserved(read_object(text, limits, field, LABEL_EXAMPLE), LABEL_KEYS)
+        app.datastore().update_label_info(label, tag, _signed(label_info(info, field), request))
+
+    @routes.get("/dataset", summary="Download images and labels as a ZIP archive", response_class=FileResponse)
+    def download_dataset(
+        background: BackgroundTasks, limit_cases: Annotated[int | None, Query(ge=1)] = None
+    ) -> FileResponse:
+        archive = app.datastore().get_dataset_archive(limit_cases)
+        background.add_task(remove_file, archive)
+        return FileResponse(archive, media_type="application/zip", filename="dataset.zip")
+
+    return routes
+
+
+def suffix_of(upload: UploadFile) -> str:
+    """End of the name for an uploaded volume's temporary file, one of `EXTENSIONS`.
+
+    Raises:
+        HTTPException: 400; the client's name for it ends otherwise.
+    """
+    name = (upload.filename or "").lower()
+    for suffix in EXTENSIONS:
+        if name.endswith(suffix):
+            return suffix
+    shown = f".{name.rpartition('.')[2]}"[:20] if "." in name else "(none)"
+    raise HTTPException(400, f"A file of type {shown!r} is not taken: send one of {', '.join(EXTENSIONS)}")
+
+
+def label_info(info: dict[str, Any], field: str) -> dict[str, Any]:
+    """What a client says about a label, with names and numbers of its structures checked.
+
+    Raises:
+        JsonError: They have another form.
+    """
+    try:
+        known = LabelInfo.model_validate(info)
+    except ValidationError as error:
+        raise JsonError(f"{field}: {explain(error)}. An example: {LABEL_EXAMPLE}") from None
+    return known.model_dump(mode="json", exclude_unset=True)
+
+
+def _without(info: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
+    """What a client may say; clients that send back what they were given also send what only the server says."""
+    return {key: value for key, value in info.items() if key not in keys}
+
+
+def _unreserved(info: dict[str, Any], keys: frozenset[str]) -> dict[str, Any]:
+    reserved = sorted(keys & info.keys())
+    if reserved:
+        raise JsonError(f"info: {', '.join(reserved)} is set by the server and cannot be changed: leave it out")
+    return info
+
+
+def _signed(info: dict[str, Any], request: Request) -> dict[str, Any]:
+    """The same with the user who is logged in."""
+    user = sender(request)
+    return {**info, "user": user} if user else info
+
+
+def _existing(file: str, kind: str, name: str) -> str:
+    if not file or not os.path.isfile(file):
+        raise HTTPException(404, f"There is no {kind} {name[:200]!r} in the datastore")
+    return file
+
+
+def _sent(file: str) -> FileResponse:
+    return FileResponse(file, media_type=get_mime_type(file), filename=os.path.basename(file))
+
+
+def _check_digest(file: str, check_sum: str) -> None:
+    """Compare a file with `ALGORITHM:DIGEST`, or with a SHA256 digest.
+
+    Raises:
+        HTTPException: 404; it is another file. 400; the algorithm is unknown.
+    """
+    algorithm, _, digest = check_sum.rpartition(":")
+    algorithm = algorithm or "SHA256"
+    if algorithm not in DIGESTS:
+        raise HTTPException(400, f"check_sum: {algorithm[:20]!r} is not offered: use {', '.join(DIGESTS)}")
+    if file_checksum(file, algorithm) != f"{algorithm}:{digest.lower()}":
+        raise HTTPException(404, "Image NOT Found (checksum failed)")

@@ -1,0 +1,24 @@
+"""`/info/`: what the app offers, which every client asks first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from lib.server.routes.parts import App
+
+
+def router(app: App) -> APIRouter:
+    """The route `/info/`.
+
+    Args:
+        app: What is described.
+    """
+    routes = APIRouter(prefix="/info", tags=["App"])
+
+    @routes.get("/", summary="Models, trainers, strategies and the state of the datastore")
+    def info() -> dict[str, Any]:
+        return app.info()
+
+    return routes

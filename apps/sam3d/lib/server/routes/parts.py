@@ -1,0 +1,57 @@
+"""What the routes use of the app."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from monailabel.interfaces.datastore import Datastore
+
+from lib.config import AppConfig
+from lib.server.tasks import Tasks
+
+
+class App(Protocol):
+    """The parts of `SAM3DApp` behind the routes."""
+
+    config: AppConfig
+    tasks: Tasks
+
+    def info(self) -> dict[str, Any]:
+        """What `/info/` answers."""
+
+    def datastore(self) -> Datastore:
+        """Images and labels."""
+
+    def trainers(self) -> Mapping[str, Any]:
+        """Trainers by name."""
+
+    def scoring_methods(self) -> Mapping[str, Any]:
+        """Scoring methods by name."""
+
+    def check_train(self, request: Mapping[str, Any]) -> None:
+        """Reject a request to train that would fail."""
+
+    def check_batch(self, request: Mapping[str, Any]) -> None:
+        """Reject a request for batch inference that would fail."""
+
+    def train(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Train in this process."""
+
+    def batch_infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Run a model on many images in this process."""
+
+    def scoring(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Score images in this process."""
+
+    def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Choose the next image to label."""
+
+    def on_save_label(self, image_id: str, label_id: str) -> None:
+        """Called after a label was saved."""
+
+    def model_file(self, model: str, validate: bool = True) -> str | None:
+        """File of a model's weights that may be downloaded."""
+
+    def model_info(self, model: str) -> dict[str, Any] | None:
+        """Checksum and time of that file."""

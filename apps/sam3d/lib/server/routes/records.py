@@ -1,0 +1,53 @@
+"""What clients may store about images and labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lib.active_learning import INFO, STRATEGY
+from lib.dicom_seg_list import SEGMENTATION
+
+SERIES = frozenset({"StudyInstanceUID", "SeriesInstanceUID", SEGMENTATION})
+"""Where an image or a label is on a DICOM server."""
+
+IMAGE_KEYS = SERIES | {*("ts", "name", "id", "path", "image", "user", "imported_from", INFO, STRATEGY), "weight", "why"}
+IMAGE_KEYS |= {"instances", "counted", "refused"}
+"""Keys of an image's info that only the server writes: clients name files by them, and the server reads them again."""
+
+LABEL_KEYS = SERIES | {"ts", "name", "user"}
+"""The same of a label."""
+
+
+class Structure(BaseModel):
+    """One structure of a label map.
+
+    Attributes:
+        name: What it is called.
+        idx: Its value in the label map, as the client counts.
+        color: Red, green, blue and maybe opacity.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(min_length=1)
+    idx: int | None = Field(default=None, ge=0, le=65535)
+    color: list[float] | None = Field(default=None, max_length=4)
+
+
+class LabelInfo(BaseModel):
+    """What a client says about a label; further keys are kept as they are.
+
+    Attributes:
+        label_info: The structures in it.
+        client_id: Who drew it.
+        model: Which model drew it.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    label_info: list[Structure] | None = None
+    client_id: str | None = None
+    model: str | None = None
+    params: dict[str, Any] | None = None

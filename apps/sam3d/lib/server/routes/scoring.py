@@ -1,0 +1,80 @@
+"""`/scoring/`: look at images in the background, for the strategies that choose the next one."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException
+from pydantic import BeforeValidator, create_model
+
+from lib.infer import resolve_device
+from lib.server.routes.batch import _first
+from lib.server.routes.parts import App
+from lib.server.routes.train import shown
+from lib.server.tasks import Task
+from lib.server.validation import ClientRequest
+from lib.train import Gpus
+
+
+class ScoringRequest(ClientRequest):
+    """Keys of a request to score images.
+
+    Attributes:
+        device: Where to compute.
+        gpus: Numbers of the GPUs that may be used, separated by commas, or `all`.
+        client_id: Who asked.
+    """
+
+    device: Annotated[str | None, BeforeValidator(_first)] = None
+    gpus: Gpus = "all"
+    client_id: str | None = None
+
+
+def router(app: App) -> APIRouter:
+    """The routes under `/scoring`.
+
+    Args:
+        app: Has the scoring methods.
+    """
+    routes = APIRouter(prefix="/scoring", tags=["Scoring"])
+    queue = app.tasks.scoring
+    names = list(app.scoring_methods())
+    body_of_all = create_model(
+        "ScoringAllRequest",
+        __base__=ScoringRequest,
+        __doc__="Keys for every method, and keys for one method under its name.",
+        **dict.fromkeys(names, (ScoringRequest | None, None)),  # type: ignore[call-overload]
+    )
+
+    def start(method: str, body: ScoringRequest | None, run_sync: bool, enqueue: bool) -> Any:
+        resolve_device(body.device if body else None)
+        request = {"method": method, **(body.given() if body else {})}
+        if run_sync:
+            with queue.here(enqueue=enqueue):
+                return app.scoring(request)
+        return queue.submit(request, enqueue=enqueue)
+
+    @routes.get("/", summary="Status of the scoring", response_model_exclude_none=True)
+    def status(all: bool = False, check_if_running: bool = False) -> Task | list[Task]:
+        return queue.status(all_tasks=all, check_if_running=check_if_running)
+
+    @routes.post("/", summary="Run all scoring methods", include_in_schema=False, deprecated=True)
+    def run_all(body: body_of_all | None = None, run_sync: bool = False) -> dict[str, Any]:  # type: ignore[valid-type]
+        given: dict[str, Any] = body.given() if body else {}  # type: ignore[attr-defined]
+        shared = {key: value for key, value in given.items() if key not in names}
+        results = {}
+        for name in names:
+            asked = ScoringRequest.model_validate({**shared, **given.get(name, {})})
+            results[name] = {"result": shown(start(name, asked, run_sync, enqueue=True)), "detail": None}
+        return results
+
+    @routes.post("/{method}", summary="Run a scoring method")
+    def run(method: str, body: ScoringRequest | None = None, run_sync: bool = False) -> Any:
+        if method not in names:
+            known = ", ".join(names) or "none"
+            raise HTTPException(404, f"There is no scoring method {method!r}; this server has: {known}")
+        return shown(start(method, body, run_sync, enqueue=False))
+
+    @routes.delete("/", summary="Stop the scoring and cancel what waits", response_model_exclude_none=True)
+    def stop() -> Task | None:
+        return queue.stop()
+
+    return routes

@@ -25,8 +25,11 @@ MAKES = {"segment": "mask.nii.gz", "evaluate": "out/summary.json", "picture": "c
 
 @pytest.fixture
 def beside_samples(tmp_path, monkeypatch):
-    """A folder that has sample-data in it, as the repository has."""
-    (tmp_path / "sample-data").symlink_to(ROOT / "sample-data")
+    """A folder that has sample-data in it, as the repository has, with the one case that the README names."""
+    for kind in ("images", "labels"):
+        (tmp_path / "sample-data" / kind).mkdir(parents=True)
+        name = f"sample-data/{kind}/phantom_000.nii.gz"
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

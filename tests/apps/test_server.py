@@ -1,8 +1,7 @@
-"""The server as a user starts it, and MONAI Label's own client."""
+"""The server as the shell script of MONAI Label starts it, and MONAI Label's own client."""
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from app_helpers import APP, CENTRE, MODULE, SCRIPT, SHAPE, START_SECONDS, post, serve, write_nifti
+from app_helpers import CENTRE, SCRIPT, SHAPE, START_SECONDS, post, serve, write_nifti
 from monailabel.client.client import MONAILabelClient, MONAILabelClientException
 
 pytestmark = pytest.mark.slow
@@ -32,7 +31,7 @@ def server(studies: Path, weights_path: Path, tmp_path_factory: pytest.TempPathF
         "cache_mb",
         "64",
     ]
-    with (folder / "log").open("wb") as log, serve(MODULE, arguments, log, folder) as url:
+    with (folder / "log").open("wb") as log, serve(SCRIPT, arguments, log, folder) as url:
         yield url
 
 
@@ -159,34 +158,3 @@ def test_what_the_caller_did_wrong(server: str, image: str, model: str, params: 
         answer = post(http, image, model=model, **params)
     assert answer.status_code == status
     assert len(answer.json()["detail"]) > 20
-
-
-def test_the_shell_script_starts_it_and_says_when_weights_were_never_trained(
-    studies: Path, untrained_path: Path, tmp_path: Path
-) -> None:
-    arguments = ["--studies", str(studies), "--conf", "weights", str(untrained_path)]
-    with (tmp_path / "log").open("wb") as log, serve(SCRIPT, arguments, log, tmp_path) as url:
-        assert "sam3d" not in httpx.get(f"{url}/info/").json()["models"]
-        with httpx.Client(base_url=url, timeout=60) as http:
-            answer = post(http, foreground=[CENTRE])
-        assert answer.status_code == 400
-        assert "never trained" in answer.json()["detail"]
-    assert "never trained" in (tmp_path / "log").read_text()
-
-
-def test_one_click_on_a_sample_with_the_shipped_weights_finds_its_lesion(tmp_path: Path) -> None:
-    samples = APP.parents[1] / "sample-data"
-    (tmp_path / "studies").mkdir()
-    shutil.copy(samples / "images" / "phantom_000.nii.gz", tmp_path / "studies")
-    truth = nib.load(samples / "labels" / "phantom_000.nii.gz").get_fdata() > 0
-    with (
-        (tmp_path / "log").open("wb") as log,
-        serve(MODULE, ["--studies", str(tmp_path / "studies")], log, tmp_path) as url,
-    ):
-        file, answer = MONAILabelClient(url, tmpdir=str(tmp_path)).infer(
-            "sam3d", "phantom_000", {"foreground": [[52, 92, 44]]}
-        )
-    mask = nib.load(file).get_fdata() > 0
-    assert mask[52, 92, 44]
-    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.5
-    assert answer["model_version"].startswith("tiny")

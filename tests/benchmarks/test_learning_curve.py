@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sam3d_label.phantoms import write_phantoms
-from sam3d_label.training import pair_cases
+from sam3d_label.training import Case
+from tests.helpers.phantoms import small_phantoms
 
 
 @pytest.fixture
@@ -13,11 +13,14 @@ def curve(benchmark):
     return benchmark("learning_curve")
 
 
-@pytest.fixture
-def setup(curve, small_weights, tmp_path):
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory) -> dict[str, Case]:
     """Four volumes to choose from."""
-    write_phantoms(tmp_path / "phantoms", 4, seed=5)
-    pool = {case.name: case for case in pair_cases(tmp_path / "phantoms/images", tmp_path / "phantoms/labels")}
+    return {case.name: case for case in small_phantoms(tmp_path_factory.mktemp("phantoms"), 4, (28, 26, 10))}
+
+
+@pytest.fixture
+def setup(curve, small_weights, pool, tmp_path):
     return curve.Setup(small_weights, pool, [], tmp_path, {"sam3d": 10, "unet": 10})
 
 

@@ -1,3 +1,4 @@
+import functools
 import time
 from pathlib import Path
 
@@ -22,13 +23,16 @@ SMALL = (64, 56, 24)
 SPACING = (1.1, 1.3, 3.0)
 
 
-def phantom(seed: int, modality: Modality | None = None) -> Phantom:
+def made_anew(seed: int, modality: Modality | None = None) -> Phantom:
     return make_phantom(np.random.default_rng(seed), SMALL, SPACING, modality)
+
+
+phantom = functools.cache(made_anew)
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_same_seed_same_phantom(modality: Modality) -> None:
-    first, second = phantom(7, modality), phantom(7, modality)
+    first, second = made_anew(7, modality), made_anew(7, modality)
     assert_array_equal(first.image, second.image)
     assert_array_equal(first.label, second.label)
     assert_array_equal(first.affine, second.affine)

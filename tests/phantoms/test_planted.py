@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -8,9 +10,15 @@ from sam3d_label.phantoms.planted import FEWEST_VOXELS, LESIONS
 SPACING = (1.0, 1.0, 2.0)
 
 
+@functools.cache
+def made(modality):
+    """A real image is not at hand everywhere: a phantom's stands in for it."""
+    return make_phantom(np.random.default_rng(7), (96, 96, 40), SPACING, modality)
+
+
 def planted(modality, seed=0, taken=None):
-    """A real image is not at hand everywhere: a phantom's stands in for it. Image, image with lesions, label."""
-    phantom = make_phantom(np.random.default_rng(7), (96, 96, 40), SPACING, modality)
+    """Image, image with lesions, label, and what was taken."""
+    phantom = made(modality)
     taken = phantom.label > 0 if taken is None else taken
     return phantom.image, *plant_lesions(np.random.default_rng(seed), phantom.image, SPACING, modality, taken), taken
 

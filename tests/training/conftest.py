@@ -1,15 +1,13 @@
 import numpy as np
 import pytest
 
-from sam3d_label.phantoms import write_phantoms
-from sam3d_label.training import Case, pair_cases
+from sam3d_label.training import Case
+from tests.helpers.phantoms import small_phantoms
 
 
 @pytest.fixture(scope="session")
 def phantom_cases(tmp_path_factory) -> list[Case]:
-    folder = tmp_path_factory.mktemp("phantoms")
-    write_phantoms(folder, 3, seed=5)
-    return pair_cases(folder / "images", folder / "labels")
+    return small_phantoms(tmp_path_factory.mktemp("phantoms"), 3)
 
 
 @pytest.fixture

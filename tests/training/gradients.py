@@ -1,7 +1,7 @@
 """A program for torchrun: the gradients of the first step, or the loss of a peer in the middle of training.
 
-python gradients.py CASES OUT            writes OUT, the gradients by name, from the main process
-python gradients.py CASES OUT --behind   the same of a step whose gradients do not reach the encoder
+python gradients.py CASES OUT            writes OUT, the gradients by name, from the main process: under `whole` those
+                                         of a whole step, under `behind` those of one that stops behind the encoder
 python gradients.py CASES OUT --lose 1   process 1 dies after the first epoch of training in the folder OUT
 """
 
@@ -16,7 +16,7 @@ import torch
 from sam3d_label.errors import Sam3dError
 from sam3d_label.intensity import Percentile
 from sam3d_label.network import SAM3D
-from sam3d_label.training import TrainReport, TrainSettings, fine_tune, pair_cases
+from sam3d_label.training import Case, TrainReport, TrainSettings, fine_tune, pair_cases
 from sam3d_label.training.crops import TrainingCrops
 from sam3d_label.training.fine_tune import open_cases
 from sam3d_label.training.trainer import Trainer
@@ -36,28 +36,34 @@ def network() -> SAM3D:
     return model
 
 
-def write_gradients(cases, out: Path, settings: TrainSettings) -> None:
+def write_gradients(folder: Path, out: Path) -> None:
     """Those that a step of two crops would take."""
     with world("cpu") as processes:
-        trainer = Trainer(network(), settings, processes)
-        trainer._step = lambda: None
-        opened, weights = open_cases(cases, Percentile(), TrainReport())
-        crops = TrainingCrops(opened, weights, size=SMALL.crop, length=2, seed=0)
-        trainer.train_epoch(crops, 0)
+        found = {}
+        for name, share in {"whole": 1.0, "behind": 0.0}.items():
+            trainer = Trainer(network(), SETTINGS.model_copy(update={"encoder_share": share}), processes)
+            trainer._step = lambda: None
+            opened, weights = open_cases(cases_of(folder), Percentile(), TrainReport())
+            crops = TrainingCrops(opened, weights, size=SMALL.crop, length=2, seed=0)
+            trainer.train_epoch(crops, 0)
+            found[name] = {name: p.grad for name, p in trainer.trained.items() if p.grad is not None}
         if processes.is_main:
-            torch.save({name: p.grad for name, p in trainer.trained.items() if p.grad is not None}, out)
+            torch.save(found, out)
+
+
+def cases_of(folder: Path) -> list[Case]:
+    """The cases of a folder of images/ and labels/."""
+    return pair_cases(folder / "images", folder / "labels")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("cases", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--behind", action="store_true")
     parser.add_argument("--lose", type=int)
     told = parser.parse_args()
-    cases = pair_cases(told.cases / "images", told.cases / "labels")
     if told.lose is None:
-        write_gradients(cases, told.out, SETTINGS.model_copy(update={"encoder_share": 0.0 if told.behind else 1.0}))
+        write_gradients(told.cases, told.out)
         return
 
     def die() -> None:
@@ -65,7 +71,7 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     try:
-        fine_tune(network(), cases, told.out, intensity=Percentile(), settings=SETTINGS, pause=die)
+        fine_tune(network(), cases_of(told.cases), told.out, intensity=Percentile(), settings=SETTINGS, pause=die)
     except Sam3dError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)

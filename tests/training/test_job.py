@@ -46,6 +46,7 @@ def test_two_processes_learn_what_one_does(phantom_cases, small_weights, tmp_pat
         assert torch.allclose(a, b, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_ends_a_run_early_is_told(small_weights, tmp_path):
     missing = [Case(tmp_path / "lost.nii.gz", tmp_path / "lost.nii.gz")]
     with pytest.raises(Sam3dError, match=r"in 1 processes ended early.*none of 1 cases can train"):

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from sam3d_label.training.world import world
+from tests.training.gradients import write_gradients
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(__file__).with_name("gradients.py")
@@ -47,21 +48,20 @@ def cases(phantom_cases):
     return phantom_cases[0].image.parent.parent
 
 
-def gradients(path: Path, *command: object) -> dict[str, torch.Tensor]:
-    finish(start(*command))
-    return torch.load(path, weights_only=True)
-
-
 @pytest.fixture
-def gradients_alone(cases, tmp_path):
-    return gradients(tmp_path / "alone.pt", sys.executable, PROGRAM, cases, tmp_path / "alone.pt")
+def gradients_alone(cases, tmp_path) -> dict[str, dict[str, torch.Tensor]]:
+    """What this process computes, by the kind of step."""
+    write_gradients(cases, tmp_path / "alone.pt")
+    return torch.load(tmp_path / "alone.pt", weights_only=True)
 
 
-def assert_same(found: Path, expected: dict[str, torch.Tensor]) -> None:
+def assert_same(found: Path, expected: dict[str, dict[str, torch.Tensor]]) -> None:
     there = torch.load(found, weights_only=True)
     assert there.keys() == expected.keys()
-    for name, gradient in there.items():
-        assert torch.allclose(gradient, expected[name], atol=1e-5), name
+    for step, gradients in there.items():
+        assert gradients.keys() == expected[step].keys()
+        for name, gradient in gradients.items():
+            assert torch.allclose(gradient, expected[step][name], atol=1e-5), f"{step}: {name}"
 
 
 def test_alone_there_is_one_process():
@@ -73,17 +73,15 @@ def test_alone_there_is_one_process():
 
 @pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one(cases, tmp_path, gradients_alone):
+    """Also in a step that stops behind the encoder."""
     finish(start(*TORCHRUN, *HERE, PROGRAM, cases, tmp_path / "two.pt"))
     assert_same(tmp_path / "two.pt", gradients_alone)
+    reached = {step: any(map(is_of_encoder, gradients)) for step, gradients in gradients_alone.items()}
+    assert reached == {"whole": True, "behind": False}
 
 
-@pytest.mark.slow
-def test_two_processes_agree_on_a_step_that_stops_behind_the_encoder(cases, tmp_path):
-    alone, two = tmp_path / "alone.pt", tmp_path / "two.pt"
-    expected = gradients(alone, sys.executable, PROGRAM, cases, alone, "--behind")
-    finish(start(*TORCHRUN, *HERE, PROGRAM, cases, two, "--behind"))
-    assert_same(two, expected)
-    assert not any(name.startswith("image_encoder.") for name in expected)
+def is_of_encoder(name: str) -> bool:
+    return name.startswith("image_encoder.")
 
 
 @pytest.mark.slow

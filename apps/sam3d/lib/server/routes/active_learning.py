@@ -47,12 +47,11 @@ def router(app: App) -> APIRouter:
         store, image = app.datastore(), chosen["id"]
         info = store.get_image_info(image)
         by = sender(request, body.client_id if body else None)
-        known = handed_out_by(info)
+        note = {**handed_out_by(info), strategy: {"ts": int(time.time()), "client_id": by}}
         try:
-            note = {**known, strategy: {"ts": int(time.time()), "client_id": by}}
             store.update_image_info(image, {STRATEGY: note})
         except (HTTPException, OSError) as error:  # the image is gone meanwhile, or the folder is read-only
             logger.warning(f"It is not noted that {image} was handed out: {type(error).__name__}")
-        return {**info, **chosen}
+        return {**info, STRATEGY: note, **chosen}
 
     return routes

@@ -58,7 +58,9 @@ function chart(target, lines, { height, yMax, xLabel }) {
         svg.append(draw("circle", { cx: x(point.x), cy: y(point.y), r: 4, stroke: colour, "stroke-width": 2, fill: point.hollow ? "var(--card)" : colour }, draw("title", {}, point.title)));
     if (line.name) {
       const at = { x: width - pad.right - 8, y: y(0) - 10 - 16 * (lines.length - 1 - index), "text-anchor": "end" };
-      svg.append(draw("text", { ...at, style: `fill: ${colour}; font-weight: 600` }, line.name));
+      const name = draw("text", { ...at, class: "name" }, line.name);
+      name.style.fill = colour; // as a style attribute, the page's security policy would ignore it
+      svg.append(name);
     }
   });
   target.replaceChildren(svg);
@@ -135,6 +137,7 @@ function complain(message) {
 
 async function ask(path, options) {
   const response = await fetch(path, options);
+  if (response.status === 401) location.assign(`login?next=${encodeURIComponent(location.pathname)}`);
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.detail ?? response.statusText);
   return answer;

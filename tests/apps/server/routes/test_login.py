@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import uvicorn
+from app_helpers import free_port, wait
 from login_helpers import Provider, fake_provider, serve_with
+from monailabel.client.client import MONAILabelClient, MONAILabelClientException
 from starlette.testclient import TestClient
 
 from lib.server.access.login import COOKIE, Login
@@ -181,3 +185,30 @@ def test_a_user_without_a_role_does_not_get_in(browser: TestClient, provider: Pr
     provider.token = provider.sign("other")
     answer = browser.get("/sam3d/login/callback", params={"state": started(browser)["state"][0], "code": "c"})
     assert (answer.status_code, "no role" in answer.text) == (403, True)
+
+
+@pytest.fixture
+def address(client: TestClient) -> Iterator[str]:
+    """The server of `client` on a port, for clients that know no other way."""
+    server = uvicorn.Server(uvicorn.Config(client.app, port=free_port(), log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait(lambda: server.started, "the server starts", 30)
+        yield f"http://127.0.0.1:{server.config.port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def test_monai_label_s_client_logs_in(address: str, key: str) -> None:
+    client = MONAILabelClient(address)
+    assert client.auth_enabled()
+    assert not client.auth_valid_token()
+    with pytest.raises(MONAILabelClientException):
+        client.info()
+    with pytest.raises(MONAILabelClientException):
+        client.auth_token("anna", "wrong")
+    client.update_auth(client.auth_token("anna", key))
+    assert client.auth_valid_token()
+    assert client.info() == {"name": "anna"}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sam3d_label.errors import VolumeError
 from sam3d_label.prompts import Box, Click, Prompts
 from sam3d_label.volume import CropFrame, Volume
 
@@ -20,6 +21,9 @@ TOGETHER = 0.75
 
 SMALL = 0.2
 """A mask whose longest edge is below this share of a crop's is looked at more closely."""
+
+MAX_CROPS = 4096
+"""Most crops that are laid over one volume; a body of 2 m at the finest grid of the shipped weights needs fewer."""
 
 
 def corners(drawn: Iterable[Click | Box]) -> np.ndarray:
@@ -93,10 +97,20 @@ def is_cut(mask: Tensor, frame: CropFrame, volume: Volume) -> bool:
 
 
 def tiling(volume: Volume, points: np.ndarray, spacing: float, size: int) -> list[CropFrame]:
-    """Crops that together show the box around stored voxels (N, 3), neighbours overlapping by a quarter or more."""
+    """Crops that together show the box around stored voxels (N, 3), neighbours overlapping by a quarter or more.
+
+    Raises:
+        VolumeError: It takes more than `MAX_CROPS`.
+    """
     lower, upper = points.min(0), points.max(0)
     counts = np.ceil((upper - lower + 1) * volume.spacing / (TOGETHER * spacing * size)).astype(int)
     counts = np.where((upper - lower + 1) * volume.spacing <= spacing * size, 1, counts)
+    if (needed := float(np.prod(counts.astype(float)))) > MAX_CROPS:
+        edges = " x ".join(f"{edge:.0f}" for edge in (upper - lower + 1) * volume.spacing)
+        raise VolumeError(
+            f"{edges} mm would need {needed:.0f} crops of {spacing * size:.0f} mm, at most {MAX_CROPS} are computed: "
+            "crop the volume, correct its voxel size, or use a coarser grid (spacing)"
+        )
     steps = [lo + (hi - lo) * (np.arange(n) + 0.5) / n for lo, hi, n in zip(lower, upper, counts, strict=True)]
     middles = np.stack(np.meshgrid(*steps, indexing="ij"), -1).reshape(-1, 1, 3)
     return list(dict.fromkeys(lattice_frame(volume, middle, spacing, size) for middle in middles))

@@ -184,6 +184,7 @@ class Segmenter:
                 )
 
     def _look(self, prompts: Prompts) -> Look:
+        self.volume.require_plausible_size()
         return Look(self.volume, self.weights, self.normalization, self.cache, prompts)
 
     def _part(self, seen: Seen) -> Part:

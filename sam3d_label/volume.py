@@ -16,19 +16,19 @@ import torch
 from torch import Tensor
 
 from sam3d_label.errors import StorageError, VolumeError
+from sam3d_label.image.dicom import read_dicom_folder
+from sam3d_label.image.limits import Limits, default_limits
+from sam3d_label.image.nifti_header import Forms
+from sam3d_label.image.read import LPS_FROM_RAS, read_image
 from sam3d_label.intensity import Normalization
 from sam3d_label.io import replacing, require_space
 
 CROP_AXES = "SPL"
 """Where the axes D, H and W of a crop point: superior, posterior, left, as slices of an axial scan are stacked."""
 
-LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 MASK_SUFFIXES = (*NIFTI_SUFFIXES, ".nrrd", ".mha")
 """Formats that masks are written in: one file each, and the whole geometry in it."""
-
-UNEVEN = 0.1
-"""Share of the usual step by which the step between two DICOM slices may differ from it."""
 
 ALIGNED = 0.5
 """Share of a voxel's shortest edge by which two grids may lie apart and still be the same."""
@@ -91,13 +91,23 @@ class Volume:
         array: Intensities (I, J, K).
         affine: 4 x 4, voxel i, j, k to world mm, RAS as in nibabel.
         path: File or folder that it came from.
+        forms: How the header of a NIfTI file places the voxels; masks in NIfTI files get the same.
+        modality: DICOM modality, such as CT or MR, where it is known.
 
     Raises:
         VolumeError: It is not 3D, has no voxels, holds NaN or infinity, or its affine is degenerate.
     """
 
-    def __init__(self, array: np.ndarray, affine: np.ndarray, *, path: Path | None = None) -> None:
-        name = str(path) if path else "the array"
+    def __init__(
+        self,
+        array: np.ndarray,
+        affine: np.ndarray,
+        *,
+        path: Path | None = None,
+        forms: Forms | None = None,
+        modality: str | None = None,
+    ) -> None:
+        name = "it" if path else "the array"
         if array.ndim != 3:
             raise VolumeError(f"{name} has {array.ndim} dimensions {array.shape}: one scalar 3D volume is needed")
         if min(array.shape) < 2:
@@ -111,24 +121,40 @@ class Volume:
         if not is_regular(self.affine):
             raise VolumeError(f"{name} has a degenerate affine, so its geometry is unknown: {self.affine.tolist()}")
         self.path = path
+        self.forms = forms
+        self.modality = modality
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Volume:
-        """Read NIfTI, NRRD, MetaImage or any other format of ITK, or a folder with one DICOM series.
+    def open(cls, path: str | os.PathLike[str], limits: Limits | None = None) -> Volume:
+        """Read a NIfTI, NRRD or MetaImage file that holds its own voxels, or a folder with one DICOM series.
+
+        Every byte is verified: sizes against the header, checksums of compressed voxels, and the end of the file.
+
+        Args:
+            path: File or folder.
+            limits: How large the volume may be; without it, the default limits.
 
         Raises:
-            VolumeError: It does not exist, cannot be read, or is not one scalar 3D image.
+            VolumeError: It does not exist, is damaged, too large, or not one scalar 3D image, or refers to other files.
         """
         path = Path(path)
+        limits = limits or default_limits()
         if not path.exists():
-            raise VolumeError(f"{path} does not exist")
+            raise VolumeError(f"{path.name} does not exist")
         try:
-            array, affine = read_nifti(path) if path.name.endswith(NIFTI_SUFFIXES) else read_itk(path)
-        except VolumeError:
-            raise
-        except Exception as error:
-            raise VolumeError(f"{path} cannot be read as a volume: {last_line(error)}") from error
-        return cls(array, affine, path=path)
+            if path.is_dir():
+                image = read_dicom_folder(path, limits)
+            elif path.is_file():
+                image = read_image(path, limits)
+            else:
+                raise VolumeError("it is neither a file nor a folder")
+            return cls(image.array, image.affine, path=path, forms=image.forms, modality=image.modality)
+        except VolumeError as error:
+            raise VolumeError(f"{path.name} cannot be read as a volume: {error}") from error
+        except MemoryError as error:
+            raise VolumeError(f"{path.name} does not fit into memory: crop it, or close other programs") from error
+        except OSError as error:
+            raise VolumeError(f"{path.name} cannot be read: {error.strerror or type(error).__name__}") from error
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -193,6 +219,20 @@ class Volume:
         part = resample(values.float().cpu(), weights).permute(order)
         return part.contiguous().numpy(), (region[0], region[1], region[2])
 
+    def require_plausible_size(self, limits: Limits | None = None) -> None:
+        """Check that voxels and volume are as large as a scanner makes them: work on it would never end otherwise.
+
+        Args:
+            limits: Shortest and longest edges; without it, the default limits.
+
+        Raises:
+            VolumeError: They are not.
+        """
+        try:
+            (limits or default_limits()).check_spacing(self.shape, self.spacing)
+        except VolumeError as error:
+            raise VolumeError(f"{self.path.name if self.path else 'the volume'} cannot be used: {error}") from error
+
     def require_same_grid(self, other: Volume) -> None:
         """Check that another volume, such as a label, has this one's voxels at the same places.
 
@@ -251,85 +291,6 @@ def resample(values: Tensor, weights: Sequence[Tensor]) -> Tensor:
     return values
 
 
-def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Array (I, J, K) and RAS affine of a NIfTI file; trailing axes of length one are dropped."""
-    image = nib.load(path)
-    assert isinstance(image, nib.nifti1.Nifti1Image)
-    array = np.asanyarray(image.dataobj)
-    while array.ndim > 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    if array.dtype.fields is not None or np.iscomplexobj(array):
-        raise VolumeError(f"{path} stores {array.dtype} voxels: one scalar 3D volume is needed")
-    return array, np.asarray(image.affine)
-
-
-def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Array (I, J, K) and RAS affine of an image file, or of the one DICOM series in a folder."""
-    image = read_dicom_folder(path) if path.is_dir() else sitk.ReadImage(str(path))
-    if image.GetNumberOfComponentsPerPixel() != 1:
-        raise VolumeError(f"{path} has {image.GetNumberOfComponentsPerPixel()} components a voxel: one is needed")
-    array = sitk.GetArrayFromImage(image).T
-    if array.ndim != 3:
-        raise VolumeError(f"{path} has {array.ndim} dimensions {array.shape}: one scalar 3D volume is needed")
-    affine = np.eye(4)
-    affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
-    affine[:3, 3] = image.GetOrigin()
-    return array, LPS_FROM_RAS @ affine
-
-
-def read_dicom_folder(folder: Path) -> sitk.Image:
-    """The one DICOM series of a folder, slices in order of position.
-
-    The third axis follows the positions of the slices: it is oblique to them where the gantry was tilted.
-
-    Raises:
-        VolumeError: There is no series or more than one, or its slices do not form one regular grid.
-    """
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if len(series) != 1:
-        raise VolumeError(f"{folder} holds {len(series)} DICOM series: give a folder with exactly one")
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
-    image = sitk.ReadImage(files)
-    if len(files) > 1:
-        step = slice_step(files, folder)
-        length = float(np.linalg.norm(step))
-        direction = np.array(image.GetDirection()).reshape(3, 3)
-        direction[:, 2] = step / length
-        image.SetDirection(direction.flatten().tolist())
-        image.SetSpacing((*image.GetSpacing()[:2], length))
-    return image
-
-
-def slice_step(files: Sequence[str], folder: Path) -> np.ndarray:
-    """The way (3,), LPS mm, from a slice to the next; files with at least two slices, in order.
-
-    Raises:
-        VolumeError: The slices are turned against each other or not evenly spaced.
-    """
-    reader = sitk.ImageFileReader()
-    positions, directions = [], []
-    for file in files:
-        reader.SetFileName(file)
-        reader.ReadImageInformation()
-        positions.append(reader.GetOrigin())
-        directions.append(reader.GetDirection())
-    mend = "give a folder with one complete series of parallel slices"
-    if np.ptp(directions, axis=0).max() > 1e-3:
-        raise VolumeError(f"{folder} mixes slices of several orientations: {mend}")
-    steps = np.diff(positions, axis=0)
-    usual = np.median(steps, axis=0)
-    length = np.linalg.norm(usual)
-    off = np.linalg.norm(steps - usual, axis=1)
-    worst = int(off.argmax())
-    if length == 0 or off[worst] > UNEVEN * length:
-        gap = np.linalg.norm(steps[worst])
-        raise VolumeError(
-            f"{folder} holds slices that are not evenly spaced ({gap:.2f} mm between {Path(files[worst]).name} and "
-            f"{Path(files[worst + 1]).name}, mostly {length:.2f} mm): some are missing or mixed; {mend}"
-        )
-    return (np.array(positions[-1]) - positions[0]) / (len(files) - 1)
-
-
 def require_mask_suffix(path: Path) -> None:
     """Raise `VolumeError` unless masks can be written in the format that a file's name asks for."""
     if not path.name.endswith(MASK_SUFFIXES):
@@ -339,8 +300,9 @@ def require_mask_suffix(path: Path) -> None:
 def save_mask(path: str | os.PathLike[str], mask: np.ndarray, volume: Volume, *, compress: bool = True) -> None:
     """Write a mask (I, J, K) on the grid of its volume, next to the target and then renamed over it.
 
-    The format follows the suffix, one of `MASK_SUFFIXES`: NIfTI through nibabel, with the volume's exact affine; NRRD
-    and MetaImage through ITK. `compress` holds for the formats of ITK (NRRD: gzip, else raw).
+    The format follows the suffix, one of `MASK_SUFFIXES`: NIfTI through nibabel, placed by the same fields of the
+    header as the volume's own NIfTI file; NRRD and MetaImage through ITK. `compress` holds for the formats of ITK
+    (NRRD: gzip, else raw).
 
     Raises:
         VolumeError: The shapes differ, or the file cannot be written.
@@ -353,7 +315,7 @@ def save_mask(path: str | os.PathLike[str], mask: np.ndarray, volume: Volume, *,
     try:
         with replacing(path, durable=False) as beside:
             if path.name.endswith(NIFTI_SUFFIXES):
-                nib.save(nib.Nifti1Image(mask, volume.affine), beside)
+                nib.save(_nifti(mask, volume), beside)
             else:
                 sitk.WriteImage(to_itk(mask, volume.affine), str(beside), compress)
     except StorageError:
@@ -361,6 +323,21 @@ def save_mask(path: str | os.PathLike[str], mask: np.ndarray, volume: Volume, *,
     except (OSError, RuntimeError) as error:
         require_space(path, error)
         raise VolumeError(f"{path} cannot be written: {last_line(error)}") from error
+
+
+def _nifti(mask: np.ndarray, volume: Volume) -> nib.Nifti1Image:
+    """A mask with the geometry of its volume, in the forms of the volume's own header where it has one.
+
+    Programs differ in which of the forms they use where these differ: with the same forms, all of them place the mask
+    on its image.
+    """
+    if volume.forms is None:
+        return nib.Nifti1Image(mask, volume.affine)
+    header = nib.Nifti1Header()
+    header.set_data_dtype(mask.dtype)
+    header.set_data_shape(mask.shape)
+    volume.forms.apply(header)
+    return nib.Nifti1Image(mask, None, header)
 
 
 def to_itk(array: np.ndarray, affine: np.ndarray) -> sitk.Image:

@@ -1,6 +1,7 @@
 """Fixtures that every test may use: where real volumes and the reference files lie, when they are at hand."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ SMALL = Config(
 )
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 
 
 def pytest_configure() -> None:

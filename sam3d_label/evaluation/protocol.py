@@ -32,7 +32,7 @@ CLICK_COUNTS = (1, 2, 3, 5, 10)
 WORST = 8
 """Cases on a contact sheet."""
 
-SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd")
+SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha")
 
 
 class SegmentedMask(Protocol):

@@ -22,7 +22,7 @@ from sam3d_label.training.pieces import find_pieces
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.training.store import store
 from sam3d_label.training.world import is_main
-from sam3d_label.volume import Volume, read_nifti, save_mask
+from sam3d_label.volume import Volume, save_mask
 from sam3d_label.weights import Base, Card, DataSource, Training, open_weights
 
 INTENSITY = CtOrMr(ct=Window(lower=-160, upper=240, mean=40, std=100), mr=Percentile())
@@ -153,7 +153,7 @@ def planted_cases(cases: Sequence[Case], folder: Path) -> list[Case]:
 def several(cases: Iterable[Case], most: int, fewest: int = FEWEST_VOXELS) -> Iterator[Case]:
     """Each case once for each of some structures of its label of so many voxels, drawn at random, at most so many."""
     for case in cases:
-        values, sizes = np.unique(read_nifti(case.label)[0], return_counts=True)
+        values, sizes = np.unique(Volume.open(case.label).array, return_counts=True)
         present = [int(value) for value, size in zip(values, sizes, strict=True) if value and size >= fewest]
         rng = np.random.default_rng([SEED, zlib.crc32(case.label.name.encode())])
         yield from (replace(case, value=int(value)) for value in rng.permutation(present)[:most])

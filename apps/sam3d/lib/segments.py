@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 
 from sam3d_label.errors import VolumeError
+from sam3d_label.image.limits import MIB, default_limits
+from sam3d_label.image.sniff import read_header
 from sam3d_label.label_names import name_values
 from sam3d_label.volume import Volume
 
@@ -27,7 +29,7 @@ def check_names(file: str, label: Volume, info: Mapping[str, Any]) -> None:
     Raises:
         VolumeError: A value has two names.
     """
-    told = names_in(file) if file.endswith(".nrrd") and info.get("label_info") else {}
+    told = names_in(file) if file.lower().endswith(".nrrd") and info.get("label_info") else {}
     if not told:
         return
     sent = name_values([int(value) for value in np.unique(label.array) if value], info, ())
@@ -40,14 +42,13 @@ def check_names(file: str, label: Volume, info: Mapping[str, Any]) -> None:
 
 
 def names_in(file: str) -> dict[int, str]:
-    """Names of segments by their value, as the header of an NRRD file tells them; empty where it does not."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(file)
-    reader.ReadImageInformation()
+    """Names of segments by their value, as in the header of an NRRD file; empty where it names none."""
+    limits = default_limits()
+    with open(file, "rb") as opened:
+        metadata = read_header(opened, Path(file).name, limits.max_header_mb * MIB).metadata
     found = {}
-    for key in reader.GetMetaDataKeys():
+    for key, value in metadata.items():
         match = SEGMENT.fullmatch(key)
-        value = reader.GetMetaData(key) if match else ""
-        if match and value.isdigit() and reader.HasMetaDataKey(f"{match[1]}_Name"):
-            found[int(value)] = reader.GetMetaData(f"{match[1]}_Name")
+        if match and value.isdigit() and f"{match[1]}_Name" in metadata:
+            found[int(value)] = metadata[f"{match[1]}_Name"]
     return found

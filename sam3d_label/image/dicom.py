@@ -1,0 +1,114 @@
+"""A folder with one DICOM series -> voxels and geometry, verified."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sam3d_label.errors import VolumeError
+from sam3d_label.image.dicom_slice import Slice, read_slice
+from sam3d_label.image.limits import Limits
+from sam3d_label.image.read import LPS_FROM_RAS, StoredImage
+
+UNEVEN = 0.1
+"""Share of the usual step by which the step between two slices may differ from it."""
+
+ALIGNED = 0.5
+"""Share of a voxel's shortest edge by which a slice may be off its place on a regular grid."""
+
+FIX = "give a folder with one complete series of parallel slices"
+
+
+def read_dicom_folder(folder: Path, limits: Limits) -> StoredImage:
+    """Read the one DICOM series of a folder, slices in order of position.
+
+    The third axis follows the positions of the slices: it is oblique to them where the gantry was tilted.
+
+    Raises:
+        VolumeError: There is no series or more than one, its slices do not form one regular grid, or are damaged.
+    """
+    slices = read_slices(folder, limits)
+    columns, rows = slices[0].shape
+    shape = (columns, rows, len(slices))
+    limits.check_shape(shape, 4)
+    affine = _affine(slices)
+    array = np.empty(shape, np.float32)
+    with np.errstate(over="ignore"):  # Volume counts what is not finite
+        for k, one in enumerate(slices):
+            array[:, :, k] = one.values()
+    return StoredImage(array, LPS_FROM_RAS @ affine, modality=str(slices[0].header.get("Modality") or "") or None)
+
+
+def read_slices(folder: Path, limits: Limits) -> list[Slice]:
+    """The slices of the one series of a folder, in order along their normal; files that are not DICOM are left out.
+
+    Raises:
+        VolumeError: There is no series or more than one, or the slices differ in size or orientation.
+    """
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    if len(files) > 2 * limits.max_axis:
+        raise VolumeError(f"it holds {len(files)} files: at most {2 * limits.max_axis} are read; {FIX}")
+    slices = [one for one in map(read_slice, files) if one is not None]
+    series = sorted({one.series for one in slices})
+    if len(series) != 1:
+        raise VolumeError(
+            f"it holds {len(series)} DICOM series: give a folder with exactly one{_nested(folder, slices)}"
+        )
+    if len(slices) < 2:
+        raise VolumeError("it has one slice: a volume needs at least two slices")
+    first = slices[0]
+    if any(one.shape != first.shape for one in slices):
+        raise VolumeError(f"its slices differ in Rows or Columns: {FIX}")
+    if any(not np.allclose(one.spacing, first.spacing, rtol=1e-3) for one in slices):
+        raise VolumeError(f"its slices differ in PixelSpacing: {FIX}")
+    if np.ptp([one.orientation for one in slices], axis=0).max() > 1e-3:
+        raise VolumeError(f"it mixes slices of several orientations: {FIX}")
+    normal = np.cross(*first.orientation)
+    return sorted(slices, key=lambda one: float(normal @ one.position))
+
+
+def _nested(folder: Path, slices: Sequence[Slice]) -> str:
+    """What to add to the message where the series are in folders of the folder."""
+    inner = [entry.name for entry in sorted(folder.iterdir()) if entry.is_dir()] if not slices else []
+    return f"; it has folders of its own: {', '.join(inner[:5])}" if inner else ""
+
+
+def _affine(slices: Sequence[Slice]) -> np.ndarray:
+    """Affine to LPS in mm of slices in order.
+
+    Raises:
+        VolumeError: The slices are not on one regular grid.
+    """
+    first = slices[0]
+    affine = np.eye(4)
+    affine[:3, :2] = first.orientation.T * first.spacing
+    affine[:3, 2] = _step(slices)
+    affine[:3, 3] = first.position
+    grid = first.position + np.arange(len(slices))[:, None] * affine[:3, 2]
+    off = float(np.linalg.norm(grid - [one.position for one in slices], axis=1).max())
+    if off > ALIGNED * np.linalg.norm(affine[:3, :3], axis=0).min():
+        raise VolumeError(f"its slices are up to {off:.2f} mm beside a regular grid: {FIX}")
+    return affine
+
+
+def _step(slices: Sequence[Slice]) -> np.ndarray:
+    """The way (3,), LPS mm, from a slice to the next.
+
+    Raises:
+        VolumeError: The slices are not evenly spaced.
+    """
+    positions = np.array([one.position for one in slices])
+    steps = np.diff(positions, axis=0)
+    usual = np.median(steps, axis=0)
+    length = float(np.linalg.norm(usual))
+    off = np.linalg.norm(steps - usual, axis=1)
+    worst = int(off.argmax())
+    if length == 0 or off[worst] > UNEVEN * length:
+        gap = np.linalg.norm(steps[worst])
+        raise VolumeError(
+            f"it holds slices that are not evenly spaced ({gap:.2f} mm between {slices[worst].file.name} and "
+            f"{slices[worst + 1].file.name}, mostly {length:.2f} mm): some are missing or mixed; {FIX}"
+        )
+    return (positions[-1] - positions[0]) / (len(slices) - 1)

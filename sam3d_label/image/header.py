@@ -1,0 +1,82 @@
+"""What an image file claims to be: format, size, voxel type, and where the voxels are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from sam3d_label.errors import VolumeError
+
+FORMATS: Mapping[str, str] = {".nii.gz": "NIfTI", ".nii": "NIfTI", ".nrrd": "NRRD", ".mha": "MetaImage"}
+"""File name suffix to format; each holds header and voxels in one file."""
+
+DETACHED = (".nhdr", ".mhd", ".hdr", ".img", ".hdr.gz", ".img.gz", ".raw", ".raw.gz", ".zraw")
+"""Suffixes of formats that spread a volume over several files."""
+
+DETACHED_FIX = "store the volume in one file, as .nii.gz or .nrrd with its voxels in it"
+
+Encoding = Literal["raw", "gzip", "zlib", "bzip2"]
+
+
+@dataclass(frozen=True)
+class Header:
+    """A volume as its header describes it.
+
+    Attributes:
+        format: NIfTI, NRRD or MetaImage.
+        shape: Voxels along each axis, the fastest axis first; trailing axes of length one are left out.
+        dtype: Type of a stored voxel, with its byte order.
+        offset: Bytes before the first voxel: in the file, or in the decompressed file where `whole` is set.
+        encoding: How the voxels are compressed.
+        whole: The whole file is compressed, its header included (.nii.gz).
+        slope: Factor from stored values to intensities.
+        intercept: Intensity of a stored value of 0.
+        fields: Fields of a text header by normalised name.
+        metadata: Key-value pairs of a text header.
+        block: The header itself, as stored.
+    """
+
+    format: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int
+    encoding: Encoding = "raw"
+    whole: bool = False
+    slope: float = 1.0
+    intercept: float = 0.0
+    fields: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    block: bytes = b""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all voxels, decompressed."""
+        count = self.dtype.itemsize
+        for side in self.shape:
+            count *= side
+        return count
+
+
+def suffix_of(name: str) -> str:
+    """The suffix of a file name, in lower case, that names its format; of an unknown format, whatever follows a dot."""
+    lower = name.lower()
+    known = sorted((*FORMATS, *DETACHED), key=len, reverse=True)
+    return next((suffix for suffix in known if lower.endswith(suffix)), Path(lower).suffix)
+
+
+def check_suffix(name: str) -> str:
+    """The format that a file's name stands for.
+
+    Raises:
+        VolumeError: It stands for none, or for one that spreads a volume over several files.
+    """
+    suffix = suffix_of(name)
+    if suffix in DETACHED:
+        raise VolumeError(f"files of type {suffix} refer to other files: {DETACHED_FIX}")
+    if suffix not in FORMATS:
+        raise VolumeError(f"its name must end in {', '.join(FORMATS)}; a DICOM series is given as its folder")
+    return FORMATS[suffix]

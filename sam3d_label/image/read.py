@@ -1,0 +1,133 @@
+"""One image file -> voxels and geometry, verified."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import SimpleITK as sitk
+
+from sam3d_label.errors import VolumeError
+from sam3d_label.image import metaimage_header, nrrd_header
+from sam3d_label.image.header import Header, suffix_of
+from sam3d_label.image.limits import MIB, Limits
+from sam3d_label.image.nifti_header import Forms
+from sam3d_label.image.sniff import read_header
+from sam3d_label.image.verify import require_possible, voxel_pieces
+
+READERS = {"NIfTI": "NiftiImageIO", "NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}
+LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+PIECE = 2**23
+"""Bytes of voxels that are decompressed at a time, about."""
+
+SAME_SIZE = 0.01
+"""Share by which two statements of one header about the size of a voxel may differ."""
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """What a file holds.
+
+    Attributes:
+        array: Intensities (I, J, K), float32.
+        affine: 4 x 4, voxel to RAS in mm, where ITK and Slicer place the voxels.
+        forms: How a NIfTI header says so; None for other formats.
+        modality: DICOM modality, such as CT or MR; None where the file does not say.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+    forms: Forms | None = None
+    modality: str | None = None
+
+
+def read_image(path: Path, limits: Limits) -> StoredImage:
+    """Read a NIfTI, NRRD or MetaImage file whose voxels are in the file itself.
+
+    Raises:
+        VolumeError: It is damaged, too large, of another format, refers to another file, or its geometry is unknown.
+    """
+    with path.open("rb") as file:
+        header = read_header(file, path.name, limits.max_header_mb * MIB)
+        limits.check_shape(header.shape, header.dtype.itemsize)
+        require_possible(file, header)
+        affine, forms = _geometry(path, header)
+        return StoredImage(_voxels(file, header), affine, forms)
+
+
+def _voxels(file: BinaryIO, header: Header) -> np.ndarray:
+    """Intensities (I, J, K), float32, C order; decompressed, scaled and turned a few slices at a time."""
+    i, j, k = header.shape
+    slice_bytes = i * j * header.dtype.itemsize
+    slices = max(1, PIECE // slice_bytes)
+    scaled = (header.slope, header.intercept) != (1.0, 0.0)
+    array = np.empty((i, j, k), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # Volume counts what is not finite
+        for number, piece in enumerate(voxel_pieces(file, header, slices * slice_bytes)):
+            start = number * slices
+            values = np.frombuffer(piece, header.dtype).reshape(-1, j, i)
+            if scaled:
+                values = values * np.float64(header.slope) + np.float64(header.intercept)
+            array[:, :, start : start + len(values)] = values.T
+    return array
+
+
+def _geometry(path: Path, header: Header) -> tuple[np.ndarray, Forms | None]:
+    """Affine to RAS in mm, as ITK reads it, and how a NIfTI header says so."""
+    if header.format == "NIfTI":
+        return _nifti_geometry(path, header)
+    checks = {"NRRD": nrrd_header.check_geometry, "MetaImage": metaimage_header.check_geometry}
+    checks[header.format](header.fields)
+    affine = _itk_affine(path, header)
+    if affine is None:
+        raise VolumeError("ITK cannot read its geometry: export it again")
+    return affine, None
+
+
+def _nifti_geometry(path: Path, header: Header) -> tuple[np.ndarray, Forms]:
+    forms = Forms(header.block)
+    forms.check()
+    try:
+        own = forms.affine
+    except VolumeError:
+        raise
+    except Exception as error:
+        raise VolumeError(f"its geometry cannot be read ({error}): set its qform and sform again") from error
+    affine = _itk_affine(path, header)
+    if affine is None:  # ITK takes no sheared axes, as those of a tilted gantry
+        return own, forms
+    sizes = [np.linalg.norm(a[:3, :3], axis=0) for a in (affine, own)]
+    if not np.allclose(*sizes, rtol=SAME_SIZE):
+        told = [" x ".join(f"{edge:.4g}" for edge in size) for size in sizes]
+        raise VolumeError(
+            f"its header gives two voxel sizes, {told[0]} mm and {told[1]} mm: set pixdim and sform alike"
+        )
+    return affine, forms
+
+
+def _itk_affine(path: Path, header: Header) -> np.ndarray | None:
+    """Affine to RAS in mm; None where ITK cannot read the header."""
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(READERS[header.format])
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder, f"image{suffix_of(path.name)}")  # ITK does not know every spelling of a suffix
+        os.symlink(path.resolve(), plain)
+        reader.SetFileName(str(plain))
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError:
+            return None
+    if reader.GetNumberOfComponents() != 1 or tuple(reader.GetSize())[:3] != header.shape:
+        raise VolumeError("its axes are not those of one scalar 3D volume: store one number for each voxel")
+    spacing = np.array(reader.GetSpacing()[:3])
+    if not np.isfinite(spacing).all() or spacing.min() <= 0:
+        raise VolumeError(f"its voxel size is {spacing.tolist()} mm: set it to the edges of a voxel, all above 0")
+    dimension = reader.GetDimension()
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(reader.GetDirection()).reshape(dimension, dimension)[:3, :3] * spacing
+    affine[:3, 3] = reader.GetOrigin()[:3]
+    return LPS_FROM_RAS @ affine

@@ -47,6 +47,7 @@ from lib.train import SAM3DTrainTask, parse_train
 from lib.volumes import Segmenters
 from sam3d_label import click_log
 from sam3d_label.errors import Sam3dError
+from sam3d_label.image.limits import set_default_limits
 from sam3d_label.training import ledger
 from sam3d_label.training.busy import BusySign
 from sam3d_label.weights.versions import Versions
@@ -65,6 +66,7 @@ class SAM3DApp(MONAILabelApp):
         if not is_background():
             protect_logs()
         self.config = _parse(conf)
+        set_default_limits(self.config.volumes)
         self.login = _login(self.config)
         address = listen.prepare(self.login is not None, self.config.trusted_proxies)
         self.hosts = listen.own_hosts(address, self.config.allowed_hosts)
@@ -216,7 +218,8 @@ class SAM3DApp(MONAILabelApp):
             note.answer = params
         except HANDLED as error:
             described = http_error(error)
-            described.detail = described.detail.replace(path, f"Image {os.path.basename(path)}")
+            name = os.path.basename(path)
+            described.detail = described.detail.replace(path, name).replace(name, f"Image {name}", 1)
             raise described from error
         tag = request.get("label_tag") or DefaultLabelTag.ORIGINAL.value
         label = file

@@ -137,18 +137,13 @@ class Compressed:
             if self._inflater.eof:
                 self._start_next_member()
                 continue
-            data = self._file.read(READ) if self._inflater.hungry else b""
-            if self._inflater.hungry and not data:
-                # zlib may still hold output, so an empty push comes before the verdict.
-                rest = self._inflater.push(b"", count)
-                if rest:
-                    return rest
-                if self._inflater.eof:
-                    continue
-                raise VolumeError(f"it is cut off: its {self._encoding} compression does not end; {AGAIN}")
-            inflated = self._inflater.push(data, count)
+            hungry = self._inflater.hungry
+            data = self._file.read(READ) if hungry else b""
+            inflated = self._inflater.push(data, count)  # output may be left although the file has ended
             if inflated:
                 return inflated
+            if hungry and not data and not self._inflater.eof:
+                raise VolumeError(f"it is cut off: its {self._encoding} compression does not end; {AGAIN}")
         return b""
 
     def _start_next_member(self) -> None:

@@ -66,7 +66,7 @@ class SafeDatastore(FolderDatastore):
             folder = self._datastore.image_path()
             with self._received(image_filename, folder, file_name) as part:
                 with _called(part, "The file"):
-                    Volume.open(part)
+                    Volume.open(part).require_plausible_size()
                 with self._up_to_date():
                     known = self._datastore.objects.get(image_id)
                     if known and known.labels and not same_bytes(part, Path(self.get_image_uri(image_id))):
@@ -141,7 +141,7 @@ class SafeDatastore(FolderDatastore):
             self._known(image_id)
             if _identity(path) is None:
                 raise ImageNotFoundException(f"Image {image_id!r} was removed meanwhile") from error
-            raise VolumeError(str(error).replace(path, f"Image {image_id!r}")) from error
+            raise VolumeError(str(error).replace(os.path.basename(path), f"Image {image_id!r}")) from error
         return identity
 
     def _publish(self, image_id: str, label: Volume, label_tag: str, info: Mapping[str, Any]) -> dict[str, Any]:

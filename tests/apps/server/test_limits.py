@@ -19,3 +19,8 @@ def test_limits_have_defaults_and_are_set_by_conf() -> None:
 def test_a_limit_that_protects_nothing_stops_the_start(key: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"--conf {key}"):
         parse_config({key: value})
+
+
+def test_the_limits_of_files_reach_the_reader() -> None:
+    limits = parse_config({"max_voxels": "1000", "max_axis": "30", "max_inflated_mb": "2"}).volumes
+    assert (limits.max_voxels, limits.max_axis, limits.max_inflated_mb) == (1000, 30, 2)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sam3d_label.image import limits
+
 MIB = 2**20
 
 
@@ -33,6 +35,11 @@ class Limits(BaseModel):
     max_json_kb: int = Field(default=1024, ge=1, le=64 * 1024)
     max_json_depth: int = Field(default=16, ge=4, le=64)
     max_json_items: int = Field(default=50_000, ge=16)
+
+    @property
+    def volumes(self) -> limits.Limits:
+        """Limits of an image or label file, for the library that reads it."""
+        return limits.Limits(max_voxels=self.max_voxels, max_axis=self.max_axis, max_inflated_mb=self.max_inflated_mb)
 
     @property
     def max_upload_bytes(self) -> int:

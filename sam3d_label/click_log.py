@@ -11,13 +11,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sam3d_label.errors import Sam3dError
+from sam3d_label.io import append_line, locked, require_format, sync_folder
 from sam3d_label.prompts import Box, Click, Ijk, Prompts
 
 logger = logging.getLogger(__name__)
+FORMAT = 1
 FOLDER = "clicks"
 """Of the log, in the model folder of an app."""
 
@@ -77,9 +78,11 @@ class Request(BaseModel):
         voxels: How many voxels the mask has.
         seconds: Until it was answered.
         error: Why it failed; None when it did not.
+        format: Of the line; older releases wrote none.
     """
 
     model_config = ConfigDict(frozen=True)
+    format: int = FORMAT
     at: str
     image: str | None = None
     model: str | None = None
@@ -124,8 +127,8 @@ class ClickLog:
         try:
             line = request.model_dump_json().encode() + b"\n"
             self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / ".lock", timeout=PATIENCE), self._last() as file:
-                _add(file, line)
+            with locked(self.folder / ".lock", timeout=PATIENCE), self._last() as file:
+                append_line(file, line)
         except (OSError, ValueError) as error:
             if not self._warned:
                 self._warned = True
@@ -139,8 +142,10 @@ class ClickLog:
         if full:
             files.append(self.folder / f"clicks-{_number(files[-1]) + 1 if files else 1:06d}.jsonl")
         with files[-1].open("ab+", buffering=0) as file:
-            for oldest in files[: -self._files] if full else ():
-                oldest.unlink(missing_ok=True)
+            if full:
+                sync_folder(self.folder)
+                for oldest in files[: -self._files]:
+                    oldest.unlink(missing_ok=True)
             yield file
 
 
@@ -164,7 +169,7 @@ def read_log(source: Path) -> Reading:
         source: A file of it, its folder, or the model folder of an app.
 
     Raises:
-        Sam3dError: There is none.
+        Sam3dError: There is none, or a newer release has written it.
     """
     files = [source] if source.is_file() else log_files(source) or log_files(source / FOLDER)
     if not files:
@@ -173,9 +178,13 @@ def read_log(source: Path) -> Reading:
     for file in filter(Path.exists, files):  # the oldest may have just gone
         for line in file.read_bytes().splitlines():
             try:
-                requests += [Request.model_validate_json(line)] if line.strip() else []
+                request = Request.model_validate_json(line) if line.strip() else None
             except ValidationError:
                 damaged += 1
+                continue
+            if request:
+                require_format(request.format, FORMAT, file)
+                requests.append(request)
     return Reading(requests, damaged)
 
 
@@ -189,20 +198,6 @@ def _number(file: Path) -> int:
     name = FILE.fullmatch(file.name)
     assert name is not None
     return int(name.group(1))
-
-
-def _add(file: BinaryIO, line: bytes) -> None:
-    """Add a whole line or nothing; one that a killed writer left torn is ended first."""
-    end = file.seek(0, 2)
-    if end:
-        file.seek(end - 1)
-        line = (b"" if file.read(1) == b"\n" else b"\n") + line
-    try:
-        while line:
-            line = line[file.write(line) :]
-    except OSError:
-        file.truncate(end)
-        raise
 
 
 def _pairs(box: Box) -> tuple[int, int, int, int, int, int]:

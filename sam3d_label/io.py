@@ -299,6 +299,13 @@ def _spare_lock(file: Path) -> Path:
     return folder / f"{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:32]}.lock"
 
 
+def is_writable(folder: Path) -> bool:
+    """Whether files can be created in a folder, or in the nearest folder above that exists."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
 def with_format(number: int, content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content with its format number as the first key."""
     return {"format": number, **content}

@@ -6,33 +6,53 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from sam3d_label.errors import ReadOnlyError
-from sam3d_label.io import require_format, storing, sync_folder, write_text
+from sam3d_label.errors import ReadOnlyError, StorageError
+from sam3d_label.io import discard, require_format, storing, sync_folder, write_text
 
 logger = logging.getLogger(__name__)
 FILE = ".sam3d/journal.json"
 FORMAT = 1
+SECOND = 10**9
+
+
+def _inside(path: str) -> str:
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise ValueError(f"{path} is outside the folder")
+    return path
+
+
+Inside = Annotated[str, AfterValidator(_inside)]
+
+
+class _Rename(BaseModel):
+    """A part file that is to replace its target; size and time (ns) show whether it has done so already."""
+
+    model_config = ConfigDict(extra="forbid")
+    part: Inside
+    target: Inside
+    bytes: int
+    modified: int
+
+    def is_done(self, folder: Path) -> bool:
+        try:
+            found = (folder / self.target).stat()
+        except FileNotFoundError:
+            return False
+        times = (self.modified, self.modified // SECOND * SECOND)  # some backups keep whole seconds only
+        return found.st_size == self.bytes and found.st_mtime_ns in times
 
 
 class _Entry(BaseModel):
-    """What is left to do: paths relative to the folder."""
+    """What is left to do; all paths are relative to the folder."""
 
     model_config = ConfigDict(extra="forbid")
     format: int = FORMAT
-    replace: dict[str, str] = {}
-    remove: list[str] = []
-
-    @field_validator("replace", "remove")
-    @classmethod
-    def _inside(cls, value: dict[str, str] | list[str]) -> dict[str, str] | list[str]:
-        paths = [*value, *value.values()] if isinstance(value, dict) else value
-        for path in map(PurePosixPath, paths):
-            if path.is_absolute() or ".." in path.parts:
-                raise ValueError(f"{path} is outside the folder")
-        return value
+    replace: list[_Rename] = []
+    remove: list[Inside] = []
 
 
 class Journal:
@@ -65,11 +85,18 @@ class Journal:
         removed = [path for path in remove if path.exists()]
         if len(replace) + len(removed) > 1:
             entry = _Entry(
-                replace={self._relative(part): self._relative(target) for part, target in replace.items()},
+                replace=[self._rename(part, target) for part, target in replace.items()],
                 remove=[self._relative(path) for path in removed],
             )
-            write_text(self.path, entry.model_dump_json() + "\n")
-            self._complete(entry)
+            try:
+                write_text(self.path, entry.model_dump_json() + "\n")
+            except OSError:
+                discard(self.path)  # its rename may have happened before its folder could not be flushed
+                raise
+            try:
+                self._complete(entry)
+            except StorageError as error:
+                logger.error("The change is stored and will be completed by the next access: %s", error)
             return
         for part, target in replace.items():  # a single rename is atomic by itself
             with storing(target):
@@ -94,13 +121,14 @@ class Journal:
         try:
             entry = _Entry.model_validate_json(text)
         except ValidationError as error:
-            kept = self.path.with_name("journal.damaged.json")
-            logger.error("%s is damaged and is kept as %s: %s", self.path, kept.name, error.errors()[0]["msg"])
-            with storing(self.path):
-                os.replace(self.path, kept)
+            self._abandon(error.errors()[0]["msg"])
             return False
         require_format(entry.format, FORMAT, self.path)
-        logger.warning("Completing a change that was interrupted: %s", ", ".join(entry.replace.values()) or "removal")
+        for rename in entry.replace:
+            if not (self._folder / rename.part).exists() and not rename.is_done(self._folder):
+                self._abandon(f"the new content of {rename.target} is gone")
+                return False
+        logger.warning("Completing a change that was interrupted: %s", [rename.target for rename in entry.replace])
         try:
             self._complete(entry)
         except ReadOnlyError as error:
@@ -109,8 +137,8 @@ class Journal:
 
     def _complete(self, entry: _Entry) -> None:
         folders = {self.path.parent}
-        for part_name, target_name in entry.replace.items():
-            part, target = self._folder / part_name, self._folder / target_name
+        for rename in entry.replace:
+            part, target = self._folder / rename.part, self._folder / rename.target
             folders.add(target.parent)
             with storing(target):
                 if part.exists():  # else it was renamed before the writer was killed
@@ -125,6 +153,21 @@ class Journal:
                 sync_folder(folder)
             self.path.unlink(missing_ok=True)
             sync_folder(self.path.parent)
+
+    def _abandon(self, reason: str) -> None:
+        kept = self.path.with_name("journal.damaged.json")
+        logger.error("%s cannot be used and is kept as %s: %s", self.path.name, kept.name, reason)
+        with storing(self.path):
+            os.replace(self.path, kept)
+
+    def _rename(self, part: Path, target: Path) -> _Rename:
+        stat = part.stat()
+        return _Rename(
+            part=self._relative(part),
+            target=self._relative(target),
+            bytes=stat.st_size,
+            modified=stat.st_mtime_ns,
+        )
 
     def _relative(self, path: Path) -> str:
         return Path(os.path.relpath(path, self._folder)).as_posix()

@@ -1,8 +1,13 @@
 """Fixtures that every test may use: where real volumes and the reference files lie, when they are at hand."""
 
+import itertools
 import os
+import signal
 import sys
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -81,3 +86,59 @@ def small_weights() -> Weights:
         date="2024-01-01",
     )
     return Weights(model.eval(), card, card.version, "random")
+
+
+WRITES = ("replace", "rename", "fsync", "unlink", "mkdir", "symlink", "link")
+"""Calls by which files change; a writer is killed before and after each of them."""
+
+
+@pytest.fixture
+def killed_at_every_write() -> Callable[[Callable[[], object]], Iterator[int]]:
+    """Run some work in children that are killed by SIGKILL at their first, second, … write, until one ends.
+
+    After each kill the test body of the loop runs in the parent. Events are counted, so that slow machines see the
+    same moments.
+    """
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork")
+
+    def kills(work: Callable[[], object]) -> Iterator[int]:
+        for moment in itertools.count():
+            child = os.fork()
+            if child == 0:
+                _kill_at(moment)
+                try:
+                    work()
+                except BaseException:
+                    traceback.print_exc()
+                    os._exit(1)
+                os._exit(0)
+            _, status = os.waitpid(child, 0)
+            if os.WIFEXITED(status):
+                assert os.WEXITSTATUS(status) == 0, "the work failed; its traceback is on stderr"
+                assert moment > 2, "the work made no writes"
+                return
+            assert os.WTERMSIG(status) == signal.SIGKILL
+            yield moment
+
+    return kills
+
+
+def _kill_at(moment: int) -> None:
+    events = itertools.count()
+
+    def event() -> None:
+        if next(events) == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def watched(call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            event()
+            result = call(*args, **kwargs)
+            event()
+            return result
+
+        return run
+
+    for name in WRITES:
+        setattr(os, name, watched(getattr(os, name)))

@@ -48,6 +48,7 @@ from lib.volumes import Segmenters
 from sam3d_label import click_log
 from sam3d_label.errors import Sam3dError
 from sam3d_label.image.limits import set_default_limits
+from sam3d_label.io import is_writable
 from sam3d_label.training import ledger
 from sam3d_label.training.busy import BusySign
 from sam3d_label.weights.versions import Versions
@@ -320,10 +321,16 @@ def is_url(studies: str) -> bool:
 
 
 def ledger_file(studies: str, model_dir: Path) -> Path:
-    """The file that remembers sides: beside the studies; for a URL among what the app keeps."""
-    if is_url(studies):
-        return model_dir / f"ledger-{hashlib.sha256(studies.rstrip('/').encode()).hexdigest()[:12]}.json"
-    return Path(studies, ".sam3d", ledger.FILE)
+    """Return the file that stores the split of cases.
+
+    It is in the studies folder; for a URL, and for a folder that is read-only and has none, in the model folder. One
+    that exists stays in use, so that no case changes its split when the folder becomes writable.
+    """
+    ours = model_dir / f"ledger-{hashlib.sha256(studies.rstrip('/').encode()).hexdigest()[:12]}.json"
+    theirs = Path(studies, ".sam3d", ledger.FILE)
+    if is_url(studies) or (not theirs.exists() and (ours.exists() or not is_writable(Path(studies)))):
+        return ours
+    return theirs
 
 
 def _login(config: AppConfig) -> Login | None:

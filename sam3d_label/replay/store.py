@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,11 +14,12 @@ from pydantic import ValidationError
 
 from sam3d_label.click_log import Request, read_log
 from sam3d_label.errors import Sam3dError
-from sam3d_label.io import append_line, replacing, write_json
+from sam3d_label.io import append_line, read_object, replacing, with_format, write_json
 from sam3d_label.replay.measure import Row
 from sam3d_label.replay.summary import summarise
 
 LOG, SETTINGS, ROWS, TABLE, SUMMARY = "log.jsonl", "replay.json", "rows", "requests.csv", "summary.json"
+FORMAT = 1
 
 
 class Store:
@@ -55,7 +55,7 @@ class Store:
             if not (self.folder / SETTINGS).is_file():
                 with replacing(self.folder / LOG) as beside:
                     beside.write_text("".join(f"{each.model_dump_json()}\n" for each in now), encoding="utf-8")
-                write_json(self.folder / SETTINGS, settings)
+                write_json(self.folder / SETTINGS, with_format(FORMAT, settings))
         self._require_same(settings)
         began = read_log(self.folder / LOG).requests
         newer = len(now) - len(began)
@@ -109,10 +109,7 @@ class Store:
 
     def _require_same(self, settings: Mapping[str, Any]) -> None:
         path = self.folder / SETTINGS
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise Sam3dError(f"{path} is damaged, give another folder: {error}") from error
+        before = read_object(path, FORMAT)
         changed = sorted(key for key in {*settings, *before} if settings.get(key) != before.get(key))
         if changed:
             raise Sam3dError(f"{self.folder} holds a replay with another {', '.join(changed)}: give another folder")

@@ -12,12 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sam3d_label.evaluation.metrics import bootstrap_interval
-from sam3d_label.io import replacing
+from sam3d_label.io import locked, replacing, require_format
 
 TABLE, PICTURE = "learning_curve.csv", "learning_curve.png"
+FORMAT = 1
 COLUMNS = (
     *("at", "version", "published", "annotated", "compared", "left_out"),
     *("dice_1", "dice_1_low", "dice_1_high", "dice_5", "dice_5_low", "dice_5_high", "serving_dice_1", "serving_dice_5"),
+    "format",
 )
 
 
@@ -38,6 +40,7 @@ def append(folder: Path, summary: Mapping[str, Any]) -> None:
         "annotated": summary["annotated"],
         "compared": len(summary["scores"]["candidate"]),
         "left_out": len(summary["left_out_one_by_one"]),
+        "format": FORMAT,
     }
     for metric in ("dice_1", "dice_5"):
         values = [each[metric] for each in summary["scores"]["candidate"]]
@@ -46,12 +49,14 @@ def append(folder: Path, summary: Mapping[str, Any]) -> None:
             low, high = bootstrap_interval(values)
             row |= {metric: float(np.mean(values)), f"{metric}_low": low, f"{metric}_high": high}
             row |= {f"serving_{metric}": float(np.mean(serving))}
-    rows = [*read(folder), row]
-    with replacing(folder / TABLE) as beside, beside.open("w", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS)
-        table.writeheader()
-        table.writerows(rows)
-    draw(folder / PICTURE, read(folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / f".{TABLE}.lock"):
+        rows = [*read(folder), row]
+        with replacing(folder / TABLE) as beside, beside.open("w", newline="") as file:
+            table = csv.DictWriter(file, COLUMNS, restval="")
+            table.writeheader()
+            table.writerows(rows)
+        draw(folder / PICTURE, read(folder))
 
 
 def read(folder: Path) -> list[dict[str, str]]:
@@ -60,7 +65,11 @@ def read(folder: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        number = row.get("format") or ""
+        require_format(int(number) if number.isdigit() else None, FORMAT, path)
+    return rows
 
 
 def draw(path: Path, rows: Sequence[Mapping[str, str]]) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import typer
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sam3d_label.errors import Sam3dError
 from sam3d_label.intensity import IntensityRule
-from sam3d_label.io import replacing
+from sam3d_label.io import replacing, write_text
 from sam3d_label.network import SAM3D, Config
 from sam3d_label.training.busy import BusySign
 from sam3d_label.training.crops import Case
@@ -35,6 +35,7 @@ class Job(BaseModel):
     """What `fine_tune` is called with; the weights to start from lie beside the file as start.pt."""
 
     model_config = ConfigDict(extra="forbid")
+    format: Literal[1] = 1
     config: Config
     cases: list[Case]
     validation: list[Case]
@@ -78,8 +79,7 @@ def train_in_processes(processes: int, busy: Path | None = None) -> Callable[...
         )
         out.mkdir(parents=True, exist_ok=True)
         torch.save(model.state_dict(), out / WEIGHTS)
-        with replacing(out / JOB) as beside:
-            beside.write_text(job.model_dump_json(), encoding="utf-8")
+        write_text(out / JOB, job.model_dump_json())
         (out / DONE).unlink(missing_ok=True)
         _run(processes, out / JOB, progress)
         done: dict[str, Any] = torch.load(out / DONE, map_location="cpu", weights_only=True)

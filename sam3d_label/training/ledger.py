@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,14 +11,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from sam3d_label.errors import Sam3dError
-from sam3d_label.io import replacing
+from sam3d_label.errors import NewerFormatError, Sam3dError, StorageError
+from sam3d_label.io import locked, require_format, storing, write_text
 
 Side = Literal["train", "validation"]
 FILE = "ledger.json"
+FORMAT = 1
 USUAL_SHARE = 0.2
 
 
@@ -38,7 +39,7 @@ class Entry(BaseModel):
 
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    format: Literal[1] = 1
+    format: int = FORMAT
     salt: str
     share: float = Field(ge=0, lt=1)
     cases: dict[str, Entry] = {}
@@ -94,8 +95,7 @@ class Ledger:
                 now = datetime.now(timezone.utc).isoformat(timespec="seconds")
                 self._file.cases[case] = Entry(side=self._side(group), group=group, since=now)
             if new and self.path:
-                with replacing(self.path) as beside:
-                    beside.write_text(self._file.model_dump_json(indent=1) + "\n", encoding="utf-8")
+                write_text(self.path, self._file.model_dump_json(indent=1) + "\n")
         return {case: self._file.cases[case].side for case in cases}
 
     def _side(self, group: str) -> Side:
@@ -118,9 +118,12 @@ class Ledger:
             yield
             return
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.path.with_name(f".{self.path.name}.lock")):
+            with storing(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            with locked(self.path.with_name(f".{self.path.name}.lock")):
                 yield
+        except StorageError:
+            raise
         except OSError as error:
             raise Sam3dError(f"the ledger {self.path} cannot be written: {error}") from error
 
@@ -138,8 +141,12 @@ def counts(sides: Iterable[Side]) -> dict[Side, int]:
 
 def _read(path: Path) -> _File:
     try:
-        return _File.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        require_format(content.get("format") if isinstance(content, dict) else None, FORMAT, path)
+        return _File.model_validate(content)
+    except NewerFormatError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise Sam3dError(
             f"the ledger {path} cannot be read: restore it from a backup. Without it, cases that trained could"
             f" validate. {str(error).splitlines()[0]}"

@@ -16,8 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from sam3d_label.errors import Sam3dError, StorageError, WeightsError
-from sam3d_label.io import replacing, require_space
+from sam3d_label.errors import NewerFormatError, Sam3dError, StorageError, WeightsError
+from sam3d_label.io import replacing, require_format, require_space
 from sam3d_label.network import SAM3D, Embedding
 from sam3d_label.training.crops import ALONE, IMAGE, LABEL, OpenedCase, TrainingCrops
 from sam3d_label.training.interaction import train_rounds, validation_dice
@@ -25,6 +25,7 @@ from sam3d_label.training.memory import Choice, Plan, choose, free_memory
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.training.world import World
 
+CHECKPOINT_FORMAT = 1
 VALIDATION_CLICKS = 3
 VALIDATION_FILL = 0.5
 
@@ -222,6 +223,7 @@ class Trainer:
             WeightsError: It cannot be written.
         """
         state = {
+            "format": CHECKPOINT_FORMAT,
             "weights": {name: p.detach() for name, p in self.trained.items()},
             "average": dict(zip(self.trained, self.average, strict=True)),
             "optimizer": self.optimizer.state_dict(),
@@ -278,8 +280,11 @@ class Trainer:
             raise WeightsError(f"{path} does not exist: there is nothing to resume")
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            require_format(state.get("format"), CHECKPOINT_FORMAT, path)
             names, seed = state["weights"].keys(), state["seed"]
             complete = {"average", "optimizer", "epochs", "steps"} <= state.keys()
+        except NewerFormatError:
+            raise
         except Exception as error:
             raise WeightsError(f"{path} cannot be read, remove it to start afresh: {error}") from error
         if names != self.trained.keys() or seed != self.settings.seed or not complete:

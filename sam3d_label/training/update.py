@@ -12,8 +12,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from sam3d_label.errors import VolumeError
-from sam3d_label.io import replacing
+from sam3d_label.errors import NewerFormatError, Sam3dError, VolumeError
+from sam3d_label.io import read_object, with_format, write_json
 from sam3d_label.network import SAM3D
 from sam3d_label.training import curve
 from sam3d_label.training.crops import Case, OpenedCase
@@ -23,12 +23,13 @@ from sam3d_label.training.ledger import Ledger
 from sam3d_label.training.settings import TrainSettings, spacings_of_serving
 from sam3d_label.training.store import store, trained_card
 from sam3d_label.weights import DataSource, Weights
-from sam3d_label.weights.versions import REPORT, Versions
+from sam3d_label.weights.versions import REPORT, REPORT_FORMAT, Versions
 
 FEWEST_COMPARED = 3
 """Comparisons that the gate wants. With fewer validation cases, the oldest training cases are left out one by one."""
 
 RUN, RUN_FILE = "run", "run.json"
+RUN_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -150,10 +151,9 @@ class Update:
         run = self.folder / RUN
         same = {"start": (self.start or self.serving).signature, "settings": self.settings.model_dump(mode="json")}
         told = run / RUN_FILE
-        if not told.is_file() or json.loads(told.read_text(encoding="utf-8") or "{}") != same:
+        if _read_run(told) != same:
             shutil.rmtree(run, ignore_errors=True)
-            with replacing(told) as beside:
-                beside.write_text(json.dumps(same), encoding="utf-8")
+            write_json(told, with_format(RUN_FORMAT, same), indent=None)
 
     def _train(
         self, training: Sequence[LabelledCase], validation: Sequence[LabelledCase], out: Path, stage: str
@@ -235,7 +235,8 @@ class Update:
                 version=version,
                 metrics={"gate": summary["means"]},
             )
-            (folder / REPORT).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+            text = json.dumps(with_format(REPORT_FORMAT, summary), indent=1) + "\n"
+            (folder / REPORT).write_text(text, encoding="utf-8")
             for name in (LOG, CURVES):
                 shutil.copy(run / name, folder / name)
         if verdict.passes:
@@ -243,6 +244,16 @@ class Update:
         curve.append(self.folder, summary)
         shutil.rmtree(run, ignore_errors=True)
         return summary
+
+
+def _read_run(path: Path) -> dict[str, Any] | None:
+    """What the kept run was begun with; None when there is none that can be continued."""
+    try:
+        return read_object(path, RUN_FORMAT)
+    except NewerFormatError:
+        raise
+    except Sam3dError:
+        return None
 
 
 def targets(cases: Sequence[LabelledCase]) -> list[Case]:

@@ -12,14 +12,24 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sam3d_label.errors import WeightsError
-from sam3d_label.io import replacing
+from sam3d_label.errors import Sam3dError, StorageError, WeightsError
+from sam3d_label.io import (
+    locked,
+    read_object,
+    replacing,
+    require_format,
+    storing,
+    sync_folder,
+    sync_tree,
+    with_format,
+    write_json,
+)
 from sam3d_label.weights.adapter import ADAPTER, CARD
 
 CURRENT, HISTORY, REPORT = "current", "history.json", "report.json"
+HISTORY_FORMAT = REPORT_FORMAT = 1
 NUMBER = re.compile(r"\d{4,}")
 BEFORE_ALL = "shipped"
 """Stands for what served before the first version was published."""
@@ -99,7 +109,10 @@ class Versions:
                 yield version, beside
                 if not (beside / ADAPTER).is_file() or not (beside / CARD).is_file():
                     raise WeightsError(f"version {version} was left without {ADAPTER} or {CARD}")
-                os.rename(beside, self.folder / version)
+                with storing(self.folder / version):
+                    sync_tree(beside)
+                    os.rename(beside, self.folder / version)
+                    sync_folder(self.folder)
             finally:
                 shutil.rmtree(beside, ignore_errors=True)
 
@@ -120,6 +133,7 @@ class Versions:
             self._write_history([*self.history(), Published(version=version, at=now, by=by)])
             if version == BEFORE_ALL:
                 (self.folder / CURRENT).unlink(missing_ok=True)
+                sync_folder(self.folder)
                 return
             with replacing(self.folder / CURRENT) as beside:
                 beside.symlink_to(version)
@@ -152,10 +166,17 @@ class Versions:
         """
         path = self.folder / HISTORY
         try:
-            entries = [Published.model_validate(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+            content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return []
-        except (ValueError, TypeError, ValidationError) as error:
+        except (ValueError, RecursionError) as error:
+            raise WeightsError(f"{path} is damaged, remove it to begin a new history: {error}") from error
+        if isinstance(content, dict):  # older releases wrote the list alone
+            require_format(content.get("format"), HISTORY_FORMAT, path)
+            content = content.get("entries")
+        try:
+            entries = [Published.model_validate(entry) for entry in content]
+        except (TypeError, ValidationError) as error:
             raise WeightsError(f"{path} is damaged, remove it to begin a new history: {error}") from error
         now = self.current() or BEFORE_ALL
         while entries and entries[-1].version != now:
@@ -166,11 +187,9 @@ class Versions:
         """What was measured before a version was published or kept aside; empty when nothing was."""
         path = self.path(version) / REPORT
         try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            raise WeightsError(f"{path} is damaged: {error}") from error
+            return read_object(path, REPORT_FORMAT)
+        except Sam3dError as error:
+            raise WeightsError(str(error)) from error
 
     def _before(self) -> str:
         now = self.current()
@@ -180,8 +199,8 @@ class Versions:
         return served[-1] if served else BEFORE_ALL
 
     def _write_history(self, entries: list[Published]) -> None:
-        with replacing(self.folder / HISTORY) as beside:
-            beside.write_text(json.dumps([entry.model_dump() for entry in entries], indent=1) + "\n", encoding="utf-8")
+        listed = [entry.model_dump() for entry in entries]
+        write_json(self.folder / HISTORY, with_format(HISTORY_FORMAT, {"entries": listed}), indent=1)
 
     def _clean(self) -> None:
         """Remove what killed writers left."""
@@ -192,8 +211,11 @@ class Versions:
     @contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / ".lock"):
-                yield
+            with storing(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with locked(self.folder / ".lock"):
+                    yield
+        except StorageError:
+            raise
         except OSError as error:
             raise WeightsError(f"{self.folder} cannot be written: {error}") from error

@@ -17,7 +17,8 @@ from lib import auto_train
 from lib.auto_train import AutoTrain
 from lib.config import AppConfig
 from lib.models import Serving, UntrainedError
-from lib.train import STARTED, Stats, parse_train, read_json, train_settings, trainer
+from lib.stored import read_json
+from lib.train import STARTED, Stats, parse_train, train_settings, trainer
 from sam3d_label.errors import Sam3dError
 from sam3d_label.training import TrainSettings
 from sam3d_label.training.busy import BusySign

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import random
@@ -18,12 +17,14 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.first import First
 
 from lib.background import step_back
+from lib.datastore import remember
+from lib.datastores.metadata import fault
 from lib.infer import resolve_device
 from lib.models import Serving
-from lib.train import read_json
+from lib.stored import read_json, write_object
 from lib.volumes import Segmenters
 from sam3d_label.errors import Sam3dError
-from sam3d_label.io import replacing
+from sam3d_label.io import locked, storing
 from sam3d_label.survey import farthest, survey
 from sam3d_label.training.busy import BusySign
 
@@ -40,7 +41,7 @@ STRATEGY = "strategy"
 
 
 class Scores:
-    """What the model made of each image, in a file: `version`, `doubt`, `click`, `vector` by image.
+    """Scores of the images in a file: `version`, `doubt`, `click`, `vector` by image.
 
     Args:
         model_dir: Where the file lies.
@@ -50,13 +51,25 @@ class Scores:
         self.path = model_dir / SCORES
 
     def read(self) -> dict[str, Any]:
-        """All scores; those of an earlier version stay until the image is looked at again."""
-        return read_json(self.path)
+        """Return all usable scores; those of an earlier version stay until the image is scored again."""
+        content = read_json(self.path)
+        scores = content.get("scores", content)  # older releases wrote the scores alone
+        return {image: score for image, score in scores.items() if _is_score(image, score)}
 
     def add(self, image: str, score: Mapping[str, Any]) -> None:
         """Keep the score of an image."""
-        with replacing(self.path) as beside:
-            beside.write_text(json.dumps({**self.read(), image: score}), encoding="utf-8")
+        with storing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self.path.with_name(f".{self.path.name}.lock")):
+            write_object(self.path, {"scores": {**self.read(), image: score}})
+
+
+def _is_score(image: str, score: Any) -> bool:
+    """Whether a stored score can be used; a bad one is reported, and its image is scored again."""
+    usable = isinstance(score, Mapping) and fault(score) is None
+    if not usable:
+        logger.warning("The stored score of image %r is damaged and is left out", image)
+    return usable
 
 
 class SurveyScoring(ScoringMethod):
@@ -98,7 +111,7 @@ class SurveyScoring(ScoringMethod):
                 failed[image] = str(error)
                 continue
             self._scores.add(image, score)
-            datastore.update_image_info(image, {INFO: {key: score[key] for key in ("version", "doubt", "click")}})
+            remember(datastore, image, {INFO: {key: score[key] for key in ("version", "doubt", "click")}})
             scored.append(image)
             logger.info(f"{image}: doubt {score['doubt']:.3f} under {version}")
         return {"version": version, "scored": scored, "failed": failed}

@@ -14,7 +14,8 @@ from monailabel.interfaces.datastore import Datastore
 
 from lib.config import AppConfig
 from lib.errors import RemoteError
-from lib.train import STARTED, label_time, read_json
+from lib.stored import read_json
+from lib.train import STARTED, label_time
 from sam3d_label.training.update import RUN, RUN_FILE
 
 logger = logging.getLogger(__name__)

@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import HTTPException
 from monailabel.datastore.local import DataModel, ImageLabelModel
+from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
 
 from lib.datastores.checks import (
@@ -31,8 +32,9 @@ from lib.temporary import is_temporary
 from sam3d_label.errors import Sam3dError, StorageError, VolumeError
 from sam3d_label.volume import Volume
 
-__all__ = ["EXTENSIONS", "IdError", "SafeDatastore", "check_id", "check_label", "check_tag"]
+__all__ = ["EXTENSIONS", "IdError", "SafeDatastore", "check_id", "check_label", "check_tag", "remember"]
 logger = logging.getLogger(__name__)
+GONE = "The file of image {!r} is gone: upload the image again"
 
 
 class SafeDatastore(FolderDatastore):
@@ -117,7 +119,10 @@ class SafeDatastore(FolderDatastore):
                 info |= self._publish(image_id, label, label_tag, info)
                 with self._up_to_date():
                     known = self._known(image_id)
-                    if _identity(self.get_image_uri(image_id)) != image:
+                    found = _identity(self.get_image_uri(image_id))
+                    if found is None:
+                        raise ImageNotFoundException(GONE.format(image_id))
+                    if found != image:
                         raise HTTPException(409, f"Image {image_id!r} was replaced meanwhile: save the label again")
                     labels = {**known.labels, label_tag: DataModel(info=info, ext=extension)}
                     others = [other for other in EXTENSIONS if other != extension]
@@ -135,7 +140,7 @@ class SafeDatastore(FolderDatastore):
         identity = _identity(path)
         try:
             if identity is None:
-                raise ImageNotFoundException(f"The file of image {image_id!r} is gone: upload the image again")
+                raise ImageNotFoundException(GONE.format(image_id))
             check_label(label, Volume.open(path))
         except VolumeError as error:
             self._known(image_id)
@@ -207,6 +212,14 @@ class SafeDatastore(FolderDatastore):
         if label is None:
             raise LabelNotFoundException(f"There is no label {label_id!r} with the tag {label_tag!r}")
         return label
+
+
+def remember(datastore: Datastore, image_id: str, info: dict[str, Any]) -> None:
+    """Add to the metadata of an image; until the server ends only, where the disk is full or read-only."""
+    if isinstance(datastore, SafeDatastore):
+        datastore.remember_image_info(image_id, info)
+    else:
+        datastore.update_image_info(image_id, info)
 
 
 def _identity(path: str) -> object:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -14,10 +13,12 @@ from monailabel.datastore.local import DataModel
 from lib.dicom_client import DicomWeb, Series
 from lib.dicom_seg import referenced_series, segment_names, written_at
 from lib.errors import RemoteError
-from sam3d_label.io import replacing
+from sam3d_label.errors import Sam3dError
+from sam3d_label.io import read_object, with_format, write_json
 
 logger = logging.getLogger(__name__)
 NIFTI = ".nii.gz"
+FORMAT = 1
 SEGMENTATION = "SOPInstanceUID"
 """Key of a label's info that tells the DICOM SEG that it is or was sent as."""
 
@@ -48,8 +49,7 @@ class SegList:
         for uid in gone:
             del self._known[uid]
         if new or gone:
-            with replacing(self._file) as beside:
-                beside.write_text(json.dumps(self._known), encoding="utf-8")
+            write_json(self._file, with_format(FORMAT, {"series": self._known}), indent=None)
 
     def newest(self, images: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The last written SEG of each of some images that has one."""
@@ -61,10 +61,9 @@ class SegList:
     def _read(self) -> None:
         """Takes over what other processes asked."""
         try:
-            self._known = json.loads(self._file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            self._known = {}
-        except ValueError:
+            content = read_object(self._file, FORMAT)
+            self._known = content.get("series", content)  # older releases wrote the series alone
+        except Sam3dError:
             logger.warning(f"{self._file} cannot be read: the server is asked again")
             self._known = {}
 

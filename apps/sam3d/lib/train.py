@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import math
 import time
@@ -23,8 +22,8 @@ from lib.config import AppConfig
 from lib.infer import resolve_device
 from lib.models import Serving
 from lib.server.validation import ClientRequest, explain
+from lib.stored import read_json, write_object
 from sam3d_label.errors import Sam3dError
-from sam3d_label.io import replacing
 from sam3d_label.training import TrainSettings
 from sam3d_label.training.busy import BusySign
 from sam3d_label.training.fine_tune import EpochLog, fine_tune
@@ -195,8 +194,7 @@ class SAM3DTrainTask(TrainTask):
     def _note_start(self, datastore: Datastore) -> None:
         """Remember which labels this training has seen, so that the automatic one counts those since."""
         seen = {image: label_time(datastore, image) for image in datastore.get_labeled_images()}
-        with replacing(self.model_dir / STARTED) as beside:
-            beside.write_text(json.dumps({"at": time.time(), "labels": seen}))
+        write_object(self.model_dir / STARTED, {"at": time.time(), "labels": seen})
 
 
 def train_settings(asked: TrainRequest, targets: int, epochs: int, card: Card) -> TrainSettings:
@@ -258,21 +256,10 @@ class Stats:
     def _write(self, more: Mapping[str, Any]) -> None:
         # Slicer divides by the total while the training runs, so that it must not be 0 at any time.
         known = {"epoch": 0, "total_epochs": 1, "best_metric": 0.0, "train": {}, "eval": {}}
-        with replacing(self.path) as beside:
-            beside.write_text(
-                json.dumps({**known, "name": self.name, "start_ts": int(self._began), **self._last, **more})
-            )
+        write_object(self.path, {**known, "name": self.name, "start_ts": int(self._began), **self._last, **more})
 
 
 def _numbers(log: EpochLog, names: tuple[str, ...]) -> dict[str, float]:
     """Those of some fields that are numbers, which JSON can hold."""
     values = {name: float(getattr(log, name)) for name in names}
     return {name: round(value, 6) for name, value in values.items() if math.isfinite(value)}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """An object in a file that is replaced whole; empty where there is none."""
-    try:
-        return dict(json.loads(path.read_text()))
-    except FileNotFoundError:
-        return {}

@@ -139,7 +139,7 @@ class FolderDatastore(LocalDatastore):
 
     @contextmanager
     def _received(self, source: str, folder: str, name: str) -> Iterator[Path]:
-        """Yield a flushed copy of a file, next to the place it is for; it is removed unless it was put there."""
+        """Yield a flushed copy of a file, next to the place it is for; it is removed when the block fails."""
         target = Path(folder, name).absolute()
         part = part_of(target)
         try:
@@ -148,8 +148,9 @@ class FolderDatastore(LocalDatastore):
                 shutil.copyfile(source, part)
                 sync_file(part)
             yield part
-        finally:
+        except BaseException:
             discard(part)
+            raise
 
     def _change(
         self,
@@ -180,8 +181,9 @@ class FolderDatastore(LocalDatastore):
                 part.write_bytes(_as_json(changed))
                 sync_file(part)
             self._journal.commit({**(replace or {}), part: config}, remove)
-        finally:
+        except BaseException:
             discard(part)
+            raise
         self._datastore = changed
         self._config_ts = _stamp(config)
 

@@ -1,0 +1,48 @@
+"""Small JSON files of the app that can be made again: a damaged one is reported in the log and counts as empty."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sam3d_label.errors import NewerFormatError, Sam3dError
+from sam3d_label.io import read_object, with_format, write_json
+
+logger = logging.getLogger(__name__)
+FORMAT = 1
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a file; empty when there is no file or it is damaged.
+
+    Raises:
+        NewerFormatError: A newer release has written it.
+    """
+    try:
+        return read_object(path, FORMAT)
+    except NewerFormatError:
+        raise
+    except Sam3dError as error:
+        logger.warning(error)
+        return {}
+
+
+def write_object(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace the object in a file; numbers that JSON cannot hold become null.
+
+    Raises:
+        StorageError: It cannot be written, and what was there is unchanged.
+    """
+    write_json(path, with_format(FORMAT, finite(content)), indent=None)
+
+
+def finite(value: Any) -> Any:
+    """Return a JSON value with null in place of NaN and infinity."""
+    if isinstance(value, Mapping):
+        return {key: finite(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(held) for held in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,109 @@
+"""Files of releases without format numbers are read, and files of newer releases are rejected with the way out.
+
+`data/format_0` holds what release 2.0 wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sam3d_label.click_log import ClickLog, Request, read_log
+from sam3d_label.errors import Sam3dError
+from sam3d_label.training import curve
+from sam3d_label.training.ledger import Ledger
+from sam3d_label.weights.versions import Versions
+
+SAMPLES = Path(__file__).parent / "data" / "format_0"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the samples."""
+    return Path(shutil.copytree(SAMPLES, tmp_path / "model", symlinks=True))
+
+
+def test_the_samples_hold_no_format_numbers_but_the_ledger(folder: Path) -> None:
+    with_number = [
+        path.name for path in folder.rglob("*.json*") if '"format"' in path.read_text() and path.name != "ledger.json"
+    ]
+    assert not with_number
+
+
+def test_versions_of_an_older_release_are_read_and_continued(folder: Path) -> None:
+    versions = Versions(folder / "versions")
+    assert [entry.version for entry in versions.history()] == ["0001", "0002"]
+    assert versions.current() == "0002"
+    assert versions.report("0002")["gate"] == {"passes": True, "reason": "better"}
+    assert versions.rollback() == "0001"
+    written = json.loads((folder / "versions" / "history.json").read_text())
+    assert written["format"] == 1
+    assert [entry.version for entry in versions.history()] == ["0001", "0002", "0001"]
+
+
+def test_a_ledger_of_an_older_release_keeps_its_cases(folder: Path) -> None:
+    before = dict(Ledger(folder / "ledger.json").entries)
+    told = Ledger(folder / "ledger.json").tell({**{case: case for case in before}, "new": "new"})
+    assert {case: told[case] for case in before} == {case: entry.side for case, entry in before.items()}
+    content = json.loads((folder / "ledger.json").read_text())
+    del content["format"]
+    (folder / "ledger.json").write_text(json.dumps(content))
+    assert dict(Ledger(folder / "ledger.json").entries).keys() == {*before, "new"}
+
+
+def test_a_click_log_of_an_older_release_is_read_and_continued(folder: Path) -> None:
+    ClickLog(folder / "clicks").append(Request(at="2026-11-27T10:00:00+00:00", seconds=1))
+    found = read_log(folder / "clicks")
+    assert (len(found.requests), found.damaged) == (5, 0)
+    last = (folder / "clicks" / "clicks-000001.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last)["format"] == 1
+
+
+def test_a_learning_curve_of_an_older_release_is_read_and_continued(folder: Path) -> None:
+    scores = [{"dice_1": 0.7, "dice_5": 0.8}]
+    summary = {
+        "at": "2026-11-27",
+        "version": "0003",
+        "gate": {"passes": True},
+        "annotated": 5,
+        "left_out_one_by_one": [],
+        "scores": {"candidate": scores, "serving": scores},
+    }
+    curve.append(folder, summary)
+    assert [(row["version"], row["format"]) for row in curve.read(folder)] == [("0001", ""), ("0003", "1")]
+
+
+def newer_line(path: Path) -> None:
+    path.write_text(json.dumps({"at": "x", "seconds": 1, "format": 2}) + "\n")
+
+
+def newer_object(path: Path) -> None:
+    path.write_text(json.dumps({"format": 2, "something": "else"}))
+
+
+def newer_table(path: Path) -> None:
+    path.write_text("version,format\n0001,2\n")
+
+
+NEWER: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any]]] = {
+    "versions/history.json": (newer_object, lambda folder: Versions(folder / "versions").history()),
+    "versions/0002/report.json": (newer_object, lambda folder: Versions(folder / "versions").report("0002")),
+    "ledger.json": (newer_object, lambda folder: Ledger(folder / "ledger.json")),
+    "clicks/clicks-000001.jsonl": (newer_line, lambda folder: read_log(folder / "clicks")),
+    "learning_curve.csv": (newer_table, curve.read),
+}
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_a_file_of_a_newer_release_is_rejected_with_the_way_out_and_left_alone(folder: Path, name: str) -> None:
+    write, read = NEWER[name]
+    write(folder / name)
+    before = (folder / name).read_bytes()
+    with pytest.raises(Sam3dError, match=r"newer release.*update this installation"):
+        read(folder)
+    assert (folder / name).read_bytes() == before

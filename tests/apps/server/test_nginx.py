@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import nibabel as nib
 import pytest
-from app_helpers import APP, CENTRE, MODULE, ball, free_port, post, serve, wait, write_nifti
+from app_helpers import APP, CENTRE, MODULE, ball, free_port, orthogonal, post, serve, wait, write_nifti
 
 from sam3d_label.api_keys import ApiKeys
 
@@ -143,7 +143,8 @@ def test_a_click_goes_through_and_nginx_and_server_log_it_under_one_id(site: Sit
     with site.client(site.key) as http:
         answer = post(http, PATIENT, query={"output": "image"}, foreground=[CENTRE])
     assert answer.status_code == 200, answer.text
-    (line,) = logged(site, answer.headers["X-Request-ID"])
+    found = wait(lambda: logged(site, answer.headers["X-Request-ID"]), "the request is not in the log", 20)
+    (line,) = [line for line in found if line.get("event") == "request"]
     assert (line["route"], line["status"], line["role"]) == ("/infer/{model}", 200, "annotator")
     assert answer.headers["X-Request-ID"] in (site.logs / "sam3d.log").read_text()
     assert answer.headers["Strict-Transport-Security"].startswith("max-age=")
@@ -166,12 +167,12 @@ def test_plain_http_is_redirected_and_other_names_get_no_answer(site: Site) -> N
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with pytest.raises(httpx.ConnectError), httpx.Client(verify=context) as http:
         http.get(f"https://localhost:{site.https}/info/")
-    with site.client(site.key) as http:
-        assert http.get("/info/", headers={"Host": "evil.example"}).status_code in (421, 444)
+    with site.client(site.key) as http, pytest.raises(httpx.RemoteProtocolError):
+        http.get("/info/", headers={"Host": "evil.example"})
 
 
 def test_pages_of_the_same_origin_may_change_things_and_those_of_others_may_not(site: Site) -> None:
-    volume = nib.Nifti1Image(ball(), nib.load(next(site.logs.parent.joinpath("studies").iterdir())).affine).to_bytes()
+    volume = nib.Nifti1Image(ball(), orthogonal()).to_bytes()
     with site.client(site.key) as http:
         for origin, status in ((f"https://{NAME}:{site.https}", 200), ("https://evil.example", 403), ("null", 403)):
             files = {"files": ("session.nii", volume)}

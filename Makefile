@@ -28,6 +28,9 @@ test: $(READY) ## run the tests side by side, without the slow ones (ARGS="-k vo
 test-slow: $(READY) ## run the slow tests: servers, browsers and trainings in processes of their own
 	$(PY) -m pytest $(SIDE_BY_SIDE) -m slow $(ARGS)
 
+fuzz: $(READY) ## send random requests, params and damaged files to the app, 40 times as many as make test: an hour
+	FUZZ=40 $(PY) -m pytest -x tests/apps/fuzz $(ARGS)
+
 audit: $(READY) ## check the installed packages: pinned versions, agreement, known vulnerabilities (ARGS=--offline-ok)
 	$(PY) scripts/audit.py $(ARGS)
 

@@ -54,8 +54,13 @@ KNOWN: dict[str, st.SearchStrategy[Any]] = {
     "label_info": JSON,
     "max_workers": JSON,
 }
+VALID = {"foreground": [[15, 13, 6]], "background": [[1, 1, 1]], "result_extension": ".nrrd", "device": "cpu"}
+ONE_OR_TWO = st.lists(st.sampled_from(sorted(KNOWN)), min_size=1, max_size=2, unique=True)
 PARAMS = st.one_of(
-    st.fixed_dictionaries({"foreground": st.just([[15, 13, 6]])}, optional=KNOWN),
+    ONE_OR_TWO.flatmap(lambda keys: st.fixed_dictionaries({key: KNOWN[key] for key in keys})).map(
+        lambda odd: VALID | odd
+    ),
+    st.fixed_dictionaries({}, optional=KNOWN).map(lambda params: {**params, "foreground": [[15, 13, 6]]}),
     st.fixed_dictionaries({}, optional=KNOWN),
     st.dictionaries(st.one_of(st.sampled_from(sorted(KNOWN)), st.text(max_size=8)), JSON, max_size=4),
     JSON,

@@ -58,7 +58,7 @@ class ApiKeyFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     keys: tuple[ApiKey, ...] = ()
 
 

@@ -99,6 +99,17 @@ def test_a_revoked_key_is_refused_at_once(client: TestClient, keys: ApiKeys, ann
     assert client.get("/info/", headers=annotator).status_code == 401
 
 
+def test_a_file_of_keys_that_can_no_longer_be_used_lets_nobody_in(
+    client: TestClient, keys: ApiKeys, annotator: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert client.get("/info/", headers=annotator).status_code == 200
+    keys.path.write_text("{")
+    answer = client.get("/info/", headers=annotator)
+    assert (answer.status_code, str(keys.path) in answer.text) == (503, False)
+    assert client.post("/auth/token", data={"username": "anna", "password": "x"}).status_code == 503
+    assert "restore it from a backup" in caplog.text
+
+
 def test_too_many_failures_have_to_wait_and_those_who_are_in_stay_in(
     client: TestClient, annotator: Any, admin: Any
 ) -> None:

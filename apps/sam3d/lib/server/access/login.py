@@ -15,7 +15,7 @@ from lib.server.access.failures import Failures
 from lib.server.access.identity import Identity, Role
 from lib.server.access.oidc import Oidc, OidcSettings, TokenError
 from lib.server.access.sessions import LoginSession, LoginSessions
-from sam3d_label.api_keys import ApiKey, ApiKeys
+from sam3d_label.api_keys import ApiKey, ApiKeyError, ApiKeys
 
 logger = logging.getLogger(__name__)
 
@@ -85,11 +85,22 @@ class Login:
             HTTPException: 401 when they do not belong together, 429 after too many failures.
         """
         self.check_address(address)
-        key = self.keys.find(secret.strip()) if self.keys else None
+        key = self.find_key(secret.strip())
         if key is None or key.name != name.strip():
             raise self.failed(address, "Name and API key do not belong together, or the key was revoked")
         identity = _identity(key)
         return Opened(self.sessions.open(identity, key.id), identity)
+
+    def find_key(self, secret: str) -> ApiKey | None:
+        """Return the record of an API key; None when there is no such key.
+
+        Raises:
+            HTTPException: 503 when the file of keys can no longer be used.
+        """
+        try:
+            return self.keys.find(secret) if self.keys else None
+        except ApiKeyError as error:
+            raise _unusable(error) from None
 
     def open_with_token(self, token: str, lasts: float | None = None) -> Opened:
         """Open a session for a token of the provider.
@@ -135,7 +146,10 @@ class Login:
         return session.identity
 
     def _revoked(self, session: LoginSession) -> bool:
-        return session.key is not None and (self.keys is None or not self.keys.has(session.key))
+        try:
+            return session.key is not None and (self.keys is None or not self.keys.has(session.key))
+        except ApiKeyError as error:
+            raise _unusable(error) from None
 
     def _verified(self, token: str) -> Identity | None:
         if self.oidc is not None and token.count(".") == 2:
@@ -144,7 +158,7 @@ class Login:
             except TokenError as error:
                 logger.warning(f"A token was refused: {error}")
                 return None
-        key = self.keys.find(token) if self.keys else None
+        key = self.find_key(token)
         return _identity(key) if key else None
 
 
@@ -169,6 +183,11 @@ def make_login(api_keys: Path | None, hours: float, settings: Any) -> Login | No
 def unauthorized(reason: str) -> HTTPException:
     """Return the answer to a request without valid credentials."""
     return HTTPException(401, reason, {"WWW-Authenticate": 'Bearer realm="SAM3D"'})
+
+
+def _unusable(error: ApiKeyError) -> HTTPException:
+    logger.error(error)
+    return HTTPException(503, "The server cannot read its API keys; its log has the reason")
 
 
 def _identity(key: ApiKey) -> Identity:

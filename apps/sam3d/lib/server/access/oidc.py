@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import jwt
@@ -152,9 +151,10 @@ class Oidc:
         name = claims.get(self.settings.username_claim)
         if not isinstance(name, str) or not name:
             raise TokenError(f"it has no claim {self.settings.username_claim}")
-        path = self.settings.roles_claim.split("#")
-        found = reduce(lambda value, part: value.get(part) if isinstance(value, Mapping) else None, path, claims)
-        roles = {role for role in found if isinstance(role, str)} if isinstance(found, list) else set()
+        found: Any = claims
+        for part in self.settings.roles_claim.split("#"):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        roles: set[str] = {role for role in found if isinstance(role, str)} if isinstance(found, list) else set()
         if roles & set(self.settings.admin_roles):
             return Identity(name, Role.ADMIN)
         return Identity(name, Role.ANNOTATOR if roles & set(self.settings.annotator_roles) else Role.NOBODY)

@@ -179,7 +179,7 @@ def local_path(wanted: str) -> str:
 
 def _opened(login: Login, name: str, secret: str, address: str) -> Opened:
     """Log in with an API key, or with the password of a user of the login server."""
-    if login.oidc is None or (login.keys is not None and login.keys.find(secret.strip()) is not None):
+    if login.oidc is None or login.find_key(secret.strip()) is not None:
         return login.open(name, secret, address)
     login.check_address(address)
     answer = login.oidc.ask_for_token({"grant_type": "password", "username": name, "password": secret})

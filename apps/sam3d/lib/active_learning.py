@@ -209,7 +209,7 @@ def handed_out(datastore: Datastore, image: str) -> bool:
 def handed_out_at(datastore: Datastore, image: str) -> float:
     """When somebody last got an image, seconds since 1970; 0 when nobody did."""
     times = [entry.get("ts") for entry in handed_out_by(datastore.get_image_info(image)).values()]
-    return max((float(at) for at in times if _is_time(at)), default=0.0)
+    return max(map(_seconds, times), default=0.0)
 
 
 def handed_out_by(info: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -219,8 +219,10 @@ def handed_out_by(info: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {str(name): entry for name, entry in entries if isinstance(entry, Mapping)}
 
 
-def _is_time(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _seconds(value: Any) -> float:
+    """A stored time, or 0 for what is none."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number else 0.0
 
 
 def random_choice(images: list[str], datastore: Datastore) -> dict[str, Any]:

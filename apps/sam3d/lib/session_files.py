@@ -9,7 +9,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -126,7 +126,7 @@ def _write(members: Iterable[Upload], folder: Path, most_bytes: int, strict: boo
     return images[0] if images else folder / SERIES
 
 
-def _members(archive: Upload, most_bytes: int) -> Iterator[Upload]:
+def _members(archive: Upload, most_bytes: int) -> Generator[Upload, None, None]:
     """The regular files of a ZIP or tar archive, hidden ones left out.
 
     Raises:

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context, copy_context
@@ -140,7 +140,7 @@ class InferencePool:
         device: str,
         volume: Hashable,
         turn: Turn | None = None,
-        gone: Callable[[], Awaitable[object]],
+        gone: Callable[[], Coroutine[Any, Any, object]],
         discard: Callable[[Answer], object] = lambda _: None,
     ) -> Answer:
         """Compute an answer in a thread of a device.
@@ -162,10 +162,11 @@ class InferencePool:
         queue = self._device(device)
         queue.add(job)
         answer = asyncio.ensure_future(asyncio.wrap_future(job.future))
-        watch = asyncio.ensure_future(gone())
+        watch = asyncio.create_task(gone())
         delivered = False
         try:
-            await asyncio.wait({answer, watch}, return_when=asyncio.FIRST_COMPLETED)
+            waited: set[asyncio.Future[Any]] = {answer, watch}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise WorkCancelledError("the client has gone")
             result = answer.result()

@@ -19,7 +19,7 @@ def trained(model, cases, out, **options):
 
 
 def test_training_lowers_the_loss_on_what_it_sees(small_weights, phantom_cases, tmp_path):
-    settings = QUICK.model_copy(update={"epochs": 8, "steps_per_epoch": 20, "learning_rate": 5e-3})
+    settings = QUICK.model_copy(update={"epochs": 5, "steps_per_epoch": 10, "learning_rate": 1e-2})
     _, report = trained(small_weights.model, phantom_cases[:1], tmp_path, settings=settings)
     losses = [log.loss for log in report.epochs]
     assert sum(losses[-2:]) / 2 < 0.9 * losses[0]

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Request
 
 from lib.active_learning import STRATEGY, handed_out_by
+from lib.datastore import remember
 from lib.server.routes.common import sender
 from lib.server.routes.parts import App
 from lib.server.validation import ClientRequest
@@ -49,8 +50,8 @@ def router(app: App) -> APIRouter:
         by = sender(request, body.client_id if body else None)
         note = {**handed_out_by(info), strategy: {"ts": int(time.time()), "client_id": by}}
         try:
-            store.update_image_info(image, {STRATEGY: note})
-        except (HTTPException, OSError) as error:  # the image is gone meanwhile, or the folder is read-only
+            remember(store, image, {STRATEGY: note})
+        except (HTTPException, OSError) as error:  # the image is gone meanwhile
             logger.warning(f"It is not noted that {image} was handed out: {type(error).__name__}")
         return {**info, STRATEGY: note, **chosen}
 

@@ -113,7 +113,7 @@ class SurveyScoring(ScoringMethod):
             self._scores.add(image, score)
             remember(datastore, image, {INFO: {key: score[key] for key in ("version", "doubt", "click")}})
             scored.append(image)
-            logger.info(f"{image}: doubt {score['doubt']:.3f} under {version}")
+            logger.info(f"%s: doubt {score['doubt']:.3f} under {version}", image)
         return {"version": version, "scored": scored, "failed": failed}
 
     def _score(self, image: str, device: str, datastore: Datastore) -> dict[str, Any]:

@@ -56,9 +56,9 @@ class SafeBatch(BatchInferTask):
                 image, answer = running[done], done.result()
                 answers[image] = answer
                 outcome = f"failed: {answer['error']}" if "error" in answer else f"saved as {batch.label_tag}"
-                logger.info(f"{number} of {len(images)}: {image}: {outcome}")
+                logger.info("%d of %d: %s: %s", number, len(images), image, outcome)
         failed = [image for image, answer in answers.items() if "error" in answer]
-        logger.info(f"Batch done: {len(images) - len(failed)} saved, {len(failed)} failed {', '.join(failed)}".rstrip())
+        logger.info("Batch done: %d saved, %d failed %s", len(images) - len(failed), len(failed), ", ".join(failed))
         return answers
 
 
@@ -92,7 +92,7 @@ def _one(request: dict[str, Any], datastore: Datastore, infer: Infer) -> dict[st
     except HTTPException as error:
         return {"error": str(error.detail)}
     except Exception as error:
-        logger.exception(f"{request['image']} failed")
+        logger.exception("%s failed", request["image"])
         return {"error": f"{type(error).__name__}: {error}"}
     Path(answer.pop("file")).unlink(missing_ok=True)
     return answer

@@ -168,6 +168,19 @@ def test_names_in_messages_of_libraries_are_replaced(text: str) -> None:
     assert "1.2.840" not in cleaned
 
 
+def test_ids_that_this_project_logs_are_hashes_which_are_the_same_for_the_same_image(log: Path) -> None:
+    logger = logging.getLogger("lib.datastores.folder")
+    logger.info("Image %s is gone", PATIENT)
+    logger.info("%d of %d: %s: saved", 1, 3, PATIENT)
+    logger.error("%s: %s", "datastore_v2.json", OSError(2, "No such file", f"/studies/{PATIENT}.json"))
+    logger.warning(f"{PATIENT}.nii.gz of 1.2.840.113619.2.55.3.604688119 is damaged")
+    gone, saved, failed, damaged = (line["message"] for line in lines(log))
+    assert re.fullmatch(r"Image #[0-9a-f]{8} is gone", gone)
+    assert saved == f"1 of 3: {gone.split()[1]}: saved"
+    assert failed == "datastore_v2.json: [Errno 2] No such file: …"
+    assert damaged == "… of … is damaged"
+
+
 def test_the_console_shows_a_request_as_json_and_other_records_with_the_request_id(
     client: TestClient, log: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

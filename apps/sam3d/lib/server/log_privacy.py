@@ -7,6 +7,7 @@ it goes to the details of the task, for those who may see the images, and not to
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -17,7 +18,7 @@ from typing import Any
 from lib.server.request_log import current_request
 
 OWN = ("lib", "main", "sam3d", "sam3d_label")
-"""Loggers of this project, whose messages are written not to name images, files or labels."""
+"""Loggers of this project. Their messages pass ids of images as arguments (`"%s is gone", image`), which are hashed."""
 
 SERVER = ("uvicorn", "uvicorn.error")
 """Loggers whose records below WARNING are about starting and stopping."""
@@ -29,10 +30,13 @@ REDIRECTED = ("uvicorn", "uvicorn.error", "uvicorn.access", "task_train", "task_
 """Loggers with handlers of their own: they use the root's, so that one handler alone rotates the file."""
 
 PLACEHOLDER = "…"
+LONGEST = 4000
+"""Characters of a message that are logged, since the patterns take long on very long texts."""
+
 QUOTED = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"|«[^»\n]*»")
-PATH = re.compile(
-    r"(?:[A-Za-z]+://|\b[A-Za-z]:\\|/|\\\\|~/)[^\s'\",;()\[\]{}<>]+|[^\s'\"/=(\[]+\.(?:nii|nrrd|dcm|seg|gz)\b\S*"
-)
+PATH = re.compile(r"(?:[A-Za-z]+://|\b[A-Za-z]:\\|/|\\\\|~/)[^\s'\",;()\[\]{}<>]+")
+FILE = re.compile(r"[^\s'\"/=(\[]+\.(?:nii|nrrd|mha|mhd|dcm|seg|gz)\b[^\s'\",;:)\]]*", re.IGNORECASE)
+OWN_FILE = re.compile(r"(?:datastore_v2|ledger|journal|scores|card|clicks|keys)[\w.-]*$")
 UID = re.compile(r"\b\d+(?:\.\d+){5,}\b")
 
 
@@ -105,8 +109,7 @@ def described(record: logging.LogRecord) -> dict[str, Any]:
     fields: dict[str, Any] = {"time": time, "level": record.levelname, "logger": record.name}
     if isinstance(about := getattr(record, "request", None), dict):
         return {**fields, "event": "request", **about}
-    message = record.getMessage()
-    fields["message"] = UID.sub(PLACEHOLDER, without_values(message)) if is_own(record) else scrub(message)
+    fields["message"] = own_message(record) if is_own(record) else scrub(record.getMessage())
     if request is not None:
         fields["request_id"] = request.id
     if record.exc_info and record.exc_info[1] is not None:
@@ -117,6 +120,33 @@ def described(record: logging.LogRecord) -> dict[str, Any]:
 def is_own(record: logging.LogRecord) -> bool:
     """Whether a logger of this project wrote a record."""
     return record.name.split(".")[0] in OWN
+
+
+def own_message(record: logging.LogRecord) -> str:
+    """The message of a record of this project: texts among its arguments are hashed, errors scrubbed.
+
+    Args:
+        record: What was logged.
+    """
+    arguments = record.args if isinstance(record.args, tuple) else (record.args,) if record.args else ()
+    text = str(record.msg) % tuple(map(hidden, arguments)) if arguments else str(record.msg)
+    text = without_values(text[:LONGEST])
+    for pattern in (FILE, UID):
+        text = pattern.sub(PLACEHOLDER, text)
+    return text
+
+
+def hidden(value: object) -> object:
+    """An argument of a message as the log shows it: `#` and the start of a SHA-256, the same for the same image.
+
+    Args:
+        value: A number, or the name of one of the server's own files, is shown as it is.
+    """
+    if value is None or isinstance(value, int | float) or (isinstance(value, str) and OWN_FILE.search(value)):
+        return value
+    if isinstance(value, BaseException):
+        return scrub(str(value))
+    return f"#{hashlib.sha256(str(value).encode(errors='replace')).hexdigest()[:8]}"
 
 
 def without_values(text: str) -> str:
@@ -133,8 +163,8 @@ def scrub(text: str) -> str:
     Args:
         text: A message of a record or of an exception.
     """
-    text = without_values(text)
-    for pattern in (QUOTED, PATH, UID):
+    text = without_values(text[:LONGEST])
+    for pattern in (QUOTED, PATH, FILE, UID):
         text = pattern.sub(PLACEHOLDER, text)
     return text
 

@@ -52,7 +52,7 @@ def router(app: App) -> APIRouter:
         try:
             remember(store, image, {STRATEGY: note})
         except (HTTPException, OSError) as error:  # the image is gone meanwhile
-            logger.warning(f"It is not noted that {image} was handed out: {type(error).__name__}")
+            logger.warning("It is not noted that %s was handed out: %s", image, error)
         return {**info, STRATEGY: note, **chosen}
 
     return routes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -128,6 +129,45 @@ def test_a_response_that_breaks_off_closes_the_connection(log: Path) -> None:
     with pytest.raises(ValueError, match="half"):
         TestClient(RequestLog(half)).get("/")
     assert [line["status"] for line in lines(log) if "status" in line] == [500]
+
+
+def test_a_client_that_stops_in_the_middle_of_its_request_is_disconnected(
+    client: TestClient, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lib.server.request_log.BODY_SECONDS", 0.05)
+    first = [{"type": "http.request", "body": b"image", "more_body": True}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return first.pop() if first else await asyncio.sleep(60)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/infer/sam3d", "query_string": b"", "headers": []}
+    asyncio.run(client.app(scope, receive, send))
+    assert sent[0]["status"] == 408
+    assert (b"connection", b"close") in sent[0]["headers"]
+    assert "0.05 s" in json.loads(sent[1]["body"])["detail"]
+    assert [line["status"] for line in lines(log) if "status" in line] == [408]
+
+
+def test_a_request_that_is_complete_may_take_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lib.server.request_log.BODY_SECONDS", 0.05)
+    messages: list[Any] = [{"type": "http.disconnect"}, {"type": "http.request", "body": b"all", "more_body": False}]
+    seen: list[str] = []
+
+    async def patient(scope: Any, receive: Any, send: Any) -> None:
+        seen.extend([(await receive())["type"], (await receive())["type"]])
+
+    async def receive() -> Any:
+        if len(messages) == 1:
+            await asyncio.sleep(0.2)
+        return messages.pop()
+
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": []}
+    asyncio.run(RequestLog(patient)(scope, receive, lambda message: asyncio.sleep(0)))
+    assert seen == ["http.request", "http.disconnect"]
 
 
 def test_every_request_is_observed_with_its_route_even_without_one(

@@ -6,6 +6,7 @@ files and labels, and comments can name patients.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import re
@@ -18,6 +19,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,6 +28,9 @@ HEADER = "X-Request-ID"
 
 WELL_FORMED = re.compile(r"[0-9a-f]{16,32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """Ids that a reverse proxy generates, such as nginx's `$request_id`. Words, which could be names, are not accepted."""
+
+BODY_SECONDS = 60.0
+"""A client that sends nothing for so long, although its request is not complete, gets status 408."""
 
 CLIENT_LEFT = 499
 """Status in the log of a request whose client was gone before the answer began, as in nginx's logs."""
@@ -101,6 +106,21 @@ def defect_response(identifier: str) -> JSONResponse:
     return JSONResponse({"detail": detail, "request_id": identifier}, 500, headers={HEADER: identifier})
 
 
+class SlowClientError(HTTPException):
+    """A client that has stopped to send its request."""
+
+    def __init__(self) -> None:
+        detail = f"Nothing of the request arrived for {BODY_SECONDS:g} s: send it again, over a faster connection"
+        super().__init__(408, detail, headers={"Connection": "close"})
+
+
+async def _in_time(receive: Receive) -> Message:
+    try:
+        return await asyncio.wait_for(receive(), BODY_SECONDS)
+    except asyncio.TimeoutError:
+        raise SlowClientError from None
+
+
 class RequestLog:
     """ASGI middleware, the outermost one: gives every request an id, logs it, and answers unexpected exceptions.
 
@@ -120,10 +140,12 @@ class RequestLog:
         record = _begin(scope)
         token = _current.set(record)
         scope.setdefault("state", {})["request_id"] = record.id
-        began, started = time.perf_counter(), False
+        began, started, complete = time.perf_counter(), False, False
 
         async def counted_receive() -> Message:
-            message = await receive()
+            nonlocal complete
+            message = await (receive() if complete else _in_time(receive))
+            complete = not message.get("more_body", False)
             record.bytes_in += len(message.get("body") or b"")
             return message
 
@@ -138,6 +160,13 @@ class RequestLog:
 
         try:
             await self.app(scope, counted_receive, counted_send)
+        except SlowClientError as error:
+            record.status = error.status_code
+            if started:
+                raise
+            closing = {"Connection": "close"}
+            answer = {"detail": error.detail, "request_id": record.id}
+            await JSONResponse(answer, error.status_code, headers=closing)(scope, receive, counted_send)
         except Exception:
             record.status = 500
             logger.exception("Unexpected exception")

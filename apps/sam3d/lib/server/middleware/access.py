@@ -12,6 +12,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from lib.errors import body
 from lib.server.access.identity import LOCAL_USER, VISITOR, Identity, Role
 from lib.server.access.login import COOKIE, Login, unauthorized
 from lib.server.access.roles import needed_role
@@ -109,7 +110,7 @@ def _answer(error: HTTPException, scope: Scope) -> Response:
         wanted = quote(scope["path"], safe="/") + (f"?{query}" if query else "")
         page = f"{scope.get('root_path', '')}{LOGIN_PAGE}"
         return RedirectResponse(f"{page}?next={quote(wanted, safe='')}", 303)
-    return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+    return JSONResponse(body(error.detail), error.status_code, error.headers)
 
 
 def _article(role: Role) -> str:

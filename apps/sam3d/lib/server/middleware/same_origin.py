@@ -14,6 +14,8 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from lib.errors import body
+
 READING = ("GET", "HEAD")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -44,11 +46,11 @@ class SameOrigin:
         name = host_name(host)
         if name is None or not (_plain(name) in self._hosts or _is_loopback(name)):
             detail = "This server does not have that name; add it with --conf allowed_hosts if it does"
-            return JSONResponse({"detail": detail}, 421)
+            return JSONResponse(body(detail), 421)
         method = scope.get("method", "GET")
         if not _from_here(headers, host, scope["scheme"], method):
             detail = "The request comes from a page of another origin; send it from a page of this server"
-            return JSONResponse({"detail": detail}, 403)
+            return JSONResponse(body(detail), 403)
         return None
 
 

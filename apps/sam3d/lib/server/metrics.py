@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -66,18 +67,18 @@ class Metrics:
     def __init__(self, prefix: str = "") -> None:
         self.registry = CollectorRegistry()
         self._prefix = prefix
-        own = {"registry": self.registry}
+        count, time = partial(Counter, registry=self.registry), partial(Histogram, registry=self.registry)
         at, stage = ("method", "route"), ("stage",)
-        self._requests = Counter("sam3d_requests", "Requests that were answered", (*at, "status"), **own)
-        self._seconds = Histogram("sam3d_request_seconds", "Seconds of a request", at, buckets=SECONDS, **own)
-        self._inferences = Counter("sam3d_inferences", "Requests for a mask, by result", ("model", "result"), **own)
-        self._clicks = Counter("sam3d_clicks", "Clicks in answered requests", ("kind",), **own)
-        self._stages = Histogram("sam3d_stage_seconds", "Seconds by stage", stage, buckets=STAGE_SECONDS, **own)
-        self._cache = Counter("sam3d_embedding_cache_requests", "Masks, by use of the cache", ("result",), **own)
-        self._labels = Counter("sam3d_label_saves", "Labels sent by clients, by result", ("result",), **own)
-        self._rejected = Counter("sam3d_rejected", "Requests that were rejected", ("reason",), **own)
-        self._logins = Counter("sam3d_login_failures", "Requests with missing or wrong credentials", **own)
-        self._defects = Counter("sam3d_defects", "Requests that ended in an unexpected exception", **own)
+        self._requests = count("sam3d_requests", "Requests that were answered", (*at, "status"))
+        self._seconds = time("sam3d_request_seconds", "Seconds of a request", at, buckets=SECONDS)
+        self._inferences = count("sam3d_inferences", "Requests for a mask, by result", ("model", "result"))
+        self._clicks = count("sam3d_clicks", "Clicks in answered requests", ("kind",))
+        self._stages = time("sam3d_stage_seconds", "Seconds by stage", stage, buckets=STAGE_SECONDS)
+        self._cache = count("sam3d_embedding_cache_requests", "Masks, by use of the cache", ("result",))
+        self._labels = count("sam3d_label_saves", "Labels sent by clients, by result", ("result",))
+        self._rejected = count("sam3d_rejected", "Requests that were rejected", ("reason",))
+        self._logins = count("sam3d_login_failures", "Requests with missing or wrong credentials")
+        self._defects = count("sam3d_defects", "Requests that ended in an unexpected exception")
 
     def request(self, record: RequestRecord) -> None:
         """Count a request that was answered.

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sam3d_label.errors import Sam3dError, VolumeError
+from sam3d_label.io import storing, sync_file, sync_folder
 from sam3d_label.studies import EXTENSIONS, FINAL, KEPT, Entry, Image, Listing, Studies, image_id
 from sam3d_label.volume import Volume, last_line
 
@@ -298,8 +299,11 @@ def _holds(path: Path, volume: Volume, what: str) -> bool:
 
 
 def _put(staged: Path, place: Path) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(staged, place)
+    with storing(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        sync_file(staged)
+        os.replace(staged, place)
+        sync_folder(place.parent)
 
 
 @contextmanager

@@ -180,7 +180,7 @@ def require_space(path: Path, error: Exception) -> None:
 
 def sync_file(path: Path) -> None:
     """Flush a file's content to the disk."""
-    descriptor = os.open(path, os.O_RDWR)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

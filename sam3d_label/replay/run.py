@@ -81,7 +81,6 @@ def replay(
     opened = open_weights(work.weights, work.device if workers == 1 else "cpu")
     store = Store(work.out)
     settings: dict[str, Any] = {
-        "format": 1,
         "weights": {"version": opened.version, "signature": opened.signature},
         "tag": work.cohort.tag,
         "labels": list(work.cohort.labels),

@@ -292,8 +292,8 @@ class FolderDatastore(LocalDatastore):
         folders = [model.image_path(), *(model.label_path(tag) for tag in sorted(tags))]
         patterns = [os.path.join(folder, pattern) for folder in folders for pattern in self._extensions]
         self._handler = PatternMatchingEventHandler(patterns=[*patterns, self._datastore_config_path])
-        self._handler.on_created = self._handler.on_deleted = self._on_any_event
-        self._handler.on_modified = self._on_modify_event
+        setattr(self._handler, "on_created", self._on_any_event)  # noqa: B010  mypy rejects an assigned method
+        setattr(self._handler, "on_deleted", self._on_any_event)  # noqa: B010
         self._observer = PollingObserver() if self._is_on_mount(model.image_path()) else Observer()
         try:
             self._observer.schedule(self._handler, recursive=True, path=self._datastore_path)

@@ -109,9 +109,9 @@ def test_nothing_that_a_client_wrote_gets_into_the_log(app: Any, folder: Path) -
 @pytest.mark.parametrize("broken", [False, True])
 def test_a_session_is_logged_under_a_hash(app: Any, folder: Path, broken: bool) -> None:
     upload = write_nifti(folder / f"{SECRET}.nii.gz")
+    session, info = app.sessions().add_session(str(upload))
     if broken:
-        upload.write_bytes(b"no volume" * 100)
-    session, _ = app.sessions().add_session(str(upload))
+        Path(info.image).write_bytes(b"no volume" * 100)
     for _ in range(2):
         request = {"image": SECRET, "session": {"name": session}, "foreground": [CENTRE]}
         refused(app, **request) if broken else ask(app, **request)

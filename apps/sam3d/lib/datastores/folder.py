@@ -17,11 +17,11 @@ from typing import Any
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException
-from watchdog.events import PatternMatchingEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.polling import PollingObserver
 
 from lib.datastores.checks import file_extension
+from lib.datastores.events import FolderEvents
 from lib.datastores.index import read_index
 from sam3d_label.errors import StorageError
 from sam3d_label.io import discard, locked, part_of, remove_parts, storing, sync_file, write_bytes
@@ -291,9 +291,8 @@ class FolderDatastore(LocalDatastore):
         tags = {*model.tags(), DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value}
         folders = [model.image_path(), *(model.label_path(tag) for tag in sorted(tags))]
         patterns = [os.path.join(folder, pattern) for folder in folders for pattern in self._extensions]
-        self._handler = PatternMatchingEventHandler(patterns=[*patterns, self._datastore_config_path])
-        setattr(self._handler, "on_created", self._on_any_event)  # noqa: B010  mypy rejects an assigned method
-        setattr(self._handler, "on_deleted", self._on_any_event)  # noqa: B010
+        patterns.append(self._datastore_config_path)
+        self._handler = FolderEvents(patterns, self._on_any_event)
         self._observer = PollingObserver() if self._is_on_mount(model.image_path()) else Observer()
         try:
             self._observer.schedule(self._handler, recursive=True, path=self._datastore_path)
@@ -302,11 +301,9 @@ class FolderDatastore(LocalDatastore):
             logger.error("Files that others put into the folder are not noticed until a restart: %s", error)
 
     def _on_any_event(self, event: Any) -> None:
-        if not os.path.basename(event.src_path).startswith("."):
+        paths = [path for path in (event.src_path, event.dest_path) if path]
+        if not all(os.path.basename(path).startswith(".") for path in paths):
             super()._on_any_event(event)
-
-    def _on_modify_event(self, event: Any) -> None:
-        """Do nothing: every access looks whether the index has changed."""
 
 
 def _as_json(model: LocalDatastoreModel) -> bytes:

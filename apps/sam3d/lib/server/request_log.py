@@ -30,7 +30,6 @@ WELL_FORMED = re.compile(r"[0-9a-f]{16,32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-
 """Ids that a reverse proxy generates, such as nginx's `$request_id`. Words, which could be names, are not accepted."""
 
 BODY_SECONDS = 60.0
-"""A client that sends nothing for so long, although its request is not complete, gets status 408."""
 
 CLIENT_LEFT = 499
 """Status in the log of a request whose client was gone before the answer began, as in nginx's logs."""
@@ -107,18 +106,22 @@ def defect_response(identifier: str) -> JSONResponse:
 
 
 class SlowClientError(HTTPException):
-    """A client that has stopped to send its request."""
+    """A client that has stopped to send its request.
 
-    def __init__(self) -> None:
-        detail = f"Nothing of the request arrived for {BODY_SECONDS:g} s: send it again, over a faster connection"
+    Args:
+        seconds: How long nothing has arrived.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        detail = f"Nothing of the request arrived for {seconds:g} s: send it again, over a faster connection"
         super().__init__(408, detail, headers={"Connection": "close"})
 
 
-async def _in_time(receive: Receive) -> Message:
+async def _in_time(receive: Receive, seconds: float) -> Message:
     try:
-        return await asyncio.wait_for(receive(), BODY_SECONDS)
+        return await asyncio.wait_for(receive(), seconds)
     except asyncio.TimeoutError:
-        raise SlowClientError from None
+        raise SlowClientError(seconds) from None
 
 
 class RequestLog:
@@ -127,10 +130,16 @@ class RequestLog:
     Args:
         app: The next layer.
         observers: Called with the record of each request after its answer, for metrics.
+        body_seconds: A client that sends nothing for so long, although its request is not complete, gets status 408.
     """
 
-    def __init__(self, app: ASGIApp, observers: tuple[Callable[[RequestRecord], object], ...] = ()) -> None:
-        self.app, self.observers = app, observers
+    def __init__(
+        self,
+        app: ASGIApp,
+        observers: tuple[Callable[[RequestRecord], object], ...] = (),
+        body_seconds: float = BODY_SECONDS,
+    ) -> None:
+        self.app, self.observers, self.body_seconds = app, observers, body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -144,7 +153,7 @@ class RequestLog:
 
         async def counted_receive() -> Message:
             nonlocal complete
-            message = await (receive() if complete else _in_time(receive))
+            message = await (receive() if complete else _in_time(receive, self.body_seconds))
             complete = not message.get("more_body", False)
             record.bytes_in += len(message.get("body") or b"")
             return message

@@ -1,0 +1,39 @@
+"""Files that come and go in a studies folder while the server runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from app_helpers import wait, write_nifti
+
+from lib.datastore import SafeDatastore
+
+
+@pytest.fixture
+def studies(tmp_path: Path) -> Path:
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    write_nifti(folder / "a.nii.gz")
+    return folder
+
+
+@pytest.fixture
+def watched(studies: Path) -> Iterator[SafeDatastore]:
+    store = SafeDatastore(str(studies), extensions=["*.nii.gz"], auto_reload=True)
+    yield store
+    store._observer.stop()
+
+
+def test_a_file_that_arrives_by_a_rename_as_rsync_writes_it_is_listed(studies: Path, watched: SafeDatastore) -> None:
+    shutil.copy(studies / "a.nii.gz", studies / ".b.nii.gz.Xy12")
+    os.rename(studies / ".b.nii.gz.Xy12", studies / "b.nii.gz")
+    wait(lambda: sorted(watched.list_images()) == ["a", "b"], "the renamed file is not listed", 20)
+
+
+def test_an_image_with_a_new_name_is_listed_under_that_name_only(studies: Path, watched: SafeDatastore) -> None:
+    os.rename(studies / "a.nii.gz", studies / "a2.nii.gz")
+    wait(lambda: watched.list_images() == ["a2"], "the new name is not listed alone", 20)

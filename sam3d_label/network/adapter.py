@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from sam3d_label.network.depthwise import DepthwiseConvolution
 
 
 class SpatialAdapter(nn.Module):
@@ -18,5 +21,9 @@ class SpatialAdapter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Adapt tokens (B, H, W, D, C); the shape is kept."""
         y = F.relu(self.linear1(x)).permute(0, 4, 1, 2, 3)
-        y = F.relu(self.conv(y)).permute(0, 2, 3, 4, 1)
+        if y.is_cuda and torch.is_grad_enabled():
+            y = DepthwiseConvolution.apply(y.contiguous(), self.conv.weight, self.conv.bias)
+        else:
+            y = self.conv(y)
+        y = F.relu(y).permute(0, 2, 3, 4, 1)
         return x + F.relu(self.linear2(y))

@@ -8,7 +8,8 @@ the order of the corrections does not matter, and nothing but the prompts need b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,13 @@ Remember = Callable[[tuple[float, ...], Callable[[], Tensor]], Tensor]
 """Keeps what a click (voxels d, h, w of the crop) means alone, (1, 1, D, H, W), or makes it."""
 
 
-def opening(model: SAM3D, embedding: Embedding, prompts: CropPrompts, remember: Remember) -> Tensor | None:
+def opening(
+    model: SAM3D,
+    embedding: Embedding,
+    prompts: CropPrompts,
+    remember: Remember,
+    reach: Sequence[Tensor] | None = None,
+) -> Tensor | None:
     """The logit (1, 1, D, H, W) that the prompts correct; None when there is nothing to correct it with.
 
     Args:
@@ -30,6 +37,7 @@ def opening(model: SAM3D, embedding: Embedding, prompts: CropPrompts, remember: 
         embedding: A crop, encoded, of one item.
         prompts: All prompts of the crop.
         remember: Keeps what a click means alone.
+        reach: The geodesic maps of all clicks; None where the network takes none, or shall make them itself.
     """
     points, signs, boxes = prompts
     if boxes.shape[1]:
@@ -41,4 +49,5 @@ def opening(model: SAM3D, embedding: Embedding, prompts: CropPrompts, remember: 
         return model.decode(embedding, points[:, :0], signs[:, :0])
     first = slice(inside[0], inside[0] + 1)
     click = tuple(points[0, inside[0]].tolist())
-    return remember(click, lambda: model.decode(embedding, points[:, first], signs[:, first]))
+    known: dict[str, Any] = {} if reach is None else {"reach": reach[first]}
+    return remember(click, lambda: model.decode(embedding, points[:, first], signs[:, first], **known))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -32,8 +33,8 @@ HONOURED_MM = 2.0
 LEAST_LOGIT = 0.1
 """Least size of a logit there."""
 
-IMAGE, SIZE = "image", "size"
-"""End the keys of what a crop shows, and of how large what was clicked in it looks."""
+IMAGE, SIZE, REACH = "image", "size", "reach"
+"""End the keys of what a crop shows, of how large what was clicked in it looks, and of a click's geodesic maps."""
 
 TAPER = 0.125
 """Share of a tile's edge over which it gives way to its neighbours."""
@@ -159,7 +160,9 @@ class Look:
             embedding = self._embedding(frame)
             clicks, signs, boxes = self._tensors(frame, prompts or self.prompts)
             base = self._base(frame, embedding, wider) if self.knows_masks else None
-            logit = model.decode(embedding, clicks, signs, boxes=boxes, mask=base)
+            reach = self._reach(frame, embedding, clicks) if prompts is None else None
+            known = {} if reach is None else {"reach": reach}
+            logit = model.decode(embedding, clicks, signs, boxes=boxes, mask=base, **known)
         return View(frame, follow_edges(logit[0, 0].float(), self._image(frame)), wider)
 
     @torch.inference_mode()
@@ -176,7 +179,22 @@ class Look:
         def remember(click: tuple[float, ...], make: Callable[[], Tensor]) -> Tensor:
             return self.cache.get((self._key(frame), click), make)[0]
 
-        return opening(self.weights.model, embedding, self._tensors(frame, self.prompts), remember)
+        told = self._tensors(frame, self.prompts)
+        return opening(self.weights.model, embedding, told, remember, self._reach(frame, embedding, told[0]))
+
+    def _reach(self, frame: CropFrame, embedding: Embedding, points: Tensor) -> list[Tensor] | None:
+        """The geodesic maps of clicks (1, N, 3) in a crop, made once for each; None for weights without such maps."""
+        model = self.weights.model
+        if not model.config.geodesic:
+            return None
+        keys = [(*self._key(frame), REACH, *point) for point in points[0].tolist()]
+        makers = [partial(self._maps, embedding, point[None, None]) for point in points[0]]
+        return [self.cache.get(key, make)[0] for key, make in zip(keys, makers, strict=True)]
+
+    def _maps(self, embedding: Embedding, point: Tensor) -> Tensor:
+        """The geodesic maps of a click (1, 1, 3)."""
+        (maps,) = self.weights.model.reach(embedding, point)
+        return maps
 
     def _around(self, points: np.ndarray, spacing: float) -> CropFrame:
         return regions.lattice_frame(self.volume, points, spacing, self.size)

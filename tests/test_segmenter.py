@@ -9,7 +9,7 @@ from sam3d_label.cache import EmbeddingCache
 from sam3d_label.errors import PromptError, VolumeError
 from sam3d_label.intensity import Window
 from sam3d_label.look import Look
-from sam3d_label.network import Embedding
+from sam3d_label.network import SAM3D, Embedding
 from sam3d_label.prompts import Box, Click, Prompts
 from sam3d_label.segmenter import Segmenter, bounding_box
 from sam3d_label.volume import Volume
@@ -238,3 +238,22 @@ def test_equal_masks_have_equal_digests_and_others_have_not(volume, small_weight
     masks = [one.mask, other.mask, flipped, np.zeros_like(one.mask)]
     digests = {replace(one, mask=mask, changed_box=bounding_box(mask)).digest for mask in masks}
     assert len(digests) == len(masks)
+
+
+def test_a_next_click_makes_geodesic_maps_of_itself_alone(volume, small_weights, monkeypatch):
+    config = replace(small_weights.model.config, geodesic=(3.0, 12.0))
+    card = small_weights.card.model_copy(update={"config": config})
+    weights = replace(small_weights, model=SAM3D(config).eval(), card=card, signature="with maps")
+    made = []
+    reach = SAM3D.reach
+    monkeypatch.setattr(SAM3D, "reach", lambda self, *args: made.append(args[1].tolist()) or reach(self, *args))
+    segmenter, first, second = Segmenter(volume, weights), Click((20, 18, 7)), Click((22, 18, 7), positive=False)
+    one = segmenter.segment([first])
+    before = [point for points in made for point in points[0]]
+    both = segmenter.segment([first, second])
+    after = [point for points in made for point in points[0]][len(before) :]
+    assert before
+    assert not [point for point in after if point in before], "the first click's maps are kept"
+    alone = Segmenter(volume, weights, cache=EmbeddingCache(0))
+    assert alone.segment([first]).digest == one.digest
+    assert alone.segment([first, second]).digest == both.digest

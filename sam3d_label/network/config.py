@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+COSTS = 2
+"""Kinds of geodesic distance, see `geodesic`."""
+
+DRAWN = 6
+"""Channels of the dense prompt without geodesic maps: the previous mask, two of either kind of click, the boxes."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -34,6 +40,8 @@ class Config:
         dense: Channels in which the dense prompt is spread.
         fine: Channels of the fine path at half the crop and at each halving down to the grid; none as in the paper.
         deep: Channels of the fine path at each halving below the grid.
+        geodesic: Distances over which the geodesic maps of the clicks fade; None without such maps.
+        candidates: Masks that one prompt may mean, each with a predicted Dice; 0 without such a head.
     """
 
     crop: int = 128
@@ -56,11 +64,15 @@ class Config:
     dense: int = 64
     fine: tuple[int, ...] = ()
     deep: tuple[int, ...] = ()
+    geodesic: tuple[float, ...] | None = None
+    candidates: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "global_blocks", tuple(self.global_blocks))
         object.__setattr__(self, "fine", tuple(self.fine))
         object.__setattr__(self, "deep", tuple(self.deep))
+        if self.geodesic is not None:
+            object.__setattr__(self, "geodesic", tuple(self.geodesic))
         if self.patch % (2 * self.upsample):
             raise ValueError(f"patch must be a multiple of twice upsample: {self}")
         rules = {
@@ -72,6 +84,10 @@ class Config:
             or self.stride == 2 ** len(self.fine),
             "deep needs fine, and a grid that can be halved so often and once more": not self.deep
             or (bool(self.fine) and self.grid % 2 ** (len(self.deep) + 1) == 0),
+            "geodesic must name positive distances, or be None": self.geodesic is None
+            or (bool(self.geodesic) and all(scale > 0 for scale in self.geodesic)),
+            "candidates need fine, and are not negative": self.candidates == 0
+            or (self.candidates > 0 and bool(self.fine)),
             "sam_grid must be a multiple of the token grid": self.sam_grid % self.grid == 0,
             "neck must be a multiple of twice prompt_heads": self.neck % (2 * self.prompt_heads) == 0,
         }
@@ -93,6 +109,11 @@ class Config:
     def half(self) -> int:
         """Edge of the decoder's working grid: half the crop."""
         return self.crop // 2
+
+    @property
+    def prompt_channels(self) -> int:
+        """Channels of the dense prompt."""
+        return DRAWN + (0 if self.geodesic is None else COSTS * (2 * len(self.geodesic) + 1))
 
     def table_length(self, block: int) -> int:
         """Rows of the relative-position tables of a block."""

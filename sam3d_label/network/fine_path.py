@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sam3d_label.network.config import Config
-from sam3d_label.network.prompt_encoder import DensePrompt
 from sam3d_label.network.resize import trilinear
 
 VOXELS = 2**3
@@ -41,7 +40,7 @@ class FinePath(nn.Module):
             nn.Conv3d(coarser, width, kernel_size=1) for width, coarser in itertools.pairwise(widths)
         )
         self.drawn = nn.ModuleList(
-            nn.Conv3d(DensePrompt.CHANNELS, width, kernel_size=3, padding=1, bias=False) for width in widths[:-1]
+            nn.Conv3d(config.prompt_channels, width, kernel_size=3, padding=1, bias=False) for width in widths[:-1]
         )
         self.join = nn.ModuleList(
             nn.Sequential(
@@ -55,6 +54,7 @@ class FinePath(nn.Module):
         self.out = nn.Conv3d(widths[0], VOXELS, kernel_size=3, padding=1)
         for parameter in self.out.parameters():
             nn.init.zeros_(parameter)
+        self.candidates = Candidates(config) if config.candidates else None
 
     def descend(self, crop: Tensor) -> tuple[Tensor, ...]:
         """The image (B, 1, H, W, D) at each level, from half the crop to the tokens' grid; the same for each click."""
@@ -70,15 +70,76 @@ class FinePath(nn.Module):
         Args:
             prompted: Map 4 with the prompts written in, (B, neck, grid, grid, grid).
             levels: What `descend` gave for the crop.
-            dense: The dense prompt, (B, 6, half, half, half).
+            dense: The dense prompt, (B, C, half, half, half).
         """
+        return self.finish(self.ascend(prompted, levels, dense))
+
+    def ascend(self, prompted: Tensor, levels: tuple[Tensor, ...], dense: Tensor) -> Tensor:
+        """What `finish` makes the result of, (B, channels, half, half, half); arguments as in `forward`."""
         x = self.deep(self.bottom(torch.cat([prompted, levels[-1]], 1)))
         for level in reversed(range(len(levels) - 1)):
             size = levels[level].shape[2]
             drawn = F.avg_pool3d(dense, dense.shape[2] // size)
             x = trilinear(self.narrow[level](x), size, align_corners=False)
             x = self.join[level](x + levels[level] + self.drawn[level](drawn))
+        return x
+
+    def finish(self, x: Tensor) -> Tensor:
+        """The result of `forward` from that of `ascend`."""
         return voxels_of_cells(self.out(x))
+
+
+class Candidates(nn.Module):
+    """Several masks that one prompt may mean, and how good each is (Kirillov et al., arXiv 2304.02643).
+
+    Args:
+        config: Sizes of the network.
+    """
+
+    HIDDEN = 64
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.count = config.candidates
+        width = config.fine[0]
+        self.out = nn.Conv3d(width, VOXELS * self.count, kernel_size=3, padding=1)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
+        self.quality = nn.Sequential(
+            nn.Linear(2 * width + config.neck + 2 + self.count, self.HIDDEN), nn.GELU(), nn.Linear(self.HIDDEN, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What each candidate adds to the decoder's logit, (B, count, 2x, 2y, 2z), from what `ascend` gave."""
+        b = len(x)
+        voxels = voxels_of_cells(self.out(x).unflatten(1, (self.count, VOXELS)).flatten(0, 1))
+        return voxels.reshape(b, self.count, *voxels.shape[2:])
+
+    def dice(self, x: Tensor, prompted: Tensor, logits: Tensor) -> Tensor:
+        """Predicted Dice of each candidate, (B, count), from what the network saw in it and at its border.
+
+        Args:
+            x: What `ascend` gave.
+            prompted: Map 4 with the prompts written in.
+            logits: The candidates, (B, count, D, H, W).
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            precise = torch.promote_types(x.dtype, torch.float32)
+            x, prompted, logits = (t.detach().to(precise) for t in (x, prompted, logits))
+            inside = F.avg_pool3d(logits.sigmoid(), 2).permute(0, 1, 3, 4, 2)
+            border = 4 * inside * (1 - inside)
+            coarse = F.avg_pool3d(inside, inside.shape[2] // prompted.shape[2])
+            shares = torch.stack([share.mean((2, 3, 4)) for share in (inside, border)], -1)
+            seen = [weighted_mean(x, inside), weighted_mean(x, border), weighted_mean(prompted, coarse)]
+            which = torch.eye(self.count, dtype=precise, device=x.device).expand(len(x), -1, -1)
+            told = torch.cat([*seen, (shares + 1e-6).log(), which], -1)
+            return self.quality(told)[..., 0].sigmoid()
+
+
+def weighted_mean(x: Tensor, weights: Tensor) -> Tensor:
+    """Mean of x (B, C, n, n, n) under each of several weights (B, K, n, n, n): (B, K, C)."""
+    total = torch.einsum("bcv,bkv->bkc", x.flatten(2), weights.flatten(2))
+    return total / (weights.flatten(2).sum(2)[..., None] + 1e-3)
 
 
 class Hourglass(nn.Module):

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sam3d_label.network.config import Config
-from sam3d_label.network.prompt_encoder import DensePrompt
 from sam3d_label.network.resize import trilinear
 
 
@@ -22,7 +21,7 @@ class MaskDecoder(nn.Module):
         self.grid, self.width = config.half, config.decoder
         self.heads = nn.ModuleList(head(config.neck, config.decoder) for _ in range(4))
         self.fuse = nn.Conv3d(4 * config.decoder + 1, config.decoder, kernel_size=3, padding=1, bias=False)
-        self.fuse_dense = nn.Conv3d(DensePrompt.CHANNELS, config.decoder, kernel_size=3, padding=1, bias=False)
+        self.fuse_dense = nn.Conv3d(config.prompt_channels, config.decoder, kernel_size=3, padding=1, bias=False)
         self.classify = nn.Conv3d(config.decoder, 2, kernel_size=3, padding=1, bias=False)
         nn.init.zeros_(self.fuse_dense.weight)
 
@@ -44,7 +43,7 @@ class MaskDecoder(nn.Module):
         Args:
             prompted: Map 4 with the prompts written in, (B, neck, grid, grid, grid).
             fixed_share: What `fixed_share` gave for the crop.
-            dense: The dense prompt, (B, 6, half, half, half).
+            dense: The dense prompt, (B, C, half, half, half).
         """
         fused = fixed_share + self._map_share(3, prompted) + self.fuse_dense(dense)
         return self.classify(F.relu(F.instance_norm(fused)))

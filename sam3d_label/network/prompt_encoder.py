@@ -38,7 +38,7 @@ class PromptEncoder(nn.Module):
             points: (B, N, 3) voxels d, h, w of the crop.
             signs: (B, N) of IN, OUT or PADDING.
             boxes: (B, M, 2, 3) lower and upper corner, voxels d, h, w of the crop; NaN where there is none.
-            dense: (B, 6, half, half, half), axes H, W, D, as `DensePrompt` makes it.
+            dense: (B, C, half, half, half), axes H, W, D, as `SAM3D` makes it from `DensePrompt` and `geodesic`.
 
         Returns:
             The prompted map, of the shape of `feature`.
@@ -63,7 +63,7 @@ class PromptEncoder(nn.Module):
         there = torch.cat([signs != PADDING, corner_there], 1)
         nothing = ~there.any(1, keepdim=True)
         tokens = tokens + torch.cat(embeds, 1)
-        if not nothing.any():
+        if known_to_hold(~nothing):
             return tokens, there
         absent = self.no_prompt_embed.expand(len(tokens), 1, -1)
         return torch.cat([tokens, absent.to(tokens.dtype)], 1), torch.cat([there, nothing], 1)
@@ -99,7 +99,7 @@ class PromptLayer(nn.Module):
         queries = self.global_query.expand(len(tokens), -1, -1)
         count = queries.shape[1]
         x = torch.cat([queries, tokens.to(queries.dtype)], 1)
-        allowed = None if present.all() else F.pad(present, (count, 0), value=True)[:, None, None]
+        allowed = None if known_to_hold(present) else F.pad(present, (count, 0), value=True)[:, None, None]
         x = self.norm2(x + self.norm1(self.self_attn(x, x, allowed)))
         queries, tokens = x[:, :count], x[:, count:]
         queries = self.norm3(queries + self.mlp(queries))
@@ -131,6 +131,11 @@ class Attention(nn.Module):
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
 
+def known_to_hold(condition: Tensor) -> bool:
+    """Whether a condition holds everywhere, where asking costs nothing; False on a device that must be awaited."""
+    return condition.device.type == "cpu" and bool(condition.all())
+
+
 class DenseEmbed(nn.Module):
     """What the dense prompt adds to a map: drawn prompts spread over the tokens around them, as the map lets them.
 
@@ -142,7 +147,7 @@ class DenseEmbed(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         width, stride = config.dense, config.half // config.grid
-        self.drawn = nn.Conv3d(DensePrompt.CHANNELS, width, kernel_size=stride, stride=stride)
+        self.drawn = nn.Conv3d(config.prompt_channels, width, kernel_size=stride, stride=stride)
         self.seen = nn.Conv3d(config.neck, width, kernel_size=1)
         self.spread = nn.ModuleList(
             nn.Sequential(
@@ -174,8 +179,6 @@ class DensePrompt(nn.Module):
     SIGMAS = (3.0, 20.0)
     """Standard deviations of a click's Gaussians, voxels of the crop."""
 
-    CHANNELS = 2 + 2 * len(SIGMAS)
-
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.edge = config.half
@@ -191,7 +194,7 @@ class DensePrompt(nn.Module):
         return torch.stack([previous, *bumps, self._interior(centres, boxes)], 1).permute(0, 1, 3, 4, 2)
 
     def _bumps(self, centres: Tensor, points: Tensor, chosen: Tensor, sigma: float) -> Tensor:
-        if not chosen.any():
+        if not points.shape[1] or known_to_hold(~chosen):
             return points.new_zeros(len(points), *(self.edge,) * 3)
         along = torch.exp(-((centres - points[..., None]) ** 2) / (2 * sigma**2)) * chosen[..., None, None]
         return torch.einsum("bnx,bny,bnz->bnxyz", *along.unbind(2)).amax(1)

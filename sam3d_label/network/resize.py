@@ -14,10 +14,22 @@ def trilinear(values: Tensor, size: int, *, align_corners: bool) -> Tensor:
 
     The numbers of `F.interpolate` in trilinear mode; on a CPU, forward and backward take a fraction of its time.
     """
-    weights = torch.from_numpy(linear_weights(values.shape[-1], size, align_corners)).to(values)
+    weights = weights_like(values, size, align_corners)
     values = weights @ (values @ weights.T)
     b, c, n, *plane = values.shape
     return (weights @ values.reshape(b, c, n, -1)).reshape(b, c, size, *plane)
+
+
+def weights_like(values: Tensor, size: int, align_corners: bool) -> Tensor:
+    """The weights for some values, in their precision and on their device."""
+    return placed_weights(values.shape[-1], size, align_corners, values.dtype, values.device)
+
+
+@lru_cache(maxsize=64)
+def placed_weights(samples: int, size: int, align_corners: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`linear_weights` as a tensor that is copied to its device once, and that gradients may pass by."""
+    with torch.inference_mode(False):
+        return torch.from_numpy(linear_weights(samples, size, align_corners)).to(device, dtype)
 
 
 @lru_cache(maxsize=64)

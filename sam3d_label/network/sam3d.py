@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from sam3d_label.network.config import Config
+from sam3d_label.network import geodesic
+from sam3d_label.network.config import DRAWN, Config
 from sam3d_label.network.fine_path import FinePath
 from sam3d_label.network.image_encoder import ImageEncoder
 from sam3d_label.network.mask_decoder import MaskDecoder
-from sam3d_label.network.prompt_encoder import DensePrompt, PromptEncoder
+from sam3d_label.network.prompt_encoder import IN, OUT, DensePrompt, PromptEncoder
 from sam3d_label.network.resize import trilinear
 
 TRUNK = (
@@ -36,21 +37,41 @@ class Embedding:
         feature: The deepest map, (B, neck, grid, grid, grid), axes H, W, D.
         fixed_share: The click-independent part of the decoder, (B, decoder, half, half, half), axes H, W, D.
         levels: The image on its way down the fine path; none where the network has no such path.
+        scene: What geodesic maps need of the image (see `geodesic.scene`); None where the network takes no such maps.
     """
 
     feature: Tensor
     fixed_share: Tensor
     levels: tuple[Tensor, ...] = ()
+    scene: Tensor | None = None
 
     @property
     def nbytes(self) -> int:
         """Memory held, bytes."""
-        return sum(t.numel() * t.element_size() for t in (self.feature, self.fixed_share, *self.levels))
+        scene = () if self.scene is None else (self.scene,)
+        return sum(t.numel() * t.element_size() for t in (self.feature, self.fixed_share, *self.levels, *scene))
 
     def items(self) -> Iterator[Embedding]:
         """The crops of a batch one by one, each as a batch of its own."""
-        for tensors in zip(*(t.split(1) for t in (self.feature, self.fixed_share, *self.levels)), strict=True):
-            yield Embedding(tensors[0], tensors[1], tensors[2:])
+        scenes = [None] * len(self.feature) if self.scene is None else self.scene.split(1)
+        parts = zip(*(t.split(1) for t in (self.feature, self.fixed_share, *self.levels)), strict=True)
+        for tensors, scene in zip(parts, scenes, strict=True):
+            yield Embedding(tensors[0], tensors[1], tensors[2:], scene)
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """What one set of prompts may mean.
+
+    Attributes:
+        logit: What the network answers, (B, 1, D, H, W).
+        candidates: Logits of other answers, (B, candidates, D, H, W).
+        dice: Predicted Dice of each candidate, (B, candidates).
+    """
+
+    logit: Tensor
+    candidates: Tensor
+    dice: Tensor
 
 
 class SAM3D(nn.Module):
@@ -81,7 +102,29 @@ class SAM3D(nn.Module):
         crop = crop.permute(0, 1, 3, 4, 2)
         maps = self.image_encoder(crop)
         levels = self.fine_path.descend(crop) if self.fine_path else ()
-        return Embedding(maps[3], self.mask_decoder.fixed_share(maps, crop), levels)
+        return Embedding(maps[3], self.mask_decoder.fixed_share(maps, crop), levels, self._scene(crop))
+
+    def _scene(self, crop: Tensor) -> Tensor | None:
+        if not self.config.geodesic:
+            return None
+        with torch.no_grad(), torch.autocast(crop.device.type, enabled=False):
+            return geodesic.scene(crop)
+
+    @torch.no_grad()
+    def reach(self, embedding: Embedding, points: Tensor) -> tuple[Tensor, ...]:
+        """The geodesic maps of clicks, which do not depend on one another; none where the network takes no such maps.
+
+        Args:
+            embedding: What `encode` gave.
+            points: (B, N, 3) voxels d, h, w of the crop.
+
+        Returns:
+            For each click (B, costs, half, half, half).
+        """
+        if embedding.scene is None:
+            return ()
+        with torch.autocast(points.device.type, enabled=False):
+            return geodesic.distances(embedding.scene, points).unbind(1)
 
     def decode(
         self,
@@ -91,6 +134,7 @@ class SAM3D(nn.Module):
         *,
         boxes: Tensor | None = None,
         mask: Tensor | None = None,
+        reach: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Foreground minus background logit of a crop under prompts.
 
@@ -101,33 +145,77 @@ class SAM3D(nn.Module):
             boxes: (B, M, 2, 3) lower and upper corner, voxels d, h, w, NaN for none.
             mask: The logit of an earlier pass, (B, 1, D, H, W), or (B, 1, half, half, half) on the decoder's
                 grid.
+            reach: What `reach` gave for these points, computed again where it is missing.
 
         Returns:
             (B, 1, D, H, W).
         """
-        classes, prompted, dense = self._decode(embedding, points, signs, boxes, mask)
+        classes, prompted, dense = self._decode(embedding, points, signs, boxes, mask, reach)
         logit = enlarge(classes[:, 1:] - classes[:, :1], self.config.crop)
         if self.fine_path is None:
             return logit
         return logit + in_crop_axes(self.fine_path(prompted, embedding.levels, dense))
+
+    def propose(
+        self,
+        embedding: Embedding,
+        points: Tensor,
+        signs: Tensor,
+        *,
+        boxes: Tensor | None = None,
+        mask: Tensor | None = None,
+        reach: Sequence[Tensor] | None = None,
+    ) -> Proposals:
+        """The result of `decode` and what else the prompts may mean; arguments as there.
+
+        Raises:
+            ValueError: The network has no candidates.
+        """
+        if self.fine_path is None or self.fine_path.candidates is None:
+            raise ValueError("this network answers with one mask: its sizes name no candidates")
+        classes, prompted, dense = self._decode(embedding, points, signs, boxes, mask, reach)
+        base = enlarge(classes[:, 1:] - classes[:, :1], self.config.crop)
+        fine = self.fine_path.ascend(prompted, embedding.levels, dense)
+        candidates = base + in_crop_axes(self.fine_path.candidates(fine))
+        dice = self.fine_path.candidates.dice(fine, prompted, candidates)
+        return Proposals(base + in_crop_axes(self.fine_path.finish(fine)), candidates, dice)
 
     def class_logits(self, embedding: Embedding, points: Tensor, signs: Tensor) -> Tensor:
         """The paper's own result: background and foreground logits (B, 2, half, half, half), axes H, W, D.
 
         Arguments as in `decode`; what the fine path adds there is not among it.
         """
-        return self._decode(embedding, points, signs, None, None)[0]
+        return self._decode(embedding, points, signs, None, None, None)[0]
 
     def _decode(
-        self, embedding: Embedding, points: Tensor, signs: Tensor, boxes: Tensor | None, mask: Tensor | None
+        self,
+        embedding: Embedding,
+        points: Tensor,
+        signs: Tensor,
+        boxes: Tensor | None,
+        mask: Tensor | None,
+        reach: Sequence[Tensor] | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Class logits, the prompted map and the dense prompt."""
         precision = torch.promote_types(embedding.feature.dtype, torch.float32)
         points, signs = points.to(precision), signs.long()
         boxes = points.new_empty(len(points), 0, 2, 3) if boxes is None else boxes.to(precision)
-        dense = self.dense_prompt(points, signs, boxes, mask).to(embedding.feature.dtype)
+        dense = self.dense_prompt(points, signs, boxes, mask)
+        if self.config.geodesic:
+            dense = torch.cat([dense, self._geodesic(embedding, points, signs, reach)], 1)
+        dense = dense.to(embedding.feature.dtype)
         prompted = self.prompt_encoder(embedding.feature, points, signs, boxes, dense)
         return self.mask_decoder(prompted, embedding.fixed_share, dense), prompted, dense
+
+    @torch.no_grad()
+    def _geodesic(self, embedding: Embedding, points: Tensor, signs: Tensor, reach: Sequence[Tensor] | None) -> Tensor:
+        """The channels of the clicks' maps; all 0 without a click."""
+        if not points.shape[1]:
+            added = self.config.prompt_channels - DRAWN
+            return points.new_zeros(len(points), added, *(self.config.half,) * 3)
+        maps = self.reach(embedding, points) if reach is None else reach
+        with torch.autocast(points.device.type, enabled=False):
+            return geodesic.channels(maps, signs == IN, signs == OUT, self.config.geodesic or ())
 
     def forward(self, crop: Tensor, points: Tensor, signs: Tensor) -> Tensor:
         """Encode and decode in one: arguments and result as in `encode` and `decode`."""

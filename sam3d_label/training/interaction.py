@@ -51,6 +51,7 @@ class SimulatedPrompts:
         self.clicks: list[Click] = []
         self.boxes: list[tuple[np.ndarray, np.ndarray]] = []
         self._alone: dict[tuple[float, ...], Tensor] = {}
+        self._reach: list[Tensor] = []
 
     def begin(self, target: np.ndarray, settings: TrainSettings, rng: np.random.Generator) -> None:
         """Draw what a session begins with: a box or clicks on the target (D, H, W)."""
@@ -79,10 +80,12 @@ class SimulatedPrompts:
             base: The logit that they correct; None for what the first of them gives alone.
         """
         points, signs, boxes = self.tensors()
+        self._reach.extend(model.reach(embedding, points[:, len(self._reach) :]))
         if base is None and self.two_passes:
             with torch.no_grad():
-                base = opening(model, embedding, (points, signs, boxes), self._remember)
-        return model.decode(embedding, points, signs, boxes=boxes, mask=base).float()
+                base = opening(model, embedding, (points, signs, boxes), self._remember, self._reach or None)
+        known = {"reach": self._reach} if self._reach else {}
+        return model.decode(embedding, points, signs, boxes=boxes, mask=base, **known).float()
 
     def _remember(self, click: tuple[float, ...], make: Callable[[], Tensor]) -> Tensor:
         if click not in self._alone:

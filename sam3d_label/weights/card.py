@@ -19,7 +19,7 @@ FORMAT = 1
 CUSTOM = "custom"
 """The preset of a network whose sizes are none of `PRESETS`."""
 
-NEW_SIZES: dict[str, Any] = {"deep": ()}
+NEW_SIZES: dict[str, Any] = {"deep": (), "geodesic": None, "candidates": 0}
 """Sizes that older cards do not name, as networks of any preset had them then."""
 
 Capability = Literal["positive_click", "negative_click", "mask", "box", "no_click"]
@@ -142,7 +142,8 @@ class Card(BaseModel):
     @model_validator(mode="after")
     def _preset_and_sizes_agree(self) -> Card:
         preset = PRESETS.get(self.preset, self.config)
-        if self.config not in (preset, replace(preset, **NEW_SIZES)):
+        older = {name: size for name, size in NEW_SIZES.items() if getattr(self.config, name) == size}
+        if self.config != replace(preset, **older):
             raise ValueError(f"config differs from preset {self.preset!r}: call the preset {CUSTOM!r}")
         if len(set(self.capabilities)) != len(self.capabilities):
             raise ValueError(f"capabilities repeat: {self.capabilities}")

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from sam3d_label.network import Config
 from sam3d_label.network.mask_decoder import MaskDecoder
-from sam3d_label.network.prompt_encoder import DensePrompt
 
 
 def undivided(decoder: MaskDecoder, maps: list[Tensor], crop: Tensor, dense: Tensor) -> Tensor:
@@ -29,7 +28,7 @@ def parts(small: Config, batch: int = 2) -> tuple[MaskDecoder, list[Tensor], Ten
     decoder = MaskDecoder(small).double()
     maps = [torch.randn(batch, small.neck, 4, 4, 4, dtype=torch.float64) for _ in range(4)]
     crop = torch.randn(batch, 1, 16, 16, 16, dtype=torch.float64)
-    return decoder, maps, crop, torch.randn(batch, DensePrompt.CHANNELS, 8, 8, 8, dtype=torch.float64)
+    return decoder, maps, crop, torch.randn(batch, small.prompt_channels, 8, 8, 8, dtype=torch.float64)
 
 
 def test_the_shares_add_up(small: Config) -> None:

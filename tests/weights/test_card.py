@@ -45,6 +45,22 @@ def test_a_card_from_before_the_preset_grew_keeps_the_sizes_of_its_network(card_
     assert card.config == replace(PRESETS["tiny"], deep=())
 
 
+def test_a_card_from_before_geodesic_maps_is_that_of_a_network_without(card_values):
+    older = {name: size for name, size in asdict(PRESETS["tiny"]).items() if name not in ("geodesic", "candidates")}
+    card = Card.model_validate({**card_values, "preset": "tiny", "config": older})
+    assert card.config.geodesic is None
+    assert card.config.candidates == 0
+
+
+def test_geodesic_maps_make_a_network_of_its_own_sizes(tmp_path, card_values):
+    sizes = {**asdict(PRESETS["tiny"]), "geodesic": [3.0, 12.0], "candidates": 3}
+    with pytest.raises(ValidationError, match="custom"):
+        Card.model_validate({**card_values, "preset": "tiny", "config": sizes})
+    Card.model_validate({**card_values, "preset": "custom", "config": sizes}).write(tmp_path / "card.json")
+    stored = Card.read(tmp_path / "card.json").config
+    assert (stored.geodesic, stored.candidates) == ((3.0, 12.0), 3)
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

@@ -6,6 +6,7 @@ commands, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -24,11 +25,13 @@ from sam3d_label.options import (
     ExcludeOption,
     LabelOption,
     ListedVoxels,
+    OverwriteOption,
     WeightsOption,
     box_of,
     check_device,
     clicks_of,
     examples,
+    require_unused,
 )
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -81,12 +84,14 @@ def phantom(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write images/ and labels/ into.")],
     cases: Annotated[int, typer.Option(metavar="N", help="How many volumes.")] = 3,
     seed: Annotated[int, typer.Option(metavar="S", help="The same seed makes the same volumes.")] = 0,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Make synthetic CT and MR volumes with lesions, and their labels."""
     if cases < 1:
         raise Sam3dError(f"--cases {cases}: give at least 1")
     if seed < 0:
         raise Sam3dError(f"--seed {seed}: give 0 or more")
+    require_unused(*(entry for kind in ("images", "labels") for entry in (out / kind).glob("*")), overwrite=overwrite)
     from sam3d_label.phantoms import write_phantoms
 
     written = write_phantoms(out, cases, seed)
@@ -112,6 +117,7 @@ def segment(
     ] = None,
     weights: WeightsOption = None,
     device: DeviceOption = "cpu",
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Segment what the clicks point at in one volume."""
     clicks, boxes = clicks_of(click, exclude), [box_of(text) for text in box or []]
@@ -126,6 +132,7 @@ def segment(
     from sam3d_label.weights import open_weights
 
     require_mask_suffix(out)
+    require_unused(out, overwrite=overwrite, inputs=[image])
     prompts = Prompts(clicks=tuple(clicks), boxes=tuple(boxes))
     volume = Volume.open(image)
     prompts.validate(volume.shape)
@@ -149,11 +156,13 @@ def picture(
     label: LabelOption = None,
     weights: WeightsOption = None,
     device: DeviceOption = "cpu",
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Draw a click, the mask it gives and the truth, side by side."""
     clicks = clicks_of(click, exclude)
     if not clicks:
         raise Sam3dError("nothing points at the target; add --click I,J,K")
+    require_unused(out, overwrite=overwrite, inputs=[image, truth])
     check_device(device)
     import numpy as np
 
@@ -196,6 +205,7 @@ def train(
         float, typer.Option(metavar="SHARE", help="Share of the cases that are scored and never trained on.")
     ] = 0.2,
     seed: Annotated[int, typer.Option(metavar="S", help="Fixes every random choice.")] = 0,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Fine-tune weights on annotated volumes.
 
@@ -211,6 +221,10 @@ def train(
     if not 0 <= validation < 1:
         raise Sam3dError(f"--validation {validation}: give a share from 0 to below 1")
     check_device(device)
+    from sam3d_label.training.fine_tune import CHECKPOINT
+
+    if not resume and int(os.environ.get("RANK", "0")) == 0:  # one process of torchrun looks, before any has written
+        require_unused(*(out / name for name in ("adapter.safetensors", "card.json", CHECKPOINT)), overwrite=overwrite)
     from sam3d_label.training.run import train_folder
     from sam3d_label.weights import open_weights, untrained
 
@@ -242,8 +256,10 @@ def convert_reference(
     prompt_heads: Annotated[
         int, typer.Option(metavar="N", help="Attention heads of its prompt encoder; the file does not tell.")
     ] = 8,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Convert a checkpoint of 3DSAM-adapter's authors to this project's weights."""
+    require_unused(out, overwrite=overwrite, inputs=[checkpoint])
     from sam3d_label.weights.reference import convert
 
     card = convert(checkpoint, out, dataset=dataset, prompt_heads=prompt_heads)
@@ -268,9 +284,11 @@ def benchmark(
     preset: Annotated[str, typer.Option(metavar="P", help="tiny, vit_b, vit_l or vit_h.")] = "vit_b",
     device: DeviceOption = "cpu",
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers here too.")] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Time first click, next click and training step, beside the plain formulation of the same network."""
     check_device(device)
+    require_unused(*([json] if json else []), overwrite=overwrite)
     from sam3d_label.benchmark import run
     from sam3d_label.network.config import PRESETS
 

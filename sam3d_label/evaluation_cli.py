@@ -12,7 +12,15 @@ import typer
 from rich.console import Console
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.options import DeviceOption, LabelOption, WeightsOption, check_device, examples
+from sam3d_label.options import (
+    DeviceOption,
+    LabelOption,
+    OverwriteOption,
+    WeightsOption,
+    check_device,
+    examples,
+    require_unused,
+)
 
 if TYPE_CHECKING:
     from sam3d_label.evaluation.protocol import Cohort
@@ -61,6 +69,7 @@ def evaluate(
             show_default="largest of --clicks",
         ),
     ] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Measure the weights with a simulated annotator on labelled volumes.
 
@@ -82,6 +91,7 @@ def evaluate(
     from sam3d_label.weights import open_weights
 
     find_cases(images, labels, cases)
+    require_unused(*(out / name for name in ("cases.csv", "clicks.csv", "summary.json")), overwrite=overwrite)
     opened = open_weights(weights, device)
     _check_learned(opened, annotator, counts)
     cohort = _measured(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from sam3d_label.options import MODEL_DIR, ModelDir, examples
+from sam3d_label.options import MODEL_DIR, ModelDir, OverwriteOption, examples, require_unused
 
 if TYPE_CHECKING:
     from sam3d_label.exporting.manifest import Manifest
@@ -36,12 +36,14 @@ def export(
         Path | None,
         typer.Option(metavar="KEY.csv", help="Number the images, and write here which number is which image."),
     ] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Export labels, clicks, versions and ledger as one archive with a manifest.
 
     No images, no paths, no names of people who clicked. Images are known by
     their ids; where these tell a patient, --pseudonyms numbers them.
     """
+    require_unused(*(file for file in (out, pseudonyms) if file), overwrite=overwrite)
     from sam3d_label.exporting.writing import FINAL
     from sam3d_label.exporting.writing import export as write
     from sam3d_label.progress import bar

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
-import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sam3d_label.errors import Sam3dError, VolumeError
+from sam3d_label.image.labels import open_label, structures
 from sam3d_label.io import storing, sync_file, sync_folder
 from sam3d_label.studies import EXTENSIONS, FINAL, KEPT, Entry, Image, Listing, Studies, image_id
 from sam3d_label.volume import Volume, last_line
@@ -253,12 +253,9 @@ def _stage_label(case: Case, data: DataSet, volume: Volume, scratch: Path, link:
     """A copy of a case's label, ready to be moved to its place, and what is in it."""
     assert case.label is not None
     _require_file(case.label)
-    label = Volume.open(case.label)
+    label = open_label(case.label)
     volume.require_same_grid(label)
-    values = np.unique(label.array)
-    if np.any(values != np.rint(values)) or values[0] < 0:
-        raise VolumeError("the label's values are not whole numbers from 0")
-    unnamed = [int(value) for value in values if value and int(value) not in data.names]
+    unnamed = [value for value in structures(label) if value not in data.names]
     if unnamed:
         told = ", ".join(f"{value} = {name}" for value, name in data.names.items())
         raise VolumeError(f"the label holds the values {', '.join(map(str, unnamed))}, but names are known of {told}")

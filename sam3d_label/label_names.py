@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sam3d_label.errors import VolumeError
+
+NUMBERS = ("idx", "id")
+"""Keys of the value of a structure's voxels, the first that is given counts; Slicer's scribbles send `id`."""
 
 SLICER = "user-"
 """How the client_id of Slicer begins."""
@@ -41,9 +45,35 @@ def name_values(present: Sequence[int], info: Mapping[str, Any], labels: Sequenc
 
 
 def _listed(info: Mapping[str, Any]) -> Iterator[tuple[str, int | None]]:
-    """Name and `idx`, where it is one, of each structure in `label_info`; it may hold anything that a client sends."""
+    """Name and number, where it has one, of each structure in `label_info`; it may hold anything that a client sends.
+
+    Raises:
+        VolumeError: A number is none.
+    """
     given = info.get("label_info") if isinstance(info, Mapping) else None
+    if isinstance(given, Mapping):
+        given = [{"name": name, "idx": number} for name, number in given.items()]
     for entry in given if isinstance(given, list) else []:
         if isinstance(entry, Mapping) and isinstance(entry.get("name"), str):
-            idx = entry.get("idx")
-            yield entry["name"], idx if isinstance(idx, int) and not isinstance(idx, bool) else None
+            number = next((entry[key] for key in NUMBERS if entry.get(key) is not None), None)
+            yield entry["name"], None if number is None else _whole(number, entry["name"])
+
+
+def _whole(number: Any, name: str) -> int:
+    """A whole number, which JSON may hold as such, as 2.0, or as text.
+
+    Raises:
+        VolumeError: It is something else.
+    """
+    if isinstance(number, str) and number.strip().isdecimal():
+        return int(number)
+    if (
+        isinstance(number, int | float)
+        and not isinstance(number, bool)
+        and math.isfinite(number)
+        and number == int(number)
+    ):
+        return int(number)
+    raise VolumeError(
+        f"label_info numbers {name!r} as {number!r}: give the value of its voxels, a whole number, as idx"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -32,10 +33,30 @@ LabelOption = Annotated[
     int | None,
     typer.Option(metavar="N", help="Value of the target in the labels.", show_default="any but 0"),
 ]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
 MODEL_DIR = Path("apps/sam3d/model")
 ModelDir = Annotated[
     Path, typer.Option("--model-dir", metavar="DIR", help="The app's model folder, as --conf model_dir names it.")
 ]
+
+
+def require_unused(*outputs: Path, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
+    """Check that a command writes over nothing that its user has not named for that.
+
+    Args:
+        outputs: Files that the command writes.
+        overwrite: Whether they may replace others.
+        inputs: Files that the command reads: these are never written to.
+
+    Raises:
+        Sam3dError: An output is an input, or exists although it must not be overwritten.
+    """
+    there = [output for output in outputs if os.path.lexists(output)]
+    for output in there:
+        if any(entry.exists() and output.exists() and output.samefile(entry) for entry in inputs):
+            raise Sam3dError(f"{output} is what the command reads: give another file to write to")
+    if there and not overwrite:
+        raise Sam3dError(f"{there[0]} exists: write elsewhere, or add --overwrite to replace it")
 
 
 def examples(*lines: str) -> str:

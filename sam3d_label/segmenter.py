@@ -162,7 +162,7 @@ class Segmenter:
     @cached_property
     def normalization(self) -> Normalization:
         """The weights' intensity rule, fitted to the volume."""
-        return self.weights.card.intensity.fit(self.volume.array)
+        return self.weights.card.intensity.fit(self.volume.array, self.volume.modality)
 
     def _checked(self, prompts: Prompts | Iterable[Click | Box]) -> Prompts:
         prompts = Prompts.of(prompts)

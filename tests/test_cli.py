@@ -216,7 +216,7 @@ def test_evaluate_says_what_it_skipped(volumes, capabilities):
     result = run("evaluate", "images", "labels", "out", "--clicks", "1")
     assert result.exit_code == 0, result.output
     assert "skipped b: there is no label" in result.stderr
-    assert "could be measured" in refused("evaluate", "images", "labels", "out", "--label", "9")
+    assert "could be measured" in refused("evaluate", "images", "labels", "other", "--label", "9")
 
 
 def test_evaluate_needs_what_the_annotator_uses(volumes, capabilities):
@@ -257,3 +257,30 @@ def test_benchmark_writes_its_numbers(tmp_path, monkeypatch):
     result = run("benchmark", "--preset", "tiny", "--json", tmp_path / "new" / "numbers.json")
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "new" / "numbers.json").read_text()) == {"preset": "tiny"}
+
+
+@pytest.mark.parametrize(
+    ("command", "written"),
+    [
+        (("segment", "images/a.nii.gz", "mask.nii.gz", "--click", "8,9,5"), "mask.nii.gz"),
+        (("evaluate", "images", "labels", "out", "--clicks", "1"), "out/cases.csv"),
+        (("picture", "images/a.nii.gz", "labels/a.nii.gz", "click.png", "--click", "8,9,5"), "click.png"),
+        (("phantom", "made", "--cases", "1"), "made/images/of-the-user.nii.gz"),
+    ],
+)
+def test_nothing_is_overwritten_unasked(command, written, volumes, capabilities):
+    (volumes / written).parent.mkdir(parents=True, exist_ok=True)
+    (volumes / written).write_text("of the user")
+    assert f"{written} exists: write elsewhere, or add --overwrite" in refused(*command)
+    assert (volumes / written).read_text() == "of the user"
+    result = run(*command, "--overwrite")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("also", [(), ("--overwrite",)])
+def test_segment_never_writes_to_its_input(also, volumes, capabilities):
+    before = (volumes / "images/a.nii.gz").read_bytes()
+    (volumes / "link.nii.gz").symlink_to(volumes / "images/a.nii.gz")
+    for out in ("images/a.nii.gz", "link.nii.gz"):
+        assert "what the command reads" in refused("segment", "images/a.nii.gz", out, "--click", "8,9,5", *also)
+    assert (volumes / "images/a.nii.gz").read_bytes() == before

@@ -58,3 +58,58 @@ def test_a_sample_comes_from_every_slice(shape):
     assert 100_000 < drawn.size <= SAMPLES
     counts = np.bincount(drawn, minlength=shape[axis])
     assert counts.min() > 0.9 * counts.max()
+
+
+def scanned_ct() -> np.ndarray:
+    """Noisy air, fat, soft tissue and bone in Hounsfield units."""
+    rng = np.random.default_rng(0)
+    shares = {-1000: 40_000, -100: 25_000, 50: 30_000, 700: 5_000}
+    return np.concatenate([rng.normal(middle, 15, count) for middle, count in shares.items()]).clip(-1024)
+
+
+def scanned_mr(scale: float) -> np.ndarray:
+    """Dark background and tissue of many brightnesses, none negative."""
+    rng = np.random.default_rng(1)
+    return scale * np.concatenate([np.abs(rng.normal(0, 8, 40_000)), rng.gamma(4, 40, 60_000)])
+
+
+RULE = CtOrMr(ct=CT, mr=Percentile())
+
+
+def test_the_response_can_say_which_rule_was_used():
+    assert RULE.fit(scanned_ct()).modality == "CT"
+    assert RULE.fit(scanned_mr(1)).modality == "MR"
+    assert Percentile().fit(scanned_mr(1)).modality is None
+
+
+@pytest.mark.parametrize("scale", [0.2, 0.5, 1, 3, 10])
+@pytest.mark.parametrize("padding", [-1000, -1024, -2000])
+def test_mr_that_was_padded_is_no_ct_and_its_padding_does_not_count(scale, padding):
+    tissue = scanned_mr(scale)
+    plain, padded = RULE.fit(tissue), RULE.fit(np.concatenate([tissue, np.full(20_000, float(padding))]))
+    assert padded.modality == "MR"
+    assert padded.upper == pytest.approx(plain.upper, rel=0.05)
+    assert padded.mean == pytest.approx(plain.mean, rel=0.05)
+
+
+def test_ct_that_was_stored_with_an_offset_gets_the_same_window():
+    plain, moved = RULE.fit(scanned_ct()), RULE.fit(scanned_ct() + 1024)
+    assert moved.modality == "CT"
+    assert (moved.lower, moved.upper, moved.mean, moved.std) == (plain.lower + 1024, plain.upper + 1024, 1064, 100)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4, 8])
+def test_mr_is_no_ct_that_was_stored_with_an_offset(scale):
+    assert RULE.fit(scanned_mr(scale)).modality == "MR"
+
+
+def test_the_modality_of_the_file_goes_before_the_histogram():
+    assert RULE.fit(scanned_ct(), "MR").modality == "MR"
+    assert RULE.fit(scanned_mr(1), "CT").modality == "CT"
+    assert RULE.fit(scanned_mr(1), "CT").lower == CT.lower
+
+
+def test_one_dark_voxel_makes_no_ct():
+    values = scanned_mr(1)
+    values[0] = -3000
+    assert RULE.fit(values).modality == "MR"

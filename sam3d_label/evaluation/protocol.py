@@ -25,6 +25,7 @@ from sam3d_label.errors import PromptError, Sam3dError
 from sam3d_label.evaluation import metrics
 from sam3d_label.evaluation.annotators import Annotator, BoolVolume
 from sam3d_label.evaluation.pictures import SheetRow, sheet_row
+from sam3d_label.image.labels import open_label
 from sam3d_label.prompts import Click, Prompts
 from sam3d_label.volume import Volume
 
@@ -161,6 +162,7 @@ def evaluate_case(
     last: int | None = None,
     seed: int = 0,
     watch: Watch | None = None,
+    ignored: NDArray[np.bool_] | None = None,
 ) -> list[ClickRecord]:
     """Click on one case.
 
@@ -173,6 +175,7 @@ def evaluate_case(
         last: click on to this count (default: the largest of ``clicks``).
         seed: of the annotator's chance.
         watch: called with each click count and its mask, bool (I, J, K).
+        ignored: bool, shape (I, J, K): voxels that count neither as target nor as background, outside ``truth``.
 
     Returns:
         One record for each click count from 1 to the last.
@@ -192,7 +195,7 @@ def evaluate_case(
             start = time.perf_counter()
             answer = segmenter.segment(Prompts(clicks=tuple(given)))
             seconds = time.perf_counter() - start
-            mask = np.asarray(answer.mask) > 0
+            mask = _counted(answer.mask, ignored)
         unchanged = click is None and bool(records)
         records.append(
             ClickRecord(
@@ -210,8 +213,18 @@ def evaluate_case(
     return records
 
 
+def _counted(mask: NDArray[Any], ignored: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """A mask without the voxels that do not count."""
+    found = np.asarray(mask) > 0
+    return found if ignored is None else found & ~ignored
+
+
 def evaluate_unprompted(
-    segmenter: PromptableSegmenter, truth: NDArray[np.bool_], *, spacing: Sequence[float]
+    segmenter: PromptableSegmenter,
+    truth: NDArray[np.bool_],
+    *,
+    spacing: Sequence[float],
+    ignored: NDArray[np.bool_] | None = None,
 ) -> ClickRecord:
     """What one case gets without a click.
 
@@ -219,6 +232,7 @@ def evaluate_unprompted(
         segmenter: the volume under the model.
         truth: bool, shape (I, J, K).
         spacing: mm along I, J, K.
+        ignored: as ``evaluate_case`` has it.
 
     Raises:
         PromptError: the model has not learned to segment without a click.
@@ -228,7 +242,7 @@ def evaluate_unprompted(
     start = time.perf_counter()
     answer = segmenter.segment_unprompted()
     seconds = time.perf_counter() - start
-    mask = np.asarray(answer.mask) > 0
+    mask = _counted(answer.mask, ignored)
     return ClickRecord(
         clicks=0,
         placed=0,
@@ -286,7 +300,7 @@ def evaluate_cohort(
             progress(case.name, done, len(found))
         shown = _Snapshots({1, max(clicks)})
         try:
-            volume, truth = open_case(case, label)
+            volume, truth, ignored = read_case(case, label)
             spacing = volume.spacing.tolist()
             records = evaluate_case(
                 open_segmenter(volume),
@@ -297,8 +311,11 @@ def evaluate_cohort(
                 last=last,
                 seed=_case_seed(seed, case.name),
                 watch=shown,
+                ignored=ignored,
             )
-            unprompted = evaluate_unprompted(open_segmenter(volume), truth, spacing=spacing) if 0 in clicks else None
+            unprompted = None
+            if 0 in clicks:
+                unprompted = evaluate_unprompted(open_segmenter(volume), truth, spacing=spacing, ignored=ignored)
         except Sam3dError as error:
             cohort.skipped.append(Skipped(case.name, str(error)))
             continue
@@ -395,7 +412,16 @@ def _label_of(image: Path, labels: Path) -> Path | None:
 
 
 def open_case(case: Case, label: int | None) -> tuple[Volume, NDArray[np.bool_]]:
-    """The volume of a case and its target as bool (I, J, K).
+    """The volume of a case and its target as bool (I, J, K); errors as in `read_case`."""
+    volume, truth, _ = read_case(case, label)
+    return volume, truth
+
+
+def read_case(case: Case, label: int | None) -> tuple[Volume, NDArray[np.bool_], NDArray[np.bool_] | None]:
+    """The volume of a case, its target, and the voxels that are neither target nor background.
+
+    Returns:
+        The volume; the target, bool (I, J, K); the ignored voxels, bool (I, J, K), or None where there are none.
 
     Raises:
         Sam3dError: there is no label, a file cannot be read, the grids differ, or the target is empty.
@@ -403,13 +429,14 @@ def open_case(case: Case, label: int | None) -> tuple[Volume, NDArray[np.bool_]]
     if case.label is None:
         raise Sam3dError(f"there is no label file with the name of {case.image.name}")
     volume = Volume.open(case.image)
-    stored = Volume.open(case.label)
+    stored = open_label(case.label)
     volume.require_same_grid(stored)
-    values = np.asarray(stored.array)
-    truth = (values == label) if label is not None else np.abs(values) > 0
+    values = stored.array
+    truth = (values == label) if label is not None else values > 0
+    ignored = values < 0
     if not truth.any():
         raise Sam3dError("the label is empty" if label is None else f"the label holds no voxel of value {label}")
-    return volume, truth
+    return volume, truth, ignored if ignored.any() else None
 
 
 def _case_seed(seed: int, name: str) -> int:

@@ -18,12 +18,13 @@ from sam3d_label import __version__, click_log
 from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.exporting.manifest import MANIFEST, PART, Entry, LeftOut, Manifest
 from sam3d_label.exporting.names import Names
+from sam3d_label.image.labels import open_label, structures
 from sam3d_label.io import replacing
 from sam3d_label.label_names import name_values
 from sam3d_label.studies import FINAL, KEPT, LISTING, Image, Listing, Studies
 from sam3d_label.studies import Entry as Listed
 from sam3d_label.training import ledger
-from sam3d_label.volume import Volume, save_mask
+from sam3d_label.volume import save_mask
 from sam3d_label.weights.adapter import ADAPTER, CARD, TRUNK
 from sam3d_label.weights.versions import REPORT, Versions
 
@@ -32,6 +33,9 @@ PACKED = (".gz", ".safetensors", ".png")
 """Ends of files that do not get smaller."""
 
 LABEL = ".nii.gz"
+KINDS = (np.uint8, np.uint16, np.int16, np.int32)
+"""Types of the voxels of labels, the first that holds all values is taken."""
+
 ABSENT = "its file is not here; from a DICOMweb server it comes when the server trains, or when somebody opens it"
 Show = Callable[[str, int, int], None]
 
@@ -161,13 +165,11 @@ def _clean(file: Path, copy: Path) -> tuple[Path, list[int]]:
     Raises:
         VolumeError: It cannot be read, or is no label.
     """
-    label = Volume.open(file)
-    values = np.unique(label.array)
-    if np.any(values != np.rint(values)) or values[0] < 0 or values[-1] > np.iinfo(np.uint16).max:
-        raise VolumeError("its values are not whole numbers from 0")
-    small = np.uint8 if values[-1] <= np.iinfo(np.uint8).max else np.uint16
-    save_mask(copy, np.asarray(label.array).astype(small), label)
-    return copy, [int(value) for value in values if value]
+    label = open_label(file)
+    lowest, highest = label.array.min(), label.array.max()
+    small = next(kind for kind in KINDS if np.iinfo(kind).min <= lowest and highest <= np.iinfo(kind).max)
+    save_mask(copy, label.array.astype(small), label)
+    return copy, structures(label)
 
 
 def _called(present: Sequence[int], label: Listed) -> dict[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,9 @@ UNUSABLE = {
     2048: "complex numbers",
     2304: "RGBA colours",
 }
+MODALITY = re.compile(r"DICOM modality ([A-Z]{2})")
+"""Description in the header of a file that was made from a DICOM series."""
+
 MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """Code of `xyzt_units` to millimetres of one unit; 0 is unknown, which everybody reads as millimetres."""
 
@@ -158,6 +162,12 @@ class Forms:
         affine = np.array(raw_header(self.block).get_best_affine(), float)
         affine[:3] *= self.unit
         return affine
+
+    @property
+    def modality(self) -> str | None:
+        """DICOM modality, where `MODALITY` is the header's description."""
+        match = MODALITY.fullmatch(bytes(raw_header(self.block)["descrip"]).strip(b"\0 ").decode("latin-1"))
+        return match[1] if match else None
 
     @property
     def unit(self) -> float:

@@ -56,7 +56,7 @@ def read_image(path: Path, limits: Limits) -> StoredImage:
         limits.check_shape(header.shape, header.dtype.itemsize)
         require_possible(file, header)
         affine, forms = _geometry(path, header)
-        return StoredImage(_voxels(file, header), affine, forms)
+        return StoredImage(_voxels(file, header), affine, forms, forms.modality if forms else None)
 
 
 def _voxels(file: BinaryIO, header: Header) -> np.ndarray:

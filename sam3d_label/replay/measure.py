@@ -15,6 +15,7 @@ from sam3d_label.cache import EmbeddingCache
 from sam3d_label.click_log import Request
 from sam3d_label.errors import Sam3dError, VolumeError, WeightsError
 from sam3d_label.evaluation import metrics
+from sam3d_label.image.labels import open_label, structures
 from sam3d_label.label_names import name_values
 from sam3d_label.prompts import Prompts, clip_boxes
 from sam3d_label.replay.plan import Job, Numbered
@@ -148,9 +149,9 @@ class Replayer:
             return _Truth({}, None, f"the image has no label under {self._cohort.tag}")
         path = self._studies.label_file(self._listing, image, self._cohort.tag)
         try:
-            label = Volume.open(path)
+            label = open_label(path)
             volume.require_same_grid(label)
-            values = [int(value) for value in np.unique(label.array) if value]
+            values = structures(label)
             names = name_values(values, labels[self._cohort.tag].info, self._cohort.labels)
         except VolumeError as error:
             return _Truth({}, None, f"its label cannot be used: {str(error).replace(str(path), path.name)}")
@@ -167,7 +168,8 @@ class Replayer:
         seconds = time.perf_counter() - began
         mask = result.mask > 0
         truth, note = image.truth.of(request.label)
-        surfaces = metrics.nsd(mask, truth, image.volume.spacing.tolist()) if truth is not None else (None, None)
+        counted = mask if truth is None else image.truth.counted(mask)
+        surfaces = metrics.nsd(counted, truth, image.volume.spacing.tolist()) if truth is not None else (None, None)
         same = None if request.mask is None else request.mask == result.digest
         agreement, odd = self._agreement(request, image, mask) if same is False else (1.0 if same else None, None)
         return _row(
@@ -175,7 +177,7 @@ class Replayer:
             version=self._weights.version,
             voxels=result.voxels,
             seconds=round(seconds, 4),
-            dice=None if truth is None else metrics.dice(mask, truth),
+            dice=None if truth is None else metrics.dice(counted, truth),
             nsd_2mm=surfaces[0],
             nsd_5mm=surfaces[1],
             honoured=metrics.honoured(mask, prompts.clicks),
@@ -259,6 +261,10 @@ class _Truth:
             return None, "it was for a label that the app did not have"
         values = [value for value, called in self.names.items() if called == name]
         return (np.isin(self.label.array, values), None) if values else (None, f"no {name} is drawn on the image")
+
+    def counted(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """A mask without the voxels that the label says to ignore."""
+        return mask if self.label is None else mask & (self.label.array >= 0)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any, overload
 import numpy as np
 
 from sam3d_label.cache import EmbeddingCache
+from sam3d_label.image.labels import open_label
 from sam3d_label.intensity import IntensityRule, Normalization
 from sam3d_label.training.crops import Case, OpenedCase
 from sam3d_label.volume import Volume
@@ -30,10 +31,11 @@ class _Target:
     volume: Volume
     lower: np.ndarray
     upper: np.ndarray
+    ignored: Volume | None
 
     @property
     def nbytes(self) -> int:
-        return self.volume.array.nbytes
+        return self.volume.array.nbytes * (1 if self.ignored is None else 2)
 
 
 class OpenedCases(Sequence[OpenedCase]):
@@ -67,7 +69,14 @@ class OpenedCases(Sequence[OpenedCase]):
         image, _ = self._kept.get(case.image, lambda: self._image(case.image))
         target, _ = self._kept.get(case, lambda: self._target(case, image))
         return OpenedCase(
-            case.name, image.volume, image.normalization, target.volume, target.lower, target.upper, case.alone
+            case.name,
+            image.volume,
+            image.normalization,
+            target.volume,
+            target.lower,
+            target.upper,
+            case.alone,
+            target.ignored,
         )
 
     @property
@@ -77,11 +86,11 @@ class OpenedCases(Sequence[OpenedCase]):
 
     def _image(self, path: Path) -> _Image:
         volume = Volume.open(path)
-        return _Image(volume, self.intensity.fit(volume.array))
+        return _Image(volume, self.intensity.fit(volume.array, volume.modality))
 
     def _target(self, case: Case, image: _Image) -> _Target:
-        opened = OpenedCase.of(case, image.volume, Volume.open(case.label), image.normalization)
-        return _Target(opened.target, opened.lower, opened.upper)
+        opened = OpenedCase.of(case, image.volume, open_label(case.label), image.normalization)
+        return _Target(opened.target, opened.lower, opened.upper, opened.ignored)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is in memory: a process that is not forked opens the cases anew."""

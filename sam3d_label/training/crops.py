@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from torch.utils.data import Dataset
 from sam3d_label import regions
 from sam3d_label.errors import VolumeError
 from sam3d_label.evaluation.protocol import find_cases
+from sam3d_label.image.labels import open_label
 from sam3d_label.intensity import IntensityRule, Normalization
 from sam3d_label.sizing import FILL
 from sam3d_label.volume import CropFrame, Volume
@@ -58,6 +59,8 @@ DRAWS = 10
 """Times that a crop without any of its target is drawn anew."""
 
 IMAGE, LABEL, INSIDE, ALONE = "image", "label", "inside", "alone"
+IGNORED = 2.0
+"""What `INSIDE` holds in voxels that are neither target nor background."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ class OpenedCase:
         lower: Lowest voxel i, j, k of the target.
         upper: Highest voxel i, j, k of the target.
         alone: The target can be found without a prompt.
+        ignored: 1 in voxels that are neither target nor background; None where there are none.
     """
 
     name: str
@@ -121,6 +125,7 @@ class OpenedCase:
     lower: np.ndarray
     upper: np.ndarray
     alone: bool = False
+    ignored: Volume | None = None
 
     @classmethod
     def open(cls, case: Case, intensity: IntensityRule) -> OpenedCase:
@@ -130,7 +135,7 @@ class OpenedCase:
             VolumeError: A file cannot be read, the label is empty or lies on another grid.
         """
         volume = Volume.open(case.image)
-        return cls.of(case, volume, Volume.open(case.label), intensity.fit(volume.array))
+        return cls.of(case, volume, open_label(case.label), intensity.fit(volume.array, volume.modality))
 
     @classmethod
     def of(cls, case: Case, volume: Volume, label: Volume, normalization: Normalization) -> OpenedCase:
@@ -145,7 +150,9 @@ class OpenedCase:
             what = "is empty" if case.value is None else f"holds no voxel of value {case.value}"
             raise VolumeError(f"{case.label} {what}")
         target = Volume(inside.astype(np.float32), volume.affine)
-        return cls(case.name, volume, normalization, target, where.min(0), where.max(0), case.alone)
+        unknown = label.array < 0
+        ignored = Volume(unknown, volume.affine) if unknown.any() else None
+        return cls(case.name, volume, normalization, target, where.min(0), where.max(0), case.alone, ignored)
 
     @property
     def extent(self) -> float:
@@ -207,10 +214,17 @@ class OpenedCase:
         return self.crop(self.frame(size, FILLS[1], np.zeros(3)))
 
     def crop(self, frame: CropFrame) -> dict[str, Tensor]:
-        """Image, label and what lies inside the volume, each (1, D, H, W), float32."""
+        """Image, label and what is inside the volume, each (1, D, H, W), float32.
+
+        Inside is 0 outside the volume, `IGNORED` where nobody knows what is there, and 1 elsewhere.
+        """
         image = self.volume.crop(frame, self.normalization)
         label = self.target.crop(frame) >= 0.5
-        return {IMAGE: image[None], LABEL: label[None].float(), INSIDE: (image != 0)[None].float()}
+        inside = (image != 0).float()
+        if self.ignored is not None:
+            unknown = (self.ignored.crop(frame) >= 0.5) & ~label
+            inside[unknown] = IGNORED
+        return {IMAGE: image[None], LABEL: label[None].float(), INSIDE: inside[None]}
 
 
 def augmentation(alike: bool = False) -> Compose:
@@ -266,6 +280,12 @@ def near(label: Tensor, rng: np.random.Generator) -> Tensor:
     return box
 
 
+def with_ignored(crop: Mapping[str, Tensor]) -> Tensor:
+    """The label of a crop, (1, D, H, W): 1 in the target, 0 in the background, -1 where neither is known."""
+    label = crop[LABEL]
+    return torch.where((crop[INSIDE] == IGNORED) & (label == 0), -1.0, label)
+
+
 class TrainingCrops(Dataset[dict[str, Tensor]]):
     """Random crops around the targets of opened cases.
 
@@ -307,7 +327,10 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Image (1, D, H, W) and label (1, D, H, W), float32, and whether the target can be told unasked, (1,)."""
+        """Image (1, D, H, W), label (1, D, H, W), and whether the target can be found without a prompt, (1,).
+
+        The label is 1 in the target, 0 in the background, and -1 where voxels are ignored.
+        """
         rng = np.random.default_rng([self.seed, self.epoch, index])
         case = self.cases[rng.choice(len(self.cases), p=self.shares)]
         crop = case.random_crop(self.size, rng, *self.served)
@@ -316,4 +339,5 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
         self.augment.set_random_state(int(rng.integers(2**31)))
         crop = self.augment(crop)
         plain = {key: torch.as_tensor(value).as_subclass(Tensor) for key, value in crop.items()}
-        return {IMAGE: plain[IMAGE] * plain[INSIDE], LABEL: plain[LABEL], ALONE: torch.tensor([case.alone])}
+        image = plain[IMAGE] * (plain[INSIDE] > 0)
+        return {IMAGE: image, LABEL: with_ignored(plain), ALONE: torch.tensor([case.alone])}

@@ -161,7 +161,12 @@ def means(scores: Sequence[Score]) -> dict[str, float]:
 
 def _score(segmenter: Segmenter, case: OpenedCase) -> Score:
     records = evaluate_case(
-        segmenter, case.target.array > 0, error_centre, spacing=case.volume.spacing.tolist(), clicks=CLICKS
+        segmenter,
+        case.target.array > 0,
+        error_centre,
+        spacing=case.volume.spacing.tolist(),
+        clicks=CLICKS,
+        ignored=None if case.ignored is None else case.ignored.array > 0,
     )
     nsd = records[2].nsd
     assert nsd is not None, "surfaces were compared after three clicks"

@@ -19,6 +19,9 @@ from sam3d_label.training.settings import TrainSettings
 CELLS = (1.0, 1.0, 1.0)
 """Spacing that the annotators are told: they work on cells of two voxels' edge, as the decoder does."""
 
+CERTAIN = 20.0
+"""A logit that leaves no doubt."""
+
 MOST_AT_ONCE = 8
 """Clicks that a session may begin with."""
 
@@ -108,14 +111,16 @@ def train_rounds(
     Args:
         model: The network.
         embedding: A crop, encoded, of one item.
-        truth: Its label, (1, 1, D, H, W), 0 or 1; where it is empty, the one round has no prompts.
+        truth: Its label, (1, 1, D, H, W): 1 in the target, 0 in the background, -1 where voxels are ignored: there, the
+            logits are those of a perfect answer. Where it has no target, the one round has no prompts.
         settings: Rounds and shares of the kinds of prompts.
         rng: The session's chance.
         alone: The target can be told without a prompt.
     """
     prompts = SimulatedPrompts(truth.device, two_passes=settings.two_passes)
+    ignored, truth = truth < 0, truth.clamp(min=0)
     if not truth.any():
-        yield prompts.decode(model, embedding)
+        yield settled(prompts.decode(model, embedding), ignored)
         return
     target = target_cells(truth)
     rough = rough_mask(truth, rng) if rng.random() < settings.rough_mask_share else None
@@ -126,13 +131,18 @@ def train_rounds(
     for number in range(last + 1):
         learns = number in (0, last)
         with torch.set_grad_enabled(learns):
-            logit = prompts.decode(model, embedding, rough)
+            logit = settled(prompts.decode(model, embedding, rough), ignored)
         if learns:
             yield logit
         found = cells(logit.detach())
         if np.array_equal(found, target):
             return
         prompts.clicks.append(draw_click(target, found, prompts.clicks, rng))
+
+
+def settled(logit: Tensor, ignored: Tensor) -> Tensor:
+    """A logit that is certain of the background in ignored voxels, so that they are no error and give no gradient."""
+    return torch.where(ignored, -CERTAIN, logit) if ignored.any() else logit
 
 
 def rough_mask(truth: Tensor, rng: np.random.Generator) -> Tensor:
@@ -151,6 +161,7 @@ def validation_dice(
     model: SAM3D, embedding: Embedding, truth: Tensor, settings: TrainSettings, clicks: int
 ) -> list[float]:
     """Dice after 1, 2, … clicks of the annotator `error_centre`; arguments as `train_rounds`."""
+    ignored, truth = truth < 0, truth.clamp(min=0)
     target = target_cells(truth)
     found = np.zeros_like(target)
     prompts = SimulatedPrompts(truth.device, two_passes=settings.two_passes)
@@ -161,7 +172,7 @@ def validation_dice(
             scores.append(scores[-1])
             continue
         prompts.clicks.append(click)
-        logit = prompts.decode(model, embedding)
+        logit = settled(prompts.decode(model, embedding), ignored)
         found, mask = cells(logit), logit > 0
         scores.append(2 * float(mask[truth > 0].sum()) / max(1.0, float(mask.sum() + truth.sum())))
     return scores[1:]

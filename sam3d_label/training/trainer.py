@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from sam3d_label.errors import NewerFormatError, Sam3dError, StorageError, WeightsError
 from sam3d_label.io import replacing, require_format, require_space
 from sam3d_label.network import SAM3D, Embedding
-from sam3d_label.training.crops import ALONE, IMAGE, LABEL, OpenedCase, TrainingCrops
+from sam3d_label.training.crops import ALONE, IMAGE, LABEL, OpenedCase, TrainingCrops, with_ignored
 from sam3d_label.training.interaction import train_rounds, validation_dice
 from sam3d_label.training.memory import Choice, Plan, choose, free_memory
 from sam3d_label.training.settings import TrainSettings
@@ -64,7 +64,8 @@ class Session(nn.Module):
 
     def _loss(self, embedding: Embedding, label: Tensor, alone: bool, rng: np.random.Generator) -> Tensor:
         rounds = train_rounds(self.model, embedding, label, self.settings, rng, alone)
-        return torch.stack([self.criterion(logit, label) for logit in rounds]).mean()
+        truth = label.clamp(min=0)  # train_rounds has settled what is ignored
+        return torch.stack([self.criterion(logit, truth) for logit in rounds]).mean()
 
 
 class Trainer:
@@ -188,7 +189,7 @@ class Trainer:
     def _score(self, case: OpenedCase) -> list[float]:
         self.pause()
         crop = case.crop(case.frame(self.model.config.crop, VALIDATION_FILL, np.zeros(3)))
-        image, truth = crop[IMAGE][None].to(self.world.device), crop[LABEL][None].to(self.world.device)
+        image, truth = crop[IMAGE][None].to(self.world.device), with_ignored(crop)[None].to(self.world.device)
         with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.plan.bf16):
             return validation_dice(self.model, self.model.encode(image), truth, self.settings, VALIDATION_CLICKS)
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from sam3d_label.errors import VolumeError
+from sam3d_label.image.labels import open_label, structures
 from sam3d_label.label_names import name_values
 from sam3d_label.training.crops import Case
 from sam3d_label.training.update import LabelledCase
@@ -62,9 +62,9 @@ def find_targets(datastore: Datastore, image: str, labels: Sequence[str]) -> tup
     image_file, label_file = datastore.get_image_uri(image), datastore.get_label_uri(image, FINAL)
     if not image_file or not label_file:
         raise VolumeError("the file of the image or of its label is missing")
-    label = Volume.open(label_file)
+    label = open_label(label_file)
     Volume.open(image_file).require_same_grid(label)
-    present = [int(value) for value in np.unique(label.array) if value]
+    present = structures(label)
     names = name_values(present, datastore.get_label_info(image, FINAL), labels)
     several = len(labels) > 1
     drawn = [

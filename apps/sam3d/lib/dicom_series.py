@@ -40,7 +40,10 @@ def keep_volume(volume: Volume, file: Path) -> None:
     if small and np.array_equal(array, np.rint(array)):
         array = array.astype(np.int16)
     with replacing(file) as beside:
-        nib.save(nib.Nifti1Image(array, volume.affine), beside)
+        image = nib.Nifti1Image(array, volume.affine)
+        if volume.modality:
+            image.header["descrip"] = f"DICOM modality {volume.modality}"
+        nib.save(image, beside)
 
 
 def keep_headers(headers: Sequence[Dataset], folder: Path) -> None:

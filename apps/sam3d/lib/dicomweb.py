@@ -28,6 +28,7 @@ from lib.dicom_series import keep_headers, keep_volume, open_series, read_header
 from lib.errors import RemoteError
 from lib.temporary import is_temporary
 from sam3d_label.errors import VolumeError
+from sam3d_label.image.labels import as_label, open_label
 from sam3d_label.volume import Volume
 
 logger = logging.getLogger(__name__)
@@ -211,7 +212,7 @@ class DicomWebDatastore(SafeDatastore):
             VolumeError: The label's values have no names, or no SEG can refer to the series.
             RemoteError: The server does not answer.
         """
-        seg = self._make_seg(image_id, Volume.open(label_filename).array, info)
+        seg = self._make_seg(image_id, open_label(label_filename).array, info)
         file = os.path.join(tempfile.gettempdir(), f"{generate_uid()}.dcm")
         seg.save_as(file, write_like_original=False)
         return file
@@ -219,13 +220,14 @@ class DicomWebDatastore(SafeDatastore):
     def _publish(self, image_id: str, label: Volume, label_tag: str, info: Mapping[str, Any]) -> dict[str, Any]:
         if label_tag != FINAL:
             return {}
-        seg = self._make_seg(image_id, label.array, info)
+        seg = self._make_seg(image_id, as_label(label).array, info)
         self.server.store(seg)
         kept = {key: str(seg[key].value) for key in (SEGMENTATION, "SeriesInstanceUID", "StudyInstanceUID")}
         return kept | {"ts": seconds(written_at(seg))}
 
     def _make_seg(self, image_id: str, label: np.ndarray, info: Mapping[str, Any]) -> Any:
         self.get_image_uri(image_id)
+        label = np.maximum(label, 0)  # a SEG has no value for what is ignored
         present = [int(value) for value in np.unique(label) if value]
         names = name_values(present or [1], info, self.labels)
         given = info.get("label_info")

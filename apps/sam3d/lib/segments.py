@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sam3d_label.errors import VolumeError
+from sam3d_label.image.labels import as_label, structures
 from sam3d_label.image.limits import MIB, default_limits
 from sam3d_label.image.sniff import read_header
 from sam3d_label.label_names import name_values
@@ -32,7 +31,7 @@ def check_names(file: str, label: Volume, info: Mapping[str, Any]) -> None:
     told = names_in(file) if file.lower().endswith(".nrrd") and info.get("label_info") else {}
     if not told:
         return
-    sent = name_values([int(value) for value in np.unique(label.array) if value], info, ())
+    sent = name_values(structures(as_label(label)), info, ())
     for value, name in sent.items():
         if told.get(value, name) != name:
             raise VolumeError(

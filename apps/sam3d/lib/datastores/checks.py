@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sam3d_label.errors import Sam3dError, VolumeError
+from sam3d_label.image.labels import as_label
 from sam3d_label.volume import Volume
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
@@ -50,14 +51,14 @@ def check_label(label: Volume, image: Volume) -> None:
 
     Raises:
         VolumeError: The grids differ, the positions in the world differ by a tenth of a voxel at some corner, or the
-            values are not whole numbers from 0.
+            values are not whole numbers.
     """
     if label.shape != image.shape:
         raise VolumeError(f"The label has {_size(label)} voxels, its image {_size(image)}: save it on the image's grid")
     shift = _largest_corner_shift(label, image)
     if shift > 0.1 * min(image.spacing):
         raise VolumeError(f"The label lies up to {shift:.3g} mm beside its image: save it with the image's geometry")
-    if np.any(label.array < 0) or np.any(label.array != np.rint(label.array)):
+    if as_label(label).array.min() < 0:
         raise VolumeError("The label's values are not whole numbers from 0: save a label map, not an image")
 
 

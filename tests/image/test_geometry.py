@@ -1,0 +1,147 @@
+"""A mask is where its image is, for ITK and for nibabel, whatever the image's header says; or the image is rejected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from damaged import nifti, nrrd
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from sam3d_label.errors import VolumeError
+from sam3d_label.image.limits import Limits
+from sam3d_label.volume import Volume, save_mask
+
+SHAPE = (6, 5, 4)
+UNITS = {"mm": 1.0, "micron": 1e-3, "meter": 1e3, "unknown": 1.0}
+numbers = st.floats(-200, 200)
+
+
+@st.composite
+def poses(draw: st.DrawFn) -> np.ndarray:
+    """An affine in mm: any orientation and handedness, some with a little shear."""
+    affine = np.eye(4)
+    rotation = Rotation.from_euler("xyz", [draw(st.floats(-180, 180)) for _ in range(3)], degrees=True).as_matrix()
+    flips = np.diag([draw(st.sampled_from([-1.0, 1.0])) for _ in range(3)])
+    affine[:3, :3] = rotation @ flips @ np.diag([draw(st.floats(0.3, 6)) for _ in range(3)])
+    if draw(st.integers(0, 4)) == 0:
+        affine[:3, 2] += draw(st.floats(0.01, 1)) * affine[:3, 1]
+    affine[:3, 3] = [draw(numbers) for _ in range(3)]
+    return affine
+
+
+def corners(affine: np.ndarray) -> np.ndarray:
+    grid = np.array(np.meshgrid(*[(0, side - 1) for side in SHAPE], [1])).reshape(4, -1)
+    return (affine @ grid)[:3]
+
+
+def itk_corners(path: Path) -> np.ndarray | None:
+    """Corners in RAS mm as ITK sees them; None where it cannot open the file."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return None
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(reader.GetDirection()).reshape(3, 3) * reader.GetSpacing()
+    affine[:3, 3] = reader.GetOrigin()
+    return corners(np.diag([-1.0, -1, 1, 1]) @ affine)
+
+
+@given(
+    forms=st.tuples(poses(), poses()),
+    codes=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    same=st.booleans(),
+    unit=st.sampled_from(sorted(UNITS)),
+    dtype=st.sampled_from(["u1", "<i2", ">i2", "<u2", "<f4", ">f8"]),
+    suffix=st.sampled_from([".nii", ".nii.gz"]),
+)
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_masks_of_nifti_files_are_where_their_image_is(
+    forms, codes, same: bool, unit: str, dtype: str, suffix: str, tmp_path: Path
+) -> None:
+    q, s = (form.copy() for form in (forms if not same else (forms[1], forms[1])))
+    for form in (q, s):
+        form[:3] /= UNITS[unit]
+    header = nib.Nifti1Header(endianness=">" if dtype.startswith(">") else "<")
+    header.set_data_dtype(dtype)
+    header.set_xyzt_units(unit)
+    image = nib.Nifti1Image(np.arange(120).reshape(SHAPE), s, header)
+    image.set_sform(s, codes[1])
+    image.set_qform(q, codes[0])
+    path = tmp_path / f"image{suffix}"
+    nib.save(image, path)
+    try:
+        volume = Volume.open(path)
+    except VolumeError:
+        return
+    save_mask(tmp_path / f"mask{suffix}", np.ones(SHAPE, np.uint8), volume)
+    save_mask(tmp_path / "mask.nrrd", np.ones(SHAPE, np.uint8), volume)
+    scale = UNITS[unit]
+    by_nibabel = [corners(nib.load(file).affine) * scale for file in (path, tmp_path / f"mask{suffix}")]
+    np.testing.assert_allclose(*by_nibabel, atol=0.1)
+    by_itk = itk_corners(path)
+    if by_itk is not None:
+        np.testing.assert_allclose(itk_corners(tmp_path / f"mask{suffix}"), by_itk, atol=0.1)
+        np.testing.assert_allclose(itk_corners(tmp_path / "mask.nrrd"), by_itk, atol=0.1)
+        np.testing.assert_allclose(corners(volume.affine), by_itk, atol=0.1)
+
+
+@given(pose=poses(), space=st.sampled_from(["left-posterior-superior", "right-anterior-superior", "LPS", "RAS"]))
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_masks_of_nrrd_files_are_where_their_image_is(pose: np.ndarray, space: str, tmp_path: Path) -> None:
+    directions = " ".join(f"({','.join(map(str, column))})" for column in pose[:3, :3].T)
+    origin = f"({','.join(map(str, pose[:3, 3]))})"
+    data = np.arange(120, dtype="<i2").tobytes()
+    fields = {"space directions": directions, "space origin": origin, "space": space}
+    fields["sizes"] = " ".join(map(str, SHAPE))
+    path = tmp_path / "image.nrrd"
+    path.write_bytes(nrrd(data, **{name.replace(" ", "_"): value for name, value in fields.items()}))
+    try:
+        volume = Volume.open(path)
+    except VolumeError:
+        return
+    save_mask(tmp_path / "mask.nrrd", np.ones(SHAPE, np.uint8), volume)
+    save_mask(tmp_path / "mask.nii.gz", np.ones(SHAPE, np.uint8), volume)
+    by_itk = itk_corners(path)
+    assert by_itk is not None
+    np.testing.assert_allclose(itk_corners(tmp_path / "mask.nrrd"), by_itk, atol=0.1)
+    np.testing.assert_allclose(corners(nib.load(tmp_path / "mask.nii.gz").affine), by_itk, atol=0.1)
+
+
+def test_a_label_of_slicer_fits_an_image_whose_forms_differ(tmp_path: Path) -> None:
+    moved = np.diag([-1.0, -1.0, 2.0, 1.0])
+    moved[:3, 3] = (30, 20, 10)
+    image = nib.Nifti1Image(np.zeros(SHAPE, np.int16), np.diag([-1.0, -1.0, 2.0, 1.0]))
+    image.set_qform(moved, 1)
+    image.set_sform(image.affine, 2)
+    nib.save(image, tmp_path / "image.nii.gz")
+    slicer = sitk.GetImageFromArray(np.ones(SHAPE[::-1], np.uint8))
+    slicer.CopyInformation(sitk.ReadImage(str(tmp_path / "image.nii.gz")))
+    sitk.WriteImage(slicer, str(tmp_path / "label.nrrd"))
+    Volume.open(tmp_path / "image.nii.gz").require_same_grid(Volume.open(tmp_path / "label.nrrd"))
+
+
+@pytest.mark.parametrize(("unit", "edge"), [(1, 0.001), (2, 1.0), (3, 1000.0)])
+def test_lengths_are_in_millimetres_whatever_the_unit(unit: int, edge: float, tmp_path: Path) -> None:
+    affine = np.diag([edge, edge, 2 * edge])
+    rows = {f"srow_{axis}": [*affine[number], 0] for number, axis in enumerate("xyz")}
+    path = tmp_path / "a.nii"
+    path.write_bytes(nifti(xyzt_units=unit, qform_code=0, pixdim=[1, edge, edge, 2 * edge, 0, 0, 0, 0], **rows))
+    np.testing.assert_allclose(Volume.open(path).spacing, [1, 1, 2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("edges", [(1000.0, 1000, 2000), (1e-4, 1, 1), (1, 1, 240)])
+def test_sizes_that_no_scanner_makes_are_rejected_before_work(edges: tuple[float, ...], tmp_path: Path) -> None:
+    volume = Volume(np.zeros((3, 3, 20)), np.diag([*edges, 1.0]))
+    with pytest.raises(VolumeError, match="mm"):
+        volume.require_plausible_size()
+    Volume(np.zeros((512, 3, 3)), np.diag([2.0, 1, 1, 1])).require_plausible_size()
+    with pytest.raises(VolumeError, match="m long"):
+        Volume(np.zeros((512, 3, 3)), np.diag([2.0, 1, 1, 1])).require_plausible_size(Limits(max_extent=1000))

@@ -15,8 +15,11 @@ from typing import BinaryIO, Protocol
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.header import Header
 
-READ = 2**18
-"""Bytes that are read from a file at a time."""
+FIRST_READ, READ = 2**10, 2**18
+"""Bytes that are read from a file at a time: first, and at most."""
+
+MOST_EMPTY_MEMBERS = 1000
+"""Gzip members without content in one file; bgzip ends each file with one, and gzip files may be joined."""
 
 DEFLATE_RATIO = 1032
 """Most bytes that deflate can store in one."""
@@ -114,6 +117,9 @@ class Compressed:
         self._encoding = encoding
         self._inflater = self._new()
         self._ended = False
+        self._piece = FIRST_READ
+        self._holds_nothing = True
+        self._empty_members = 0
 
     def _new(self) -> Decompressor:
         # 31: gzip. 47: gzip or zlib, as ITK reads MetaImage.
@@ -138,16 +144,26 @@ class Compressed:
                 self._start_next_member()
                 continue
             hungry = self._inflater.hungry
-            data = self._file.read(READ) if hungry else b""
+            data = self._next_piece() if hungry else b""
             inflated = self._inflater.push(data, count)  # output may be left although the file has ended
             if inflated:
+                self._holds_nothing = False
                 return inflated
             if hungry and not data and not self._inflater.eof:
                 raise VolumeError(f"it is cut off: its {self._encoding} compression does not end; {AGAIN}")
         return b""
 
+    def _next_piece(self) -> bytes:
+        """The next bytes of the file, few at the start of a member: what follows it is read again for the next one."""
+        data = self._file.read(self._piece)
+        self._piece = min(2 * self._piece, READ)
+        return data
+
     def _start_next_member(self) -> None:
-        rest = self._inflater.unused or self._file.read(READ)
+        self._empty_members += self._holds_nothing
+        if self._empty_members > MOST_EMPTY_MEMBERS:
+            raise VolumeError(f"more than {MOST_EMPTY_MEMBERS} parts of its gzip compression hold nothing: {AGAIN}")
+        rest = self._inflater.unused or self._file.read(FIRST_READ)
         if not rest:
             self._ended = True
             return
@@ -155,6 +171,8 @@ class Compressed:
             raise VolumeError(f"bytes that do not belong to it follow its compressed voxels: {AGAIN}")
         self._file.seek(self._file.tell() - len(rest))
         self._inflater = self._new()
+        self._piece = FIRST_READ
+        self._holds_nothing = True
 
 
 def require_possible(file: BinaryIO, header: Header) -> None:

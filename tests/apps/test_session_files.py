@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import stat
+import struct
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -181,6 +182,56 @@ def test_a_damaged_archive_is_rejected(folder: Path, image: bytes, pack: Callabl
             store(folder, ("x.zip", bytes(whole[:cut])), unpack=True)
         for path in folder.rglob("*.gz"):
             path.unlink()
+
+
+@archives
+@pytest.mark.parametrize("name", [".hidden{}", "folder{}/"])
+def test_members_that_are_passed_over_count(
+    folder: Path, pack: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(session_files, "MOST_FILES", 3)
+    with pytest.raises(VolumeError, match="More than 3 files"):
+        store(folder, ("x.zip", pack(*[(name.format(n), b"") for n in range(4)])), unpack=True)
+
+
+def test_a_zip_directory_is_not_read_whatever_record_states_its_size(folder: Path) -> None:
+    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"x"
+    count = session_files.MOST_DIRECTORY_BYTES // len(entry) + 1
+    directory = entry * count
+    zip64 = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, len(directory), 0)
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, len(directory), 1)
+    small_claim = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, 50, 0, 0)
+    with pytest.raises(VolumeError, match="lists more than"):
+        store(folder, ("x.zip", directory + zip64 + locator + small_claim), unpack=True)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9", "GNU.sparse.name": "x.nii"},
+        {"GNU.sparse.map": "0,x", "GNU.sparse.size": "5"},
+        {"GNU.sparse.size": "x"},
+    ],
+    ids=str,
+)
+def test_a_tar_header_with_numbers_that_are_none_is_damage(folder: Path, headers: dict[str, str]) -> None:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        entry = tarfile.TarInfo("x.nii")
+        entry.pax_headers, entry.size = headers, 4
+        archive.addfile(entry, io.BytesIO(b"text"))
+    with pytest.raises(VolumeError, match="cannot be unpacked"):
+        store(folder, ("x.tar", content.getvalue()), unpack=True)
+
+
+@pytest.mark.parametrize("size", [-1024, 2**80])
+def test_a_tar_member_of_an_impossible_size_is_damage(folder: Path, size: int) -> None:
+    header = bytearray(tarfile.TarInfo("x.nii").tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = b"\xff" + (size % 2**88).to_bytes(11, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    with pytest.raises(VolumeError, match="cannot be unpacked"):
+        store(folder, ("x.tar", bytes(header) + bytes(2**12)), unpack=True)
 
 
 def test_what_is_no_archive_is_not_unpacked(folder: Path, image: bytes) -> None:

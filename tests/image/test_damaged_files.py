@@ -130,6 +130,15 @@ def test_a_gzip_file_of_several_members_is_one_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(Volume.open(tmp_path / "a.nii.gz").array, array())
 
 
+def test_a_gzip_file_of_many_empty_members_is_rejected_early(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(gzip.compress(nifti()) + gzip.compress(b"") * 200_000)
+    start = time.monotonic()
+    with pytest.raises(VolumeError, match="hold nothing"):
+        Volume.open(path)
+    assert time.monotonic() - start < 2
+
+
 @pytest.mark.parametrize("name", ["A.NII.GZ", "a.Nii.Gz", "ä 1.nii.gz"])
 def test_the_case_of_a_suffix_and_other_alphabets_do_not_matter(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(gzip.compress(nifti()))

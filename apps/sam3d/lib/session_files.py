@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import itertools
 import lzma
 import stat
 import tarfile
@@ -13,7 +14,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 from lib.server.limits import MIB, Limits
 from sam3d_label.errors import VolumeError
@@ -29,13 +30,15 @@ MOST_FILES = 10_000
 """Files of one session: slices of a series, members of an archive."""
 
 MOST_HEADER_BYTES = 16 * MIB
-"""Size of what describes the members of an archive: the directory of a ZIP file, one header of a tar file."""
+"""Size of one header of a tar file."""
 
-ZIP_END, ZIP_END_BYTES, ZIP_COMMENT_BYTES = b"PK\x05\x06", 22, 2**16
+MOST_DIRECTORY_BYTES = 4 * MIB
+"""Size of the directory of a ZIP file."""
+
 COMPRESSED_TAR = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 ARCHIVE_ERRORS = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError),
-    *(RuntimeError, UnicodeDecodeError, gzip.BadGzipFile),
+    *(RuntimeError, ValueError, OverflowError, gzip.BadGzipFile),
 )
 
 
@@ -78,7 +81,7 @@ def store_image(uploads: Iterable[Upload], folder: Path, limits: Limits, unpack:
         try:
             image = _write(members, folder, most_bytes, strict=not unpack)
         except ARCHIVE_ERRORS as error:
-            if isinstance(error, RuntimeError) and not unpack:
+            if isinstance(error, VolumeError) or not unpack:
                 raise
             raise VolumeError(f"This archive cannot be unpacked ({type(error).__name__}): create it again") from error
     try:
@@ -133,7 +136,7 @@ def _members(archive: Upload, most_bytes: int) -> Generator[Upload, None, None]:
         VolumeError: It is no archive, or a member is a link or leads out of it.
     """
     content = cast(BinaryIO, archive.content)
-    if _is_zip(content):
+    if zipfile.is_zipfile(content):
         yield from _zip_members(content)
         return
     content.seek(0)
@@ -144,7 +147,10 @@ def _members(archive: Upload, most_bytes: int) -> Generator[Upload, None, None]:
         plain = opened.enter_context(opener(content)) if opener else content  # type: ignore[operator]
         bounded = cast(IO[bytes], _BoundedReads(plain, most_bytes + MOST_HEADER_BYTES))
         tar = opened.enter_context(tarfile.open(fileobj=bounded, mode="r:"))
-        while (member := tar.next()) is not None:
+        for number in itertools.count():
+            if (member := tar.next()) is None:
+                return
+            _require_few(number)
             tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every member that it has read
             if member.isdir():
                 continue
@@ -156,8 +162,10 @@ def _members(archive: Upload, most_bytes: int) -> Generator[Upload, None, None]:
 
 
 def _zip_members(content: BinaryIO) -> Iterator[Upload]:
-    with zipfile.ZipFile(content) as archive:
-        for member in archive.infolist():
+    bounded = cast(IO[bytes], _BoundedDirectory(content))
+    with zipfile.ZipFile(bounded) as archive:
+        for number, member in enumerate(archive.infolist()):
+            _require_few(number)
             if member.is_dir():
                 continue
             _require_inside(member.filename)
@@ -168,18 +176,10 @@ def _zip_members(content: BinaryIO) -> Iterator[Upload]:
                     yield Upload(member.filename, file)
 
 
-def _is_zip(content: BinaryIO) -> bool:
-    """Whether a file is a ZIP archive, with a directory of a size that can be read into memory."""
-    size = content.seek(0, 2)
-    content.seek(max(0, size - ZIP_END_BYTES - ZIP_COMMENT_BYTES))
-    tail = content.read()
-    at = tail.rfind(ZIP_END)
-    if at < 0 or not zipfile.is_zipfile(content):
-        return False
-    directory = int.from_bytes(tail[at + 12 : at + 16], "little")
-    if directory > MOST_HEADER_BYTES:
-        raise VolumeError(f"This archive cannot be unpacked: it lists more than {MOST_FILES} files")
-    return True
+def _require_few(number: int) -> None:
+    """Count every member, also those that are passed over: a small file can hold millions of empty ones."""
+    if number >= MOST_FILES:
+        raise VolumeError(f"More than {MOST_FILES} files are not allowed in one session")
 
 
 def _require_inside(name: str) -> None:
@@ -190,6 +190,28 @@ def _require_inside(name: str) -> None:
 
 def _is_hidden(name: str) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
+
+
+class _BoundedDirectory:
+    """A ZIP file whose directory is not read into memory when it is large.
+
+    `zipfile` reads the directory at once, and more than one record in the file may state its size.
+
+    Args:
+        file: The ZIP file.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        """Read up to `size` bytes."""
+        if size > MOST_DIRECTORY_BYTES:
+            raise VolumeError(f"This archive cannot be unpacked: it lists more than {MOST_FILES} files")
+        return self._file.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 class _BoundedReads:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,20 @@ def test_requests_without_credentials_do_not_count_as_failures(client: TestClien
 def test_a_wrong_token_does_not_close_public_routes(client: TestClient) -> None:
     answer = client.get("/auth/", headers={"Authorization": "Bearer wrong"})
     assert answer.json()["enabled"] is True
+
+
+@pytest.mark.parametrize("value", ['"' + "\\" * 60_000 + '"', '"' + '\\"' * 30_000 + '"', '"' + "\\1" * 30_000 + '"'])
+def test_a_long_cookie_does_not_hold_up_the_server(client: TestClient, value: str) -> None:
+    start = time.monotonic()
+    assert client.get("/info/", headers={"Cookie": f"sam3d_session={value}"}).status_code == 401
+    assert time.monotonic() - start < 2
+
+
+def test_the_sessions_cookie_is_found_among_others(keys: ApiKeys) -> None:
+    login = Login(keys, None, 3600)
+    token = login.open("anna", keys.add("anna", "annotator"), "127.0.0.1").token
+    cookies = f'first="a; b"; flag; xsam3d_session=no; sam3d_session={token} ; sam3d_session=later'
+    assert serve_with(login).get("/auth/token/valid", headers={"Cookie": cookies}).json()["username"] == "anna"
 
 
 def test_everybody_is_admin_on_a_server_without_a_login() -> None:

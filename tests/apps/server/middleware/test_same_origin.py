@@ -26,7 +26,7 @@ def test_a_request_for_this_server_is_answered(client: TestClient, host: str) ->
     ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.1", "0.0.0.0",
      "[::]", "", "a@localhost", "localhost#.evil.example", "localhost/", "local host", "localhost:x",
      "xn--localhst-7bb", "localhost,evil.example", "evil.example?localhost", "2130706433",
-     "sam3d.example.org.evil.example"],
+     "sam3d.example.org.evil.example", "[::1].evil.example"],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 def test_a_request_for_another_host_is_refused(client: TestClient, host: str, method: str) -> None:

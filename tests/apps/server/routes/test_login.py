@@ -168,6 +168,7 @@ def test_a_login_that_was_not_started_in_this_browser_is_refused(browser: TestCl
     state = started(browser)["state"][0]
     for params in ({"state": "other", "code": "c"}, {"state": state}, {"state": state, "error": "denied"}, {}):
         assert browser.get("/sam3d/login/callback", params=params).status_code == 401
+    assert browser.get("/sam3d/login/callback", params={"state": "é", "code": "c"}).status_code == 401
     browser.cookies.clear()
     assert browser.get("/sam3d/login/callback", params={"state": state, "code": "c"}).status_code == 401
     assert provider.forms == []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from fastapi import HTTPException
 from login_helpers import serve_with
 from monailabel.config import settings
 from starlette.testclient import TestClient
@@ -259,3 +261,11 @@ def test_a_path_is_decoded_until_it_no_longer_changes() -> None:
     for _ in range(5):
         assert decoded(path) == "a/../b"
         path = path.replace("%", "%25").replace(".", "%2e").replace("/", "%2F")
+
+
+@pytest.mark.parametrize("rounds", [9, 30_000])
+def test_a_path_that_is_encoded_too_often_is_refused_at_once(rounds: int) -> None:
+    start = time.monotonic()
+    with pytest.raises(HTTPException, match="encoded more than 8 times"):
+        decoded("%" + "25" * rounds + "2e")
+    assert time.monotonic() - start < 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import quote
 
 import anyio.to_thread
@@ -90,11 +89,24 @@ def bearer_token(headers: Mapping[str, str]) -> str:
 
 def cookie_token(headers: Mapping[str, str]) -> str:
     """Return the session's token in the cookie; empty when there is none."""
-    try:
-        cookies = SimpleCookie(headers.get("cookie", ""))
-    except CookieError:
-        return ""
-    return cookies[COOKIE].value if COOKIE in cookies else ""
+    return cookie_value(headers, COOKIE)
+
+
+def cookie_value(headers: Mapping[str, str], name: str) -> str:
+    """Return the value of a cookie as it was sent; empty when there is none.
+
+    The server's cookies are base64, so nothing has to be unquoted. Python's `http.cookies`, and with it Starlette's
+    `request.cookies`, may take half a minute to unquote one long value, before it is known who sent it.
+
+    Args:
+        headers: Headers of the request.
+        name: Name of the cookie; of several with this name, the first counts, which browsers send for the longest path.
+    """
+    for pair in headers.get("cookie", "").split(";"):
+        found, equals, value = pair.partition("=")
+        if equals and found.strip() == name:
+            return value.strip()
+    return ""
 
 
 def client_address(scope: Scope) -> str:

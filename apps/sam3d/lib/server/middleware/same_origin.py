@@ -80,6 +80,9 @@ def host_name(host: str) -> str | None:
     """Return the name in a `Host` header without its port; None when it is not a valid header."""
     if not host or not host.isascii() or set(host) & set("/\\?#@, \t%"):
         return None
+    bracket, _, after = host.partition("]")
+    if bracket.startswith("[") and after and not after.startswith(":"):  # urlsplit ignores what follows an address
+        return None
     try:
         parts = urlsplit(f"//{host}")
         _ = parts.port

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from lib.server.access.code_flow import CodeFlows
 from lib.server.access.identity import Identity, Role
 from lib.server.access.login import COOKIE, Login, Opened
-from lib.server.middleware.access import LOGIN_PAGE, bearer_token, client_address, cookie_token
+from lib.server.middleware.access import LOGIN_PAGE, bearer_token, client_address, cookie_token, cookie_value
 
 FILES = Path(__file__).resolve().parents[3] / "page"
 HOME = "/sam3d/"
@@ -144,7 +144,7 @@ def pages(app: Parts) -> APIRouter:
                 error
                 or not code
                 or not state
-                or not secrets.compare_digest(request.cookies.get(FLOW_COOKIE, ""), state)
+                or not secrets.compare_digest(cookie_value(request.headers, FLOW_COOKIE).encode(), state.encode())
             ):
                 raise login.failed(address, "The login was not completed: start again")
             token, lasts, wanted = flows.finish(state, code, _callback(request))

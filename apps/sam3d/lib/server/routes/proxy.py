@@ -18,6 +18,7 @@ from monailabel.config import settings
 from lib.dicom_client import CONNECT_SECONDS
 
 PIECE = 256 * 1024
+MOST_ENCODINGS = 8
 UID = r"[0-9]+(?:\.[0-9]+)*"
 VIEWS = r"/(?:metadata|rendered|thumbnail|pixeldata)"
 FRAMES = r"/frames/[0-9]+(?:,[0-9]+)*(?:/(?:rendered|thumbnail))?"
@@ -124,10 +125,17 @@ def target(request: Request, service: str, path: str, allowed: re.Pattern[str]) 
 
 
 def decoded(path: str) -> str:
-    """Return a path with percent-encoding removed until it no longer changes."""
-    while (once := unquote(path)) != path:
+    """Return a path with percent-encoding removed until it no longer changes.
+
+    Raises:
+        HTTPException: 400 when it is encoded more than `MOST_ENCODINGS` times: each round reads the whole path, and
+            one of 60 kB may be encoded 30,000 times.
+    """
+    for _ in range(MOST_ENCODINGS + 1):
+        if (once := unquote(path)) == path:
+            return path
         path = once
-    return path
+    raise HTTPException(400, f"The path is encoded more than {MOST_ENCODINGS} times: send it encoded once")
 
 
 def is_accepted(content_type: str) -> bool:

@@ -93,7 +93,7 @@ def test_a_datastore_file_that_somebody_broke_is_not_taken_over(store: SafeDatas
     assert store.list_images() == ["mr"]
 
 
-@pytest.mark.parametrize("image_id", ["../x", "a/b", "..", ".hidden", "a\\b", "x" * 201, "a\nb"])
+@pytest.mark.parametrize("image_id", ["../x", "a/b", "..", ".hidden", "a\\b", "x" * 201, "a\nb", " ", "a "])
 def test_an_id_that_is_not_a_name_is_refused(store: SafeDatastore, studies: Path, uploads: Path, image_id: str) -> None:
     before = tree(studies.parent / "studies")
     upload = write_nifti(uploads / "tmp1.nii.gz")

@@ -306,7 +306,7 @@ def test_an_image_that_is_removed_or_replaced_during_a_save_is_a_clear_error(
         monkeypatch.undo()
         meanwhile(other, image)
 
-    monkeypatch.setattr("lib.datastore.check_names", then)
+    monkeypatch.setitem(SafeDatastore.save_label.__globals__, "check_names", then)
     with pytest.raises(HTTPException, match=detail) as caught:
         store.save_label("mr", uploads[1], FINAL, {})
     assert caught.value.status_code == status
@@ -319,7 +319,8 @@ def test_the_file_that_was_verified_is_the_one_that_is_kept(
     studies: Path, uploads: dict[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = opened(studies)
-    monkeypatch.setattr("lib.datastore.check_names", lambda *_: shutil.copy(uploads[2], uploads[1]))
+    module = SafeDatastore.save_label.__globals__
+    monkeypatch.setitem(module, "check_names", lambda *_: shutil.copy(uploads[2], uploads[1]))
     store.save_label("mr", uploads[1], FINAL, {"n": 1})
     assert saved(store) == (1, 1)
 

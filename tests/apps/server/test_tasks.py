@@ -76,6 +76,13 @@ def test_a_process_that_fails_is_an_error_with_a_reason_and_the_next_one_runs(sc
     assert not followed.is_set()
 
 
+def test_what_a_process_prints_is_shown_without_the_server_s_folders() -> None:
+    tasks = queue("print('File \"/srv/secret/app/main.py\", line 3: /srv/scans/mr.nii.gz of http://pacs/x: 1/2')")
+    tasks.submit({})
+    over = ended(tasks)
+    assert list(over.details or ()) == ['File "main.py", line 3: mr.nii.gz of http://pacs/x: 1/2']
+
+
 @pytest.mark.parametrize("command", [["/nowhere/python"], ["python\0"]])
 def test_a_process_that_cannot_start_is_an_error_with_a_reason(command: list[str]) -> None:
     tasks = TaskQueue("train", None, command)

@@ -24,10 +24,13 @@ def check_id(image_id: str) -> str:
     """Let an image id through that names one file in one folder.
 
     Raises:
-        IdError: It is empty, too long, hidden, or holds a path separator or a control character.
+        IdError: It is empty, too long, hidden, begins or ends with a space, or holds a path separator or a control
+            character.
     """
     if not image_id or len(image_id) > MAX_ID_LENGTH or image_id.startswith(".") or not image_id.isprintable():
         raise IdError(f"{image_id!r} cannot be an image id: use 1 to {MAX_ID_LENGTH} characters, the first not a dot")
+    if image_id != image_id.strip():
+        raise IdError(f"{image_id!r} cannot be an image id: remove the space at its beginning or end")
     if set(image_id) & {"/", "\\"}:
         raise IdError(f"{image_id!r} cannot be an image id: it must be a name, not a path")
     return image_id

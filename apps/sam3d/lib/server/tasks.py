@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -34,6 +35,9 @@ TITLES: dict[Kind, str] = {"train": "Train", "batch_infer": "Batch_infer", "scor
 
 KEPT_TASKS, KEPT_LINES, MAX_LINE, MAX_WAITING = 100, 20, 2000, 16
 """How many ended tasks, last lines of output, characters of a line and waiting tasks a queue holds."""
+
+FOLDERS = re.compile(r"(?<![:/\w.])(?:/[^\s'\"/]+)+/")
+"""The folders of a path on the server, which clients need not see."""
 
 LAST_LINES_WITHIN = 5.0
 """Seconds in which the last output is read after a process has ended; its own children may keep the pipe open."""
@@ -275,7 +279,7 @@ class TaskQueue:
                 log.info(text)
                 with self._changed:
                     if task.details is not None:
-                        task.details.append(text)
+                        task.details.append(FOLDERS.sub("", text))
         output.close()
 
 

@@ -28,7 +28,7 @@ from lib.auto_train import QUIET, AutoTrain
 from lib.background import end_with_server, is_background
 from lib.batch import SafeBatch, check_batch
 from lib.clicks import ClickNotes, Note
-from lib.config import AppConfig, ConfigError, parse_config
+from lib.config import AppConfig, parse_config
 from lib.datastore import EXTENSIONS, SafeDatastore, check_id
 from lib.dicomweb import open_dicom_web
 from lib.errors import HANDLED, http_error, install_error_handlers
@@ -46,7 +46,6 @@ from lib.sessions import SafeSessions
 from lib.train import SAM3DTrainTask, parse_train
 from lib.volumes import Segmenters
 from sam3d_label import click_log
-from sam3d_label.errors import Sam3dError
 from sam3d_label.image.limits import set_default_limits
 from sam3d_label.io import is_writable
 from sam3d_label.training import ledger
@@ -62,11 +61,12 @@ LOOK_EVERY = 30
 class SAM3DApp(MONAILabelApp):
     """Click-to-mask segmentation of 3D volumes for OHIF, Slicer and MONAI Label's own client."""
 
+    @listen.refuse_on_errors
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, Any]) -> None:
         end_with_server()
         if not is_background():
             protect_logs()
-        self.config = _parse(conf)
+        self.config = parse_config(conf)
         set_default_limits(self.config.volumes)
         self.login = _login(self.config)
         address = listen.prepare(self.login is not None, self.config.trusted_proxies)
@@ -334,20 +334,7 @@ def ledger_file(studies: str, model_dir: Path) -> Path:
 
 
 def _login(config: AppConfig) -> Login | None:
-    """Return the server's login; background tasks have none. A file of keys that cannot be used ends the server."""
+    """Return the server's login; background tasks have none."""
     if is_background():
         return None
-    try:
-        return make_login(config.api_keys, config.login_hours, settings)
-    except Sam3dError as error:
-        if listen.running_server() is not None:
-            listen.refuse(str(error))
-        raise
-
-
-def _parse(conf: Mapping[str, Any]) -> AppConfig:
-    try:
-        return parse_config(conf)
-    except ConfigError as error:
-        logger.critical(error)
-        raise
+    return make_login(config.api_keys, config.login_hours, settings)

@@ -521,10 +521,9 @@ class TestConfiguration:
             app.infer({"model": "sam3d", "image": "mr", "foreground": [CENTRE]})
         assert caught.value.status_code == 400
 
-    def test_a_bad_key_stops_the_start_with_one_message(self, studies: Path, caplog: Any) -> None:
+    def test_a_bad_key_stops_the_start(self, studies: Path) -> None:
         with pytest.raises(ValueError, match="--conf colour: unknown key"):
             make_app(studies, {"colour": "red"})
-        assert "--conf colour: unknown key" in caplog.text
 
     def test_weights_that_do_not_exist_stop_the_start(self, studies: Path) -> None:
         with pytest.raises(ValueError, match="nowhere"):

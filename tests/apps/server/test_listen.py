@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from lib.server import listen
+from sam3d_label.errors import Sam3dError
 
 START = ["start_server", "--app", "a", "--studies", "s"]
 
@@ -99,3 +100,15 @@ def test_the_running_server_is_found() -> None:
 def test_a_server_that_listens_everywhere_has_the_names_of_its_machine() -> None:
     assert "127.0.0.1" in listen.own_hosts("0.0.0.0")
     assert listen.own_hosts("10.1.2.3", ("SAM3D.example.org",)) == {"10.1.2.3", "sam3d.example.org"}
+
+
+def test_an_error_of_the_start_ends_a_server_with_its_reason_and_is_raised_elsewhere(monkeypatch, start) -> None:
+    @listen.refuse_on_errors
+    def begin() -> None:
+        raise Sam3dError("--conf cahce_mb: unknown key")
+
+    with pytest.raises(Sam3dError, match="cahce_mb"):
+        begin()
+    monkeypatch.setattr(listen, "running_server", lambda: object())
+    with pytest.raises(Refused, match=r"^--conf cahce_mb: unknown key$"):
+        begin()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import ipaddress
 import logging
 import os
 import socket
 import sys
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, ParamSpec
 
 import psutil
 import uvicorn
@@ -17,8 +18,10 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from lib.server.workers import ONE_PROCESS
+from sam3d_label.errors import Sam3dError
 
 logger = logging.getLogger(__name__)
+Parameters = ParamSpec("Parameters")
 
 LOOPBACK = "127.0.0.1"
 NEEDS_LOGIN = (
@@ -72,6 +75,27 @@ def refuse(reason: str) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(STARTUP_FAILURE)
+
+
+def refuse_on_errors(start: Callable[Parameters, None]) -> Callable[Parameters, None]:
+    """Let a function that starts the server end the process with the reason alone when it raises a `Sam3dError`.
+
+    uvicorn would log a traceback of hundreds of lines after the reason. Without a server the error is raised.
+
+    Args:
+        start: Function that starts the server.
+    """
+
+    @functools.wraps(start)
+    def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        try:
+            start(*args, **kwargs)
+        except Sam3dError as error:
+            if running_server() is not None:
+                refuse(str(error))
+            raise
+
+    return wrapper
 
 
 def is_default_host(arguments: Sequence[str]) -> bool:

@@ -152,7 +152,7 @@ class ApiKeys:
                 return self._keys
         except OSError as error:
             reason = f"The file of API keys {self.path} cannot be read ({error.strerror})"
-            raise ApiKeyError(f"{reason}: make one with 'sam3d-label api-key add'") from None
+            raise ApiKeyError(f"{reason}: make one with 'python -m sam3d_label api-key add'") from None
         except ValidationError as error:
             what = error.errors()[0]
             place = ".".join(map(str, what["loc"]))

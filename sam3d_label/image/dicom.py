@@ -89,7 +89,7 @@ def _affine(slices: Sequence[Slice]) -> np.ndarray:
     grid = first.position + np.arange(len(slices))[:, None] * affine[:3, 2]
     off = float(np.linalg.norm(grid - [one.position for one in slices], axis=1).max())
     if off > ALIGNED * np.linalg.norm(affine[:3, :3], axis=0).min():
-        raise VolumeError(f"its slices are up to {off:.2f} mm beside a regular grid: {FIX}")
+        raise VolumeError(f"its slices are up to {off:.2f} mm off a regular grid: {FIX}")
     return affine
 
 

@@ -76,16 +76,16 @@ class Limits:
             VolumeError: A voxel or the volume is smaller or larger than any scanner's.
         """
         edges = np.abs(np.asarray(spacing, float))
-        told = " x ".join(f"{edge:.4g}" for edge in edges)
+        size = " x ".join(f"{edge:.4g}" for edge in edges)
         fix = "correct the voxel size in its header and store it again"
         if not np.isfinite(edges).all() or edges.min() < self.min_spacing or edges.max() > self.max_spacing:
             raise VolumeError(
-                f"its voxels are {told} mm: {self.min_spacing:g} to {self.max_spacing:g} mm are allowed; {fix}"
+                f"its voxels are {size} mm: {self.min_spacing:g} to {self.max_spacing:g} mm are allowed; {fix}"
             )
         extent = float((edges * np.asarray(shape, float)).max())
         if extent > self.max_extent:
             raise VolumeError(
-                f"it is {extent / 1000:.1f} m long (voxels of {told} mm): at most {self.max_extent / 1000:g} m are "
+                f"it is {extent / 1000:.1f} m long (voxels of {size} mm): at most {self.max_extent / 1000:g} m are "
                 f"allowed; {fix}"
             )
 

@@ -102,9 +102,9 @@ def _nifti_geometry(path: Path, header: Header) -> tuple[np.ndarray, Forms]:
         return own, forms
     sizes = [np.linalg.norm(a[:3, :3], axis=0) for a in (affine, own)]
     if not np.allclose(sizes[0], sizes[1], rtol=SAME_SIZE):
-        told = [" x ".join(f"{edge:.4g}" for edge in size) for size in sizes]
+        texts = [" x ".join(f"{edge:.4g}" for edge in size) for size in sizes]
         raise VolumeError(
-            f"its header gives two voxel sizes, {told[0]} mm and {told[1]} mm: set pixdim and sform alike"
+            f"its header gives two voxel sizes, {texts[0]} mm and {texts[1]} mm: set pixdim and sform alike"
         )
     return affine, forms
 

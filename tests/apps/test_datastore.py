@@ -169,8 +169,8 @@ MOVED[0, 3] += 0.5
     ("array", "affine", "expected"),
     [
         (label((30, 26, 12)), OBLIQUE, "30 x 26 x 12 voxels, its image 30 x 26 x 13"),
-        (label(), MOVED, "0.5 mm beside its image"),
-        (label(), np.diag([1.0, 1, 1, 1]), "beside its image"),
+        (label(), MOVED, "0.5 mm from its image"),
+        (label(), np.diag([1.0, 1, 1, 1]), "mm from its image"),
         (label() + 0.25, OBLIQUE, "not whole numbers"),
         (label().astype(np.int16) - 1, OBLIQUE, "not whole numbers from 0"),
     ],

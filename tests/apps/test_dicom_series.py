@@ -113,7 +113,7 @@ def test_slices_that_drift_are_refused(tmp_path: Path) -> None:
         drift = 0.12 * max(0, int(instance.InstanceNumber) - 20)
         instance.ImagePositionPatient = [*instance.ImagePositionPatient[:2], instance.ImagePositionPatient[2] + drift]
         instance.save_as(file)
-    with pytest.raises(VolumeError, match="beside a regular grid"):
+    with pytest.raises(VolumeError, match="off a regular grid"):
         open_series(tmp_path)
 
 

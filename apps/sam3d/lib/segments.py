@@ -28,14 +28,14 @@ def check_names(file: str, label: Volume, info: Mapping[str, Any]) -> None:
     Raises:
         VolumeError: A value has two names.
     """
-    told = names_in(file) if file.lower().endswith(".nrrd") and info.get("label_info") else {}
-    if not told:
+    names = names_in(file) if file.lower().endswith(".nrrd") and info.get("label_info") else {}
+    if not names:
         return
     sent = name_values(structures(as_label(label)), info, ())
     for value, name in sent.items():
-        if told.get(value, name) != name:
+        if names.get(value, name) != name:
             raise VolumeError(
-                f"The label's file calls {value} {told[value]!r}, the request calls it {name!r}: in Slicer's settings "
+                f"The label's file calls {value} {names[value]!r}, the request calls it {name!r}: in Slicer's settings "
                 "for MONAI Label, set File Extension to .nii.gz"
             )
 

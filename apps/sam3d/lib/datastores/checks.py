@@ -60,7 +60,9 @@ def check_label(label: Volume, image: Volume) -> None:
         raise VolumeError(f"The label has {_size(label)} voxels, its image {_size(image)}: save it on the image's grid")
     shift = _largest_corner_shift(label, image)
     if shift > 0.1 * min(image.spacing):
-        raise VolumeError(f"The label lies up to {shift:.3g} mm beside its image: save it with the image's geometry")
+        raise VolumeError(
+            f"The label is shifted by up to {shift:.3g} mm from its image: save it with the image's geometry"
+        )
     if as_label(label).array.min() < 0:
         raise VolumeError("The label's values are not whole numbers from 0: save a label map, not an image")
 

@@ -20,7 +20,7 @@ DRAIN_BYTES, DRAIN_SECONDS = 64 * 2**20, 10.0
 """How much of a refused body is read and dropped: most clients read the answer only after they have sent the body."""
 
 FORM_OVERHEAD = 64 * 1024
-"""Bytes of a form besides its files: boundaries, headers of the parts, short fields."""
+"""Bytes of a form in addition to its files: boundaries, headers of the parts, short fields."""
 
 
 class TooLarge(HTTPException):

@@ -175,7 +175,7 @@ def make_login(api_keys: Path | None, hours: float, settings: Any) -> Login | No
     """
     keys = ApiKeys(api_keys) if api_keys else None
     if keys is not None and not keys.all():
-        logger.warning(f"{api_keys} has no key yet; add one with 'sam3d-label api-key add'")
+        logger.warning(f"{api_keys} has no key yet; add one with 'python -m sam3d_label api-key add'")
     oidc = Oidc(OidcSettings.of_monai_label(settings)) if settings.MONAI_LABEL_AUTH_ENABLE else None
     return Login(keys, oidc, hours * 3600) if keys or oidc else None
 

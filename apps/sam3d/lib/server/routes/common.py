@@ -18,7 +18,7 @@ def form_route(limits: Limits) -> type[APIRoute]:
     """The class of routes whose form has few parts; Starlette alone would accept a thousand files.
 
     Args:
-        limits: How large a part besides the files may be.
+        limits: How large a part other than a file may be.
     """
 
     class FormRoute(APIRoute):

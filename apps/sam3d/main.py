@@ -47,7 +47,7 @@ from lib.train import SAM3DTrainTask, parse_train
 from lib.volumes import Segmenters
 from sam3d_label import click_log
 from sam3d_label.image.limits import set_default_limits
-from sam3d_label.io import is_writable
+from sam3d_label.io import is_writable, remove_parts
 from sam3d_label.training import ledger
 from sam3d_label.training.busy import BusySign
 from sam3d_label.weights.versions import Versions
@@ -72,6 +72,7 @@ class SAM3DApp(MONAILabelApp):
         address = listen.prepare(self.login is not None, self.config.trusted_proxies)
         self.hosts = listen.own_hosts(address, self.config.allowed_hosts)
         self.model_dir = self.config.model_dir or Path(app_dir, "model")
+        remove_parts(self.model_dir)
         self.versions = Versions(self.model_dir / "versions")
         self.serving = Serving(self.config, self.versions)
         self.segmenters = Segmenters(self.serving, self.config.cache_mb * MIB)

@@ -257,3 +257,17 @@ def test_a_next_click_makes_geodesic_maps_of_itself_alone(volume, small_weights,
     alone = Segmenter(volume, weights, cache=EmbeddingCache(0))
     assert alone.segment([first]).digest == one.digest
     assert alone.segment([first, second]).digest == both.digest
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_the_modality_of_the_file_chooses_the_intensity_rule(small_weights, modality):
+    from dataclasses import replace
+
+    from sam3d_label.intensity import CtOrMr, Percentile, Window
+
+    rule = CtOrMr(ct=Window(lower=-160, upper=240, mean=40, std=100), mr=Percentile())
+    weights = replace(small_weights, card=small_weights.card.model_copy(update={"intensity": rule}))
+    array = np.random.default_rng(0).normal(300, 50, (6, 6, 6))
+    segmenter = Segmenter(Volume(array, np.eye(4), modality=modality), weights)
+    assert segmenter.normalization.modality == modality
+    assert (segmenter.normalization.upper == 240) == (modality == "CT")

@@ -110,6 +110,7 @@ class VolumeTask(InferTask):
             array, found = find(segmenter)
             clock.lap("infer")
             file = write_result(array, segmenter.volume, output, path)
+            found["modality"] = segmenter.normalization.modality
         clock.lap("write")
         return file, {"label_names": {output.label: output.value}, "latencies": clock.seconds(), **found}
 

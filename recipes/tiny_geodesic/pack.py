@@ -1,4 +1,7 @@
-"""Pack the training volumes into small files that need no image library: python -m recipes.tiny_geodesic.pack DATA OUT."""
+"""Pack the training volumes into small files that need no image library.
+
+python -m recipes.tiny_geodesic.pack DATA OUT
+"""
 
 from __future__ import annotations
 

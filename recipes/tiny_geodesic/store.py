@@ -1,4 +1,7 @@
-"""Make a folder of weights from what a training wrote: python -m recipes.tiny_geodesic.store OUT/ema.safetensors FOLDER."""
+"""Make a folder of weights from what a training wrote.
+
+python -m recipes.tiny_geodesic.store OUT/ema.safetensors FOLDER
+"""
 
 from __future__ import annotations
 

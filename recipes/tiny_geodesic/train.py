@@ -1,8 +1,10 @@
-"""Train `tiny` with geodesic prompts and candidates on a GPU: python -m recipes.tiny_geodesic.train PACK OUT --start WEIGHTS.
+"""Train `tiny` with geodesic prompts and candidates on a GPU.
 
-PACK is what `recipes.tiny_geodesic.pack` wrote, WEIGHTS the flat safetensors file that the training goes on from. The result is
-OUT/ema.safetensors, the running average of all parameters, written every two minutes and at the end, which comes after
-the given seconds or with SIGTERM.
+python -m recipes.tiny_geodesic.train PACK OUT --start WEIGHTS
+
+PACK is what `recipes.tiny_geodesic.pack` wrote, WEIGHTS the flat safetensors file that the training goes on from. The
+result is OUT/ema.safetensors, the running average of all parameters, written every two minutes and at the end, which
+comes after the given seconds or with SIGTERM.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from recipes.tiny_geodesic.sources import Source, find_targets
 from recipes.tiny_geodesic.train import CONFIG, started, with_scales
 from sam3d_label.network import SAM3D
 from sam3d_label.volume import Volume
+from sam3d_label.weights import open_weights
 
 SIZES = {"crop": 16, "patch": 8, "width": 16, "heads": 2, "window": 2, "sam_grid": 8, "sam_window": 3, "neck": 16}
 SMALL = replace(
@@ -149,3 +150,10 @@ def test_kernels_without_maps_get_zeros_for_them() -> None:
     wider = with_scales(given, own)
     torch.testing.assert_close(wider[:, :6], given)
     assert not wider[:, 6:].any()
+
+
+def test_the_weights_with_geodesic_maps_ship_beside_the_default():
+    weights = open_weights("tiny-geodesic")
+    assert weights.model.config == CONFIG
+    assert weights.card.training.data, "the card names what they learned from"
+    assert open_weights().card.version == open_weights("tiny").card.version != weights.version

@@ -272,11 +272,3 @@ def test_a_trained_whole_opens_again(monkeypatch, small, tmp_path):
 def test_an_unknown_preset_is_told():
     with pytest.raises(WeightsError, match="tiny, vit_b, vit_l, vit_h"):
         untrained("vit_x")
-
-
-def test_the_weights_with_geodesic_maps_ship_beside_the_default():
-    weights = open_weights("tiny-geodesic")
-    assert weights.model.config.geodesic == (3.0, 12.0, 48.0)
-    assert weights.model.config.candidates == 3
-    assert weights.card.training.data, "the card names what they learned from"
-    assert open_weights().card.version == open_weights("tiny").card.version != weights.version

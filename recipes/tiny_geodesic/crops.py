@@ -50,7 +50,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a crop lies: its centre, voxels of the source, and its spacing along each axis, mm."""
+    """The place of a crop: its centre, voxels of the source, and its spacing along each axis, mm."""
 
     centre: np.ndarray
     spacing: np.ndarray

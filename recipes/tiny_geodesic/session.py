@@ -52,26 +52,26 @@ class Session:
         target = target | (there.view(-1, 1, 1, 1) < 1)
         opening = self.begin(prompts, target, kind)
         last = int(self.rng.integers(0, ROUNDS))
-        losses, told = [], {}
+        losses, scores = [], {}
         for number in range(last + 1):
             learns = number in (0, last)
             ambiguous = number == 0 and opening is None
             with torch.set_grad_enabled(learns):
                 if ambiguous:
                     proposals = prompts.propose()
-                    logit, best = proposals.logit.float(), self.candidates(proposals, label, told)
+                    logit, best = proposals.logit.float(), self.candidates(proposals, label, scores)
                 else:
                     logit = prompts.decode(opening)
             if learns:
                 loss, dice = loss_and_dice(logit, label)
                 losses.append(loss + best if ambiguous else loss)
-                told["last" if number else "first"] = mean(dice.detach(), there)
+                scores["last" if number else "first"] = mean(dice.detach(), there)
             if ambiguous:
                 opening = self.opened(proposals)
             if number < last:
                 with torch.no_grad():
                     prompts.add(*draw(target, to_cells(logit.detach())))
-        return {"loss": mean(torch.stack(losses).mean(0), there), **told}
+        return {"loss": mean(torch.stack(losses).mean(0), there), **scores}
 
     def begin(self, prompts: Prompts, target: Tensor, kind: str) -> Tensor | None:
         """Draw what a session begins with; the mask that it corrects, if any."""
@@ -89,13 +89,13 @@ class Session:
                     prompts.add(*draw_inside(target))
         return opening
 
-    def candidates(self, proposals: Proposals, label: Tensor, told: dict[str, Tensor]) -> Tensor:
+    def candidates(self, proposals: Proposals, label: Tensor, scores: dict[str, Tensor]) -> Tensor:
         """The loss of the candidates: of the best one, and of what was predicted of each."""
         logits, predicted = proposals.candidates.float(), proposals.dice
         each = [loss_and_dice(logit[:, None], label) for logit in logits.unbind(1)]
         losses, dices = (torch.stack(values, 1) for values in zip(*each, strict=True))
-        told["best"] = dices.detach().amax(1).mean()
-        told["taken"] = dices.detach().gather(1, predicted.detach().argmax(1, keepdim=True)).mean()
+        scores["best"] = dices.detach().amax(1).mean()
+        scores["taken"] = dices.detach().gather(1, predicted.detach().argmax(1, keepdim=True)).mean()
         missed = F.mse_loss(predicted, dices.detach(), reduction="none").mean(1)
         return CANDIDATE_SHARE * losses.amin(1) + QUALITY_SHARE * missed
 

@@ -39,11 +39,11 @@ def keep_volume(volume: Volume, file: Path) -> None:
     small = array.size and array.min() >= np.iinfo(np.int16).min and array.max() <= np.iinfo(np.int16).max
     if small and np.array_equal(array, np.rint(array)):
         array = array.astype(np.int16)
-    with replacing(file) as beside:
+    with replacing(file) as part:
         image = nib.Nifti1Image(array, volume.affine)
         if volume.modality:
             image.header["descrip"] = f"DICOM modality {volume.modality}"
-        nib.save(image, beside)
+        nib.save(image, part)
 
 
 def keep_headers(headers: Sequence[Dataset], folder: Path) -> None:

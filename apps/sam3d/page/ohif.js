@@ -1,5 +1,5 @@
 /* An extension of OHIF, which its app-config.js loads: what the mode MONAI Label lacks, through OHIF's own doors.
-   What each part mends is named beside it; lib/server/routes/ohif.py serves this file. */
+   A comment at each part names the fault that it fixes; lib/server/routes/ohif.py serves this file. */
 (() => {
   const MODE = "monai-label";
   const PROBE = "ProbeMONAILabel";

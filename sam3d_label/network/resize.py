@@ -21,8 +21,12 @@ def trilinear(values: Tensor, size: int, *, align_corners: bool) -> Tensor:
 
 
 def weights_like(values: Tensor, size: int, align_corners: bool) -> Tensor:
-    """The weights for some values, in their precision and on their device."""
-    return placed_weights(values.shape[-1], size, align_corners, values.dtype, values.device)
+    """The weights for some values, in their precision and on their device.
+
+    They are remembered for plain tensors only: what tracing or `FakeTensorMode` makes must not outlive it.
+    """
+    make = placed_weights if type(values) is Tensor else placed_weights.__wrapped__
+    return make(values.shape[-1], size, align_corners, values.dtype, values.device)
 
 
 @lru_cache(maxsize=64)

@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
-from sam3d_label.network.resize import linear_weights, trilinear
+from sam3d_label.network.resize import placed_weights, trilinear
 
 
 @pytest.mark.parametrize(("samples", "size"), [(8, 16), (8, 8), (16, 6), (5, 17)])
@@ -20,9 +21,16 @@ def test_it_is_torch_interpolation_in_value_and_gradient(samples, size, align_co
 
 
 def test_gradients_pass_after_inference():
-    linear_weights.cache_clear()
+    placed_weights.cache_clear()
     values = torch.randn(1, 1, 4, 4, 4, requires_grad=True)
     with torch.inference_mode():
         trilinear(values, 8, align_corners=True)
     trilinear(values, 8, align_corners=True).sum().backward()
     assert values.grad.abs().sum() > 0
+
+
+def test_sizes_without_values_leave_nothing_behind():
+    """Planning a training goes through the network with tensors that have no memory, before the training does."""
+    with FakeTensorMode():
+        trilinear(torch.empty(1, 1, 5, 5, 5), 10, align_corners=False)
+    assert type(trilinear(torch.ones(1, 1, 5, 5, 5), 10, align_corners=False)) is torch.Tensor

@@ -15,6 +15,7 @@ from browser import browser, open_page
 from dicom_files import write_series
 from ohif import METASTASIS, open_study, serve_archive
 from orthanc import orthanc
+from playwright.sync_api import expect
 
 from sam3d_label.evaluation.metrics import dice
 from sam3d_label.volume import Volume
@@ -70,7 +71,7 @@ def serve_version(server: str, version: str) -> None:
         page, _ = open_page(chromium, f"{server}/sam3d/")
         page.click(f"button[data-version='{version}']")
         page.click("#confirm button[value=yes]")
-        page.wait_for_function(f"document.querySelector('#summary').textContent.includes('version {version} serves')")
+        expect(page.locator("#summary")).to_contain_text(f"version {version} serves")
 
 
 def test_from_a_pacs_to_a_better_mask(study: Study, tmp_path: Path) -> None:

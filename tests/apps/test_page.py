@@ -13,6 +13,7 @@ import httpx
 import pytest
 from app_helpers import MODULE, serve, write_nifti
 from browser import browser, open_page
+from playwright.sync_api import expect
 
 from sam3d_label.training import curve
 from sam3d_label.training.ledger import Ledger
@@ -136,9 +137,9 @@ def test_a_click_rolls_back_and_the_server_follows(url: str) -> None:
         assert httpx.get(f"{url}/sam3d/state").json()["serving"]["version"] == "0002"
         page.click("#rollback")
         page.click("#confirm button[value=yes]")
-        page.wait_for_function("document.querySelector('#summary').textContent.includes('version 0001 serves')")
+        expect(page.locator("#summary")).to_contain_text("version 0001 serves")
         assert httpx.get(f"{url}/sam3d/state").json()["serving"]["version"] == "0001"
         page.click("button[data-version='0002']")
         page.click("#confirm button[value=yes]")
-        page.wait_for_function("document.querySelector('#summary').textContent.includes('version 0002 serves')")
+        expect(page.locator("#summary")).to_contain_text("version 0002 serves")
         assert errors == []

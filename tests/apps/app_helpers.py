@@ -72,7 +72,7 @@ def write_broken_volumes(folder: Path) -> None:
 ALL = ("positive_click", "negative_click", "box", "no_click")
 
 
-def write_weights(folder: Path, capabilities: tuple[str, ...] = ALL) -> Path:
+def write_weights(folder: Path, capabilities: tuple[str, ...] = ALL, labels: tuple[str, ...] = ()) -> Path:
     """A small network with random weights and its card; returns the path of the weights."""
     torch.manual_seed(0)
     path = folder / "adapter.safetensors"
@@ -84,6 +84,7 @@ def write_weights(folder: Path, capabilities: tuple[str, ...] = ALL) -> Path:
         spacing=1.5,
         intensity=Percentile(),
         capabilities=list(capabilities),
+        labels=list(labels),
         training=Training(),
         licence="Apache-2.0",
         version="small-1",

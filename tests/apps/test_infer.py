@@ -280,7 +280,13 @@ class TestAuto:
 
     @pytest.mark.parametrize(
         ("asked", "names"),
-        [({}, {"tumor": 1}), ({"label": "cyst"}, {"cyst": 1}), ({"label_prompt": [2]}, {"cyst": 2})],
+        [
+            ({}, {"tumor": 1}),
+            ({"label": "tumor"}, {"tumor": 1}),
+            ({"label": "mass"}, {"mass": 1}),
+            ({"label_prompt": [1]}, {"tumor": 1}),
+            ({"label_prompt": None}, {"tumor": 1}),
+        ],
     )
     def test_the_label_asked_for(
         self, auto: SAM3DAutoTask, image: Path, asked: dict[str, Any], names: dict[str, int]
@@ -288,6 +294,38 @@ class TestAuto:
         file, answer = run(auto, image, **asked)
         assert answer["label_names"] == names
         assert set(np.unique(nib.load(file).get_fdata())) <= {0, *names.values()}
+
+    @pytest.mark.parametrize("asked", [{"label": "cyst"}, {"label_prompt": [2]}, {"label_prompt": [1, 2]}])
+    def test_a_label_that_the_model_does_not_find_is_rejected(
+        self, auto: SAM3DAutoTask, image: Path, asked: dict[str, Any]
+    ) -> None:
+        with pytest.raises(PromptError, match=r"cannot find cyst without a click, only tumor.*inside the cyst"):
+            run(auto, image, **asked)
+
+    def test_nothing_ticked_is_rejected(self, auto: SAM3DAutoTask, image: Path) -> None:
+        with pytest.raises(PromptError, match="No structure is ticked: tick tumor"):
+            run(auto, image, label_prompt=[])
+
+    @pytest.mark.parametrize("numbers", [[3], [0], [1, 3]])
+    def test_a_number_of_no_label_is_rejected(self, auto: SAM3DAutoTask, image: Path, numbers: list[int]) -> None:
+        with pytest.raises(PromptError, match=f"no label {numbers[-1]}, only 1 = tumor, 2 = cyst"):
+            run(auto, image, label_prompt=numbers)
+
+    def test_the_label_that_the_weights_know_is_found_wherever_it_is_listed(self, image: Path, tmp_path: Path) -> None:
+        from app_helpers import write_weights
+
+        task = SAM3DAutoTask(serving(write_weights(tmp_path, labels=("tumor",))), BusySign(tmp_path), ["cyst", "tumor"])
+        assert task.info()["unprompted_label"] == "tumor"
+        assert run(task, image)[1]["label_names"] == {"tumor": 1}
+        assert run(task, image, label_prompt=[2])[1]["label_names"] == {"tumor": 2}
+        with pytest.raises(PromptError, match="cannot find cyst"):
+            run(task, image, label_prompt=[1])
+
+    def test_info_names_no_label_where_weights_need_clicks(self, tmp_path: Path) -> None:
+        from app_helpers import write_weights
+
+        weights = write_weights(tmp_path, capabilities=("positive_click",))
+        assert SAM3DAutoTask(serving(weights), BusySign(tmp_path), ["tumor"]).info()["unprompted_label"] is None
 
     @pytest.mark.parametrize(
         "params",

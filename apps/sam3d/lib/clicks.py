@@ -13,10 +13,10 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from lib.infer import SAM3DInferTask, VolumeTask
+from lib.infer import SAM3DAutoTask, SAM3DInferTask, VolumeTask
 from lib.requests import parse, parse_unprompted
 from sam3d_label.click_log import ClickLog, Drawn, Request, now
-from sam3d_label.errors import PromptError
+from sam3d_label.errors import Sam3dError
 
 LONGEST_REASON = 200
 QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
@@ -98,8 +98,9 @@ class ClickNotes:
             if isinstance(task, SAM3DInferTask):
                 prompts, output = parse(request, labels=self._labels)
                 return Drawn.of(prompts), output.label, "uncertainty" if output.uncertainty else "mask"
-            return Drawn(), parse_unprompted(request, labels=self._labels).label, "mask"
-        except PromptError:
+            found = task.found() if isinstance(task, SAM3DAutoTask) else self._labels[0]
+            return Drawn(), parse_unprompted(request, labels=self._labels, found=found).label, "mask"
+        except Sam3dError:
             return None, None, "mask"
 
 

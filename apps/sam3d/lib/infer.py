@@ -23,6 +23,7 @@ from sam3d_label.prompts import clip_boxes
 from sam3d_label.segmenter import Result
 from sam3d_label.training.busy import BusySign
 from sam3d_label.volume import Volume, save_mask
+from sam3d_label.weights.card import Card
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 NO_CLICK = "no_click"
@@ -152,7 +153,7 @@ class SAM3DInferTask(VolumeTask):
 class SAM3DAutoTask(VolumeTask):
     """The model that works without clicks: `segmentation` to the viewers.
 
-    It finds one kind of target, and calls it by the label that the request names, or the first.
+    It finds one kind of target, which is one of the labels; a request for another is rejected.
     """
 
     def __init__(self, segmenters: Segmenters, busy: BusySign, labels: Sequence[str]) -> None:
@@ -161,14 +162,27 @@ class SAM3DAutoTask(VolumeTask):
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """Segments all targets of the volume: `label_names` says by which value."""
-        output = parse_unprompted(request, labels=self.labels)
         self.require_unprompted()
+        output = parse_unprompted(request, labels=self.labels, found=self.found())
 
         def find(segmenter: Segmenter) -> tuple[np.ndarray, dict[str, Any]]:
             result = segmenter.segment_unprompted()
             return result.mask * np.uint8(output.value), _described(result)
 
         return self._look(request, output, find)
+
+    def info(self) -> dict[str, Any]:
+        """Describe the model; `unprompted_label` is the label that it finds, None when its weights need clicks."""
+        known = self._card().capabilities
+        return {**super().info(), "unprompted_label": self.found() if NO_CLICK in known else None}
+
+    def _card(self) -> Card:
+        return self._segmenters.weights(resolve_device(None)).card
+
+    def found(self) -> str:
+        """Return the label that the model finds: the first that the weights know by name, else the first."""
+        learned = self._card().labels
+        return next((label for label in self.labels if label in learned), self.labels[0])
 
     def require_unprompted(self) -> None:
         """Refuses when the weights have not learned it."""
@@ -177,7 +191,8 @@ class SAM3DAutoTask(VolumeTask):
         if NO_CLICK not in known:
             raise PromptError(
                 f"The weights {weights.version} have not learned to segment without a click, only: {', '.join(known)}."
-                " Send clicks to the model sam3d, or start with --conf weights PATH of weights that have"
+                " Use Point Prompts: place a point inside the lesion (programs send clicks to sam3d); or start"
+                " with --conf weights PATH of weights that have learned it"
             )
 
 

@@ -92,29 +92,39 @@ def parse(request: Mapping[str, Any], *, labels: Sequence[str]) -> tuple[Prompts
     return Prompts(clicks=tuple(clicks), boxes=boxes), _output(fields, named or labels[0])
 
 
-def parse_unprompted(request: Mapping[str, Any], *, labels: Sequence[str]) -> Output:
+def parse_unprompted(request: Mapping[str, Any], *, labels: Sequence[str], found: str) -> Output:
     """Reads the `params` of an inference request to the model that works without prompts.
 
-    OHIF asks for a label by its number (`label_prompt`) and finds it by that number in the mask; everybody else
-    asks by name, or not at all, and finds 1.
+    OHIF asks for labels by their numbers (`label_prompt`) and finds each one by that number in the mask; everybody
+    else asks by name, or not at all, and finds 1.
 
     Args:
         request: The JSON object, with whatever keys the server has added.
-        labels: Names that the app offers; the first is the default.
+        labels: Names that the app offers.
+        found: The one of them that the model finds.
 
     Returns:
         The form of the answer.
 
     Raises:
-        PromptError: A value has the wrong shape, or there are prompts.
+        PromptError: A value has the wrong shape, there are prompts, or another label is asked for than the model finds.
     """
     fields = _validate(_Fields, request)
-    named = _named_label(fields, labels)
     if fields.foreground or fields.background or fields.points or fields.roi or _clicks_by_label(request, labels):
         raise PromptError("The model sam3d_auto takes neither clicks nor a roi: send them to sam3d")
     if fields.result == "uncertainty":
         raise PromptError("result: the uncertainty is that of clicks: send them to sam3d")
-    return _output(fields, named or labels[0], value=fields.label_prompt[0] if fields.label_prompt else 1)
+    if request.get("label_prompt") == []:
+        raise PromptError(f"No structure is ticked: tick {found}, then press Run")
+    named = _named_label(fields, labels)
+    asked = [_numbered_label(number, labels) for number in fields.label_prompt] or [named or found]
+    for name in asked:
+        if name in labels and name != found:
+            raise PromptError(
+                f"The model cannot find {name} without a click, only {found}. Use Point Prompts: place a point inside"
+                f" the {name} (programs send it to the model sam3d)"
+            )
+    return _output(fields, asked[0], value=fields.label_prompt[0] if fields.label_prompt else 1)
 
 
 def _output(fields: _Fields, label: str, value: int = 1) -> Output:
@@ -305,13 +315,16 @@ def _named_label(fields: _Fields, labels: Sequence[str]) -> str | None:
     if len(fields.label_prompt) > 1 and fields.points:
         raise PromptError(f"label_prompt: give one label for the points, not {len(fields.label_prompt)}")
     if fields.label_prompt:
-        number = fields.label_prompt[0]
-        if not 1 <= number <= len(labels):
-            known = ", ".join(f"{index} = {name}" for index, name in enumerate(labels, start=1))
-            raise PromptError(f"label_prompt: there is no label {number}, only {known}")
-        return labels[number - 1]
+        return _numbered_label(fields.label_prompt[0], labels)
     is_name = fields.label and fields.label != "null" and not {"/", "\\"} & set(fields.label)
     return fields.label if is_name else None
+
+
+def _numbered_label(number: int, labels: Sequence[str]) -> str:
+    if not 1 <= number <= len(labels):
+        known = ", ".join(f"{index} = {name}" for index, name in enumerate(labels, start=1))
+        raise PromptError(f"label_prompt: there is no label {number}, only {known}")
+    return labels[number - 1]
 
 
 def _clicks(

@@ -24,7 +24,7 @@ import typer
 from monailabel.client.client import MONAILabelClient
 from rich.console import Console
 from rich.progress import track
-from server_dice import server
+from serving import server
 
 from sam3d_label.evaluation.annotators import error_centre
 from sam3d_label.evaluation.protocol import Case, find_cases
@@ -111,12 +111,14 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         for case in found:
             shutil.copy(case.image, folder)
-        with server(Path(folder)) as client:
+        with server(Path(folder)) as started:
+            client = MONAILabelClient(started.url)
             for case in found:
                 save_label(client, case)
             wait_until(lambda: all_seen(client), "looking at all volumes")
             idle = click_through(client, found, think)
-        with server(Path(folder)) as client:
+        with server(Path(folder)) as started:
+            client = MONAILabelClient(started.url)
             client.train_start("sam3d", {"max_epochs": 1000})
             wait_until(lambda: has_trained(client), "the first epoch")
             busy = click_through(client, found, think)

@@ -30,7 +30,7 @@ import nibabel as nib
 import numpy as np
 import psutil
 import typer
-from server_dice import server
+from serving import server
 
 from sam3d_label.evaluation.report import write_json
 
@@ -317,7 +317,7 @@ def main(
         cases = write_cases(Path(folder), names, (i, j, k))
         print(f"| | {' | '.join(KINDS)} | errors | server, MiB |\n|{'---|' * (len(KINDS) + 3)}", flush=True)
         with server(Path(folder)) as started:
-            url = started._server_url
+            url = started.url
             left = list(cases)
             for name, count in levels:
                 mine, left = left[: max(count, volumes)], left[max(count, volumes) :]
@@ -336,7 +336,7 @@ def main(
                 numbers["memory_mb"] = grown
                 print(f"\nMemory of the server over {requests} clicks, MiB: {grown}", flush=True)
         with server(Path(folder)) as started:
-            alone = _run(started._server_url, lambda client: masks_of_one_user(client, cases))
+            alone = _run(started.url, lambda client: masks_of_one_user(client, cases))
     wrong = [name for log in logs for name in different(log, alone)]
     errors = [error for log in (*logs, alone) for error in log.errors]
     compared = sum(len(log.masks) for log in logs)

@@ -6,34 +6,24 @@ python benchmarks/server_dice.py IMAGES LABELS [--cases GLOB] [--json FILE]
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import psutil
-import requests
 import typer
 from monailabel.client.client import MONAILabelClient
 from rich.console import Console
 from rich.progress import track
+from serving import server
 
 from sam3d_label.evaluation.annotators import error_centre
 from sam3d_label.evaluation.metrics import dice
 from sam3d_label.evaluation.protocol import Case, find_cases
 from sam3d_label.volume import Volume
-
-ROOT = Path(__file__).resolve().parent.parent
-START_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -44,40 +34,6 @@ class Measured:
     click: tuple[int, int, int]
     dice: float
     seconds: float
-
-
-@contextmanager
-def server(studies: Path) -> Iterator[MONAILabelClient]:
-    """The app on a folder of volumes, stopped afterwards."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    start = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(ROOT / "apps" / "sam3d")]
-    options = ["--studies", str(studies), "--host", "127.0.0.1", "--port", str(port)]
-    options += ["--conf", "model_dir", str(studies / ".model")]
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen([*start, *options], cwd=ROOT, env=os.environ, stdout=log, stderr=log)
-        address = f"http://127.0.0.1:{port}"
-        try:
-            wait_for(address, process)
-            yield MONAILabelClient(address)
-        finally:
-            begun = psutil.Process(process.pid).children(recursive=True)
-            process.terminate()
-            process.wait(30)
-            psutil.wait_procs(begun, 30)  # they end with the server, and write into the studies until then
-
-
-def wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
-    """Return when the server answers; RuntimeError when it ends or takes too long."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if requests.get(f"{address}/info/", timeout=10).ok:
-                return
-        except requests.ConnectionError:
-            time.sleep(0.5)
-    raise RuntimeError(f"the server did not answer at {address}")
 
 
 def measure(client: MONAILabelClient, case: Case) -> Measured:
@@ -115,7 +71,8 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         for case in found:
             shutil.copy(case.image, folder)
-        with server(Path(folder)) as client:
+        with server(Path(folder)) as started:
+            client = MONAILabelClient(started.url)
             rows = [measure(client, case) for case in track(found, console=Console(stderr=True))]
     print(table(rows))
     if json_file:

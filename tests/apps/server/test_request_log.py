@@ -24,8 +24,8 @@ ID = "0123456789abcdef0123456789abcdef"
 
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[Path]:
-    """The file of the log, with a handler such as MONAI Label's."""
-    handler = logging.FileHandler(tmp_path / "app.log")
+    """The file of the log, with a handler such as MONAI Label's in the C locale."""
+    handler = logging.FileHandler(tmp_path / "app.log", encoding="ascii")
     root = logging.getLogger()
     root.addHandler(handler)
     level, own = root.level, logging.getLogger("sam3d.requests").level
@@ -74,7 +74,7 @@ def client(observed: list[RequestRecord]) -> TestClient:
 
 
 def lines(log: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in log.read_text().splitlines()]
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
 
 
 def test_each_request_is_one_line_with_the_template_of_the_route_and_the_user_s_role(
@@ -92,7 +92,7 @@ def test_each_request_is_one_line_with_the_template_of_the_route_and_the_user_s_
 
 def test_no_message_of_any_logger_names_the_image_of_a_request(client: TestClient, log: Path) -> None:
     client.post("/infer/sam3d", params={"image": PATIENT})
-    written = log.read_text()
+    written = log.read_text(encoding="utf-8")
     assert PATIENT not in written
     assert "… is odd" in written
     assert "No image for … in …" in written
@@ -118,7 +118,7 @@ def test_a_failure_is_answered_with_the_id_under_which_the_log_has_its_traceback
     assert "RuntimeError: cannot open …" in failed["traceback"]
     assert "FileNotFoundError" in failed["traceback"]
     assert "test_request_log.py" in failed["traceback"]
-    assert PATIENT not in log.read_text()
+    assert PATIENT not in log.read_text(encoding="utf-8")
 
 
 def test_a_response_that_breaks_off_closes_the_connection(log: Path) -> None:

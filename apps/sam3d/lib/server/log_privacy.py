@@ -8,6 +8,7 @@ it goes to the details of the task, for those who may see the images, and not to
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import re
@@ -30,6 +31,9 @@ REDIRECTED = ("uvicorn", "uvicorn.error", "uvicorn.access", "task_train", "task_
 """Loggers with handlers of their own: they use the root's, so that one handler alone rotates the file."""
 
 PLACEHOLDER = "…"
+ESCAPED = "backslashreplace"
+"""How `codecs` writes what an encoding lacks."""
+
 LONGEST = 4000
 """Characters of a message that are logged, since the patterns take long on very long texts."""
 
@@ -54,6 +58,19 @@ def protect_logs() -> None:
             continue
         handler.addFilter(Guard())
         handler.setFormatter(JsonLines() if is_file else Console(handler.formatter))
+        write_any_text(handler)
+
+
+def write_any_text(handler: logging.StreamHandler[Any]) -> None:
+    """Let a handler write every character, also in the C locale: files as UTF-8, the console with escapes.
+
+    A record that cannot be written is lost, and `logging` would print it to the standard error as it was given.
+    """
+    if isinstance(handler, logging.FileHandler):
+        handler.encoding, handler.errors = "utf-8", ESCAPED  # for the files that a rotation opens
+    if isinstance(handler.stream, io.TextIOWrapper):
+        encoding = "utf-8" if isinstance(handler, logging.FileHandler) else handler.stream.encoding
+        handler.stream.reconfigure(encoding=encoding, errors=ESCAPED)
 
 
 class Guard(logging.Filter):

@@ -52,10 +52,11 @@ def protect_logs() -> None:
         logger.propagate = True
     logging.getLogger("sam3d.requests").setLevel(logging.INFO)
     for handler in logging.getLogger().handlers:
-        is_file = isinstance(handler, logging.FileHandler)
-        is_console = type(handler) is logging.StreamHandler
-        if not (is_file or is_console) or any(isinstance(each, Guard) for each in handler.filters):
+        if not isinstance(handler, logging.StreamHandler) or any(isinstance(each, Guard) for each in handler.filters):
             continue
+        is_file = isinstance(handler, logging.FileHandler)
+        if not is_file and type(handler) is not logging.StreamHandler:
+            continue  # a handler of a library or of a test, which keeps records elsewhere
         handler.addFilter(Guard())
         handler.setFormatter(JsonLines() if is_file else Console(handler.formatter))
         write_any_text(handler)

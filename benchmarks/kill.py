@@ -132,14 +132,19 @@ def check(url: str, run: Run) -> None:
             run.problems.append(f"{image}: the file is not that of its record, {number}")
 
 
-def kill(started: Server, what: str) -> None:
-    """Send SIGKILL to the server, its background processes, or all of them."""
+def kill(started: Server, what: str) -> str:
+    """Send SIGKILL to the server, its background processes, or all of them; what was really there to be killed."""
     processes = started.children() if what in ("training", "both") else []
-    if what in ("server", "both"):
+    if what == "both":
+        what = "server and training" if processes else "server"
+    if not processes and what == "training":
+        return "nothing, as no training ran any more"
+    if what.startswith("server"):
         processes.insert(0, started.process)
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
+    return what
 
 
 def one_kill(studies: Path, run: Run, rng: np.random.Generator, training: bool) -> None:
@@ -156,13 +161,13 @@ def one_kill(studies: Path, run: Run, rng: np.random.Generator, training: bool) 
         for thread in threads:
             thread.start()
         time.sleep(rng.uniform(0.1, LONGEST_TRAINING if training else LONGEST_SAVES))
-        kill(started, what)
+        killed = kill(started, what)
         if what == "training" and httpx.get(f"{started.url}/info/", timeout=60).status_code != 200:
             run.problems.append("the server does not answer after its training was killed")
         stop.set()
         for thread in threads:
             thread.join()
-    run.counts[f"kills of {what}"] += 1
+    run.counts[f"kills of {killed}"] += 1
 
 
 def main(
@@ -180,8 +185,9 @@ def main(
             voxels = rng.normal(100, 15, SHAPE).astype(np.int16)
             nib.save(nib.Nifti1Image(voxels, np.eye(4)), studies / f"{image}.nii.gz")
         run = Run({image: Saved() for image in images})
-        for _ in track(range(kills), "Killing", console=Console(stderr=True)):
-            one_kill(studies, run, rng, bool(rng.random() < trainings))
+        with suppress(KeyboardInterrupt):  # what was found until then counts
+            for _ in track(range(kills), "Killing", console=Console(stderr=True)):
+                one_kill(studies, run, rng, bool(rng.random() < trainings))
         with server(studies) as started:
             check(started.url, run)
     print(", ".join(f"{count} {what}" for what, count in sorted(run.counts.items())))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
 from lib.server import install as installing
@@ -31,3 +34,33 @@ def test_a_router_of_the_app_answers_instead_of_the_upstream_route_of_its_path(m
     assert client.post("/train/sam3d").json() == {"from": "the app"}
     assert client.get("/train/").json() == {"from": "upstream"}
     assert "access-control-allow-origin" not in client.get("/train/", headers={"Origin": "http://evil.example"}).headers
+
+
+def test_a_later_app_takes_the_place_of_the_earlier_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = FastAPI()
+    api.add_api_route("/logs/", lambda: [])
+    passed: list[str] = []
+
+    class Passing:
+        def __init__(self, app: Any, name: str) -> None:
+            self.app, self.name = app, name
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            passed.append(self.name)
+            await self.app(scope, receive, send)
+
+    def ours(app: str) -> APIRouter:
+        router = APIRouter()
+        router.add_api_route(f"/{app}", lambda: app)
+        return router
+
+    monkeypatch.setattr(installing, "ROUTERS", (ours,))
+    monkeypatch.setattr(installing, "OWN_ROUTERS", ())
+    monkeypatch.setattr(installing, "MIDDLEWARE", (lambda app: Middleware(Passing, name=app),))
+    for name in ("first", "second"):
+        installing.install(name, api)
+    client = TestClient(api)
+    assert client.get("/second").json() == "second"
+    assert passed == ["second"]
+    assert client.get("/first").status_code == 404
+    assert client.get("/logs/").status_code == 200

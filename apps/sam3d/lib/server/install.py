@@ -67,18 +67,25 @@ MIDDLEWARE: tuple[Callable[[Any], Middleware | None], ...] = (
 """Makers of the middleware, outermost first; each gets the app, and answers None where it is not needed."""
 
 
+UPSTREAM = "monailabel_upstream"
+"""State of the FastAPI object that keeps the routes and middleware of MONAI Label."""
+
+
 def install(app: Any, api: FastAPI, prefix: str = "") -> None:
     """Replace MONAI Label's routes and middleware by the app's.
 
     Starlette builds its stack of middleware when the first message arrives, which is the one that loads the app. The
-    stack is dropped here, so that the next message builds it again.
+    stack is dropped here, so that the next message builds it again. An app that is installed later takes the place of
+    the earlier one.
 
     Args:
         app: The `SAM3DApp`.
         api: MONAI Label's FastAPI object.
         prefix: Path prefix of all routes (`MONAI_LABEL_API_STR`).
     """
-    upstream = list(api.router.routes)
+    if not hasattr(api.state, UPSTREAM):
+        setattr(api.state, UPSTREAM, (list(api.router.routes), list(api.user_middleware)))
+    upstream, layers = getattr(api.state, UPSTREAM)
     api.router.routes.clear()
     for make_router in ROUTERS:
         api.include_router(make_router(app), prefix=prefix)
@@ -88,7 +95,7 @@ def install(app: Any, api: FastAPI, prefix: str = "") -> None:
     # The first route that matches answers, so ours replace those at the same paths.
     api.router.routes.extend(route for route in upstream if _is_kept(route, ours, prefix))
     made = [make(app) for make in MIDDLEWARE]
-    kept = [layer for layer in api.user_middleware if layer.cls is not CORSMiddleware]
+    kept = [layer for layer in layers if layer.cls is not CORSMiddleware]
     api.user_middleware = [layer for layer in made if layer is not None] + kept
     install_validation_errors(api)
     api.dependency_overrides[get_current_user] = _current_user

@@ -22,7 +22,7 @@ def fuzzed_studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # a module of another package may come between, which installs an app of its own
 def probe(fuzzed_studies: Path, weights_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probe]:
     from monailabel.app import app
 

@@ -24,7 +24,7 @@ AXIAL = "mpr-axial"
 SECONDS = 1000
 COLOURS = 192
 """Of a picture that is kept: enough for grey and a few others, at a third of the size."""
-AUTO, POINTS = "#tab-2 ~ .tab-content", "#tab-3 ~ .tab-content"
+AUTO, POINTS, CLASSES = (f"#tab-{number} ~ .tab-content" for number in (2, 3, 4))
 
 VIEWPORT = """id => {
     const viewport = services.cornerstoneViewportService.getCornerstoneViewport(id)
@@ -94,14 +94,33 @@ class Ohif:
             page.get_by_role("button", name="Confirm and Hide").click()
 
     def connect(self) -> None:
-        """Presses the button beside the server's address."""
-        self.page.click(".settingsTable button.actionButton")
+        """Waits until the panel has connected, which it does by itself."""
         self.page.wait_for_selector(".monaiLabelPanel p.subtitle", timeout=60 * SECONDS)
 
     def choose(self, label: str) -> None:
         """Opens Point Prompts and chooses what clicks mean: a label, or `background` for clicks outside."""
-        self.page.click("label[for=tab-3]")
+        self.open_points()
         self.page.locator(f"{POINTS} tr.clickable-row", has_text=label).click()
+
+    def open_points(self) -> None:
+        """Opens Point Prompts, where the first label is selected."""
+        self.page.click("label[for=tab-3]")
+
+    def segment(self, ijk: Sequence[int]) -> None:
+        """Clicks on a voxel, and waits for the mask that the click alone asks for."""
+        with self.page.expect_response("**/infer/**", timeout=120 * SECONDS) as answer:
+            self.click(ijk)
+        answer.value.finished()
+        self.page.wait_for_timeout(500)
+
+    def run_on_click(self, on: bool) -> None:
+        """Sets the switch of Point Prompts."""
+        self.page.set_checked("#sam3d-run-on-click", on)
+
+    def tick(self, label: str, on: bool = True) -> None:
+        """Opens Class Prompts and ticks a structure."""
+        self.page.click("label[for=tab-4]")
+        self.page.locator(f"{CLASSES} tr", has_text=label).locator("input").set_checked(on)
 
     def click(self, ijk: Sequence[int]) -> None:
         """Scrolls the axial view to a voxel and clicks on it, once more when the first click only chose the view."""
@@ -151,12 +170,16 @@ class Ohif:
         self.page.wait_for_timeout(500)
 
     def notice(self, text: str) -> None:
-        """Waits until OHIF tells something."""
+        """Waits until OHIF shows a notice."""
         self.page.wait_for_selector(f"[data-sonner-toast]:has-text({text!r})", timeout=60 * SECONDS)
 
     def notices(self) -> list[str]:
-        """What OHIF tells at this moment."""
+        """Return the notices that OHIF shows at this moment."""
         return list(self.page.evaluate(NOTICES))
+
+    def wait_without_notices(self) -> None:
+        """Waits until OHIF shows no notice."""
+        self.page.wait_for_selector("[data-sonner-toast]", state="detached", timeout=60 * SECONDS)
 
     def save_label(self) -> None:
         """Presses the button that saves what is painted."""
@@ -204,10 +227,14 @@ class Ohif:
 
     def update_model(self) -> None:
         """Starts a training."""
-        self.page.click("label[for=tab-1]")
+        self.open_learning()
         with self.page.expect_response(lambda each: each.request.method == "POST") as answer:
             self.page.get_by_role("button", name="Update Model").click()
         assert answer.value.status == 200, answer.value.text()
+
+    def open_learning(self) -> None:
+        """Opens Active Learning."""
+        self.page.set_checked("#tab-1", True, force=True)
 
     def picture(self, name: str) -> None:
         """Keeps what is seen as `ohif-NAME.png` in $SAM3D_SCREENSHOTS, when that is set."""

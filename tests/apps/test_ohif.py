@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pydicom
 import pytest
+from browser import browser, open_page
 from dicom_files import write_series
-from ohif import METASTASIS, Ohif, open_study, serve_archive
+from ohif import CLASSES, METASTASIS, Ohif, open_study, serve_archive
 from orthanc import Orthanc, orthanc
 
 from lib.dicom_seg import read_seg, segment_names
@@ -73,48 +77,145 @@ def stored(archive: Orthanc, slices: list[Path]) -> tuple[dict[int, str], np.nda
     return segment_names(seg), read_seg(seg, open_series(slices[0].parent)[0])
 
 
-def test_clicks_make_masks_where_they_are(ohif: Ohif) -> None:
-    ohif.choose("tumor")
-    ohif.click(METASTASIS)
+def sent(viewer: Ohif) -> list[dict[str, Any]]:
+    """The params of the requests to infer from now on."""
+    params: list[dict[str, Any]] = []
+
+    def note(request: Any) -> None:
+        if "/infer/" in request.url:
+            params.append(json.loads(re.search(r"\{.*\}", request.post_data)[0]))  # type: ignore[index]
+
+    viewer.page.on("request", note)
+    return params
+
+
+def test_each_click_makes_a_mask_where_it_is(ohif: Ohif) -> None:
+    requests = sent(ohif)
+    ohif.open_points()
+    ohif.segment(METASTASIS)
     ohif.picture("click")
-    ohif.run()
-    ohif.picture("mask")
-    tumor, cyst = (ohif.segments()[name] for name in ("tumor", "cyst"))
+    assert list(ohif.segments().items()) == [("tumor", 1), ("cyst", 2)]
     first = ohif.mask()
-    assert set(np.unique(first)) == {0, tumor}
-    assert painted(first, METASTASIS) == tumor
+    assert set(np.unique(first)) == {0, 1}
+    assert painted(first, METASTASIS) == 1
+    assert ohif.notices() == []
 
     ohif.choose("background")
-    ohif.click(BESIDE)
-    ohif.choose("tumor")
-    ohif.run()
+    ohif.segment(BESIDE)
     ohif.picture("outside")
     second = ohif.mask()
     assert 0 < np.count_nonzero(second) < np.count_nonzero(first)
-    assert painted(second, METASTASIS) == tumor
+    assert painted(second, METASTASIS) == 1
     assert painted(second, BESIDE) == 0
 
     ohif.choose("cyst")
-    ohif.click(VERTEBRA)
-    ohif.run()
+    ohif.segment(VERTEBRA)
     third = ohif.mask()
-    assert painted(third, VERTEBRA) == cyst
-    np.testing.assert_array_equal(third == tumor, second == tumor)
+    assert painted(third, VERTEBRA) == 2
+    np.testing.assert_array_equal(third == 1, second == 1)
+    assert [(each["label"], len(each["foreground"]), len(each["background"])) for each in requests] == [
+        ("tumor", 1, 0),
+        ("tumor", 1, 1),
+        ("cyst", 1, 0),
+    ]
 
-
-def test_an_error_says_why_and_run_stays_alive(ohif: Ohif) -> None:
     ohif.choose("tumor")
     ohif.run()
-    ohif.notice("No clicks")
+    assert requests[3]["foreground"] == requests[1]["foreground"]
+    assert requests[3]["background"] == requests[1]["background"]
+    np.testing.assert_array_equal(ohif.mask(), third)
+
+
+def test_overtaken_clicks_do_not_paint_and_the_switch_turns_clicks_off(ohif: Ohif) -> None:
+    held: list[Any] = []
+    ohif.page.route("**/infer/**", lambda route: held.append(route))
+    ohif.open_points()
+    ohif.click(METASTASIS)
     ohif.choose("background")
     ohif.click(BESIDE)
+    ohif.page.wait_for_timeout(300)
+    early, late = held
+    with ohif.page.expect_response("**/infer/**", timeout=120_000):
+        late.continue_()
+    ohif.page.wait_for_timeout(500)
+    mask = ohif.mask()
+    with ohif.page.expect_response("**/infer/**", timeout=120_000) as answer:
+        early.continue_()
+    assert answer.value.status == 200
+    ohif.page.wait_for_timeout(500)
+    assert mask.any()
+    np.testing.assert_array_equal(ohif.mask(), mask)
+
+    ohif.run_on_click(False)
+    ohif.choose("cyst")
+    ohif.click(VERTEBRA)
+    ohif.page.wait_for_timeout(500)
+    assert len(held) == 2
+    ohif.page.unroute("**/infer/**")
     ohif.run()
-    ohif.notice("select the label's row, then press Run")
+    assert painted(ohif.mask(), VERTEBRA) == 2
+
+
+def test_a_notice_says_what_to_do_and_goes_with_its_cause(ohif: Ohif) -> None:
+    first = "Place a point inside the lesion first."
+    ohif.open_points()
+    ohif.run()
+    ohif.notice(first)
+    assert len(ohif.notices()) == 1
+    ohif.choose("background")
+    ohif.segment(BESIDE)
+    ohif.notice(first)
+    assert len(ohif.notices()) == 1
     ohif.picture("error")
     ohif.choose("tumor")
-    ohif.click(METASTASIS)
-    ohif.run()
-    assert painted(ohif.mask(), METASTASIS) == ohif.segments()["tumor"]
+    ohif.segment(METASTASIS)
+    ohif.wait_without_notices()
+    assert painted(ohif.mask(), METASTASIS) == 1
+
+
+def test_class_prompts_paint_what_is_ticked_or_say_why_not(ohif: Ohif) -> None:
+    ohif.tick("cyst", on=False)
+    assert ohif.page.locator(".tmpActionButton").count() == 0
+    ohif.run(CLASSES)
+    ohif.notice("No structure is ticked: tick tumor")
+    ohif.tick("cyst")
+    ohif.run(CLASSES)
+    ohif.notice("cannot find cyst without a click")
+    assert len(ohif.notices()) == 1
+    assert not ohif.mask().any()
+    ohif.tick("cyst", on=False)
+    ohif.tick("tumor")
+    ohif.run(CLASSES)
+    assert set(np.unique(ohif.mask())) <= {0, 1}
+
+
+def test_the_end_of_a_training_is_announced_with_its_result(ohif: Ohif, server: str) -> None:
+    states = [
+        {"status": "RUNNING"},
+        {"status": "DONE", "version": "0007", "passes": False, "reason": "worse on 3 cases"},
+    ]
+    ohif.page.route("**/sam3d/training", lambda route: route.fulfill(json={"id": "a", **states[0]}))
+    ohif.open_learning()
+    ohif.page.get_by_role("button", name="Stop Training").wait_for(timeout=30_000)
+    states.pop(0)
+    ohif.notice("Version 0007 is not in use: worse on 3 cases.")
+    assert len(ohif.notices()) == 1
+    assert ohif.page.locator("[data-sonner-toast] a").get_attribute("href") == f"{server}/sam3d/"
+    ohif.page.get_by_role("button", name="Update Model").wait_for()
+
+
+def test_another_version_of_ohif_is_reported(server: str, slices: list[Path]) -> None:
+    def rename(route: Any) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=answer.text().replace("this.onChangeLabel =", "this.onChooseLabel ="))
+
+    with browser() as chromium:
+        page, _ = open_page(chromium, "about:blank", 1280, 800)
+        page.route("**/3933.bundle.*.js", rename)
+        study = str(pydicom.dcmread(slices[0], stop_before_pixels=True).StudyInstanceUID)
+        page.goto(f"{server}/ohif/monai-label?StudyInstanceUIDs={study}")
+        notice = "[data-sonner-toast]:has-text('PointPrompts.onChangeLabel is missing. Install MONAI Label 0.8.5')"
+        page.wait_for_selector(notice, timeout=120_000)
 
 
 @pytest.fixture
@@ -131,7 +232,7 @@ def blind_version(server: str, folder: Path) -> Iterator[str]:
     versions.rollback()
 
 
-def test_an_empty_mask_is_told(ohif: Ohif, blind_version: str) -> None:
+def test_an_empty_mask_is_reported(ohif: Ohif, blind_version: str) -> None:
     ohif.run_unprompted()
     ohif.notice("The mask is empty: nothing was found")
     ohif.picture("empty")
@@ -142,8 +243,7 @@ def test_a_corrected_mask_becomes_a_label_by_one_click(
     ohif: Ohif, server: str, archive: Orthanc, slices: list[Path]
 ) -> None:
     ohif.choose("tumor")
-    ohif.click(METASTASIS)
-    ohif.run()
+    ohif.segment(METASTASIS)
     found = ohif.mask()
     ohif.take("Eraser", "tumor", 49)
     ohif.stroke(METASTASIS, (130, 270, 21), (75, 330, 21), (150, 320, 21))
@@ -154,10 +254,20 @@ def test_a_corrected_mask_becomes_a_label_by_one_click(
     ohif.picture("correct")
     corrected = ohif.mask()
     assert painted(corrected, METASTASIS) == ohif.segments()["tumor"]
-    ohif.save_label()
+    held: list[Any] = []
+    ohif.page.route("**/datastore/label?*", lambda route: held.append(route))
+    ohif.page.click("[data-cy=SaveLabel]")
+    ohif.notice("Saving…")
+    ohif.page.unroute("**/datastore/label?*")
+    held[0].continue_()
+    ohif.notice("Saved as a label")
     ohif.picture("saved")
+    assert len(ohif.notices()) == 1
     ledger = httpx.get(f"{server}/sam3d/state").json()["ledger"]
     assert (ledger["images"], ledger["labelled"]) == (1, 1)
+    ohif.open_learning()
+    ohif.page.get_by_role("button", name="Next Sample").click()
+    ohif.notice("Every series has a label")
     names, label = stored(archive, slices)
     assert names == {1: "tumor"}
     np.testing.assert_array_equal(label > 0, corrected > 0)
@@ -167,13 +277,12 @@ def test_a_segmentation_that_ohif_exports_becomes_a_label_too(
     ohif: Ohif, server: str, archive: Orthanc, slices: list[Path]
 ) -> None:
     ohif.choose("cyst")
-    ohif.click(VERTEBRA)
-    ohif.run()
+    ohif.segment(VERTEBRA)
     mask = ohif.mask()
     ohif.export("my cyst")
     uid = str(pydicom.dcmread(slices[0], stop_before_pixels=True).SeriesInstanceUID)
     answer = httpx.get(f"{server}/datastore/label/info", params={"label": uid, "tag": "final"}, timeout=60)
-    assert {"name": "cyst", "idx": 1} in answer.json()["label_info"]
+    assert {"name": "cyst", "idx": 2} in answer.json()["label_info"]
     _, label = stored(archive, slices)
     np.testing.assert_array_equal(label, mask)
 

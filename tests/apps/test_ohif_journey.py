@@ -81,8 +81,7 @@ def test_from_a_pacs_to_a_better_mask(study: Study, tmp_path: Path) -> None:
         with serve_archive(archive, tmp_path, labels="tumor", train_epochs="8") as server:
             with open_study(server, study.slices) as ohif:
                 ohif.choose("tumor")
-                ohif.click(study.target)
-                ohif.run()
+                ohif.segment(study.target)
                 before = ohif.mask()
                 ohif.take("Eraser", "tumor", 49)
                 ohif.stroke(study.target, *study.aside)
@@ -100,7 +99,6 @@ def test_from_a_pacs_to_a_better_mask(study: Study, tmp_path: Path) -> None:
             serve_version(server, version["version"])
             with open_study(server, study.slices) as ohif:
                 ohif.choose("tumor")
-                ohif.click(study.target)
-                ohif.run()
+                ohif.segment(study.target)
                 after = ohif.mask()
     assert dice(after > 0, corrected > 0) > dice(before > 0, corrected > 0)

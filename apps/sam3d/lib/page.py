@@ -70,6 +70,10 @@ def router(app: Parts) -> APIRouter:
     def state() -> dict[str, Any]:
         return _told(lambda: describe(app))
 
+    @routes.get("/training", summary="The latest training and how it ended")
+    def training() -> dict[str, Any]:
+        return _told(lambda: latest_training(app))
+
     @routes.post("/rollback", summary="Let an earlier version serve again", dependencies=[admin])
     def rollback(wanted: WantedVersion) -> dict[str, str]:
         return _told(lambda: {"version": app.versions.rollback(wanted.version, "the page")})
@@ -114,6 +118,26 @@ def describe(app: Parts) -> dict[str, Any]:
         "training": _training(app),
         "next": _next(app),
         "labels": list(app.config.labels),
+    }
+
+
+def latest_training(app: Parts) -> dict[str, Any]:
+    """Describe the latest training of this server, without reading images or labels.
+
+    Returns:
+        `id` and `status` of the task, and of one that has ended: `version`, `passes` and `reason` as the gate reported
+        them, or `error`. All are None before the first training.
+    """
+    latest = next(iter(app.tasks.train.tasks()[-1:]), None)
+    stats = app.trainer.stats() if latest and latest.is_over else {}
+    gate = stats.get("gate", {})
+    return {
+        "id": latest and latest.id,
+        "status": latest and latest.status,
+        "version": stats.get("version"),
+        "passes": gate.get("passes"),
+        "reason": gate.get("reason"),
+        "error": stats.get("error"),
     }
 
 

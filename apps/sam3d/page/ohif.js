@@ -1,77 +1,24 @@
-/* An extension of OHIF, which its app-config.js loads: what the mode MONAI Label lacks, through OHIF's own doors.
-   A comment at each part names the fault that it fixes; lib/server/routes/ohif.py serves this file. */
+/* An extension of OHIF, which its app-config.js loads: what the mode MONAI Label lacks, through OHIF's own interfaces.
+   A comment at each part names the fault that it fixes. lib/server/routes/ohif.py serves this file after those in ohif/,
+   which replace the panel. */
 (() => {
+  const sam3d = (window.sam3d ??= {});
   const MODE = "monai-label";
-  const PROBE = "ProbeMONAILabel";
   const SEGMENTATION_PANEL = "@ohif/extension-cornerstone.panelModule.panelSegmentationWithTools";
   const SERVER = new URL("..", document.currentScript.src).href;
-  const TITLE = "SAM3D";
-  const SECONDS = 1000;
-  const LATER = 200;
 
   let services, commands, extensions;
+  sam3d.server = SERVER;
 
   /* The panel proposes port 8000 whatever the port is (SettingsTable.tsx). It forgets this with the page. */
   document.cookie = `MONAILABEL_SERVER_URL=${escape(SERVER)}`;
 
   const inMode = () => location.pathname.split("/").includes(MODE);
 
-  function tell(message, type, seconds = 10) {
-    services.uiNotificationService.show({ title: TITLE, message, type, duration: seconds * SECONDS });
-  }
-
-  /* The panel shows no reason when a request fails, and calls an empty mask a success (PointPrompts.tsx). */
-  function listen() {
-    const open = XMLHttpRequest.prototype.open;
-    XMLHttpRequest.prototype.open = function (method, url, ...rest) {
-      const { pathname } = new URL(url, location.href);
-      if (/\/(infer|train|activelearning)\//.test(pathname) && method.toUpperCase() !== "GET") {
-        this.addEventListener("load", () => setTimeout(() => review(this, pathname), LATER)); // above what the panel says
-      }
-      return open.call(this, method, url, ...rest);
-    };
-  }
-
-  function review(request, pathname) {
-    if (request.status >= 400) {
-      tell(reason(request), "error");
-    } else if (pathname.includes("/infer/") && isEmpty(request.response)) {
-      tell("The mask is empty: nothing was found", "warning");
-    }
-  }
-
-  function reason(request) {
-    const body = request.response instanceof ArrayBuffer ? new TextDecoder().decode(request.response) : request.response;
-    try {
-      return (typeof body === "string" ? JSON.parse(body) : body).detail;
-    } catch {
-      return `The server answered ${request.status} ${request.statusText}`;
-    }
-  }
-
-  function isEmpty(answer) {
-    if (!(answer instanceof ArrayBuffer)) return false;
-    const bytes = new Uint8Array(answer);
-    const end = bytes.findIndex((byte, at) => byte === 10 && bytes[at + 1] === 10);
-    const header = new TextDecoder().decode(bytes.subarray(0, Math.max(end, 0)));
-    return /^NRRD/.test(header) && /^encoding: raw$/m.test(header) && bytes.subarray(end + 2).every((byte) => byte === 0);
-  }
-
   function segmentation() {
     const [first] = services.segmentationService.getSegmentations();
     const volume = first && services.segmentationService.getLabelmapVolume(first.segmentationId);
     return volume && { volume, segments: Object.values(first.segments).filter(Boolean) };
-  }
-
-  /* Run before the first click throws, and so does every later Run (PointPrompts.tsx, saveAnnotations). */
-  function allowRunWithoutClicks() {
-    const manager = cornerstoneTools.annotation.state.getAnnotationManager();
-    const save = manager.saveAnnotations;
-    manager.saveAnnotations = (group, tool) => {
-      const saved = save(group, tool);
-      if (!group && tool === PROBE) Object.values(saved).forEach((each) => (each[PROBE] ??= []));
-      return saved;
-    };
   }
 
   /* The mode prepares brushes and names the panel that has them and Export DICOM SEG, but shows neither (modes/monai-label).
@@ -85,6 +32,7 @@
     const add = panelService.addPanels;
     panelService.addPanels = function (position, panels, options) {
       const extend = inMode() && position === panelService.PanelPosition.Right;
+      if (extend) sam3d.installPanel(extensions);
       return add.call(this, position, extend ? [[...panels, SEGMENTATION_PANEL]] : panels, options);
     };
   }
@@ -151,6 +99,7 @@
 
   /* The client of the panel can save a label, and no button does (services/MonaiLabelClient.js, save_label; issue 1805). */
   async function saveLabel() {
+    sam3d.notices.show("save", "loading", "Saving…", Infinity);
     try {
       const { volume, segments } = segmentation() ?? {};
       const voxels = volume && Uint8Array.from(volume.voxelManager.getCompleteScalarDataArray());
@@ -166,9 +115,9 @@
       const url = `${SERVER}datastore/label?image=${encodeURIComponent(series)}`;
       const answer = await fetch(url, { method: "PUT", body: form });
       if (!answer.ok) throw new Error((await answer.json()).detail);
-      tell(`Saved as a label: ${info.map((each) => each.name).join(", ")}`, "success", 5);
+      sam3d.notices.show("save", "success", `Saved as a label: ${info.map((each) => each.name).join(", ")}`, 5);
     } catch (error) {
-      tell(`Not saved. ${error.message}`, "error");
+      sam3d.notices.show("save", "error", `Not saved. ${error.message}`);
     }
   }
 
@@ -182,10 +131,10 @@
       try {
         const [active] = extensions.getActiveDataSource();
         const report = await store({ ...options, dataSource: options.dataSource ?? active });
-        if (report) tell(`Exported: ${report.SeriesDescription}`, "success", 5);
+        if (report) sam3d.notices.show("export", "success", `Exported: ${report.SeriesDescription}`, 5);
         return report;
       } catch (error) {
-        tell(`Not exported. ${error.message}`, "error");
+        sam3d.notices.show("export", "error", `Not exported. ${error.message}`);
       }
     };
   }
@@ -196,12 +145,10 @@
       services = servicesManager.services;
       commands = commandsManager;
       extensions = extensionManager;
-      listen();
       addPanel();
     },
     onModeEnter() {
       if (!inMode()) return;
-      allowRunWithoutClicks();
       addButtons();
       letExportKnowItsServer();
     },

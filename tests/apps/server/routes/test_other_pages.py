@@ -54,6 +54,15 @@ def test_the_extension_comes_with_ohif_s_configuration(viewer: Path) -> None:
     assert bytes(answer.body).decode() == f"{CONFIG}\nextension"
 
 
+def test_scripts_in_the_folder_of_the_extension_come_before_it(viewer: Path) -> None:
+    folder = viewer.parent / "extension"
+    folder.mkdir()
+    for name in ("b.js", "a.js", "notes.txt"):
+        (folder / name).write_text(name)
+    answer = ohif_file(viewer, viewer.parent / "extension.js", CONFIG)
+    assert bytes(answer.body).decode().split("\n") == [CONFIG, "a.js", "b.js", "extension"]
+
+
 def test_an_installation_without_ohif_is_reported(tmp_path: Path) -> None:
     with pytest.raises(HTTPException, match="no OHIF"):
         ohif_file(tmp_path, tmp_path, "")

@@ -32,15 +32,16 @@ def ohif_file(folder: Path, extension: Path, path: str) -> Response:
 
     Args:
         folder: OHIF's files.
-        extension: Source that is sent after OHIF's configuration.
+        extension: Script that is sent after OHIF's configuration, with the scripts in the folder of its name before it.
         path: Path below the folder.
 
     Raises:
         HTTPException: 404 when OHIF is not installed.
     """
     if path == CONFIG and (folder / path).is_file():
-        both = "\n".join(source.read_text(encoding="utf-8") for source in (folder / path, extension))
-        return Response(both, media_type="text/javascript")
+        scripts = (folder / path, *sorted(extension.with_suffix("").glob("*.js")), extension)
+        content = "\n".join(script.read_text(encoding="utf-8") for script in scripts)
+        return Response(content, media_type="text/javascript")
     start_page = folder / "index.html"
     wanted = Path(os.path.normpath(folder / path)) if "\0" not in path else start_page
     for candidate in (wanted, start_page):

@@ -1,0 +1,33 @@
+/* Notices at the lower right: one for each topic. A new one replaces the one before, and it goes with its cause. */
+(() => {
+  const sam3d = (window.sam3d ??= {});
+  const TITLE = "SAM3D";
+  const SECOND = 1000;
+  const shown = new Map();
+  const delayed = new Map();
+
+  const service = () => window.services.uiNotificationService;
+
+  /* Show a notice until its time is over or `remove` is called; Infinity: until then. The type "loading" has no end. */
+  function show(topic, type, message, seconds = 10) {
+    remove(topic);
+    shown.set(topic, service().show({ title: TITLE, message, type, duration: seconds * SECOND }));
+  }
+
+  /* Show that something goes on, once it takes longer than a moment; the end of it shows or removes the same topic. */
+  function working(topic, message, after = 1) {
+    remove(topic);
+    delayed.set(topic, setTimeout(() => show(topic, "loading", message, Infinity), after * SECOND));
+  }
+
+  function remove(topic) {
+    clearTimeout(delayed.get(topic));
+    delayed.delete(topic);
+    const id = shown.get(topic);
+    shown.delete(topic);
+    // Sonner adds a toast in a timer, so removing it has to wait for that timer.
+    if (id !== undefined) setTimeout(() => service().hide(id));
+  }
+
+  sam3d.notices = { show, working, remove };
+})();

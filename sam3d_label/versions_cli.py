@@ -48,7 +48,7 @@ def show_list(model_dir: ModelDir = MODEL_DIR) -> None:
         measured = [f"{means[name]:.3f}" if name in means else "–" for name in ("dice_1", "dice_3", "nsd_3")]
         serves = "◀" if version == current else ""
         made, cases = str(report.get("at", "–"))[:16], str(report.get("annotated", "–"))
-        table.add_row(version, serves, made, cases, *measured, report.get("gate", {}).get("reason", "–"))
+        table.add_row(version, serves, made, cases, *measured, _verdict(found, version, report))
     Console().print(table)
     if current is None:
         typer.echo("none serves: the app serves the weights that it was started with")
@@ -67,8 +67,10 @@ def show(version: Version, model_dir: ModelDir = MODEL_DIR) -> None:
 @app.command()
 def publish(version: Version, model_dir: ModelDir = MODEL_DIR) -> None:
     """Let a version serve, whatever the gate said of it."""
-    _open(model_dir).publish(version, BY)
+    found = _open(model_dir)
+    found.publish(version, BY)
     typer.echo(f"version {version} serves")
+    _warn(found, version)
 
 
 @app.command()
@@ -80,7 +82,28 @@ def rollback(
     model_dir: ModelDir = MODEL_DIR,
 ) -> None:
     """Let an earlier version serve again."""
-    typer.echo(f"version {_open(model_dir).rollback(version, BY)} serves again")
+    found = _open(model_dir)
+    version = found.rollback(version, BY)
+    typer.echo(f"version {version} serves again")
+    _warn(found, version)
+
+
+def _verdict(versions: Versions, version: str, report: dict[str, Any]) -> str:
+    """What the gate said of a version, and whether somebody activated it all the same."""
+    reason = str(report.get("gate", {}).get("reason", "–"))
+    by_hand = versions.by_hand(version)
+    if by_hand is None:
+        return reason
+    return f"activated against the gate ({by_hand.by}, {by_hand.at[:16]}): {reason}"
+
+
+def _warn(versions: Versions, version: str) -> None:
+    """Say so when the gate rejected the version that serves."""
+    from sam3d_label.weights.versions import BEFORE_ALL
+
+    if version != BEFORE_ALL and versions.by_hand(version):
+        report: dict[str, Any] = versions.report(version)
+        typer.echo(f"the gate rejected version {version}: {report['gate'].get('reason', 'no reason given')}", err=True)
 
 
 def _open(model_dir: Path) -> Versions:

@@ -70,6 +70,17 @@ def test_publish_and_roll_back(model_dir):
     assert versions.history()[-1].by == "command line"
 
 
+def test_a_version_that_was_activated_against_the_gate_is_shown_as_such(model_dir):
+    result = run("publish", "0002", "--model-dir", str(model_dir))
+    assert result.stderr == "the gate rejected version 0002: worse on 4 validation cases\n"
+    listed = " ".join(
+        CliRunner().invoke(app, ["versions", "--model-dir", str(model_dir)], env={"COLUMNS": "300"}).stdout.split()
+    )
+    assert "0002 │ ◀" in listed
+    assert "activated against the gate (command line," in listed
+    assert run("rollback", "--model-dir", str(model_dir)).stderr == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

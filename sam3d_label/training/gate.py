@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from sam3d_label.evaluation.protocol import evaluate_case
 from sam3d_label.segmenter import Segmenter
 from sam3d_label.training.crops import OpenedCase
 from sam3d_label.weights import Weights
+from sam3d_label.weights.card import ABILITIES, Capability
 
 TOLERANCE = 0.01
 """Mean loss of a metric that still counts as not worse."""
@@ -77,17 +78,27 @@ class Verdict:
         reason: Why, in a sentence.
         differences: What was compared, by group of cases: `all`, and `known`, those that the serving weights were
             compared on before.
+        lost: Capabilities of the serving weights that the new ones lack; the reason names them.
     """
 
     passes: bool
     reason: str
     differences: Mapping[str, Sequence[Difference]] = field(default_factory=dict)
+    lost: Sequence[Capability] = ()
+
+    def losing(self, lost: Sequence[Capability]) -> Verdict:
+        """Return the same verdict, with the capabilities that the new weights lack."""
+        if not lost:
+            return self
+        abilities = " or ".join(ABILITIES[capability] for capability in lost)
+        return replace(self, reason=f"{self.reason}; it can no longer {abilities}", lost=tuple(lost))
 
     def as_json(self) -> dict[str, Any]:
         """For a report."""
         return {
             "passes": self.passes,
             "reason": self.reason,
+            "lost": list(self.lost),
             "tolerance": TOLERANCE,
             "differences": {group: [asdict(each) for each in rows] for group, rows in self.differences.items()},
         }

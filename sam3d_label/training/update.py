@@ -22,7 +22,8 @@ from sam3d_label.training.gate import Score, Verdict, judge, means, score
 from sam3d_label.training.ledger import Ledger
 from sam3d_label.training.settings import TrainSettings, spacings_of_serving
 from sam3d_label.training.store import store, trained_card
-from sam3d_label.weights import DataSource, Weights
+from sam3d_label.weights import Card, DataSource, Weights
+from sam3d_label.weights.card import lost
 from sam3d_label.weights.versions import REPORT, REPORT_FORMAT, Versions
 
 FEWEST_COMPARED = 3
@@ -127,7 +128,7 @@ class Update:
         candidate, serving = self._compare(model, report, held_out)
         left_out = self._leave_one_out(training, FEWEST_COMPARED - len(validation))
         candidate, serving = candidate + left_out[0], serving + left_out[1]
-        verdict = self._judge(candidate, serving)
+        verdict = self._judge(candidate, serving).losing(lost(self._card(report), self.serving.card))
         summary = {
             "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "started_from": (self.start or self.serving).version,
@@ -188,10 +189,13 @@ class Update:
         if not cases:
             return [], []
         self.watch(Progress("comparing"))
-        start = (self.start or self.serving).card
-        card = trained_card(start, report=report, settings=self.settings, data=[], version="candidate")
-        candidate = Weights(model, card, "candidate", f"candidate {time.time_ns()}")
+        candidate = Weights(model, self._card(report), "candidate", f"candidate {time.time_ns()}")
         return score(candidate, cases, self.pause), score(self.serving, cases, self.pause)
+
+    def _card(self, report: TrainReport) -> Card:
+        """The card of what a run made, before it has a version."""
+        start = (self.start or self.serving).card
+        return trained_card(start, report=report, settings=self.settings, data=[], version="candidate")
 
     def _leave_one_out(self, training: Sequence[LabelledCase], wanted: int) -> tuple[list[Score], list[Score]]:
         """Scores on some of the oldest training cases, each of what is trained on all others, and of what serves."""

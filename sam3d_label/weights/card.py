@@ -24,6 +24,15 @@ NEW_SIZES: dict[str, Any] = {"deep": (), "geodesic": None, "candidates": 0}
 
 Capability = Literal["positive_click", "negative_click", "mask", "box", "no_click"]
 
+ABILITIES: dict[Capability, str] = {
+    "positive_click": "segment from clicks",
+    "negative_click": "take clicks outside the target",
+    "mask": "correct a rough mask",
+    "box": "take boxes",
+    "no_click": "segment without a click",
+}
+"""Capabilities in words that continue "it can"."""
+
 
 class Base(BaseModel):
     """The file that holds the frozen trunk.
@@ -181,3 +190,13 @@ class Card(BaseModel):
 def complaints(error: ValidationError) -> str:
     """What is wrong with which field, in one line."""
     return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors())
+
+
+def lost(card: Card, before: Card) -> list[Capability]:
+    """Return the capabilities of earlier weights that others lack.
+
+    Args:
+        card: Of the other weights.
+        before: Of the earlier weights.
+    """
+    return [capability for capability in ABILITIES if capability in set(before.capabilities) - set(card.capabilities)]

@@ -151,7 +151,7 @@ class Versions:
         Raises:
             WeightsError: There is no such version, or none served before.
         """
-        version = version or self._before()
+        version = version or self.before()
         self.publish(version, by)
         return version
 
@@ -191,7 +191,23 @@ class Versions:
         except Sam3dError as error:
             raise WeightsError(str(error)) from error
 
-    def _before(self) -> str:
+    def by_hand(self, version: str) -> Published | None:
+        """Return the latest activation of a version that the gate rejected; None when there was none.
+
+        Raises:
+            WeightsError: There is no such version, or its report or the history is damaged.
+        """
+        gate = self.report(version).get("gate")
+        if not isinstance(gate, dict) or gate.get("passes") is not False:
+            return None
+        return next((entry for entry in reversed(self.history()) if entry.version == version), None)
+
+    def before(self) -> str:
+        """Return the version, or `BEFORE_ALL`, that served before the one that serves now.
+
+        Raises:
+            WeightsError: No version serves.
+        """
         now = self.current()
         if now is None:
             raise WeightsError("no version was published yet: there is nothing to roll back to")

@@ -91,6 +91,8 @@ def test_the_state_has_versions_ledger_training_and_what_is_next(url: str) -> No
         ("0002", True, True),
         ("0001", False, True),
     ]
+    assert state["serving"]["before"] == "0001"
+    assert all(each["against_gate"] is None for each in state["versions"])
     assert sum(state["ledger"]["counts"].values()) == 15
     assert state["training"]["every"] == 5
     assert [each["image"] for each in state["next"]] == ["a"]
@@ -140,6 +142,39 @@ def test_a_click_rolls_back_and_the_server_follows(url: str) -> None:
         expect(page.locator("#summary")).to_contain_text("version 0001 serves")
         assert httpx.get(f"{url}/sam3d/state").json()["serving"]["version"] == "0001"
         page.click("button[data-version='0002']")
+        expect(page.locator("#confirm button[value=yes]")).to_have_text("Activate version 0002")
+        expect(page.locator("#warnings li")).to_have_count(0)
         page.click("#confirm button[value=yes]")
         expect(page.locator("#summary")).to_contain_text("version 0002 serves")
         assert errors == []
+
+
+def test_a_rejected_version_is_activated_knowingly_and_shown_as_such(url: str, model_dir: Path) -> None:
+    card = model_dir / "versions" / "0003" / "card.json"
+    content = json.loads(card.read_text())
+    card.write_text(
+        json.dumps({**content, "capabilities": [each for each in content["capabilities"] if each != "no_click"]})
+    )
+    with browser() as chromium:
+        page, errors = open_page(chromium, f"{url}/sam3d/")
+        page.click("button[data-version='0003']")
+        expect(page.locator("#question")).to_contain_text("Activate version 0003?")
+        expect(page.locator("#warnings li")).to_have_text(
+            [
+                "The gate rejected it: worse on 3 validation cases known before: Dice@1 0.720 → 0.410.",
+                "It cannot segment without a click, as the active weights can.",
+            ]
+        )
+        folder = os.environ.get("SAM3D_SCREENSHOTS")
+        if folder:
+            page.screenshot(path=f"{folder}/page-activate.png")
+        page.click("#confirm button[value=yes]")
+        expect(page.locator("tr.serves")).to_contain_text("active against the gate")
+        page.click("#rollback")
+        expect(page.locator("#confirm button[value=yes]")).to_have_text("Roll back to version 0002")
+        page.click("#confirm button[value=yes]")
+        expect(page.locator("#versions")).to_contain_text("was active against the gate")
+        assert errors == []
+    rejected = httpx.get(f"{url}/sam3d/state").json()["versions"][0]
+    assert (rejected["serves"], rejected["against_gate"]["by"]) == (False, "the page")
+    assert rejected["lost"] == ["segment without a click"]

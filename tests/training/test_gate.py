@@ -45,6 +45,15 @@ def test_a_batch_of_bad_labels_does_not_vote_for_what_learned_from_it():
     assert verdict.as_json()["differences"]["known"][0]["cases"] == 2
 
 
+def test_a_capability_that_is_lost_is_named_and_does_not_decide():
+    verdict = judge(scores(0.8, 0.7), scores(0.7, 0.6))
+    assert verdict.losing([]) == verdict
+    losing = verdict.losing(["box", "no_click"])
+    assert losing.passes
+    assert losing.reason == f"{verdict.reason}; it can no longer take boxes or segment without a click"
+    assert losing.as_json()["lost"] == ["box", "no_click"]
+
+
 def test_only_the_same_cases_are_compared():
     for candidate, serving in (([], []), (scores(0.1), scores(0.1, 0.2)), (scores(0.1), scores(0.1, names="z"))):
         with pytest.raises(ValueError, match="same cases"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -85,6 +86,16 @@ def test_a_worse_version_is_kept_aside(make, labelled, quality, tmp_path):
     assert versions.names() == ["0001", "0002"]
     assert versions.current() == "0001"
     assert "worse" in versions.report("0002")["gate"]["reason"]
+
+
+def test_the_report_names_a_capability_that_is_lost(make, labelled, quality, tmp_path, small_weights):
+    known = small_weights.card.model_copy(update={"capabilities": [*small_weights.card.capabilities, "no_click"]})
+    serving = replace(small_weights, card=known)
+    done = make(serving=serving)(labelled)
+    assert done["gate"]["lost"] == ["no_click"], "no target of these cases can be found without a prompt"
+    assert done["gate"]["reason"].endswith("it can no longer segment without a click")
+    alone = [replace(case, targets=tuple(replace(each, alone=True) for each in case.targets)) for case in labelled]
+    assert make(serving=serving, versions=Versions(tmp_path / "others"))(alone)["gate"]["lost"] == []
 
 
 def test_the_learning_curve_grows(make, labelled, quality, tmp_path):

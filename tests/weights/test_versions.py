@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import shutil
@@ -14,7 +15,7 @@ import pytest
 from sam3d_label.errors import WeightsError
 from sam3d_label.weights import open_weights
 from sam3d_label.weights.adapter import save_adapter, save_trunk
-from sam3d_label.weights.versions import BEFORE_ALL, Versions
+from sam3d_label.weights.versions import BEFORE_ALL, REPORT, Versions
 
 
 @pytest.fixture
@@ -138,3 +139,22 @@ def test_a_publisher_killed_at_any_moment_leaves_complete_versions(versions, add
     assert len(served) > 20
     versions.publish(add(), "gate")
     assert versions.current() == versions.names()[-1]
+
+
+@pytest.mark.parametrize("gate", [{"passes": True}, {}, None])
+def test_activating_a_version_that_the_gate_did_not_reject_is_not_against_it(versions, add, gate):
+    name = add()
+    (versions.folder / name / REPORT).write_text(json.dumps({"gate": gate}))
+    versions.publish(name, "the page")
+    assert versions.by_hand(name) is None
+
+
+def test_activating_a_rejected_version_is_remembered_after_a_rollback(versions, add):
+    names = [add(), add()]
+    (versions.folder / names[1] / REPORT).write_text(json.dumps({"gate": {"passes": False}}))
+    versions.publish(names[0], "gate")
+    assert versions.by_hand(names[1]) is None
+    versions.publish(names[1], "the page")
+    assert versions.before() == names[0]
+    versions.rollback(by="command line")
+    assert versions.by_hand(names[1]).by == "the page"

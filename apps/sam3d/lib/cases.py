@@ -22,7 +22,7 @@ PATIENT = "patient_hash"
 
 
 def labelled_cases(
-    datastore: Datastore, labels: Sequence[str], patient: str | None = None
+    datastore: Datastore, labels: Sequence[str], patient: str | None = None, unprompted: str | None = None
 ) -> tuple[list[LabelledCase], dict[str, str]]:
     """Every image with a final label, and what is wrong with those that cannot be used.
 
@@ -31,6 +31,7 @@ def labelled_cases(
         labels: Names of what the app segments.
         patient: Regular expression whose group finds the patient in an image's id; without it, what the datastore
             knows about the image.
+        unprompted: The label that is learned without a prompt too; the first without it.
 
     Returns:
         The usable cases by id, each with a target for every one of the app's labels that is drawn on it; and by id the
@@ -39,7 +40,7 @@ def labelled_cases(
     cases, skipped = [], {}
     for image in sorted(datastore.get_labeled_images()):
         try:
-            targets, left_out = find_targets(datastore, image, labels)
+            targets, left_out = find_targets(datastore, image, labels, unprompted)
         except VolumeError as error:
             skipped[image] = str(error)
             continue
@@ -53,8 +54,12 @@ def labelled_cases(
     return cases, skipped
 
 
-def find_targets(datastore: Datastore, image: str, labels: Sequence[str]) -> tuple[list[Case], list[str]]:
+def find_targets(
+    datastore: Datastore, image: str, labels: Sequence[str], unprompted: str | None = None
+) -> tuple[list[Case], list[str]]:
     """The targets on an image, and the names of what else is drawn on it.
+
+    Without a prompt a network can look for one structure only: with several labels, one of them is learned so.
 
     Raises:
         VolumeError: A file is missing or cannot be read, the grids differ, or the label's values have no names.
@@ -72,7 +77,7 @@ def find_targets(datastore: Datastore, image: str, labels: Sequence[str]) -> tup
             Path(image_file),
             Path(label_file),
             value=value,
-            alone=not several,
+            alone=names[value] == (unprompted or labels[0]),
             target=names[value] if several else "",
         )
         for value in present

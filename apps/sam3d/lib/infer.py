@@ -14,6 +14,7 @@ from fastapi import HTTPException
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.utils.others.generic import device_list, name_to_device
 
+from lib.models import unprompted_label
 from lib.requests import NO_CLICKS, Output, parse, parse_unprompted
 from lib.temporary import new_answer
 from lib.volumes import Segmenters
@@ -181,8 +182,7 @@ class SAM3DAutoTask(VolumeTask):
 
     def found(self) -> str:
         """Return the label that the model finds: the first that the weights know by name, else the first."""
-        learned = self._card().labels
-        return next((label for label in self.labels if label in learned), self.labels[0])
+        return unprompted_label(self.labels, self._card())
 
     def require_unprompted(self) -> None:
         """Refuses when the weights have not learned it."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
+from collections.abc import Sequence
 
 from lib.config import AppConfig
 from sam3d_label.errors import Sam3dError, WeightsError
-from sam3d_label.weights import Weights, open_weights, untrained
+from sam3d_label.weights import Card, Weights, open_weights, untrained
 from sam3d_label.weights.versions import Versions
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,16 @@ def with_overrides(weights: Weights, config: AppConfig) -> Weights:
         return weights
     card = weights.card.model_copy(update=changes)
     return dataclasses.replace(weights, card=card, signature=f"{weights.signature} {changes}")
+
+
+def unprompted_label(labels: Sequence[str], card: Card) -> str:
+    """Return the label that weights find without a prompt: the first that they know by name, else the first.
+
+    Args:
+        labels: Names of what the app segments.
+        card: Of the weights.
+    """
+    return next((label for label in labels if label in card.labels), labels[0])
 
 
 def _how_to_train(reason: str) -> str:

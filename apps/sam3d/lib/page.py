@@ -23,6 +23,7 @@ from lib.train import SAM3DTrainTask
 from sam3d_label.training import curve
 from sam3d_label.training.ledger import Ledger, counts
 from sam3d_label.weights.adapter import CARD
+from sam3d_label.weights.card import ABILITIES, Card, lost
 from sam3d_label.weights.versions import BEFORE_ALL, Versions
 
 FILES = Path(__file__).resolve().parent.parent / "page"
@@ -107,11 +108,12 @@ def describe(app: Parts) -> dict[str, Any]:
             "weights": weights.version,
             "preset": weights.card.preset,
             "capabilities": weights.card.capabilities,
+            "before": app.versions.before() if current else None,
             "licence": weights.card.licence,
             "data": [source.model_dump() for source in weights.card.training.data],
             "date": weights.card.date,
         },
-        "versions": [_version(app.versions, name, current) for name in reversed(app.versions.names())],
+        "versions": [_version(app.versions, name, current, weights.card) for name in reversed(app.versions.names())],
         "history": [entry.model_dump() for entry in app.versions.history()],
         "curve": curve.read(app.model_dir),
         "ledger": _ledger(app),
@@ -141,8 +143,10 @@ def latest_training(app: Parts) -> dict[str, Any]:
     }
 
 
-def _version(versions: Versions, name: str, current: str | None) -> dict[str, Any]:
+def _version(versions: Versions, name: str, current: str | None, active: Card) -> dict[str, Any]:
     report: dict[str, Any] = versions.report(name)
+    card = Card.read(versions.path(name) / CARD)
+    by_hand = versions.by_hand(name)
     return {
         "version": name,
         "serves": name == current,
@@ -151,6 +155,9 @@ def _version(versions: Versions, name: str, current: str | None) -> dict[str, An
         "means": report.get("means", {}),
         "passes": report.get("gate", {}).get("passes"),
         "reason": report.get("gate", {}).get("reason"),
+        "against_gate": by_hand and by_hand.model_dump(include={"at", "by"}),
+        "capabilities": card.capabilities,
+        "lost": [ABILITIES[capability] for capability in lost(card, active)],
         "skipped": report.get("skipped", {}),
         "seconds": report.get("seconds"),
     }

@@ -20,7 +20,7 @@ from lib.background import step_back
 from lib.cases import labelled_cases
 from lib.config import AppConfig
 from lib.infer import resolve_device
-from lib.models import Serving
+from lib.models import Serving, unprompted_label
 from lib.server.validation import ClientRequest, explain
 from lib.stored import read_json, write_object
 from sam3d_label.errors import Sam3dError
@@ -158,10 +158,11 @@ class SAM3DTrainTask(TrainTask):
         """
         asked = parse_train(request)
         step_back()
-        cases, skipped = labelled_cases(datastore, self._app.labels, self._app.patient)
-        self._note_start(datastore)
         device = resolve_device(asked.device)
         serving = self._serving.learned_or_not(device)
+        unprompted = unprompted_label(self._app.labels, serving.card)
+        cases, skipped = labelled_cases(datastore, self._app.labels, self._app.patient, unprompted)
+        self._note_start(datastore)
         stats = Stats(self.model_dir / STATS, asked.name)
         sign = BusySign(self.model_dir)
         targets = sum(len(case.targets) for case in cases)

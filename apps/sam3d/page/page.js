@@ -1,6 +1,7 @@
 "use strict";
 
 const EVERY_MS = 4000;
+let shown = null; // the state as last read
 const $ = (id) => document.getElementById(id);
 
 /* Elements are made from text, never from HTML: names of images come from outside. */
@@ -92,23 +93,31 @@ function showTraining({ status, stats, new_labels: fresh, every, at }) {
   $("auto").textContent = `${fresh} labels saved since the last training. ` + (rules ? `It starts by itself ${rules}.` : "It does not start by itself.");
 }
 
+/* What the gate said of a version, and whether a person activated it all the same. */
+function verdict({ passes, serves, against_gate: byHand }) {
+  if (passes === undefined || passes === null) return "";
+  if (passes) return make("span", { class: "pill good" }, "passed");
+  const text = !byHand ? "kept aside" : serves ? "active against the gate" : "was active against the gate";
+  return make("span", byHand ? { class: "pill bad", title: `${when(byHand.at)}, by ${byHand.by}` } : { class: "pill bad" }, text);
+}
+
 function showVersions(versions, serving) {
   const minor = (text) => (["Made", "Cases", "Dice@3", "NSD@3"].includes(text) ? { class: "minor" } : {});
   const names = ["Version", "", "Made", "Cases", "Dice@1", "Dice@3", "NSD@3", "Gate"];
   const head = make("tr", {}, ...names.map((text) => make("th", minor(text), text)));
   const rows = versions.map((version) => {
     const means = version.means?.candidate ?? {};
-    const pill = version.passes === undefined || version.passes === null ? ""
-      : make("span", { class: `pill ${version.passes ? "good" : "bad"}` }, version.passes ? "passed" : "kept aside");
-    const back = version.serves ? "serves" : make("button", { type: "button", "data-version": version.version }, "Serve this");
+    const back = version.serves ? "serves" : make("button", { type: "button", "data-version": version.version }, "Activate");
     const cells = [version.version, back, when(version.at), String(version.annotated ?? "–"), number(means.dice_1), number(means.dice_3), number(means.nsd_3)];
     const row = make("tr", version.serves ? { class: "serves" } : {}, ...cells.map((cell, index) => make("td", minor(names[index]), cell)));
-    row.append(make("td", { class: "reason" }, pill, ` ${version.reason ?? ""}`));
+    const losses = version.lost.length && !version.serves ? `. Compared with the active weights, it cannot ${version.lost.join(" or ")}` : "";
+    row.append(make("td", { class: "reason" }, verdict(version), ` ${version.reason ?? ""}${losses}`));
     return row;
   });
   if (!rows.length) rows.push(make("tr", {}, make("td", { class: "empty", colspan: 8 }, "No training has made a version yet.")));
   $("versions").replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));
-  $("rollback").disabled = serving.version === "shipped";
+  $("rollback").disabled = serving.before === null;
+  $("rollback").textContent = serving.before === null ? "Roll back" : `Roll back to ${named(serving.before)}`;
 }
 
 function showLedger({ images, labelled, counts, cases }) {
@@ -146,6 +155,7 @@ async function ask(path, options) {
 async function refresh() {
   try {
     const state = await ask("state");
+    shown = state;
     $("summary").textContent = `${state.labels.join(", ")} · ${state.serving.version === "shipped" ? state.serving.weights : `version ${state.serving.version}`} serves`;
     showCurve(state.curve);
     showTraining(state.training);
@@ -159,8 +169,21 @@ async function refresh() {
   }
 }
 
-async function rollBack(version) {
-  $("question").textContent = version ? `Let version ${version} serve?` : "Let the version that served before serve again?";
+const named = (version) => (version === "shipped" ? "the weights before any version" : `version ${version}`);
+
+/* What a person should know before a version is activated. */
+function warnings({ passes, reason, lost }) {
+  const found = passes === false ? [`The gate rejected it: ${reason}.`] : [];
+  if (lost.length) found.push(`It cannot ${lost.join(" or ")}, as the active weights can.`);
+  return found;
+}
+
+async function activate(version, action) {
+  const known = shown.versions.find((each) => each.version === version);
+  $("question").textContent = `${action} ${named(version)}? The next click gets its masks.`;
+  $("warnings").replaceChildren(...(known ? warnings(known) : []).map((text) => make("li", {}, text)));
+  $("confirmed").textContent = `${action} ${named(version)}`;
+  $("confirm").returnValue = "";
   $("confirm").showModal();
   await new Promise((resolve) => $("confirm").addEventListener("close", resolve, { once: true }));
   if ($("confirm").returnValue !== "yes") return;
@@ -172,10 +195,10 @@ async function rollBack(version) {
   }
 }
 
-$("rollback").addEventListener("click", () => rollBack(null));
+$("rollback").addEventListener("click", () => activate(shown.serving.before, "Roll back to"));
 $("versions").addEventListener("click", (event) => {
   const version = event.target.dataset.version;
-  if (version) rollBack(version);
+  if (version) activate(version, "Activate");
 });
 window.addEventListener("resize", refresh);
 refresh();

@@ -216,7 +216,9 @@ class SAM3DApp(MONAILabelApp):
         except HANDLED as error:
             raise http_error(error) from error
         try:
-            file, params = task({**request, "image": path, "description": task.description})
+            session = request.get("session")
+            name = session.get("name") if isinstance(session, Mapping) else request.get("image")
+            file, params = task({**request, "image": path, "image_id": name, "description": task.description})
             note.answer = params
         except HANDLED as error:
             described = http_error(error)

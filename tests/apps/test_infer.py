@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -310,6 +311,36 @@ class TestAuto:
     def test_a_number_of_no_label_is_rejected(self, auto: SAM3DAutoTask, image: Path, numbers: list[int]) -> None:
         with pytest.raises(PromptError, match=f"no label {numbers[-1]}, only 1 = tumor, 2 = cyst"):
             run(auto, image, label_prompt=numbers)
+
+    def test_a_second_run_is_answered_from_the_cache(self, auto: SAM3DAutoTask, image: Path) -> None:
+        (first, made), (second, kept) = (run(auto, image, label="tumor") for _ in range(2))
+        assert (made["cached"], kept["cached"], kept["encoded"]) == (False, True, 0)
+        assert {**kept, "cached": False, "encoded": made["encoded"], "latencies": made["latencies"]} == made
+        np.testing.assert_array_equal(Volume.open(first).array, Volume.open(second).array)
+
+    def test_an_image_that_was_replaced_is_computed_again(self, auto: SAM3DAutoTask, image: Path) -> None:
+        run(auto, image)
+        stat = image.stat()
+        os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+        assert not run(auto, image)[1]["cached"]
+
+    def test_progress_is_shown_while_it_runs(self, auto: SAM3DAutoTask, image: Path) -> None:
+        seen = []
+        segment = Segmenter.segment_unprompted
+
+        def watched(self: Segmenter, progress: Any) -> Any:
+            def both(done: int, total: int) -> None:
+                progress(done, total)
+                seen.append((auto.progress("id"), done, total))
+
+            return segment(self, both)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Segmenter, "segment_unprompted", watched)
+            run(auto, image, image_id="id")
+        assert [(state.done, state.total) for state, _, _ in seen] == [(done, total) for _, done, total in seen]
+        assert seen[-1][1] == seen[-1][2] > 0
+        assert auto.progress("id") is None
 
     def test_the_label_that_the_weights_know_is_found_wherever_it_is_listed(self, image: Path, tmp_path: Path) -> None:
         from app_helpers import write_weights

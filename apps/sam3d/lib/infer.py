@@ -17,7 +17,8 @@ from monailabel.utils.others.generic import device_list, name_to_device
 from lib.models import unprompted_label
 from lib.requests import NO_CLICKS, Output, parse, parse_unprompted
 from lib.temporary import new_answer
-from lib.volumes import Segmenters
+from lib.unprompted import Progress, UnpromptedMasks
+from lib.volumes import Segmenters, file_key
 from sam3d_label import Segmenter
 from sam3d_label.errors import PromptError, Sam3dError
 from sam3d_label.prompts import clip_boxes
@@ -76,6 +77,10 @@ class VolumeTask(InferTask):
         Raises:
             PromptError: It cannot; the message says what can.
         """
+
+    def progress(self, image: str) -> Progress | None:
+        """Return how far the model is with an image, by id or session; None when it is not at work or fast."""
+        return None
 
     def is_valid(self) -> bool:
         """Whether `/info/` lists the model: once there are weights that have learned clicks."""
@@ -160,17 +165,31 @@ class SAM3DAutoTask(VolumeTask):
     def __init__(self, segmenters: Segmenters, busy: BusySign, labels: Sequence[str]) -> None:
         description = "Segments the whole volume without a click, in 3D"
         super().__init__(segmenters, busy, labels, InferType.SEGMENTATION, description)
+        self._masks = UnpromptedMasks(segmenters.cache)
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """Segments all targets of the volume: `label_names` says by which value."""
         self.require_unprompted()
         output = parse_unprompted(request, labels=self.labels, found=self.found())
 
+        volume = (file_key(str(request["image"])), resolve_device(output.device))
+
         def find(segmenter: Segmenter) -> tuple[np.ndarray, dict[str, Any]]:
-            result = segmenter.segment_unprompted()
-            return result.mask * np.uint8(output.value), _described(result)
+            with self._masks.shown(str(request.get("image_id", ""))) as progress:
+
+                def compute() -> tuple[np.ndarray, dict[str, Any]]:
+                    result = segmenter.segment_unprompted(progress)
+                    return result.mask, _described(result)
+
+                mask, described, cached = self._masks.get((volume, segmenter.weights.signature), compute)
+            described |= {"cached": cached} | ({"encoded": 0} if cached else {})
+            return mask * np.uint8(output.value), described
 
         return self._look(request, output, find)
+
+    def progress(self, image: str) -> Progress | None:
+        """Return how far the search in an image is."""
+        return self._masks.progress(image)
 
     def info(self) -> dict[str, Any]:
         """Describe the model; `unprompted_label` is the label that it finds, None when its weights need clicks."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from lib.active_learning import Scores
 from lib.auto_train import AutoTrain
 from lib.config import AppConfig
 from lib.errors import HANDLED, http_error
+from lib.infer import VolumeTask
 from lib.models import Serving
 from lib.server.tasks import Tasks
 from lib.train import SAM3DTrainTask
@@ -47,6 +49,9 @@ class Parts(Protocol):
     def datastore(self) -> Datastore:
         """Images and labels."""
 
+    def models(self) -> Mapping[str, VolumeTask]:
+        """Models by name."""
+
 
 class WantedVersion(BaseModel):
     """A version to go back to; without one, what served before."""
@@ -70,6 +75,10 @@ def router(app: Parts) -> APIRouter:
     @routes.get("/state", summary="Versions, ledger, training and next images")
     def state() -> dict[str, Any]:
         return _told(lambda: describe(app))
+
+    @routes.get("/progress", summary="How far a model is with an image, or with the volume of a session")
+    def progress(model: str, image: str = "", session_id: str = "") -> dict[str, Any]:
+        return running(app, model, session_id or image)
 
     @routes.get("/training", summary="The latest training and how it ended")
     def training() -> dict[str, Any]:
@@ -121,6 +130,22 @@ def describe(app: Parts) -> dict[str, Any]:
         "next": _next(app),
         "labels": list(app.config.labels),
     }
+
+
+def running(app: Parts, model: str, image: str) -> dict[str, Any]:
+    """Describe what a model is doing with an image.
+
+    Returns:
+        `running`, and while that is true `done` and `total`, the crops of the volume; `total` is 0 before it is open.
+
+    Raises:
+        HTTPException: 404; there is no such model.
+    """
+    models = app.models()
+    if model not in models:
+        raise HTTPException(404, f"There is no model {model[:100]!r}; this server offers: {', '.join(models)}")
+    state = models[model].progress(image)
+    return {"running": state is not None, **(dataclasses.asdict(state) if state else {})}
 
 
 def latest_training(app: Parts) -> dict[str, Any]:

@@ -216,7 +216,7 @@ IGNORED_KEYS = frozenset(
 )
 """Keys that viewers send and that change nothing: both keep and resend keys of earlier requests and other models."""
 
-SERVER_KEYS = frozenset({"model", "image", "session", "description"})
+SERVER_KEYS = frozenset({"model", "image", "image_id", "session", "description"})
 """Set by the server from the address of the request, never by `params`."""
 
 RESERVED_KEYS = frozenset(_Fields.model_fields) | SAVE_KEYS | IGNORED_KEYS | SERVER_KEYS

@@ -1,6 +1,9 @@
 /* The tabs that need no click: Auto-Segmentation and Class Prompts (components/actions/AutoSegmentation.tsx, ClassPrompts.tsx). */
 (() => {
   const sam3d = (window.sam3d ??= {});
+  const PROGRESS = "sam3d-progress";
+  const SEGMENTING = "Segmenting…";
+  const SECOND = 1000;
   const GROUPS = ["onOrgansClickBtn", "onLungsClickBtn", "onVascularClickBtn", "onBonesClickBtn", "onMusclesClickBtn"];
 
   const modelOf = (tab) => tab.state.currentModel ?? tab.getModels()[0];
@@ -11,7 +14,20 @@
     const { panel, info } = tab.props;
     const segments = panel.segments();
     const pairs = labels.map((label) => [info.modelLabelToIdxMap[model][label], segments[label].segmentIndex]);
-    return sam3d.segment(tab, "structures", { model, params, segmentOf: new Map(pairs), message: "Segmenting…" });
+    const message = sam3d.makeElement(tab.template, "span", { className: PROGRESS }, SEGMENTING);
+    const timer = setInterval(() => showProgress(tab, model), SECOND);
+    return sam3d.segment(tab, "structures", { model, params, segmentOf: new Map(pairs), message }).finally(() => clearInterval(timer));
+  }
+
+  /* Write how far the server is into the notice that the segmentation goes on. */
+  async function showProgress(tab, model) {
+    const url = new URL("sam3d/progress", sam3d.server);
+    url.searchParams.set("model", model);
+    url.searchParams.set("image", tab.props.getActiveViewportInfo().displaySet.SeriesInstanceUID);
+    const answer = await fetch(url);
+    const { running, done, total } = answer.ok ? await answer.json() : {};
+    const notice = document.querySelector(`.${PROGRESS}`);
+    if (notice && running && total) notice.textContent = `${SEGMENTING} ${done} of ${total} parts of the series`;
   }
 
   /* Upstream paints the mask's values by position, so that a model that finds the second label is painted as the first. */
@@ -20,6 +36,11 @@
       super(props);
       sam3d.silence(this);
       sam3d.replace(this, { onSegmentation: () => this.run() });
+    }
+
+    render() {
+      this.template = super.render();
+      return this.template;
     }
 
     run() {
@@ -68,7 +89,8 @@
 
     render() {
       const usable = this.usableGroups();
-      return sam3d.mapElements(super.render(), (element) =>
+      this.template = super.render();
+      return sam3d.mapElements(this.template, (element) =>
         element.props.className === "tmpActionButton" && !usable.has(element.props.onClick) ? null : element,
       );
     }

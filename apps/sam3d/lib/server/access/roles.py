@@ -57,6 +57,7 @@ ROLES: dict[Role, tuple[str, ...]] = {
         "GET /sam3d/page.css",
         "GET /sam3d/page.js",
         "GET /sam3d/state",
+        "GET /sam3d/progress",
         "GET /sam3d/training",
         "GET /sam3d/learning_curve.csv",
         "GET /sam3d/learning_curve.png",

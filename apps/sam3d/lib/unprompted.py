@@ -1,0 +1,97 @@
+"""Masks that are found without a prompt: kept for each volume and weights, with the progress of what is computed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sam3d_label.cache import EmbeddingCache
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the search in one volume is.
+
+    Attributes:
+        done: Crops that were looked at.
+        total: Crops of the volume; 0 before it is open.
+    """
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class _Kept:
+    bits: np.ndarray
+    shape: tuple[int, ...]
+    described: Mapping[str, Any]
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.bits.nbytes)
+
+
+class UnpromptedMasks:
+    """Masks by volume and weights, and searches that are running by image.
+
+    Args:
+        cache: Where masks are kept, one bit per voxel.
+    """
+
+    def __init__(self, cache: EmbeddingCache) -> None:
+        self._cache = cache
+        self._guard = threading.Lock()
+        self._running: dict[str, list[Progress]] = {}
+
+    def get(
+        self, key: Hashable, find: Callable[[], tuple[np.ndarray, Mapping[str, Any]]]
+    ) -> tuple[np.ndarray, dict[str, Any], bool]:
+        """Return the mask of a key, computed once even when several ask for it.
+
+        Args:
+            key: The volume, the weights and the device.
+            find: Computes the mask, uint8 (I, J, K) of 0 and 1, and its description.
+
+        Returns:
+            The mask, its description, and whether it was kept from an earlier request.
+        """
+
+        def make() -> _Kept:
+            mask, described = find()
+            return _Kept(np.packbits(mask), mask.shape, described)
+
+        kept, made = self._cache.get(("unprompted", key), make)
+        bits = np.unpackbits(kept.bits, count=int(np.prod(kept.shape)))
+        return bits.reshape(kept.shape), dict(kept.described), not made
+
+    @contextmanager
+    def shown(self, image: str) -> Iterator[Callable[[int, int], None]]:
+        """Show the progress of a search in an image while the block runs.
+
+        Args:
+            image: Id of the image, or name of the session.
+
+        Yields:
+            A function to call with the number of crops done, and of all.
+        """
+        state = [Progress(0, 0)]
+        with self._guard:
+            self._running[image] = state
+        try:
+            yield lambda done, total: state.__setitem__(0, Progress(done, total))
+        finally:
+            with self._guard:
+                if self._running.get(image) is state:
+                    del self._running[image]
+
+    def progress(self, image: str) -> Progress | None:
+        """Return how far the search in an image is; None when none is running."""
+        with self._guard:
+            state = self._running.get(image)
+        return state[0] if state else None

@@ -55,6 +55,11 @@ BOX = f"""{VIEWPORT}
 NOTICES = "() => [...document.querySelectorAll('[data-sonner-toast]')].map(each => each.innerText)"
 CLICKS = """() => cornerstoneTools.annotation.state.getAllAnnotations()
     .filter(each => each.metadata.toolName === 'ProbeMONAILabel').length"""
+PAINTED = """() => {
+    const [segmentation] = services.segmentationService.getSegmentations()
+    const map = segmentation && services.segmentationService.getLabelmapVolume(segmentation.segmentationId)
+    return Boolean(map?.voxelManager?.getCompleteScalarDataArray().some(Boolean))
+}"""
 RUNS = """() => {
     const [segmentation] = services.segmentationService.getSegmentations()
     if (!segmentation) return null
@@ -89,9 +94,9 @@ class Ohif:
         self.page = page
         page.goto(f"{server}/ohif/monai-label?StudyInstanceUIDs={study}")
         page.wait_for_selector(".monaiLabelPanel", timeout=60 * SECONDS)
-        page.wait_for_function(LOADED, arg=AXIAL, timeout=120 * SECONDS)
         if page.get_by_role("button", name="Confirm and Hide").count():
             page.get_by_role("button", name="Confirm and Hide").click()
+        page.wait_for_function(LOADED, arg=AXIAL, timeout=120 * SECONDS)
 
     def connect(self) -> None:
         """Waits until the panel has connected, which it does by itself."""
@@ -185,6 +190,17 @@ class Ohif:
         """Presses the button that saves what is painted."""
         self.page.click("[data-cy=SaveLabel]")
         self.notice("Saved as a label")
+
+    def wait_for_saved_label(self) -> None:
+        """Waits until the saved label of the series is painted."""
+        self.page.wait_for_function(PAINTED, timeout=60 * SECONDS)
+
+    def open_series(self, series: str) -> None:
+        """Double-clicks a series without a picture in the list on the left."""
+        shown = self.page.evaluate(
+            "uid => services.displaySetService.getDisplaySetsForSeries(uid)[0].displaySetInstanceUID", series
+        )
+        self.page.dblclick(f"#thumbnail-{shown}")
 
     def take(self, tool: str, segment: str, radius: float) -> None:
         """Takes the `Brush` or the `Eraser`, as a sphere, for a segment."""

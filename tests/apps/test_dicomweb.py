@@ -273,6 +273,23 @@ class TestLabels:
         assert not Path(first).exists()
         assert reader.status() == {"total": 1, "completed": 1, "label_tags": {FINAL: 1}}
 
+    def test_an_earlier_seg_can_be_read_and_that_of_another_series_cannot(
+        self, open_store: Any, send: Any, server: Orthanc, uploads: Path
+    ) -> None:
+        series, _ = send()
+        other, _ = send()
+        store = open_store(refresh=60)
+        store.save_label(series, upload(uploads, store, series), FINAL, {})
+        (found,) = server.search(Modality="SEG")
+        earlier = found["0020000E"]["Value"][0]
+        time.sleep(0.01)
+        store.save_label(series, upload(uploads, store, series, np.roll(blob(), 2, axis=0)), FINAL, {})
+        label, names = store.read_segmentation(series, earlier)
+        np.testing.assert_array_equal(label.array, blob())
+        assert names == {1: "tumor"}
+        assert store.read_segmentation(other, earlier) is None
+        assert store.read_segmentation("1.2.3", earlier) is None
+
     def test_a_label_that_is_removed_on_the_server_is_gone(
         self, open_store: Any, send: Any, server: Orthanc, uploads: Path
     ) -> None:

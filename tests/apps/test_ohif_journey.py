@@ -1,4 +1,4 @@
-"""From a PACS to a better mask, as one annotator goes: click, correct, save, train, serve, click again."""
+"""From a PACS to a better mask, as one annotator goes: click, correct, save, train, activate, reopen, click again."""
 
 from __future__ import annotations
 
@@ -98,6 +98,8 @@ def test_from_a_pacs_to_a_better_mask(study: Study, tmp_path: Path) -> None:
             assert not version["serves"], "one case alone compares with nothing, so a person decides"
             serve_version(server, version["version"])
             with open_study(server, study.slices) as ohif:
+                ohif.wait_for_saved_label()
+                np.testing.assert_array_equal(ohif.mask(), corrected, "reopening shows the label that was saved")
                 ohif.choose("tumor")
                 ohif.segment(study.target)
                 after = ohif.mask()

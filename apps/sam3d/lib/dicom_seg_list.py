@@ -58,6 +58,11 @@ class SegList:
             found |= {image: seg for image in images if image in seg["images"]}
         return found
 
+    def find(self, series: str, image: str) -> dict[str, Any] | None:
+        """The last written SEG of a series, when it was drawn on an image."""
+        instances = sorted(self._known.get(series, {}).get("instances", []), key=lambda one: str(one["at"]))
+        return next((one for one in reversed(instances) if image in one["images"]), None)
+
     def _read(self) -> None:
         """Takes over what other processes asked."""
         try:

@@ -205,6 +205,35 @@ class DicomWebDatastore(SafeDatastore):
             raise HTTPException(400, "Final labels lie on the DICOM server: remove the DICOM SEG there")
         super().remove_label(label_id, label_tag)
 
+    def read_segmentation(self, image_id: str, series: str) -> tuple[Volume, dict[int, str]] | None:
+        """Read a DICOM SEG that was drawn on an image, whether it is the newest or not.
+
+        Args:
+            image_id: The image's id.
+            series: SeriesInstanceUID of the SEG.
+
+        Returns:
+            The label map on the image's grid and the names of its values; None when there is no such SEG.
+
+        Raises:
+            VolumeError: It cannot be read, or was drawn on another grid.
+            RemoteError: The server does not answer.
+        """
+        path = self.get_image_uri(image_id)
+        with self._one_thread:
+            found = self._segs.find(series, image_id)
+            if found is None:
+                self.synchronise(at_least_every=0)  # it may have been stored since the last look
+                found = self._segs.find(series, image_id)
+        if found is None or not path:
+            return None
+        seg = self.server.instance(found["StudyInstanceUID"], series, found[SEGMENTATION])
+        volume = Volume.open(path)
+        try:
+            return Volume(read_seg(seg, volume), volume.affine), segment_names(seg)
+        except VolumeError as error:
+            raise VolumeError(f"DICOM SEG {series} of series {image_id} cannot be used: {error}") from error
+
     def seg_file(self, image_id: str, label_filename: str, info: Mapping[str, Any]) -> str:
         """Writes a label map of an image as a DICOM SEG; path of a temporary file.
 

@@ -146,6 +146,7 @@
       commands = commandsManager;
       extensions = extensionManager;
       addPanel();
+      sam3d.installReopening(services, inMode);
     },
     onModeEnter() {
       if (!inMode()) return;

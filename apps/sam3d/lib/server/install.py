@@ -32,6 +32,7 @@ from lib.server.routes import (
     ohif,
     proxy,
     scoring,
+    segmentation,
     sessions,
     start,
     train,
@@ -52,6 +53,7 @@ ROUTERS: tuple[Callable[[Any], APIRouter], ...] = (
     active_learning.router,
     scoring.router,
     datastore.router,
+    segmentation.router,
 )
 """Makers of the routers that replace MONAI Label's; each gets the app. They get the path prefix of MONAI Label's."""
 

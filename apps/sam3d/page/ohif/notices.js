@@ -6,6 +6,13 @@
   const shown = new Map();
   const delayed = new Map();
 
+  /* Notices that need no answer let clicks through, to the buttons that they cover for a moment. */
+  const style = document.createElement("style");
+  style.textContent = ["success", "loading"]
+    .map((type) => `[data-sonner-toast][data-type=${type}]:not(:has(a)) { pointer-events: none !important }`)
+    .join("\n");
+  document.head.append(style);
+
   const service = () => window.services.uiNotificationService;
 
   /* Show a notice until its time is over or `remove` is called; Infinity: until then. The type "loading" has no end. */

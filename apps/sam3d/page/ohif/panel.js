@@ -57,7 +57,9 @@
       sam3d.notices.remove("connection");
       const info = describe(answer.data, (label) => this.segmentColor(label));
       await this.addSegmentation(info.initialSegs);
-      if (!this.isGone) this.setState({ info, options: {}, isDataReady: true });
+      if (this.isGone) return;
+      this.setState({ info, options: {}, isDataReady: true });
+      await sam3d.openSavedLabel(this);
     }
 
     /* Add the segmentation that the tabs paint, once there is a volume to paint on. */
@@ -97,15 +99,24 @@
        Replaces updateView, which keeps the earlier mask when the new one is empty, and clears others from Auto-Segmentation.
        segmentOf: index of the segment by value of the mask. */
     paint(mask, segmentOf) {
-      const { segmentationService } = this.props.servicesManager.services;
-      const { voxelManager } = segmentationService.getLabelmapVolume(SEGMENTATION);
-      const voxels = Uint8Array.from(voxelManager.getCompleteScalarDataArray());
+      const voxels = this.voxels();
       if (mask.length !== voxels.length) throw new Error(`The mask has ${mask.length} voxels, the series ${voxels.length}.`);
       const targets = new Set(segmentOf.values());
       for (let at = 0; at < voxels.length; at++) {
         if (voxels[at] === 0 || targets.has(voxels[at])) voxels[at] = segmentOf.get(mask[at]) ?? 0;
       }
-      voxelManager.setCompleteScalarDataArray(voxels);
+      this.setVoxels(voxels);
+    }
+
+    /* A copy of what is painted. */
+    voxels() {
+      const { segmentationService } = this.props.servicesManager.services;
+      return Uint8Array.from(segmentationService.getLabelmapVolume(SEGMENTATION).voxelManager.getCompleteScalarDataArray());
+    }
+
+    setVoxels(voxels) {
+      const { segmentationService } = this.props.servicesManager.services;
+      segmentationService.getLabelmapVolume(SEGMENTATION).voxelManager.setCompleteScalarDataArray(voxels);
       const { SEGMENTATION_DATA_MODIFIED } = cornerstoneTools.Enums.Events;
       cornerstone.triggerEvent(cornerstone.eventTarget, SEGMENTATION_DATA_MODIFIED, { segmentationId: SEGMENTATION });
     }

@@ -66,14 +66,14 @@
     return `The server answered ${response.status} ${response.statusText}.`;
   }
 
-  /* The voxels of a mask (x fastest) as OHIF asks for it: NRRD, 8 bits, not compressed (SegmentationReader.js). */
-  function readMask(data) {
+  /* Header and voxels (x fastest) of a mask as OHIF asks for it: NRRD, 8 bits, not compressed (SegmentationReader.js). */
+  function readNrrd(data) {
     const bytes = new Uint8Array(data);
     const end = bytes.findIndex((byte, at) => byte === 10 && bytes[at + 1] === 10);
     const header = new TextDecoder().decode(bytes.subarray(0, Math.max(end, 0)));
     const isExpected = /^NRRD/.test(header) && /^encoding: raw$/m.test(header) && /^type: (uint8|uchar|unsigned char)/m.test(header);
     if (!isExpected) throw new Error("The server sent a mask in a form that OHIF does not read.");
-    return bytes.subarray(end + 2);
+    return { header, voxels: bytes.subarray(end + 2) };
   }
 
   /* Ask a model for a mask and paint it; what is wrong is shown under a topic. An overtaken answer is dropped.
@@ -89,7 +89,7 @@
       return;
     }
     try {
-      const mask = readMask(answer.data);
+      const { voxels: mask } = readNrrd(answer.data);
       tab.props.panel.paint(mask, segmentOf);
       if (mask.some(Boolean)) sam3d.notices.remove(topic);
       else sam3d.notices.show(topic, "warning", "The mask is empty: nothing was found");
@@ -99,5 +99,5 @@
     }
   }
 
-  Object.assign(sam3d, { unfit, replace, silence, withSubclass, mapElements, makeElement, reason, segment });
+  Object.assign(sam3d, { unfit, replace, silence, withSubclass, mapElements, makeElement, reason, readNrrd, segment });
 })();

@@ -46,6 +46,7 @@ ROLES: dict[Role, tuple[str, ...]] = {
         "GET /datastore/label/info",
         "PUT /datastore/label/info",
         "PUT /datastore/updatelabelinfo",
+        "GET /datastore/segmentation",
         "GET /datastore/dataset",
         "GET /train/",
         "GET /batch/infer",

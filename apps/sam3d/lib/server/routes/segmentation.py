@@ -1,0 +1,110 @@
+"""`/datastore/segmentation`: a saved label in the form that OHIF paints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, HTTPException
+from fastapi.responses import Response
+from monailabel.interfaces.datastore import Datastore
+
+from lib.cases import FINAL
+from lib.dicomweb import DicomWebDatastore
+from lib.server.routes.parts import App
+from sam3d_label.errors import VolumeError
+from sam3d_label.image.labels import open_label, structures
+from sam3d_label.label_names import name_values
+from sam3d_label.volume import LPS_FROM_RAS, Volume
+
+LARGEST = 255
+"""Largest value of a voxel: OHIF's label maps have 8 bits."""
+
+
+def router(app: App) -> APIRouter:
+    """The route.
+
+    Args:
+        app: Has the datastore.
+    """
+    routes = APIRouter(prefix="/datastore", tags=["Datastore"])
+
+    @routes.get("/segmentation", summary="A saved label as NRRD with the names of its segments")
+    def segmentation(image: str, series: str | None = None) -> Response:
+        store = app.datastore()
+        found = read_series(store, image, series) if series else read_final(store, image, app.config.labels)
+        if found is None:
+            return Response(status_code=204)
+        return Response(nrrd(*found), media_type="application/octet-stream")
+
+    return routes
+
+
+def read_final(store: Datastore, image: str, labels: Sequence[str]) -> tuple[Volume, dict[int, str]] | None:
+    """Return the final label of an image and the names of its values; None when it has none.
+
+    Raises:
+        HTTPException: 404; there is no such image.
+        VolumeError: The label cannot be read, or its values have no names.
+    """
+    if image not in store.list_images():
+        raise HTTPException(404, f"There is no image {image[:200]!r} in the datastore")
+    file = store.get_label_uri(image, FINAL)
+    if not file:
+        return None
+    label = open_label(file)
+    return label, name_values(structures(label), store.get_label_info(image, FINAL), labels)
+
+
+def read_series(store: Datastore, image: str, series: str) -> tuple[Volume, dict[int, str]]:
+    """Return any DICOM SEG of an image, such as an earlier one, and the names of its segments.
+
+    Raises:
+        HTTPException: 404; the image has no such DICOM SEG. 400; the images are not on a DICOM server.
+        VolumeError: It cannot be read, or was drawn on another grid.
+    """
+    if not isinstance(store, DicomWebDatastore):
+        raise HTTPException(400, "series: only images of a DICOM server have DICOM SEGs, leave it out")
+    found = store.read_segmentation(image, series)
+    if found is None:
+        raise HTTPException(404, f"Image {image[:200]!r} has no DICOM SEG {series[:200]!r}")
+    return found
+
+
+def nrrd(label: Volume, names: Mapping[int, str]) -> bytes:
+    """Write a label map as NRRD, one byte per voxel, i fastest.
+
+    Slicer's keys `SegmentN_Name` and `SegmentN_LabelValue` name the segments. A name is a JSON string without quotes,
+    so that it takes one line.
+
+    Args:
+        label: Whole numbers; negative ones, which mean "ignore", become background.
+        names: Of its values.
+
+    Raises:
+        VolumeError: A value does not fit into a byte.
+    """
+    if label.array.max() > LARGEST:
+        raise VolumeError(f"the label has values up to {int(label.array.max())}, and OHIF shows them up to {LARGEST}")
+    geometry = LPS_FROM_RAS @ label.affine
+    lines = [
+        "NRRD0005",
+        "type: uint8",
+        "dimension: 3",
+        "space: left-posterior-superior",
+        f"sizes: {' '.join(map(str, label.shape))}",
+        f"space directions: {' '.join(_vector(geometry[:3, axis]) for axis in range(3))}",
+        "kinds: domain domain domain",
+        "encoding: raw",
+        f"space origin: {_vector(geometry[:3, 3])}",
+    ]
+    for number, (value, name) in enumerate(sorted(names.items())):
+        lines += [f"Segment{number}_Name:={json.dumps(name)[1:-1]}", f"Segment{number}_LabelValue:={value}"]
+    voxels = np.maximum(label.array, 0).astype(np.uint8)
+    return "\n".join([*lines, "", ""]).encode() + voxels.tobytes(order="F")
+
+
+def _vector(parts: Any) -> str:
+    return f"({','.join(repr(float(part)) for part in parts)})"

@@ -1,0 +1,93 @@
+/* A saved label is painted again: when its series is opened, and when its DICOM SEG is opened from the list of series.
+   OHIF itself would show a DICOM SEG in viewports of a kind that the mode MONAI Label does not prepare: they stay black
+   (extension-cornerstone-dicom-seg, OHIFCornerstoneSEGViewport), and what it loads is not the segmentation of the panel. */
+(() => {
+  const sam3d = (window.sam3d ??= {});
+  const TOPIC = "reopen";
+  const SEGMENTATION = "1";
+  let panel = null;
+
+  /* Names by value, from the keys that name the segments in an NRRD header. */
+  function segmentNames(header) {
+    const names = new Map();
+    for (const [, number, name] of header.matchAll(/^Segment(\d+)_Name:=(.*)$/gm)) {
+      const [, value] = header.match(new RegExp(`^Segment${number}_LabelValue:=(\\d+)$`, "m"));
+      names.set(Number(value), JSON.parse(`"${name}"`));
+    }
+    return names;
+  }
+
+  /* The saved label of a series, or one of its DICOM SEGs; null when it has none. */
+  async function read(image, series) {
+    const url = new URL("datastore/segmentation", sam3d.server);
+    url.search = new URLSearchParams(series ? { image, series } : { image });
+    const answer = await fetch(url);
+    if (answer.status === 204) return null;
+    if (!answer.ok) throw new Error((await answer.json()).detail);
+    const { header, voxels } = sam3d.readNrrd(await answer.arrayBuffer());
+    return { voxels, names: segmentNames(header) };
+  }
+
+  /* Index of the segment by value, for names by value; a name that the panel does not know becomes a segment. */
+  function segmentsOf(names) {
+    const { segmentationService } = panel.props.servicesManager.services;
+    const known = () => Object.values(segmentationService.getSegmentation(SEGMENTATION).segments).filter(Boolean);
+    const active = known().find((segment) => segment.active);
+    for (const name of names.values()) {
+      if (known().some(({ label }) => label === name)) continue;
+      segmentationService.addSegment(SEGMENTATION, { label: name, color: panel.segmentColor(name) });
+      if (active) segmentationService.setActiveSegment(SEGMENTATION, active.segmentIndex);
+    }
+    const indices = new Map(known().map(({ label, segmentIndex }) => [label, segmentIndex]));
+    return new Map([...names].map(([value, name]) => [value, indices.get(name)]));
+  }
+
+  function paint({ voxels, names }) {
+    if (voxels.length !== panel.voxels().length) throw new Error("It was drawn on another grid than the one shown");
+    const segmentOf = segmentsOf(names);
+    panel.setVoxels(voxels.map((value) => segmentOf.get(value) ?? 0));
+    const listed = [...names.values()].join(", ") || "nothing";
+    const message = `The saved label is open: ${listed}. Brush and eraser change it, a click replaces its segment.`;
+    sam3d.notices.show(TOPIC, "success", message);
+  }
+
+  /* Paint the saved label of the series that a panel shows, unless somebody was faster than the server. */
+  sam3d.openSavedLabel = async (opened) => {
+    panel = opened;
+    sam3d.notices.working(TOPIC, "Opening the saved label…");
+    try {
+      const saved = await read(panel.getActiveViewportInfo().displaySet.SeriesInstanceUID);
+      if (saved && !panel.isGone && !panel.voxels().some(Boolean)) paint(saved);
+      else sam3d.notices.remove(TOPIC);
+    } catch (error) {
+      sam3d.notices.show(TOPIC, "error", `The saved label is not shown. ${error.message}`);
+    }
+  };
+
+  async function openSeg({ SeriesInstanceUID, referencedSeriesInstanceUID }) {
+    sam3d.notices.working(TOPIC, "Opening the segmentation…");
+    try {
+      const { displaySet } = panel?.getActiveViewportInfo() ?? {};
+      if (displaySet?.SeriesInstanceUID !== referencedSeriesInstanceUID) {
+        throw new Error("It belongs to another series: open that series first");
+      }
+      const saved = await read(referencedSeriesInstanceUID, SeriesInstanceUID);
+      await panel.addSegmentation(panel.state.info.initialSegs);
+      const question = "Replace what is painted by the segmentation that you are opening?";
+      if (panel.voxels().some(Boolean) && !window.confirm(question)) sam3d.notices.remove(TOPIC);
+      else paint(saved);
+    } catch (error) {
+      sam3d.notices.show(TOPIC, "error", `The segmentation is not shown. ${error.message}`);
+    }
+  }
+
+  /* Paint a DICOM SEG that was chosen for a viewport, in the mode MONAI Label. */
+  sam3d.installReopening = ({ viewportGridService, displaySetService }, inMode) => {
+    const show = viewportGridService.setDisplaySetsForViewports;
+    viewportGridService.setDisplaySetsForViewports = async function (viewports) {
+      const chosen = viewports.flatMap((each) => each.displaySetInstanceUIDs ?? []);
+      const seg = chosen.map((uid) => displaySetService.getDisplaySetByUID(uid)).find((each) => each?.Modality === "SEG");
+      return inMode() && seg ? openSeg(seg) : show.call(this, viewports);
+    };
+  };
+})();

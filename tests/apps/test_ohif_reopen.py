@@ -1,0 +1,102 @@
+"""A saved label in OHIF: it is there when the series is opened again, and can be corrected."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from app_helpers import write_nifti
+from dicom_files import write_series
+from ohif import Ohif, open_study, serve_archive
+from orthanc import Orthanc, orthanc
+
+from lib.dicom_series import open_series
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("reopen")
+
+
+@pytest.fixture(scope="module")
+def slices(folder: Path) -> list[Path]:
+    write_series(folder / "slices", np.random.default_rng(0).integers(-100, 200, (64, 48, 20), np.int16))
+    return sorted((folder / "slices").iterdir())
+
+
+@pytest.fixture(scope="module")
+def archive(slices: list[Path], folder: Path) -> Iterator[Orthanc]:
+    with orthanc(folder / "orthanc") as server:
+        server.store(slices)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def server(archive: Orthanc, folder: Path) -> Iterator[str]:
+    with serve_archive(archive, folder, labels="tumor,cyst") as url:
+        yield url
+
+
+@pytest.fixture
+def save(server: str, slices: list[Path], folder: Path) -> Callable[..., np.ndarray]:
+    """Saves a label with a box for each name; its voxels, numbered in this order."""
+    volume, _ = open_series(slices[0].parent)
+    (image,) = httpx.get(f"{server}/datastore/?output=all").json()["objects"]
+
+    def save(**boxes: tuple[slice, slice, slice]) -> np.ndarray:
+        label = np.zeros(volume.shape, np.uint8)
+        for value, box in enumerate(boxes.values(), start=1):
+            label[box] = value
+        info = [{"name": name, "idx": value} for value, name in enumerate(boxes, start=1)]
+        httpx.put(
+            f"{server}/datastore/label",
+            params={"image": image},
+            data={"params": json.dumps({"label_info": info})},
+            files={"label": ("label.nii.gz", write_nifti(folder / "label.nii.gz", label, volume.affine).read_bytes())},
+            timeout=60,
+        ).raise_for_status()
+        return label
+
+    return save
+
+
+def by_name(ohif: Ohif, mask: np.ndarray) -> dict[str, np.ndarray]:
+    """What is painted, by the name of its segment."""
+    found = {name: mask == value for name, value in ohif.segments().items()}
+    return {name: voxels for name, voxels in found.items() if voxels.any()}
+
+
+def test_a_saved_label_is_there_again(
+    server: str, slices: list[Path], archive: Orthanc, save: Callable[..., np.ndarray]
+) -> None:
+    first = save(cyst=np.s_[5:20, 6:12, 3:9], edema=np.s_[30:40, 20:40, 10:12])
+    (seg,) = [one["0020000E"]["Value"][0] for one in archive.search(Modality="SEG")]
+    newest = save(tumor=np.s_[40:50, 10:30, 8:15])
+    with open_study(server, slices) as ohif:
+        ohif.wait_for_saved_label()
+        shown = by_name(ohif, ohif.mask())
+        assert list(shown) == ["tumor"]
+        np.testing.assert_array_equal(shown["tumor"], newest == 1)
+
+        ohif.page.on("dialog", lambda dialog: dialog.accept())
+        ohif.open_series(seg)
+        ohif.notice("The saved label is open: cyst, edema")
+        shown = by_name(ohif, ohif.mask())
+        assert list(shown) == ["cyst", "edema"], "a name that the server does not segment is a segment all the same"
+        np.testing.assert_array_equal(shown["cyst"], first == 1)
+        np.testing.assert_array_equal(shown["edema"], first == 2)
+
+        ohif.take("Eraser", "edema", 3)
+        ohif.stroke((35, 30, 10), (36, 30, 10))
+        corrected = ohif.mask()
+        assert 0 < np.count_nonzero(by_name(ohif, corrected)["edema"]) < np.count_nonzero(first == 2)
+        ohif.save_label()
+    with open_study(server, slices) as ohif:
+        ohif.wait_for_saved_label()
+        np.testing.assert_array_equal(ohif.mask(), corrected)

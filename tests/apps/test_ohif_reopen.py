@@ -1,22 +1,28 @@
-"""A saved label in OHIF: it is there when the series is opened again, and can be corrected."""
+"""A saved label in OHIF: it is there when the series is opened again, and can be corrected. A case of one click."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
+import pydicom
 import pytest
 from app_helpers import write_nifti
 from dicom_files import write_series
-from ohif import Ohif, open_study, serve_archive
+from ohif import AUTO, Ohif, open_study, serve_archive
 from orthanc import Orthanc, orthanc
 
 from lib.dicom_series import open_series
+from sam3d_label.evaluation.metrics import dice
+from sam3d_label.volume import Volume
 
 pytestmark = pytest.mark.slow
+MIDDLE_OF_SARCOMA = (74, 97, 28)
+HALFWAY = {"running": True, "done": 4, "total": 8}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +53,7 @@ def server(archive: Orthanc, folder: Path) -> Iterator[str]:
 def save(server: str, slices: list[Path], folder: Path) -> Callable[..., np.ndarray]:
     """Saves a label with a box for each name; its voxels, numbered in this order."""
     volume, _ = open_series(slices[0].parent)
-    (image,) = httpx.get(f"{server}/datastore/?output=all").json()["objects"]
+    image = str(pydicom.dcmread(slices[0], stop_before_pixels=True).SeriesInstanceUID)
 
     def save(**boxes: tuple[slice, slice, slice]) -> np.ndarray:
         label = np.zeros(volume.shape, np.uint8)
@@ -100,3 +106,43 @@ def test_a_saved_label_is_there_again(
     with open_study(server, slices) as ohif:
         ohif.wait_for_saved_label()
         np.testing.assert_array_equal(ohif.mask(), corrected)
+
+
+@pytest.fixture
+def sarcoma(real_data: Path, archive: Orthanc, folder: Path) -> tuple[list[Path], np.ndarray]:
+    """The T1 MR of a patient who never trained the shipped weights, on the PACS, and where the sarcoma is."""
+    image, label = (Volume.open(real_data / "sts" / kind / "sts_031_mr.nii.gz") for kind in ("images", "labels"))
+    columns, rows, slices = (round(float(spacing), 4) for spacing in image.spacing)
+    write_series(
+        folder / "sarcoma",
+        np.rint(image.array).astype(np.int16),
+        modality="MR",
+        step=(0, 0, slices),
+        patient="P-18",
+        PixelSpacing=[rows, columns],
+        SliceThickness=slices,
+    )
+    files = sorted((folder / "sarcoma").iterdir())
+    archive.store(files)
+    return files, label.array > 0
+
+
+def test_one_click_marks_a_sarcoma_and_a_search_without_a_click_shows_its_progress(
+    server: str, sarcoma: tuple[list[Path], np.ndarray]
+) -> None:
+    slices, target = sarcoma
+    with open_study(server, slices) as ohif:
+        ohif.open_points()
+        ohif.segment(MIDDLE_OF_SARCOMA)
+        ohif.picture("sarcoma")
+        reached = dice(ohif.mask() > 0, target)
+        held: list[Any] = []
+        ohif.page.route("**/infer/**", lambda route: held.append(route))
+        ohif.page.route("**/sam3d/progress*", lambda route: route.fulfill(json=HALFWAY))
+        ohif.page.click("label[for=tab-2]")
+        ohif.page.click(f"{AUTO} button.actionButton")
+        ohif.notice("4 of 8 parts of the series")
+        with ohif.page.expect_response("**/infer/**", timeout=120_000) as answer:
+            held[0].continue_()
+        assert answer.value.status == 200
+    assert reached > 0.8

@@ -245,6 +245,8 @@ class TestLoad:
             hung_up = asyncio.Event()
             statuses: list[int] = []
             first = asyncio.ensure_future(_request(api, "a", hung_up, statuses))
+            while not app.started:
+                await asyncio.sleep(0.001)
             second = asyncio.ensure_future(_request(api, "b", hung_up, statuses))
             while app.pool.load().get("cpu") != Load(waiting=1, running=1):
                 await asyncio.sleep(0.001)

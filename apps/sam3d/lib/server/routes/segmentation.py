@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, HTTPException
 from fastapi.responses import Response
 from monailabel.interfaces.datastore import Datastore
+from nrrd import write as write_nrrd
 
 from lib.cases import FINAL
 from lib.dicomweb import DicomWebDatastore
@@ -89,22 +91,16 @@ def nrrd(label: Volume, names: Mapping[int, str]) -> bytes:
     if label.array.max() > LARGEST:
         raise VolumeError(f"the label has values up to {int(label.array.max())}, and OHIF shows them up to {LARGEST}")
     geometry = LPS_FROM_RAS @ label.affine
-    lines = [
-        "NRRD0005",
-        "type: uint8",
-        "dimension: 3",
-        "space: left-posterior-superior",
-        f"sizes: {' '.join(map(str, label.shape))}",
-        f"space directions: {' '.join(_vector(geometry[:3, axis]) for axis in range(3))}",
-        "kinds: domain domain domain",
-        "encoding: raw",
-        f"space origin: {_vector(geometry[:3, 3])}",
-    ]
+    header: dict[str, Any] = {
+        "space": "left-posterior-superior",
+        "space directions": geometry[:3, :3].T,
+        "space origin": geometry[:3, 3],
+        "kinds": ["domain"] * 3,
+        "encoding": "raw",
+    }
     for number, (value, name) in enumerate(sorted(names.items())):
-        lines += [f"Segment{number}_Name:={json.dumps(name)[1:-1]}", f"Segment{number}_LabelValue:={value}"]
-    voxels = np.maximum(label.array, 0).astype(np.uint8)
-    return "\n".join([*lines, "", ""]).encode() + voxels.tobytes(order="F")
-
-
-def _vector(parts: Any) -> str:
-    return f"({','.join(repr(float(part)) for part in parts)})"
+        header[f"Segment{number}_Name"] = json.dumps(name)[1:-1]
+        header[f"Segment{number}_LabelValue"] = value
+    file = BytesIO()
+    write_nrrd(file, np.maximum(label.array, 0).astype(np.uint8), header)
+    return file.getvalue()

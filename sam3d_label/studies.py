@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sam3d_label.errors import Sam3dError
+from sam3d_label.image.listing import FolderReader, end_of
 from sam3d_label.io import locked, write_text
 from sam3d_label.journal import Journal
 
@@ -18,8 +19,6 @@ LISTING, LOCK, KEPT = "datastore_v2.json", ".lock", ".sam3d"
 
 FINAL = "final"
 """Tag of the labels that people have saved."""
-
-EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 
 
 class Entry(BaseModel):
@@ -141,16 +140,13 @@ class Studies:
 
 def image_id(file: Path) -> str | None:
     """The id under which a file's image is known; None when the file is no image that the server takes."""
-    ends = [end for end in EXTENSIONS if file.name.endswith(end)]
-    return file.name[: -len(ends[0])] if ends and not file.name.startswith(".") else None
+    end = end_of(file.name)
+    return file.name[: -len(end)] if end and not file.name.startswith(".") else None
 
 
 def _files(folder: Path) -> Iterator[tuple[str, str]]:
     """Id and extension of each image file in a folder."""
-    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        image = image_id(file)
-        if image and file.is_file():
-            yield image, file.name[len(image) :]
+    yield from sorted(FolderReader().read(folder).volumes.items())
 
 
 def _told(error: ValidationError) -> str:

@@ -244,6 +244,76 @@ def test_a_labelled_image_is_not_replaced_by_another(store: SafeDatastore, studi
     assert tree(studies) == before
 
 
+@pytest.mark.parametrize(
+    "names", [["case.nii"], ["case.nrrd"], ["case.nii", "case.nrrd"], ["case.NII.GZ"], ["case.nii.gz"]]
+)
+def test_an_upload_leaves_the_files_of_the_folder_as_they_are(studies: Path, uploads: Path, names: list[str]) -> None:
+    for name in names:
+        source = write_nifti(uploads / "source.nii.gz", ball() + 1)
+        if name.endswith(".nrrd"):
+            sitk.WriteImage(sitk.ReadImage(str(source)), str(studies / name))
+        else:
+            write_nifti(uploads / f"source{name[4:].lower()}", ball() + 1).rename(studies / name)
+    before = {name: (studies / name).read_bytes() for name in names}
+    store = SafeDatastore(str(studies), extensions=["*.nii.gz", "*.nii", "*.nrrd"])
+    error = refusal(store.add_image, "case", str(write_nifti(uploads / "u.nii.gz")), {})
+    assert error.status_code == 400
+    assert "another id" in error.detail
+    assert {name: (studies / name).read_bytes() for name in names} == before
+
+
+def test_an_upload_leaves_a_damaged_file_and_one_that_has_just_come(
+    store: SafeDatastore, studies: Path, uploads: Path
+) -> None:
+    upload = write_nifti(uploads / "u.nii.gz").read_bytes()
+    for name, content in {"half": upload[:500], "new": upload + b"x"}.items():
+        (studies / f"{name}.nii.gz").write_bytes(content)
+        (uploads / "u.nii.gz").write_bytes(upload)
+        assert "is kept" in refusal(store.add_image, name, str(uploads / "u.nii.gz"), {}).detail
+        assert (studies / f"{name}.nii.gz").read_bytes() == content
+
+
+def test_an_upload_replaces_an_earlier_upload_until_somebody_changes_the_file(
+    store: SafeDatastore, studies: Path, uploads: Path
+) -> None:
+    store.add_image("ct", str(write_nifti(uploads / "u.nii")), {})
+    store.add_image("ct", str(write_nifti(uploads / "u.nii.gz", ball() + 1)), {})
+    assert sorted(path.name for path in studies.glob("ct*")) == ["ct.nii.gz"]
+    write_nifti(studies / "ct.nii.gz", ball() + 2)
+    assert "is kept" in refusal(store.add_image, "ct", str(write_nifti(uploads / "u.nii.gz")), {}).detail
+
+
+def test_a_label_leaves_files_of_other_formats_that_are_not_recorded(
+    store: SafeDatastore, studies: Path, uploads: Path
+) -> None:
+    store.save_label("mr", str(write_nifti(uploads / "t.nii.gz", label())), FINAL, {})
+    own = write_nifti(studies / "labels" / FINAL / "mr.nii", label())
+    store.save_label("mr", str(write_nifti(uploads / "t.nii.gz", 0 * label())), FINAL, {})
+    assert own.exists()
+    store.remove_label("mr", FINAL)
+    assert own.exists()
+
+
+def test_suffixes_in_upper_case_are_served(studies: Path, uploads: Path) -> None:
+    write_nifti(uploads / "x.nii.gz").rename(studies / "UPPER.NII.GZ")
+    store = SafeDatastore(str(studies), extensions=["*.nii.gz"])
+    assert store.list_images() == ["UPPER", "mr"]
+    store.save_label("UPPER", str(write_nifti(uploads / "t.nii.gz", label())), FINAL, {})
+    assert [Path(pair["image"]).name for pair in store.datalist()] == ["UPPER.NII.GZ"]
+
+
+def test_what_is_skipped_is_logged_once_and_reported(studies: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (studies / "empty.nii.gz").write_bytes(b"")
+    (studies / "dir.nii.gz").mkdir()
+    store = SafeDatastore(str(studies), extensions=["*.nii.gz"])
+    store.refresh()
+    lines = [record.getMessage() for record in caplog.records if "not listed" in record.getMessage()]
+    assert [line.split()[0] for line in lines] == ["dir.nii.gz", "empty.nii.gz"]
+    assert store.status()["skipped"].keys() == {"dir.nii.gz", "empty.nii.gz"}
+    assert store.list_images() == ["mr"]
+    assert "it is empty" in refusal(store.update_image_info, "empty", {}).detail
+
+
 def test_the_same_image_again_keeps_its_labels(store: SafeDatastore, studies: Path, uploads: Path) -> None:
     store.save_label("mr", str(write_nifti(uploads / "t.nii.gz", label())), FINAL, {"by": "me"})
     again = uploads / "u.nii.gz"
@@ -303,15 +373,15 @@ def test_uploads_beside_the_file_watcher_lose_nothing(studies: Path, uploads: Pa
 def test_an_upload_in_the_middle_of_a_refresh_is_kept(store: SafeDatastore, uploads: Path) -> None:
     upload = str(write_nifti(uploads / "t.nii.gz"))
     sender = threading.Thread(target=store.add_image, args=("new", upload, {"sender": 1}))
-    file_name = store._filename
+    read = store._reader.read
 
-    def while_refreshing(*names: str) -> str:
-        store._filename = file_name
+    def while_refreshing(*folder: Any) -> Any:
+        store._reader.read = read
         sender.start()
         sender.join(1)  # it has to wait for the refresh: without a lock it would be done by then
-        return file_name(*names)
+        return read(*folder)
 
-    store._filename = while_refreshing
+    store._reader.read = while_refreshing
     store.refresh()
     sender.join()
     assert store.get_image_info("new")["sender"] == 1

@@ -26,6 +26,7 @@ from lib.datastores.checks import (
 )
 from lib.datastores.folder import FolderDatastore
 from lib.datastores.metadata import checked
+from lib.datastores.reconcile import CHECKSUM, checksum
 from lib.errors import http_error
 from lib.segments import check_names
 from lib.temporary import is_temporary
@@ -34,6 +35,9 @@ from sam3d_label.volume import Volume
 
 __all__ = ["EXTENSIONS", "IdError", "SafeDatastore", "check_id", "check_label", "check_tag", "remember"]
 logger = logging.getLogger(__name__)
+UPLOADED = "uploaded"
+"""Key of an image's info with size and time of the file that was uploaded: only such a file may be replaced."""
+
 GONE = "The file of image {!r} is gone: upload the image again"
 
 
@@ -45,7 +49,7 @@ class SafeDatastore(FolderDatastore):
     """
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Add a volume, or replace one that has no labels yet.
+        """Add a volume, or replace an earlier upload that has no labels yet. No other file is replaced or removed.
 
         Args:
             image_id: Its id; empty = the file's name.
@@ -56,8 +60,8 @@ class SafeDatastore(FolderDatastore):
             The id.
 
         Raises:
-            HTTPException: 400; the id or the file is rejected, or other voxels are labelled under this id. 403; the
-                folder is read-only. 507; the disk is full.
+            HTTPException: 400; the id or the file is rejected, or another file is in its place. 403; the folder is
+                read-only. 507; the disk is full.
         """
         with _refusals(image_filename):
             name, extension = self._to_id(os.path.basename(image_filename))
@@ -71,21 +75,36 @@ class SafeDatastore(FolderDatastore):
                     Volume.open(part).require_plausible_size()
                 with self._up_to_date():
                     known = self._datastore.objects.get(image_id)
-                    if known and known.labels and not same_bytes(part, Path(self.get_image_uri(image_id))):
-                        raise IdError(
-                            f"Image {image_id!r} exists and has labels: upload under another id, or remove it first"
-                        )
+                    self._require_replaceable(image_id, known, part, Path(folder, file_name))
                     entry = ImageLabelModel(
-                        image=DataModel(info=info, ext=extension), labels=dict(known.labels) if known else {}
+                        image=DataModel(info=info | {UPLOADED: _size_and_time(part)}, ext=extension),
+                        labels=dict(known.labels) if known else {},
                     )
-                    others = [other for other in EXTENSIONS if other != extension]
+                    former = [known.image.ext] if known and known.image.ext != extension else []
                     self._change(
                         image_id,
                         entry,
                         {part: Path(folder, file_name).absolute()},
-                        self._files_of(folder, image_id, others),
+                        self._files_of(folder, image_id, former),
                     )
         return image_id
+
+    def _require_replaceable(self, image_id: str, known: ImageLabelModel | None, part: Path, target: Path) -> None:
+        """Check that an upload replaces at most an earlier upload without labels, or the same bytes.
+
+        Raises:
+            IdError: Another file is in its place.
+        """
+        current = target.with_name(self._filename(image_id, known.image.ext)) if known else target
+        if not os.path.lexists(current) or (current == target and current.is_file() and same_bytes(part, current)):
+            return
+        if known and known.labels:
+            raise IdError(f"Image {image_id!r} exists and has labels: upload under another id, or remove it first")
+        if not known or known.image.info.get(UPLOADED) != _size_and_time(current):
+            raise IdError(
+                f"Image {image_id!r} exists as {current.name}, which was not uploaded and is kept: upload under another"
+                " id, or remove it first"
+            )
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Save a label of an image in place of an earlier one of this tag.
@@ -115,7 +134,7 @@ class SafeDatastore(FolderDatastore):
                     label = Volume.open(part)
                     image = self._image_for(image_id, label)
                     check_names(str(part), label, info)
-                info |= {"ts": int(time.time()), "name": file_name}
+                info |= {"ts": int(time.time()), "name": file_name, CHECKSUM: checksum(part)}
                 info |= self._publish(image_id, label, label_tag, info)
                 with self._up_to_date():
                     known = self._known(image_id)
@@ -125,12 +144,13 @@ class SafeDatastore(FolderDatastore):
                     if found != image:
                         raise HTTPException(409, f"Image {image_id!r} was replaced meanwhile: save the label again")
                     labels = {**known.labels, label_tag: DataModel(info=info, ext=extension)}
-                    others = [other for other in EXTENSIONS if other != extension]
+                    former = known.labels.get(label_tag)
+                    replaced = [former.ext] if former and former.ext != extension else []
                     self._change(
                         image_id,
                         ImageLabelModel(image=known.image, labels=labels),
                         {part: Path(folder, file_name).absolute()},
-                        self._files_of(folder, image_id, others),
+                        self._files_of(folder, image_id, replaced),
                     )
         return image_id
 
@@ -160,6 +180,8 @@ class SafeDatastore(FolderDatastore):
             files = self._files_of(self._datastore.image_path(), image_id, [known.image.ext])
             for tag, label in known.labels.items():
                 files += self._files_of(self._datastore.label_path(tag), image_id, [label.ext])
+            self._require_writable()
+            self._gone.forget(image_id)
             self._change(image_id, None, remove=files)
             self._unsaved.pop(image_id, None)
 
@@ -170,6 +192,8 @@ class SafeDatastore(FolderDatastore):
             known = self._known(label_id)
             rest = {tag: kept for tag, kept in known.labels.items() if tag != label_tag}
             files = self._files_of(self._datastore.label_path(label_tag), label_id, [label.ext])
+            self._require_writable()
+            self._gone.forget(label_id, label_tag)
             self._change(label_id, ImageLabelModel(image=known.image, labels=rest), remove=files)
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
@@ -220,6 +244,12 @@ def remember(datastore: Datastore, image_id: str, info: dict[str, Any]) -> None:
         datastore.remember_image_info(image_id, info)
     else:
         datastore.update_image_info(image_id, info)
+
+
+def _size_and_time(file: Path) -> list[int]:
+    """Bytes of a file and when it was written, ns."""
+    stat = file.stat()
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def _identity(path: str) -> object:

@@ -84,6 +84,8 @@ class DicomWebDatastore(SafeDatastore):
         self._segs = SegList(folder / ".sam3d" / "segmentations.json")
         super().__init__(str(folder), extensions=[f"*{extension}" for extension in EXTENSIONS], auto_reload=False)
 
+    keeps_gone = False  # the server has them
+
     get_labeled_images = _after_a_look("get_labeled_images")
     list_images = _after_a_look("list_images")
     json = _after_a_look("json")

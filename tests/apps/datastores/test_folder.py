@@ -105,7 +105,7 @@ def test_any_change_killed_at_any_write_happens_completely_or_not_at_all(
 ) -> None:
     image = str(write_nifti(tmp_path / "i.nii.gz"))
     plain = str(write_nifti(tmp_path / "l.nii", np.full(SHAPE, 2, np.uint8)))
-    shutil.copy(write_nifti(tmp_path / "p.nii"), studies / "plain.nii")
+    opened(studies).add_image("plain", str(write_nifti(tmp_path / "p.nii")), {"n": 1})
     opened(studies).save_label("mr", uploads[1], FINAL, {"n": 1})
     shutil.copytree(studies, tmp_path / "before")
     shutil.copytree(studies, tmp_path / "after")
@@ -126,7 +126,8 @@ def listing(studies: Path) -> Any:
     objects = json.loads((studies / INDEX).read_text())["objects"]
     for entry in objects.values():
         for record in (entry["image"], *entry["labels"].values()):
-            record["info"].pop("ts")
+            for time in ("ts", "uploaded"):
+                record["info"].pop(time, None)
     files = {
         str(path.relative_to(studies)): path.read_bytes() for path in studies.rglob("*.nii*") if PART not in path.name
     }
@@ -247,6 +248,30 @@ def test_what_a_read_only_folder_cannot_keep_is_remembered_until_the_server_ends
     assert store.get_image_info("mr")["strategy"] == {"first": {"ts": 1}}
     assert store.get_image_info("mr")["seen"] == 1
     assert "strategy" not in opened(read_only).get_image_info("mr")
+
+
+def test_a_server_that_is_started_read_only_changes_nothing_in_the_folder(
+    studies: Path, uploads: dict[int, str], tmp_path: Path
+) -> None:
+    before = sorted(studies.rglob("*"))
+    store = SafeDatastore(str(studies), extensions=PATTERNS, read_only=True)
+    assert store.list_images() == ["mr"]
+    for change in (
+        lambda: store.save_label("mr", uploads[2], FINAL, {}),
+        lambda: store.add_image("new", uploads[1], {}),
+        lambda: store.remove_image("mr"),
+    ):
+        error = refusal(change)
+        assert error is not None
+        assert error.status_code == 403
+        assert "MONAI_LABEL_DATASTORE_READ_ONLY" in error.detail
+    shutil.move(studies / "mr.nii.gz", tmp_path)
+    write_nifti(studies / "other.nii.gz")
+    store.refresh()
+    assert store.list_images() == ["other"]
+    (studies / "other.nii.gz").unlink()
+    shutil.move(tmp_path / "mr.nii.gz", studies)
+    assert sorted(studies.rglob("*")) == before
 
 
 def test_eight_writers_of_one_label_leave_one_of_them_whole(studies: Path, uploads: dict[int, str]) -> None:

@@ -9,11 +9,10 @@ import numpy as np
 
 from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.image.labels import as_label
+from sam3d_label.image.listing import EXTENSIONS, LONGEST_ID, id_fault
 from sam3d_label.volume import Volume
 
-EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-MAX_ID_LENGTH = 200
 
 
 class IdError(Sam3dError):
@@ -27,12 +26,8 @@ def check_id(image_id: str) -> str:
         IdError: It is empty, too long, hidden, begins or ends with a space, or holds a path separator or a control
             character.
     """
-    if not image_id or len(image_id) > MAX_ID_LENGTH or image_id.startswith(".") or not image_id.isprintable():
-        raise IdError(f"{image_id!r} cannot be an image id: use 1 to {MAX_ID_LENGTH} characters, the first not a dot")
-    if image_id != image_id.strip():
-        raise IdError(f"{image_id!r} cannot be an image id: remove the space at its beginning or end")
-    if set(image_id) & {"/", "\\"}:
-        raise IdError(f"{image_id!r} cannot be an image id: it must be a name, not a path")
+    if reason := id_fault(image_id):
+        raise IdError(f"{image_id[:LONGEST_ID]!r} cannot be an image id: {reason}")
     return image_id
 
 
@@ -67,18 +62,13 @@ def check_label(label: Volume, image: Volume) -> None:
         raise VolumeError("The label's values are not whole numbers from 0: save a label map, not an image")
 
 
-def file_extension(file: str) -> str:
-    """Return the extension of a volume's file; empty for a file of another type."""
-    return next((extension for extension in EXTENSIONS if file.endswith(extension)), "")
-
-
 def check_extension(extension: str) -> None:
     """Let the extensions of volumes through.
 
     Raises:
         VolumeError: It is none of them.
     """
-    if extension not in EXTENSIONS:
+    if extension.lower() not in EXTENSIONS:
         raise VolumeError(f"A file of type {extension or '(none)'!r} is not taken: send one of {', '.join(EXTENSIONS)}")
 
 

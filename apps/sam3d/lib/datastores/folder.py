@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
+from monailabel.datastore.local import ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException
-from watchdog.observers import Observer
-from watchdog.observers.polling import PollingObserver
 
-from lib.datastores.checks import file_extension
-from lib.datastores.events import FolderEvents
+from lib.datastores.events import FolderWatch
+from lib.datastores.gone import GoneRecords, without_files
 from lib.datastores.index import read_index
-from sam3d_label.errors import StorageError
+from lib.datastores.reconcile import RenamedLabels, reconcile
+from sam3d_label.errors import ReadOnlyError, StorageError, VolumeError
+from sam3d_label.image.listing import FolderReader, Listing, end_of
 from sam3d_label.io import discard, locked, part_of, remove_parts, storing, sync_file, write_bytes
 from sam3d_label.journal import Journal
 
 logger = logging.getLogger(__name__)
+MOST_SHOWN = 100
+"""Skipped files that the status names."""
 
 
 def _under_the_lock(name: str) -> Callable[..., Any]:
@@ -47,7 +49,8 @@ class FolderDatastore(LocalDatastore):
 
     Every access holds the folder's lock and sees what others wrote. A change writes all new files next to their
     targets and completes them by a journal (`sam3d_label.journal`), so that a label and its record in the index
-    change together. A folder that is read-only, or whose disk is full, can be read.
+    change together. A folder that is read-only, or whose disk is full, can be read. Files that are not volumes are not
+    listed; `skipped` and the log say why.
 
     Args:
         datastore_path: The folder; made when missing.
@@ -56,8 +59,11 @@ class FolderDatastore(LocalDatastore):
         datastore_config: Name of the index.
         extensions: Patterns of the names of images and labels.
         auto_reload: Whether to watch the folder for files that others put there.
-        read_only: Whether to leave the index as it is at the start.
+        read_only: Whether to change nothing in the folder: files are listed, and a change is a `ReadOnlyError`.
     """
+
+    keeps_gone = True
+    """Whether to keep the records of files that are gone, for the time when they come back."""
 
     _config_ts: Any
 
@@ -71,15 +77,21 @@ class FolderDatastore(LocalDatastore):
         auto_reload: bool = False,
         read_only: bool = False,
     ) -> None:
-        os.makedirs(datastore_path, exist_ok=True)
+        if not os.path.isdir(datastore_path):
+            os.makedirs(datastore_path, exist_ok=True)
+        self._read_only = read_only
+        self.skipped: dict[str, str] = {}
+        self._orphans: set[tuple[str, str]] = set()
+        self._unusable: dict[str, str] = {}
         self._datastore_path = datastore_path
         self._datastore_config_path = os.path.join(datastore_path, datastore_config)
         self._extensions = [extensions] if isinstance(extensions, str) else list(extensions)
-        self._ignore_event_count, self._ignore_event_config = 0, False
+        self._reader = FolderReader(pattern.removeprefix("*").lower() for pattern in self._extensions)
         self._auto_reload = auto_reload
         self._lock_file = os.path.join(datastore_path, ".lock")
         self._one_thread, self._depth = threading.RLock(), 0
         self._journal = Journal(Path(datastore_path).absolute())
+        self._gone = GoneRecords(self._journal.path.with_name("gone.json"), read_only)
         self._unsaved: dict[str, dict[str, Any]] = {}
         self._config_ts = None
         self._datastore = LocalDatastoreModel(
@@ -87,21 +99,27 @@ class FolderDatastore(LocalDatastore):
         )
         self._datastore.base_path = datastore_path
         with self._up_to_date():
-            self._make_folders()
             if not read_only:
-                self._reconcile_datastore()
+                self._make_folders()
+            self._reconcile_datastore()
         if auto_reload:
             self._watch()
 
     datalist = _under_the_lock("datalist")
-    get_image_uri = _under_the_lock("get_image_uri")
     get_label_uri = _under_the_lock("get_label_uri")
     get_labeled_images = _under_the_lock("get_labeled_images")
     get_unlabeled_images = _under_the_lock("get_unlabeled_images")
     json = _under_the_lock("json")
     list_images = _under_the_lock("list_images")
     refresh = _under_the_lock("refresh")
-    status = _under_the_lock("status")
+
+    def get_image_uri(self, image_id: str) -> str:
+        """Return the path of an image, also of one that is not listed because it is damaged; empty for no image."""
+        with self._up_to_date():
+            extension = self._unusable.get(image_id)
+            if extension is None or image_id in self._datastore.objects:
+                return str(super().get_image_uri(image_id))
+            return os.path.realpath(os.path.join(self._datastore.image_path(), self._filename(image_id, extension)))
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """Return a copy of what is known about an image; empty when there is none."""
@@ -114,6 +132,13 @@ class FolderDatastore(LocalDatastore):
         with self._up_to_date():
             return dict(super().get_label_info(label_id, label_tag))
 
+    def status(self) -> dict[str, Any]:
+        """Return how many images and labels there are, and why files are not listed, if there are such."""
+        with self._up_to_date():
+            known: dict[str, Any] = super().status()
+            shown = dict(list(self.skipped.items())[:MOST_SHOWN])
+            return {**known, "skipped": shown} if shown else known
+
     @contextmanager
     def _up_to_date(self) -> Iterator[None]:
         """Let one thread of one process read or change the datastore, as the others have left it."""
@@ -121,10 +146,11 @@ class FolderDatastore(LocalDatastore):
             if self._depth:
                 yield
                 return
-            with locked(Path(self._lock_file)):
+            with nullcontext() if self._read_only else locked(Path(self._lock_file)):
                 self._depth += 1
                 try:
-                    self._journal.recover()
+                    if not self._read_only:
+                        self._journal.recover()
                     self._init_from_datastore_file()
                     yield
                 finally:
@@ -134,12 +160,15 @@ class FolderDatastore(LocalDatastore):
         with self._up_to_date():
             entry = self._datastore.objects.get(image_id)
         if entry is None:
-            raise ImageNotFoundException(f"There is no image {image_id!r} in the datastore")
+            name = self._filename(image_id, self._unusable.get(image_id, ""))
+            reason = f": {name} cannot be used: {self.skipped[name]}" if name in self.skipped else ""
+            raise ImageNotFoundException(f"There is no image {image_id!r} in the datastore{reason}")
         return entry
 
     @contextmanager
     def _received(self, source: str, folder: str, name: str) -> Iterator[Path]:
         """Yield a flushed copy of a file, next to the place it is for; it is removed when the block fails."""
+        self._require_writable()
         target = Path(folder, name).absolute()
         part = part_of(target)
         try:
@@ -170,6 +199,7 @@ class FolderDatastore(LocalDatastore):
         Raises:
             StorageError: Nothing has changed.
         """
+        self._require_writable()
         objects = {**self._datastore.objects, **({image_id: entry} if entry else {})}
         if entry is None:
             objects.pop(image_id, None)
@@ -186,6 +216,14 @@ class FolderDatastore(LocalDatastore):
             raise
         self._datastore = changed
         self._config_ts = _stamp(config)
+
+    def _require_writable(self) -> None:
+        if self._read_only:
+            raise ReadOnlyError(
+                "Nothing can be stored: the server is started with MONAI_LABEL_DATASTORE_READ_ONLY, so that the studies"
+                " folder is read-only. Start it without this setting",
+                errno.EROFS,
+            )
 
     def _files_of(self, folder: str, image_id: str, extensions: Iterable[str]) -> list[Path]:
         return [Path(folder, self._filename(image_id, extension)).absolute() for extension in extensions]
@@ -211,6 +249,7 @@ class FolderDatastore(LocalDatastore):
             logger.error("%s: %s", config.name, line)
         now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
         try:
+            self._require_writable()
             kept = config.with_name(f"{config.stem}.damaged-{now}{config.suffix}")
             write_bytes(kept, content)
             logger.error("%s: the damaged index is kept as %s", config.name, kept.name)
@@ -219,6 +258,7 @@ class FolderDatastore(LocalDatastore):
             logger.error("The index stays damaged on the disk: %s", error)
 
     def _update_datastore_file(self, lock: bool = True) -> None:
+        self._require_writable()
         config = Path(self._datastore_config_path)
         write_bytes(config, _as_json(self._datastore))
         self._config_ts = _stamp(config)
@@ -239,71 +279,62 @@ class FolderDatastore(LocalDatastore):
     def _reconcile_datastore(self) -> None:
         """Bring the index in line with the files that are there."""
         with self._up_to_date():
-            objects = {image: self._present(image, entry) for image, entry in self._datastore.objects.items()}
-            found = {image: entry for image, entry in objects.items() if entry}
-            for image, extension in self._volumes(self._datastore.image_path()):
-                found.setdefault(image, ImageLabelModel(image=self._new(image, extension)))
-            labels = Path(self._datastore.label_path(None))
-            for tag in sorted(path.name for path in labels.iterdir() if path.is_dir()) if labels.is_dir() else ():
-                for image, extension in self._volumes(self._datastore.label_path(tag)):
-                    if image not in found:
-                        logger.warning("Label %s (%s) has no image and is ignored", image, tag)
-                    elif tag not in found[image].labels:
-                        found[image].labels[tag] = self._new(image, extension)
-            if found == self._datastore.objects and os.path.exists(self._datastore_config_path):
-                return
-            self._datastore = self._datastore.model_copy(update={"objects": found})
-            try:
-                self._update_datastore_file()
-            except StorageError as error:
-                logger.warning("Files that are new or gone are known until the server ends: %s", error)
+            before, gone = self._datastore.objects, self._gone.read() if self.keeps_gone else {}
+            images, labels = self._listed(before)
+            renamed = RenamedLabels((before, gone), labels, self._datastore.label_path)
+            found = reconcile((before, gone), images, labels, renamed, self._report_orphan)
+            for image in before.keys() - found.keys():
+                logger.info("Image %s is gone", image)
+            if self.keeps_gone:
+                self._gone.write({**gone, **without_files(before, gone, found)})  # before the index forgets them
+            if found != before or not os.path.exists(self._datastore_config_path):
+                self._datastore = self._datastore.model_copy(update={"objects": found})
+                try:
+                    self._update_datastore_file()
+                except StorageError as error:
+                    if not self._read_only:
+                        logger.warning("Files that are new or gone are known until the server ends: %s", error)
+            if self.keeps_gone:
+                self._gone.write(without_files(before, gone, found))
 
-    def _present(self, image: str, entry: ImageLabelModel) -> ImageLabelModel | None:
-        """The record of an image without the labels whose file is gone; None when its own file is gone."""
+    def _listed(self, known: Mapping[str, ImageLabelModel]) -> tuple[Listing, dict[str, Listing]]:
+        """The images, and the labels by tag; the log says once what is skipped."""
         model = self._datastore
-        if not os.path.exists(os.path.join(model.image_path(), self._filename(image, entry.image.ext))):
-            logger.info("Image %s is gone", image)
-            return None
-        labels = {
-            tag: label
-            for tag, label in entry.labels.items()
-            if os.path.exists(os.path.join(model.label_path(tag), self._filename(image, label.ext)))
-        }
-        return ImageLabelModel(image=entry.image, labels=labels)
+        images = self._reader.read(
+            Path(model.image_path()), {image: record.image.ext for image, record in known.items()}
+        )
+        labels, skipped = {}, dict(images.skipped)
+        folder = Path(model.label_path(None))
+        for tag in sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else ():
+            extensions = {image: record.labels[tag].ext for image, record in known.items() if tag in record.labels}
+            labels[tag] = self._reader.read(Path(model.label_path(tag)), extensions)
+            skipped |= {f"{model.labels_dir}/{tag}/{name}": why for name, why in labels[tag].skipped.items()}
+        self._unusable = images.unusable
+        for name, reason in skipped.items():
+            if self.skipped.get(name) != reason:
+                logger.warning("%s in the studies folder is not listed: %s", name, VolumeError(reason))
+        self.skipped = skipped
+        return images, labels
 
-    def _volumes(self, folder: str) -> Iterator[tuple[str, str]]:
-        """Id and extension of each volume in a folder."""
-        names = self._list_files(folder, self._extensions) if os.path.isdir(folder) else {}
-        for name in sorted(names):
-            if not name.startswith("."):
-                yield self._to_id(name)
-
-    def _new(self, image: str, extension: str) -> DataModel:
-        return DataModel(ext=extension, info={"ts": int(time.time()), "name": self._filename(image, extension)})
+    def _report_orphan(self, image: str, tag: str) -> None:
+        if (image, tag) not in self._orphans:
+            logger.warning("Label %s (%s) has no image and is ignored", image, tag)
+            self._orphans.add((image, tag))
 
     def _to_id(self, file: str) -> tuple[str, str]:
-        extension = file_extension(file)
-        return (file[: -len(extension)], extension) if extension else super()._to_id(file)
+        extension = end_of(file)
+        return (file[: -len(extension)], extension.lower()) if extension else super()._to_id(file)
 
     def _watch(self) -> None:
-        """Refresh whenever a file comes or goes, as MONAI Label does."""
-        model = self._datastore
-        tags = {*model.tags(), DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value}
-        folders = [model.image_path(), *(model.label_path(tag) for tag in sorted(tags))]
-        patterns = [os.path.join(folder, pattern) for folder in folders for pattern in self._extensions]
-        patterns.append(self._datastore_config_path)
-        self._handler = FolderEvents(patterns, self._on_any_event)
-        self._observer = PollingObserver() if self._is_on_mount(model.image_path()) else Observer()
-        try:
-            self._observer.schedule(self._handler, recursive=True, path=self._datastore_path)
-            self._observer.start()
-        except OSError as error:
-            logger.error("Files that others put into the folder are not noticed until a restart: %s", error)
+        """Refresh soon after a file has come, gone or changed."""
+        polling = self._is_on_mount(os.path.abspath(self._datastore.image_path()))
+        self._observer = FolderWatch(self._datastore_path, self._is_of_interest, self.refresh, polling)
 
-    def _on_any_event(self, event: Any) -> None:
-        paths = [path for path in (event.src_path, event.dest_path) if path]
-        if not all(os.path.basename(path).startswith(".") for path in paths):
-            super()._on_any_event(event)
+    def _is_of_interest(self, folder: str, name: str) -> bool:
+        """Whether a file is, or may become, an image or a label."""
+        model, folder = self._datastore, os.path.abspath(folder)
+        images, labels = (os.path.abspath(path) for path in (model.image_path(), model.label_path(None)))
+        return folder in (images, os.path.join(labels, os.path.basename(folder))) and bool(end_of(name))
 
 
 def _as_json(model: LocalDatastoreModel) -> bytes:

@@ -7,16 +7,18 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from lib.active_learning import INFO, STRATEGY
+from lib.datastore import UPLOADED
+from lib.datastores.reconcile import CHECKSUM
 from lib.dicom_seg_list import SEGMENTATION
 
 SERIES = frozenset({"StudyInstanceUID", "SeriesInstanceUID", SEGMENTATION})
 """Where an image or a label is on a DICOM server."""
 
 IMAGE_KEYS = SERIES | {*("ts", "name", "id", "path", "image", "user", "imported_from", INFO, STRATEGY), "weight", "why"}
-IMAGE_KEYS |= {"instances", "counted", "refused"}
+IMAGE_KEYS |= {"instances", "counted", "refused", UPLOADED}
 """Keys of an image's info that only the server writes: clients name files by them, and the server reads them again."""
 
-LABEL_KEYS = SERIES | {"ts", "name", "user"}
+LABEL_KEYS = SERIES | {"ts", "name", "user", CHECKSUM}
 """The same of a label."""
 
 

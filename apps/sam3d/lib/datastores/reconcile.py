@@ -1,0 +1,100 @@
+"""Bring the records of a datastore in line with the files that are in its folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from monailabel.datastore.local import DataModel, ImageLabelModel
+from monailabel.utils.others.generic import file_checksum
+
+from lib.datastores.gone import Objects
+from sam3d_label.image.listing import Listing
+
+CHECKSUM = "checksum"
+"""Key of a label's info with the digest of the file that was saved, by which it is found under another name."""
+
+
+def checksum(file: Path) -> str:
+    """Return the digest of a file as it is stored under `CHECKSUM`."""
+    return str(file_checksum(str(file)))
+
+
+class RenamedLabels:
+    """Finds what is known about a label whose file has another name now.
+
+    Args:
+        sources: Earlier records.
+        labels: The labels by tag.
+        folder_of: Gives the folder of a tag.
+    """
+
+    def __init__(
+        self, sources: Sequence[Objects], labels: Mapping[str, Listing], folder_of: Callable[[str], str]
+    ) -> None:
+        self._sources, self._labels, self._folder_of = sources, labels, folder_of
+
+    def __call__(self, image: str, tag: str, extension: str) -> dict[str, Any]:
+        """Return what is known about a label without a record; empty for a new one."""
+        known = {digest: info for (of, digest), info in self._lost.items() if of == tag}
+        if not known:
+            return {}
+        try:
+            return known.get(checksum(Path(self._folder_of(tag), image + extension)), {})
+        except OSError:  # it was removed meanwhile
+            return {}
+
+    @cached_property
+    def _lost(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """Info of labels whose file is gone, by tag and digest."""
+        return {
+            (tag, label.info[CHECKSUM]): label.info
+            for records in self._sources
+            for image, entry in records.items()
+            for tag, label in entry.labels.items()
+            if CHECKSUM in label.info and not (tag in self._labels and image in self._labels[tag].volumes)
+        }
+
+
+def reconcile(
+    sources: Sequence[Objects],
+    images: Listing,
+    labels: Mapping[str, Listing],
+    renamed: Callable[[str, str, str], dict[str, Any]],
+    orphan: Callable[[str, str], object],
+) -> dict[str, ImageLabelModel]:
+    """Return a record of each image that is there, with those of its labels that are there.
+
+    Args:
+        sources: Earlier records; what the first that has one says about a file is kept, also where the file has another
+            format now.
+        images: The images.
+        labels: The labels by tag.
+        renamed: Gives what is known about a label without a record, from image, tag and end of the file's name.
+        orphan: Called with id and tag of each label that has no image.
+    """
+    found = {}
+    listed = [image for image in sources[0] if image in images.volumes]
+    for image in [*listed, *(image for image in sorted(images.volumes) if image not in sources[0])]:
+        known = next((records[image].image for records in sources if image in records), None)
+        found[image] = ImageLabelModel(image=_record(known, image, images.volumes[image]))
+    for tag, listing in labels.items():
+        for image, extension in sorted(listing.volumes.items()):
+            if image not in found:
+                orphan(image, tag)
+                continue
+            kept = (records[image].labels.get(tag) for records in sources if image in records)
+            known = next((label for label in kept if label), None)
+            info = renamed(image, tag, extension) if known is None else {}
+            found[image].labels[tag] = _record(known, image, extension, info)
+    return found
+
+
+def _record(known: DataModel | None, image: str, extension: str, info: Mapping[str, Any] | None = None) -> DataModel:
+    name = image + extension
+    if known is None:
+        return DataModel(ext=extension, info={"ts": int(time.time()), **(info or {}), "name": name})
+    return known if known.ext == extension else DataModel(ext=extension, info={**known.info, "name": name})

@@ -181,7 +181,7 @@ class SAM3DApp(MONAILabelApp):
         if server is not None:
             install_error_handlers(server.app)
             install(self, server.app, settings.MONAI_LABEL_API_STR)
-            server.app.include_router(page.router(self))
+            server.app.include_router(page.router(self), prefix=settings.MONAI_LABEL_API_STR)
         if self.auto_train.is_on:
             schedule.every(LOOK_EVERY).seconds.do(self.auto_train.tick, self._start_training)
 

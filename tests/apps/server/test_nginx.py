@@ -94,9 +94,9 @@ def make_certificate(folder: Path) -> Path:
 
 
 @contextmanager
-def nginx(folder: Path, logs: Path, ports: dict[str, int]) -> Iterator[None]:
-    """Runs nginx with the shipped file; only ports and paths are replaced."""
-    text = (APP.parents[1] / "deploy" / "nginx.conf").read_text()
+def nginx(folder: Path, logs: Path, ports: dict[str, int], file: str = "nginx.conf") -> Iterator[None]:
+    """Runs nginx with a shipped file; only ports and paths are replaced."""
+    text = (APP.parents[1] / "deploy" / file).read_text()
     for old, new in {
         "listen 443": f"listen 127.0.0.1:{ports['https']}",
         "listen 80 ": f"listen 127.0.0.1:{ports['http']} ",
@@ -234,3 +234,41 @@ def test_no_log_names_the_patient_the_label_a_file_or_a_key(site: Site) -> None:
     shown = httpx.get(f"{site.direct}/logs/", headers={"Authorization": f"Bearer {site.admin}"}).text
     assert '"event": "request"' in shown
     assert PATIENT not in shown
+
+
+@pytest.fixture(scope="module")
+def prefixed(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The same server behind nginx with a path prefix."""
+    folder = tmp_path_factory.mktemp("prefixed")
+    https, http = free_port(), free_port()
+    certificate = make_certificate(folder)
+    ports = {"https": https, "http": http, "server": int(site.direct.rpartition(":")[2])}
+    with nginx(folder, folder, ports, "nginx-prefix.conf"):
+        yield Site(https, http, site.direct, certificate, site.key, site.admin, site.logs)
+
+
+def test_a_server_behind_a_path_prefix_is_used_like_any_other(prefixed: Site) -> None:
+    with prefixed.client(prefixed.key) as http:
+        http.base_url = http.base_url.join("/sam3d-server/")
+        assert post(http, PATIENT, query={"output": "image"}, foreground=[CENTRE]).status_code == 200
+        assert http.get("sam3d/metrics").status_code == 403
+        without_slash = f"https://127.0.0.1:{prefixed.https}/sam3d-server"
+        assert http.get(without_slash).headers["location"] == f"https://{NAME}:{prefixed.https}/sam3d-server/"
+        assert http.get("info").headers["location"] == f"https://{NAME}:{prefixed.https}/sam3d-server/info/"
+    with prefixed.client(prefixed.admin) as http:
+        assert http.get("/sam3d-server/sam3d/metrics").status_code == 200
+        assert http.get("/info/").status_code == 404
+
+
+def test_pages_cookies_and_ohif_stay_behind_the_path_prefix(prefixed: Site) -> None:
+    with prefixed.client(None) as http:
+        to_login = http.get("/sam3d-server/ohif/", headers={"Accept": "text/html"})
+        assert to_login.headers["location"] == "/sam3d-server/sam3d/login?next=%2Fsam3d-server%2Fohif%2F"
+        form = {"name": "anna", "key": prefixed.key, "next": "/sam3d-server/ohif/"}
+        answer = http.post("/sam3d-server/sam3d/login", data=form)
+        assert answer.headers["location"] == "/sam3d-server/ohif/"
+        assert "path=/sam3d-server;" in f"{answer.headers['set-cookie'].lower()};"
+        page = http.get("/sam3d-server/ohif/")
+        assert page.status_code == 200
+        assert '"/ohif/' not in page.text
+        assert http.get("/sam3d-server/sam3d/state").status_code == 200

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute
 from lib.server.access.roles import is_listed
 from lib.server.body import body_limit
 from lib.server.middleware.access import Access
-from lib.server.middleware.headers import SecurityHeaders, inline_scripts
+from lib.server.middleware.headers import SecurityHeaders
 from lib.server.middleware.same_origin import SameOrigin
 from lib.server.request_log import RequestLog
 from lib.server.routes import (
@@ -58,7 +58,7 @@ ROUTERS: tuple[Callable[[Any], APIRouter], ...] = (
 """Makers of the routers that replace MONAI Label's; each gets the app. They get the path prefix of MONAI Label's."""
 
 OWN_ROUTERS: tuple[Callable[[Any], APIRouter], ...] = (start.router, login.pages, health.router)
-"""Makers of the routers of the app's own paths, which have no prefix."""
+"""Makers of the routers of the app's own paths."""
 
 MIDDLEWARE: tuple[Callable[[Any], Middleware | None], ...] = (
     lambda app: Middleware(RequestLog, observers=(app.metrics.request,)),
@@ -92,7 +92,11 @@ def install(app: Any, api: FastAPI, prefix: str = "") -> None:
     for make_router in ROUTERS:
         api.include_router(make_router(app), prefix=prefix)
     for make_router in OWN_ROUTERS:
-        api.include_router(make_router(app))
+        api.include_router(make_router(app), prefix=prefix)
+    if prefix:
+        api.include_router(start.outside())
+        api.include_router(health.router(app))  # monitoring need not know the prefix
+    api.state.prefix = prefix
     ours = _requests(api.router.routes)
     # The first route that matches answers, so ours replace those at the same paths.
     api.router.routes.extend(route for route in upstream if _is_kept(route, ours, prefix))
@@ -133,5 +137,4 @@ def _current_user(request: Request) -> User:
 def _add_security_headers(api: FastAPI, prefix: str) -> None:
     """Put the headers outside Starlette's handler of unexpected errors, so that its answers have them, too."""
     build = FastAPI.build_middleware_stack
-    scripts = inline_scripts(ohif.FOLDER / "index.html")
-    api.build_middleware_stack = lambda: SecurityHeaders(build(api), scripts, prefix)  # type: ignore[method-assign]
+    api.build_middleware_stack = lambda: SecurityHeaders(build(api), ohif.start_page, prefix)  # type: ignore[method-assign]

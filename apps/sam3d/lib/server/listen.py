@@ -17,6 +17,7 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from lib.server.proxy_headers import ProxyHeaders
 from lib.server.workers import ONE_PROCESS
 from sam3d_label.errors import Sam3dError
 
@@ -45,7 +46,7 @@ def prepare(has_login: bool, trusted_proxies: Sequence[str] = ()) -> str:
 
     Args:
         has_login: Whether the server has a login.
-        trusted_proxies: Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count.
+        trusted_proxies: Addresses or networks of proxies whose `X-Forwarded-For`, `-Proto` and `-Prefix` count.
 
     Returns:
         The address on which the server listens.
@@ -149,4 +150,4 @@ def _trust(config: uvicorn.Config, proxies: Sequence[str]) -> None:
     app: Any = config.loaded_app
     if isinstance(app, ProxyHeadersMiddleware):
         app = app.app
-    config.loaded_app = ProxyHeadersMiddleware(app, list(proxies)) if proxies else app
+    config.loaded_app = ProxyHeaders(app, list(proxies)) if proxies else app

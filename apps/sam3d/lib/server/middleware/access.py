@@ -15,7 +15,7 @@ from lib.errors import body
 from lib.server.access.identity import LOCAL_USER, VISITOR, Identity, Role
 from lib.server.access.login import COOKIE, Login, unauthorized
 from lib.server.access.roles import needed_role
-from lib.server.paths import path_of
+from lib.server.paths import base_of, path_of
 
 LOGIN_PAGE = "/sam3d/login"
 VERIFYING = 8
@@ -120,8 +120,9 @@ def _answer(error: HTTPException, scope: Scope) -> Response:
     if error.status_code == 401 and scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
         query = scope.get("query_string", b"").decode("latin-1")
         wanted = quote(scope["path"], safe="/") + (f"?{query}" if query else "")
-        page = f"{scope.get('root_path', '')}{LOGIN_PAGE}"
-        return RedirectResponse(f"{page}?next={quote(wanted, safe='')}", 303)
+        base = base_of(scope)
+        next_page = f"?next={quote(wanted, safe='')}" if wanted.startswith(f"{base}/") else ""
+        return RedirectResponse(f"{base}{LOGIN_PAGE}{next_page}", 303)
     return JSONResponse(body(error.detail), error.status_code, error.headers)
 
 

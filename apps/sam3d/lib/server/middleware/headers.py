@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable
 
+from cachetools import LRUCache
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lib.server.paths import path_of
+from lib.server.paths import path_of, root_of
 
 COMMON = {
     "X-Content-Type-Options": "nosniff",
@@ -42,13 +42,14 @@ class SecurityHeaders:
 
     Args:
         app: The next layer.
-        ohif_scripts: Sources of OHIF's inline scripts for its policy, as `inline_scripts` finds them.
+        ohif_page: Gives OHIF's start page for a path prefix; its policy allows the page's inline scripts.
         prefix: Path prefix of MONAI Label's routes.
     """
 
-    def __init__(self, app: ASGIApp, ohif_scripts: Sequence[str] = (), prefix: str = "") -> None:
+    def __init__(self, app: ASGIApp, ohif_page: Callable[[str], str] = lambda base: "", prefix: str = "") -> None:
         self.app = app
-        self._ohif = OHIF.format(scripts=" ".join(ohif_scripts)).replace(" ;", ";")
+        self._ohif_page = ohif_page
+        self._ohif = LRUCache[str, str](maxsize=16)
         self._prefix = prefix
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,7 +64,7 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in COMMON.items():
                     headers[name] = value
-                headers["Content-Security-Policy"] = self._policy(path)
+                headers["Content-Security-Policy"] = self._policy(path, root_of(scope) + self._prefix)
                 if scope["scheme"] == "https":
                     headers["Strict-Transport-Security"] = "max-age=31536000"
                 if not path.startswith("/ohif/"):
@@ -72,15 +73,16 @@ class SecurityHeaders:
 
         await self.app(scope, receive, send_with_headers)
 
-    def _policy(self, path: str) -> str:
+    def _policy(self, path: str, base: str) -> str:
         if path.startswith("/ohif/"):
-            return self._ohif
+            if base not in self._ohif:
+                scripts = " ".join(inline_scripts(self._ohif_page(base)))
+                self._ohif[base] = OHIF.format(scripts=scripts).replace(" ;", ";")
+            return self._ohif[base]
         return PAGES if path.startswith("/sam3d") or path in ("/", "/docs") else DATA
 
 
-def inline_scripts(page: Path) -> list[str]:
-    """Return the policy's sources for the inline scripts of a page; none when there is no such page."""
-    if not page.is_file():
-        return []
-    hashes = (hashlib.sha256(script.encode()).digest() for script in INLINE.findall(page.read_text(encoding="utf-8")))
+def inline_scripts(page: str) -> list[str]:
+    """Return the policy's sources for the inline scripts of a page, given as HTML."""
+    hashes = (hashlib.sha256(script.encode()).digest() for script in INLINE.findall(page))
     return [f"'sha256-{base64.b64encode(value).decode()}'" for value in hashes]

@@ -19,6 +19,7 @@ from lib.server.access.code_flow import CodeFlows
 from lib.server.access.identity import Identity, Role
 from lib.server.access.login import COOKIE, Login, Opened
 from lib.server.middleware.access import LOGIN_PAGE, bearer_token, client_address, cookie_token, cookie_value
+from lib.server.paths import base_of
 
 FILES = Path(__file__).resolve().parents[3] / "page"
 HOME = "/sam3d/"
@@ -216,7 +217,7 @@ def _page(request: Request, login: Login | None, wanted: str, problem: str = "")
 
 
 def _root(request: Request) -> str:
-    return escape(str(request.scope.get("root_path", "")).rstrip("/"))
+    return escape(base_of(request.scope))
 
 
 def _home(request: Request) -> str:

@@ -10,6 +10,8 @@ import monailabel.endpoints
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 
+from lib.server.paths import base_of, path_of, root_of
+
 ICON = Path(monailabel.endpoints.__file__).resolve().parent / "static" / "favicon.ico"
 
 
@@ -19,7 +21,7 @@ def router(_: Any) -> APIRouter:
 
     @routes.get("/", include_in_schema=False)
     def start(request: Request) -> RedirectResponse:
-        return RedirectResponse(f"{request.scope.get('root_path', '').rstrip('/')}/sam3d/")
+        return RedirectResponse(f"{base_of(request.scope)}/sam3d/")
 
     @routes.get("/favicon.ico", include_in_schema=False)
     def icon() -> FileResponse:
@@ -29,6 +31,24 @@ def router(_: Any) -> APIRouter:
     def docs(request: Request) -> HTMLResponse:
         return HTMLResponse(page(request.app.openapi()))
 
+    @routes.get("/openapi.json", include_in_schema=False)
+    def openapi(request: Request) -> dict[str, Any]:
+        root = root_of(request.scope)
+        return {**request.app.openapi(), **({"servers": [{"url": root}]} if root else {})}
+
+    return routes
+
+
+def outside() -> APIRouter:
+    """Return routes that lead from the paths without a prefix to those with it (`MONAI_LABEL_API_STR`)."""
+    routes = APIRouter()
+
+    def lead(request: Request) -> RedirectResponse:
+        path = path_of(request.scope)
+        return RedirectResponse(f"{base_of(request.scope)}{'/sam3d/' if path == '/' else path}")
+
+    for path in ("/", "/sam3d/", "/sam3d/login", "/docs"):
+        routes.add_api_route(path, lead, methods=["GET"], include_in_schema=False)
     return routes
 
 

@@ -145,3 +145,58 @@ def test_sizes_that_no_scanner_makes_are_rejected_before_work(edges: tuple[float
     Volume(np.zeros((512, 3, 3)), np.diag([2.0, 1, 1, 1])).require_plausible_size()
     with pytest.raises(VolumeError, match="m long"):
         Volume(np.zeros((512, 3, 3)), np.diag([2.0, 1, 1, 1])).require_plausible_size(Limits(max_extent=1000))
+
+
+EDGES = st.one_of(st.floats(0.3, 6), st.sampled_from([0.0, -1.0, float("nan"), float("inf"), 1e-6, 1e6]))
+
+
+@given(
+    pose=poses(),
+    edges=st.tuples(EDGES, EDGES, EDGES),
+    qfac=st.sampled_from([-1.0, 0.0, 1.0, float("nan")]),
+    codes=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+)
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_broken_voxel_size_is_rejected_with_a_reason_or_means_the_same_to_all(
+    pose: np.ndarray, edges: tuple[float, ...], qfac: float, codes: tuple[int, int], tmp_path: Path
+) -> None:
+    image = nib.Nifti1Image(np.arange(120, dtype=np.int16).reshape(SHAPE), pose)
+    image.set_sform(pose, codes[1])
+    image.set_qform(pose, codes[0], strip_shears=True)
+    block = bytearray(image.to_bytes())
+    block[76:92] = np.array([qfac, *edges], "<f4").tobytes()
+    path = tmp_path / "image.nii"
+    path.write_bytes(bytes(block))
+    volume, reason = None, ""
+    try:
+        volume = Volume.open(path)
+        volume.require_plausible_size()
+    except VolumeError as error:
+        volume, reason = None, str(error)
+    if volume is None:
+        assert "cannot be" in reason
+        return
+    save_mask(tmp_path / "mask.nii", np.ones(SHAPE, np.uint8), volume)
+    by_nibabel = [corners(nib.load(file).affine) for file in (path, tmp_path / "mask.nii")]
+    np.testing.assert_allclose(*by_nibabel, atol=0.1)
+    by_itk = itk_corners(path)
+    if by_itk is not None:
+        np.testing.assert_allclose(itk_corners(tmp_path / "mask.nii"), by_itk, atol=0.1)
+        np.testing.assert_allclose(corners(volume.affine), by_itk, atol=0.1)
+
+
+@given(pose=poses(), dtype=st.sampled_from(["u1", "<i2", "<u2", "<f4"]))
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_masks_of_metaimage_files_are_where_their_image_is(pose: np.ndarray, dtype: str, tmp_path: Path) -> None:
+    turned = np.linalg.qr(pose[:3, :3])[0]
+    image = sitk.GetImageFromArray(np.arange(120).reshape(SHAPE[::-1]).astype(dtype))
+    image.SetDirection(turned.flatten().tolist())
+    image.SetSpacing(np.linalg.norm(pose[:3, :3], axis=0).tolist())
+    image.SetOrigin(pose[:3, 3].tolist())
+    path = tmp_path / "image.mha"
+    sitk.WriteImage(image, str(path))
+    volume = Volume.open(path)
+    for name in ("mask.mha", "mask.nrrd", "mask.nii.gz"):
+        save_mask(tmp_path / name, np.ones(SHAPE, np.uint8), volume)
+        np.testing.assert_allclose(itk_corners(tmp_path / name), itk_corners(path), atol=0.1)
+    np.testing.assert_allclose(corners(nib.load(tmp_path / "mask.nii.gz").affine), itk_corners(path), atol=0.1)

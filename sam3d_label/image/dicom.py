@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.dicom_slice import Slice, read_slice
 from sam3d_label.image.limits import Limits
+from sam3d_label.image.listing import is_dicom
 from sam3d_label.image.read import LPS_FROM_RAS, StoredImage
 
 UNEVEN = 0.1
@@ -17,6 +19,9 @@ UNEVEN = 0.1
 
 ALIGNED = 0.5
 """Share of a voxel's shortest edge by which a slice may be off its place on a regular grid."""
+
+MOST_FOLDERS = 1000
+"""Folders in a folder that are searched for a series."""
 
 FIX = "give a folder with one complete series of parallel slices"
 
@@ -47,15 +52,12 @@ def read_slices(folder: Path, limits: Limits) -> list[Slice]:
     Raises:
         VolumeError: There is no series or more than one, or the slices differ in size or orientation.
     """
-    files = sorted(file for file in folder.iterdir() if file.is_file())
-    if len(files) > 2 * limits.max_axis:
-        raise VolumeError(f"it holds {len(files)} files: at most {2 * limits.max_axis} are read; {FIX}")
-    slices = [one for one in map(read_slice, files) if one is not None]
+    slices = _slices_in(folder, limits)
+    if not slices:
+        slices = _slices_in(_only_nested(folder), limits)
     series = sorted({one.series for one in slices})
     if len(series) != 1:
-        raise VolumeError(
-            f"it holds {len(series)} DICOM series: give a folder with exactly one{_nested(folder, slices)}"
-        )
+        raise VolumeError(f"it holds {len(series)} DICOM series: give a folder with exactly one")
     if len(slices) < 2:
         raise VolumeError("it has one slice: a volume needs at least two slices")
     first = slices[0]
@@ -69,10 +71,32 @@ def read_slices(folder: Path, limits: Limits) -> list[Slice]:
     return sorted(slices, key=lambda one: float(normal @ one.position))
 
 
-def _nested(folder: Path, slices: Sequence[Slice]) -> str:
-    """What to add to the message where the series are in folders of the folder."""
-    inner = [entry.name for entry in sorted(folder.iterdir()) if entry.is_dir()] if not slices else []
-    return f"; it has folders of its own: {', '.join(inner[:5])}" if inner else ""
+def _slices_in(folder: Path, limits: Limits) -> list[Slice]:
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    if len(files) > 2 * limits.max_axis:
+        raise VolumeError(f"it holds {len(files)} files: at most {2 * limits.max_axis} are read; {FIX}")
+    return [one for one in map(read_slice, files) if one is not None]
+
+
+def _only_nested(folder: Path) -> Path:
+    """The one folder in a folder, at any depth, that holds DICOM files, as exports of viewers have it.
+
+    Raises:
+        VolumeError: There is none, or more than one; the message names them.
+    """
+    found = []
+    for number, (place, folders, files) in enumerate(os.walk(folder)):
+        folders.sort()
+        if number > MOST_FOLDERS:
+            raise VolumeError(f"it holds no DICOM file, and more than {MOST_FOLDERS} folders: give the one of a series")
+        if number and any(is_dicom(Path(place, name)) for name in sorted(files)):
+            found.append(Path(place))
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(str(path.relative_to(folder)) for path in found[:5])
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    inside = f": its folders hold {len(found)}, give one of {names}{more}" if found else ""
+    raise VolumeError(f"it holds 0 DICOM series{inside or ': give a folder with exactly one'}")
 
 
 def _affine(slices: Sequence[Slice]) -> np.ndarray:

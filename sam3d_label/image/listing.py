@@ -222,14 +222,15 @@ def _has_dicom(folder: os.DirEntry[str]) -> bool:
     """Whether a folder, or one of the first folders in it, begins with a DICOM file."""
     for number, (place, folders, files) in enumerate(os.walk(folder.path)):
         folders.sort()
-        if "DICOMDIR" in files or any(_is_dicom(Path(place, name)) for name in sorted(files)[:PROBED]):
+        if "DICOMDIR" in files or any(is_dicom(Path(place, name)) for name in sorted(files)[:PROBED]):
             return True
         if number >= PROBED:
             return False
     return False
 
 
-def _is_dicom(file: Path) -> bool:
+def is_dicom(file: Path) -> bool:
+    """Whether a file begins as DICOM files do."""
     try:
         if not file.is_file():
             return False

@@ -173,7 +173,21 @@ def test_other_files_of_a_folder_are_left_out(tmp_path: Path) -> None:
     assert Volume.open(folder).shape == (COLUMNS, ROWS, 4)
 
 
-def test_a_folder_of_folders_is_named(tmp_path: Path) -> None:
-    dicom_series(tmp_path / "export" / "series 1")
-    with pytest.raises(VolumeError, match=r"0 DICOM series.*folders of its own: series 1"):
+def test_the_only_series_in_the_folders_of_an_export_is_opened(tmp_path: Path) -> None:
+    folder = dicom_series(tmp_path / "export" / "ST1" / "SE1")
+    (tmp_path / "export" / "README.txt").write_text("not DICOM")
+    (tmp_path / "export" / "empty").mkdir()
+    np.testing.assert_array_equal(Volume.open(tmp_path / "export").array, Volume.open(folder).array)
+
+
+def test_several_series_in_the_folders_of_an_export_are_named(tmp_path: Path) -> None:
+    for name in ("SE1", "SE2"):
+        dicom_series(tmp_path / "export" / "ST1" / name)
+    with pytest.raises(VolumeError, match=r"its folders hold 2, give one of ST1/SE1, ST1/SE2"):
         Volume.open(tmp_path / "export")
+
+
+def test_a_folder_without_dicom_says_so(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(VolumeError, match="0 DICOM series"):
+        Volume.open(tmp_path)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sam3d_label.errors import VolumeError
+
+LONGEST_NAME = 200
+"""Characters of a name."""
 
 NUMBERS = ("idx", "id")
 """Keys of the value of a structure's voxels, the first that is given counts; Slicer's scribbles send `id`."""
@@ -44,6 +48,26 @@ def name_values(present: Sequence[int], info: Mapping[str, Any], labels: Sequenc
     raise VolumeError(f"the label holds the values {', '.join(map(str, present))}, but the names of {known}")
 
 
+def normal_name(name: str) -> str:
+    """Return a name in the composed form of Unicode: systems differ in how they encode an accent."""
+    return unicodedata.normalize("NFC", name)
+
+
+def name_fault(name: str) -> str | None:
+    """Say why a text cannot be the name of a structure; None when it can.
+
+    Args:
+        name: The text.
+    """
+    if not name.strip():
+        return "it is empty"
+    if len(name) > LONGEST_NAME:
+        return f"it has {len(name)} characters, at most {LONGEST_NAME} are allowed"
+    if not name.isprintable():
+        return "it holds line breaks, control characters or marks that reverse the writing direction"
+    return None
+
+
 def _listed(info: Mapping[str, Any]) -> Iterator[tuple[str, int | None]]:
     """Name and number, where it has one, of each structure in `label_info`; it may hold anything that a client sends.
 
@@ -56,7 +80,8 @@ def _listed(info: Mapping[str, Any]) -> Iterator[tuple[str, int | None]]:
     for entry in given if isinstance(given, list) else []:
         if isinstance(entry, Mapping) and isinstance(entry.get("name"), str):
             number = next((entry[key] for key in NUMBERS if entry.get(key) is not None), None)
-            yield entry["name"], None if number is None else _whole(number, entry["name"])
+            name = normal_name(entry["name"])
+            yield name, None if number is None else _whole(number, name)
 
 
 def _whole(number: Any, name: str) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sam3d_label.errors import VolumeError
-from sam3d_label.label_names import name_values
+from sam3d_label.label_names import name_fault, name_values
 
 
 @pytest.mark.parametrize("labels", [("tumor", "cyst"), ("cyst", "tumor")])
@@ -31,3 +31,18 @@ def test_numbers_are_numbers_in_every_spelling(info: Any, labels: tuple[str, ...
 def test_what_is_no_number_is_rejected(number: Any) -> None:
     with pytest.raises(VolumeError, match="label_info numbers 'cyst' as"):
         name_values([1], {"label_info": [{"name": "cyst", "idx": number}]}, ("tumor",))
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "a\tb", "a\u202eb", "a\x00", "x" * 201])
+def test_a_text_that_cannot_be_shown_on_one_line_is_no_name(name: str) -> None:
+    assert name_fault(name)
+
+
+@pytest.mark.parametrize("name", ["tumor", "liver lesion", "L\u00e4sion", "\u80ba", "100%", "a/b", "-x", '"x"'])
+def test_any_other_text_is_a_name(name: str) -> None:
+    assert name_fault(name) is None
+
+
+def test_a_name_is_the_same_however_its_accents_are_encoded() -> None:
+    info = {"label_info": [{"name": "Le\u0301sion", "idx": 1}]}
+    assert name_values([1], info, ["L\u00e9sion"]) == {1: "L\u00e9sion"}

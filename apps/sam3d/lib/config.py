@@ -20,6 +20,7 @@ from lib.requests import RESERVED_KEYS
 from lib.server.limits import Limits
 from sam3d_label.errors import Sam3dError
 from sam3d_label.intensity import IntensityRule
+from sam3d_label.label_names import name_fault, normal_name
 from sam3d_label.weights.opening import UNTRAINED_INTENSITY
 
 HOST_NAME = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?")
@@ -114,6 +115,10 @@ class AppConfig(Limits):
     def _usable_names(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
         if not labels:
             raise ValueError("give at least one name, such as tumor or tumor,cyst")
+        for name in labels:
+            if reason := name_fault(name):
+                raise ValueError(f"{name[:60]!r} cannot be a name: {reason}")
+        labels = tuple(map(normal_name, labels))
         if len(set(labels)) < len(labels):
             raise ValueError(f"a name is given twice in {', '.join(labels)}")
         reserved = sorted(set(labels) & RESERVED_KEYS)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from lib.active_learning import INFO, STRATEGY
 from lib.datastore import UPLOADED
 from lib.datastores.reconcile import CHECKSUM
 from lib.dicom_seg_list import SEGMENTATION
+from sam3d_label.label_names import name_fault, normal_name
 
 SERIES = frozenset({"StudyInstanceUID", "SeriesInstanceUID", SEGMENTATION})
 """Where an image or a label is on a DICOM server."""
@@ -36,6 +37,13 @@ class Structure(BaseModel):
     name: str = Field(min_length=1)
     idx: int | None = Field(default=None, ge=0, le=65535)
     color: list[float] | None = Field(default=None, max_length=4)
+
+    @field_validator("name")
+    @classmethod
+    def _usable(cls, name: str) -> str:
+        if reason := name_fault(name):
+            raise ValueError(f"{name[:60]!r} cannot be a name: {reason}")
+        return normal_name(name)
 
 
 class LabelInfo(BaseModel):

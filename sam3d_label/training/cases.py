@@ -86,6 +86,7 @@ class OpenedCases(Sequence[OpenedCase]):
 
     def _image(self, path: Path) -> _Image:
         volume = Volume.open(path)
+        volume.require_plausible_size()
         return _Image(volume, self.intensity.fit(volume.array, volume.modality))
 
     def _target(self, case: Case, image: _Image) -> _Target:

@@ -132,9 +132,11 @@ class OpenedCase:
         """Read a case.
 
         Raises:
-            VolumeError: A file cannot be read, the label is empty or lies on another grid.
+            VolumeError: A file cannot be read, the volume is larger than any scanner's, the label is empty or lies on
+                another grid.
         """
         volume = Volume.open(case.image)
+        volume.require_plausible_size()
         return cls.of(case, volume, open_label(case.label), intensity.fit(volume.array, volume.modality))
 
     @classmethod

@@ -62,13 +62,16 @@ def find_targets(
     Without a prompt a network can look for one structure only: with several labels, one of them is learned so.
 
     Raises:
-        VolumeError: A file is missing or cannot be read, the grids differ, or the label's values have no names.
+        VolumeError: A file is missing or cannot be read, the volume is larger than any scanner's, the grids differ, or
+            the label's values have no names.
     """
     image_file, label_file = datastore.get_image_uri(image), datastore.get_label_uri(image, FINAL)
     if not image_file or not label_file:
         raise VolumeError("the file of the image or of its label is missing")
     label = open_label(label_file)
-    Volume.open(image_file).require_same_grid(label)
+    volume = Volume.open(image_file)
+    volume.require_plausible_size()
+    volume.require_same_grid(label)
     present = structures(label)
     names = name_values(present, datastore.get_label_info(image, FINAL), labels)
     several = len(labels) > 1

@@ -272,3 +272,6 @@ def test_pages_cookies_and_ohif_stay_behind_the_path_prefix(prefixed: Site) -> N
         assert page.status_code == 200
         assert '"/ohif/' not in page.text
         assert http.get("/sam3d-server/sam3d/state").status_code == 200
+        for path in ("sam3d/training", f"sam3d/progress?model=sam3d_auto&image={PATIENT}"):
+            assert http.get(f"/sam3d-server/{path}").status_code == 200, path
+        assert http.get(f"/sam3d-server/datastore/segmentation?image={PATIENT}").status_code in (200, 204)

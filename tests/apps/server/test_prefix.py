@@ -140,6 +140,21 @@ def test_ohif_asks_for_everything_below_the_prefix(server: Server, keys: ApiKeys
     assert f"'sha256-{digest}'" in page.headers["content-security-policy"]
 
 
+@pytest.mark.skipif(not (ohif.FOLDER / "index.html").is_file(), reason="MONAI Label was installed without OHIF")
+def test_ohif_s_additions_are_sent_with_its_configuration_and_name_no_absolute_path(
+    server: Server, keys: ApiKeys
+) -> None:
+    key = {"Authorization": f"Bearer {keys.add('anna', 'annotator')}"}
+    config = server.get("/ohif/app-config.js", headers=key).text
+    scripts = [*sorted(ohif.EXTENSION.with_suffix("").glob("*.js")), ohif.EXTENSION]
+    at = [config.index(file.read_text(encoding="utf-8")) for file in scripts]
+    assert len(at) > 3
+    assert at == sorted(at)
+    assert config.index("routerBasename") < at[0]
+    for file in scripts:
+        assert not re.findall(r"""["'`]/(?:sam3d|datastore|info|infer|train|ohif|proxy)""", file.read_text())
+
+
 def test_paths_without_the_prefix_lead_to_those_with_it(keys: ApiKeys) -> None:
     server = Server(API_STR, Login(keys, None, 3600))
     for path in ("/", "/sam3d/", "/docs"):

@@ -25,6 +25,17 @@ from sam3d_label.errors import VolumeError
 from sam3d_label.image.dicom_codec import CODECS, decode
 
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
+NEWER_SYNTAXES = {
+    "1.2.840.10008.1.2.4.110": "JPEG XL (Lossless Only)",
+    "1.2.840.10008.1.2.4.111": "JPEG XL, Recompression of JPEG",
+    "1.2.840.10008.1.2.4.112": "JPEG XL",
+    "1.2.840.10008.1.2.4.201": "High-Throughput JPEG 2000 (Lossless Only)",
+    "1.2.840.10008.1.2.4.202": "High-Throughput JPEG 2000 with RPCL Options (Lossless Only)",
+    "1.2.840.10008.1.2.4.203": "High-Throughput JPEG 2000",
+    "1.2.840.10008.1.2.4.205": "JPIP, HTJ2K Referenced",
+}
+"""Names that pydicom 2 does not know, by transfer syntax."""
+
 DEFER = 2**16
 """Bytes of a header's element above which it is skipped: nothing that a volume needs is that long."""
 
@@ -147,7 +158,7 @@ def read_slice(file: Path) -> Slice | None:
 def _require_syntax(file: Path, meta: Dataset) -> None:
     syntax = UID(str(meta.get("TransferSyntaxUID") or ""))
     if syntax == DeflatedExplicitVRLittleEndian or syntax not in (*NATIVE, *CODECS):
-        name = syntax.name if syntax else "missing"
+        name = NEWER_SYNTAXES.get(syntax, syntax.name) if syntax else "missing"
         raise VolumeError(f"{file.name}: its transfer syntax ({name}) is not supported: {REEXPORT}")
 
 

@@ -11,7 +11,7 @@ import fnmatch
 import time
 import zlib
 from bisect import insort
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
@@ -373,18 +373,25 @@ def find_cases(images: Path, labels: Path, pattern: str | None = None) -> list[C
         pattern: globs, separated by commas, one of which the image's file name, or the case's name, must match.
 
     Raises:
-        Sam3dError: a folder is missing or holds no such case.
+        Sam3dError: a folder is missing, holds no such case, or a name cannot be written to a table.
     """
     for path in (images, labels):
         if not path.exists():
             raise Sam3dError(f"{path} does not exist; give the folder of the images and the folder of their labels")
     if images.is_file():
-        return [Case(_case_name(images), images, labels if labels.is_file() else _label_of(images, labels))]
-    found = [Case(_case_name(path), path, _label_of(path, labels)) for path in _volumes(images)]
+        label = labels if labels.is_file() else _label_of(images, labels, _label_files(labels))
+        return [Case(_case_name(images), images, label)]
+    by_case = _label_files(labels)
+    found = [Case(_case_name(path), path, _label_of(path, labels, by_case)) for path in _volumes(images)]
     chosen = [case for case in found if _matches(case, pattern)]
     if not chosen:
         said = f"that match {pattern!r} " if pattern and found else ""
         raise Sam3dError(f"no volumes {said}in {images}; expected files that end in {', '.join(SUFFIXES)}")
+    for case in chosen:
+        try:
+            case.name.encode()
+        except UnicodeEncodeError:
+            raise Sam3dError(f"the name of {str(case.image)!r} is not valid UTF-8: rename the file") from None
     return chosen
 
 
@@ -402,13 +409,25 @@ def _matches(case: Case, pattern: str | None) -> bool:
 
 
 def _case_name(path: Path) -> str:
-    suffix = next((end for end in SUFFIXES if path.name.lower().endswith(end)), "")
-    return path.name[: len(path.name) - len(suffix)]
+    return path.name[: len(path.name) - len(_suffix(path))]
 
 
-def _label_of(image: Path, labels: Path) -> Path | None:
-    candidates = [image.name, *(_case_name(image) + suffix for suffix in SUFFIXES)]
-    return next((labels / name for name in candidates if (labels / name).is_file()), None)
+def _suffix(path: Path) -> str:
+    """The end of a file's name, as written, that names its format; empty for other names."""
+    return next((path.name[-len(end) :] for end in SUFFIXES if path.name.lower().endswith(end)), "")
+
+
+def _label_of(image: Path, labels: Path, by_case: Mapping[str, Path]) -> Path | None:
+    """The label file of an image: that of its very name, else that of its case."""
+    exact = labels / image.name
+    return exact if exact.is_file() else by_case.get(_case_name(image))
+
+
+def _label_files(labels: Path) -> dict[str, Path]:
+    """The label file of each case; the first suffix of `SUFFIXES`, in any case, counts."""
+    files = [path for path in _volumes(labels) if path.is_file()] if labels.is_dir() else []
+    files.sort(key=lambda path: SUFFIXES.index(_suffix(path).lower()), reverse=True)
+    return {_case_name(path): path for path in files}
 
 
 def open_case(case: Case, label: int | None) -> tuple[Volume, NDArray[np.bool_]]:

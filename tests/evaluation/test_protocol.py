@@ -187,6 +187,19 @@ def test_other_suffix_and_single_files(cohort, save, truth):
     assert find_cases(image, label)[0].label == label
 
 
+def test_suffixes_of_labels_count_in_any_case_and_hidden_files_do_not(cohort):
+    label = cohort / "labels/a_ct.NII.GZ"
+    (cohort / "labels/a_ct.nii.gz").rename(label)
+    (cohort / "labels/._a_ct.nii").write_bytes(b"attributes")
+    assert find_cases(cohort / "images", cohort / "labels")[0].label == label
+
+
+def test_a_name_that_no_table_can_hold_is_rejected_before_work(cohort):
+    (cohort / "images/a_ct.nii.gz").rename(cohort / "images/a\udcff.nii.gz")
+    with pytest.raises(Sam3dError, match=r"a\\udcff\.nii\.gz' is not valid UTF-8: rename the file"):
+        find_cases(cohort / "images", cohort / "labels")
+
+
 def test_no_cases_is_an_error(cohort, tmp_path):
     with pytest.raises(Sam3dError, match="does not exist"):
         find_cases(tmp_path / "nowhere", cohort / "labels")

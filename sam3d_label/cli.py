@@ -91,7 +91,8 @@ def phantom(
         raise Sam3dError(f"--cases {cases}: give at least 1")
     if seed < 0:
         raise Sam3dError(f"--seed {seed}: give 0 or more")
-    require_unused(*(entry for kind in ("images", "labels") for entry in (out / kind).glob("*")), overwrite=overwrite)
+    there = (entry for kind in ("images", "labels") for entry in (out / kind).glob("*"))
+    require_unused(*(entry for entry in there if not entry.is_dir()), overwrite=overwrite)
     from sam3d_label.phantoms import write_phantoms
 
     written = write_phantoms(out, cases, seed)
@@ -221,10 +222,11 @@ def train(
     if not 0 <= validation < 1:
         raise Sam3dError(f"--validation {validation}: give a share from 0 to below 1")
     check_device(device)
-    from sam3d_label.training.fine_tune import CHECKPOINT
+    from sam3d_label.training.fine_tune import CHECKPOINT, CURVES, LOG
 
     if not resume and int(os.environ.get("RANK", "0")) == 0:  # one process of torchrun looks, before any has written
-        require_unused(*(out / name for name in ("adapter.safetensors", "card.json", CHECKPOINT)), overwrite=overwrite)
+        written = ("adapter.safetensors", "trunk.safetensors", "card.json", CHECKPOINT, LOG, CURVES)
+        require_unused(*(out / name for name in written), overwrite=overwrite)
     from sam3d_label.training.run import train_folder
     from sam3d_label.weights import open_weights, untrained
 
@@ -259,7 +261,7 @@ def convert_reference(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Convert a checkpoint of 3DSAM-adapter's authors to this project's weights."""
-    require_unused(out, overwrite=overwrite, inputs=[checkpoint])
+    require_unused(out, out.with_name("card.json"), overwrite=overwrite, inputs=[checkpoint])
     from sam3d_label.weights.reference import convert
 
     card = convert(checkpoint, out, dataset=dataset, prompt_heads=prompt_heads)
@@ -272,11 +274,12 @@ def fetch(
     folder: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to store it.", show_default="~/.cache/sam3d")
     ] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Download one of SAM's published checkpoints, which the presets of its sizes build on."""
     from sam3d_label.weights import sam
 
-    typer.echo(f"wrote {sam.fetch(name, folder or sam.cache_folder())}")
+    typer.echo(f"wrote {sam.fetch(name, folder or sam.cache_folder(), overwrite=overwrite)}")
 
 
 @app.command(epilog=examples("benchmark", "benchmark --preset vit_b --json benchmark.json", "benchmark --device cuda"))

@@ -91,7 +91,8 @@ def evaluate(
     from sam3d_label.weights import open_weights
 
     find_cases(images, labels, cases)
-    require_unused(*(out / name for name in ("cases.csv", "clicks.csv", "summary.json")), overwrite=overwrite)
+    written = ("cases.csv", "clicks.csv", "summary.json", "curve.png", "worst.png")
+    require_unused(*(out / name for name in written), overwrite=overwrite)
     opened = open_weights(weights, device)
     _check_learned(opened, annotator, counts)
     cohort = _measured(

@@ -40,8 +40,15 @@ NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.
 
 
 def part_of(path: Path) -> Path:
-    """Return a new hidden name next to a file, with the file's suffix, since writers choose the format by it."""
-    return path.with_name(f"{PART}{uuid.uuid4().hex}.{path.name}")
+    """Return a new hidden name next to a file, with the file's suffix, since writers choose the format by it.
+
+    Of a long name only the end is kept, so that the new one is not too long for the file system.
+    """
+    return path.with_name(f"{PART}{uuid.uuid4().hex}.{path.name[-NAME_END:]}")
+
+
+NAME_END = 40
+"""Characters of a name that are kept in the name of its part file; each has at most four bytes."""
 
 
 @contextmanager

@@ -34,6 +34,12 @@ LabelOption = Annotated[
     typer.Option(metavar="N", help="Value of the target in the labels.", show_default="any but 0"),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
+LONGEST_NAME = 255
+"""Bytes of a file's name that every usual file system takes."""
+
+MOST_NAMED = 3
+"""Files that a message names."""
+
 MODEL_DIR = Path("apps/sam3d/model")
 ModelDir = Annotated[
     Path, typer.Option("--model-dir", metavar="DIR", help="The app's model folder, as --conf model_dir names it.")
@@ -49,14 +55,42 @@ def require_unused(*outputs: Path, overwrite: bool, inputs: Iterable[Path] = ())
         inputs: Files that the command reads: these are never written to.
 
     Raises:
-        Sam3dError: An output is an input, or exists although it must not be overwritten.
+        Sam3dError: An output is an input, a folder or another output, exists although it must not be overwritten, or
+            cannot be a file.
     """
+    for output in outputs:
+        _require_file_name(output)
+    if twice := [output for number, output in enumerate(outputs) if output.absolute() in _absolute(outputs[:number])]:
+        raise Sam3dError(f"{twice[0]} is named for two files to write: give each a name of its own")
     there = [output for output in outputs if os.path.lexists(output)]
     for output in there:
         if any(entry.exists() and output.exists() and output.samefile(entry) for entry in inputs):
             raise Sam3dError(f"{output} is what the command reads: give another file to write to")
     if there and not overwrite:
-        raise Sam3dError(f"{there[0]} exists: write elsewhere, or add --overwrite to replace it")
+        named = ", ".join(map(str, there[:MOST_NAMED]))
+        if len(there) > MOST_NAMED:
+            named += f" and {len(there) - MOST_NAMED} more"
+        exist, them = ("exists", "it") if len(there) == 1 else ("exist", "them")
+        raise Sam3dError(f"{named} {exist}: write elsewhere, or add --overwrite to replace {them}")
+
+
+def _absolute(paths: Iterable[Path]) -> list[Path]:
+    return [path.absolute() for path in paths]
+
+
+def _require_file_name(output: Path) -> None:
+    """Raise `Sam3dError` unless a file can be at a path."""
+    try:
+        size = len(output.name.encode())
+    except UnicodeEncodeError:
+        raise Sam3dError(f"{str(output)!r} is not valid UTF-8: give another name") from None
+    if size > LONGEST_NAME:
+        raise Sam3dError(f"{output.name[:40]}... has {size} bytes in UTF-8: a file name has at most {LONGEST_NAME}")
+    if output.is_dir():
+        raise Sam3dError(f"{output} is a folder: give the name of a file")
+    above = next(parent for parent in output.absolute().parents if os.path.lexists(parent))
+    if not above.is_dir():
+        raise Sam3dError(f"{above} is not a folder: {output.name} cannot be in it")
 
 
 def examples(*lines: str) -> str:

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.options import WeightsOption, examples
+from sam3d_label.options import OverwriteOption, WeightsOption, examples
 
 if TYPE_CHECKING:
     from sam3d_label.replay.plan import Shard
@@ -59,6 +59,7 @@ def replay(
         ),
     ] = None,
     device: Annotated[str, typer.Option(metavar="D", help="Where the network runs: cpu, cuda, cuda:1, mps.")] = "cpu",
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Replay a click log: the same prompts on the same images, with given weights.
 
@@ -66,12 +67,15 @@ def replay(
     OUT holds requests.csv with a row for each request, also for those that
     cannot be replayed, with the reason, and summary.json. The same command
     goes on where it was interrupted; shares in one OUT add up by themselves.
+    --overwrite begins anew, in place of another replay in OUT.
     """
     if workers < 1:
         raise Sam3dError(f"--workers {workers}: give at least 1")
     from sam3d_label.replay.plan import find_shard
 
     found = find_shard(shard, os.environ)
+    if overwrite and found.of > 1:
+        raise Sam3dError("--overwrite: one of several processes would remove what the others do; remove OUT first")
     from sam3d_label.progress import bar
     from sam3d_label.replay.measure import Cohort
     from sam3d_label.replay.run import Work
@@ -81,7 +85,7 @@ def replay(
     work = Work(weights, _device(device), Cohort(studies, tag, given, model_dir), out)
     about = {"command": shlex.join(["python", "-m", "sam3d_label", *sys.argv[1:]])}
     with bar(Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")) as show:
-        outcome = run(log, work, workers=workers, shard=found, about=about, progress=show)
+        outcome = run(log, work, workers=workers, shard=found, about=about, progress=show, overwrite=overwrite)
     _tell(outcome, found, out)
 
 

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from sam3d_label.cli import app
 from sam3d_label.errors import WeightsError
 from sam3d_label.options import spelled_out
+from sam3d_label.volume import Volume
 
 COMMANDS = ("phantom", "segment", "evaluate", "picture", "train", "convert-reference", "fetch", "benchmark")
 SHAPE = (24, 20, 12)
@@ -275,6 +276,41 @@ def test_nothing_is_overwritten_unasked(command, written, volumes, capabilities)
     assert (volumes / written).read_text() == "of the user"
     result = run(*command, "--overwrite")
     assert result.exit_code == 0, result.output
+
+
+def test_everything_that_would_be_overwritten_is_named(volumes, capabilities):
+    (volumes / "out").mkdir()
+    for name in ("clicks.csv", "worst.png"):
+        (volumes / "out" / name).write_text("of the user")
+    message = refused("evaluate", "images", "labels", "out", "--clicks", "1")
+    assert "out/clicks.csv, out/worst.png exist: write elsewhere, or add --overwrite to replace them" in message
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("images", "is a folder"),
+        ("images/a.nii.gz/mask.nii.gz", "a.nii.gz is not a folder"),
+        (f"{'m' * 250}.nii.gz", "has 257 bytes in UTF-8: a file name has at most 255"),
+        ("m\udcff.nii.gz", "is not valid UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("also", [(), ("--overwrite",)])
+def test_a_name_that_no_file_can_have_is_rejected_before_work(out, message, also, volumes, capabilities):
+    command = ("segment", "images/a.nii.gz") if out != "images" else ("picture", "images/a.nii.gz", "labels/a.nii.gz")
+    assert message in refused(*command, out, "--click", "8,9,5", *also)
+
+
+@pytest.mark.parametrize("name", ["m" * 248, "a\nb", "\u202egpj", "-x", "100%", "[red]", "\u80ba" * 82])
+def test_a_mask_may_have_any_other_name(name, volumes, capabilities):
+    result = run("segment", "images/a.nii.gz", volumes / f"{name}.nii.gz", "--click", "8,9,5")
+    assert result.exit_code == 0, result.output
+    assert Volume.open(volumes / f"{name}.nii.gz").shape == SHAPE
+
+
+def test_two_outputs_need_two_names(volumes):
+    (volumes / "studies").mkdir()
+    assert "named for two files" in refused("export", "studies", "a.zip", "--pseudonyms", "a.zip")
 
 
 @pytest.mark.parametrize("also", [(), ("--overwrite",)])

@@ -60,7 +60,14 @@ class Outcome:
 
 
 def replay(
-    log: Path, work: Work, *, workers: int = 1, shard: Shard | None = None, about: Mapping[str, Any], progress: Show
+    log: Path,
+    work: Work,
+    *,
+    workers: int = 1,
+    shard: Shard | None = None,
+    about: Mapping[str, Any],
+    progress: Show,
+    overwrite: bool = False,
 ) -> Outcome:
     """Replay a log, or a share of it, and write table and summary of what is done so far.
 
@@ -71,6 +78,7 @@ def replay(
         shard: The share of this process; without it, everything.
         about: Further keys of the summary.
         progress: Called with (image, requests done, requests of this process).
+        overwrite: Whether to replace what another replay has left in the folder.
 
     Raises:
         Sam3dError: There is no log, the weights or the studies cannot be opened, the folder holds another replay, or
@@ -86,7 +94,7 @@ def replay(
         "labels": list(work.cohort.labels),
         "comparison with what served": work.cohort.model_dir is not None,
     }
-    requests, newer = store.begin(log, settings)
+    requests, newer = store.begin(log, settings, overwrite=overwrite)
     work = replace(work, cohort=replace(work.cohort, labels=work.cohort.labels or only_label(requests)))
     mine = share(jobs(requests), shard or Shard())
     left = _left(mine, store)

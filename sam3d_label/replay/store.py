@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from pydantic import ValidationError
 
 from sam3d_label.click_log import Request, read_log
 from sam3d_label.errors import Sam3dError
-from sam3d_label.io import append_line, read_object, replacing, with_format, write_json
+from sam3d_label.io import append_line, read_object, replacing, with_format, write_json, write_text
 from sam3d_label.replay.measure import Row
 from sam3d_label.replay.summary import summarise
 
 LOG, SETTINGS, ROWS, TABLE, SUMMARY = "log.jsonl", "replay.json", "rows", "requests.csv", "summary.json"
 FORMAT = 1
+FIX = "give another folder, or add --overwrite to replace it"
 
 
 class Store:
@@ -35,32 +37,36 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
 
-    def begin(self, source: Path, settings: Mapping[str, Any]) -> tuple[list[Request], int]:
+    def begin(self, source: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> tuple[list[Request], int]:
         """Keep the log as it is now, or find it as it was when the replay began.
 
         Args:
             source: As of `read_log`.
             settings: What must be the same whenever the replay goes on.
+            overwrite: Whether to begin anew in place of what the folder holds.
 
         Returns:
             The requests to replay, and how many the log has got since.
 
         Raises:
-            Sam3dError: There is no log, or the folder holds another replay.
+            Sam3dError: There is no log, or the folder holds another replay, or files of something else.
             OSError: The folder cannot be written.
         """
         now = read_log(source).requests
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
+            if overwrite:
+                self._clear()
             if not (self.folder / SETTINGS).is_file():
-                with replacing(self.folder / LOG) as beside:
-                    beside.write_text("".join(f"{each.model_dump_json()}\n" for each in now), encoding="utf-8")
+                text = "".join(f"{each.model_dump_json()}\n" for each in now)
+                self._require_new(text)
+                write_text(self.folder / LOG, text)
                 write_json(self.folder / SETTINGS, with_format(FORMAT, settings))
         self._require_same(settings)
         began = read_log(self.folder / LOG).requests
         newer = len(now) - len(began)
         if not {each.model_dump_json() for each in began} <= {each.model_dump_json() for each in now}:
-            raise Sam3dError(f"{self.folder} holds the replay of another log: give another folder")
+            raise Sam3dError(f"{self.folder} holds the replay of another log: {FIX}")
         return began, newer
 
     @contextmanager
@@ -107,12 +113,33 @@ class Store:
             write_json(self.folder / SUMMARY, summary)
         return summary
 
+    def _require_new(self, text: str) -> None:
+        """Raise `Sam3dError` if the folder holds files of something else under the names of a replay's files.
+
+        Args:
+            text: The log, which a replay that was killed at once may have left.
+        """
+        there = [name for name in (SUMMARY, TABLE, LOG, ROWS) if os.path.lexists(self.folder / name)]
+        if LOG in there and (self.folder / LOG).is_file() and (self.folder / LOG).read_bytes() == text.encode():
+            there.remove(LOG)
+        if there:
+            raise Sam3dError(f"{self.folder} holds {', '.join(there)}, which no replay has written: {FIX}")
+
+    def _clear(self) -> None:
+        """Remove everything that a replay writes; other files stay."""
+        for path in (self.folder / SETTINGS, *(self.folder / ROWS).glob("*.jsonl")):
+            path.unlink(missing_ok=True)
+        for name in (SUMMARY, TABLE, LOG):
+            (self.folder / name).unlink(missing_ok=True)
+        with suppress(OSError):  # there is none, or it holds files of something else, which `_require_new` reports
+            (self.folder / ROWS).rmdir()
+
     def _require_same(self, settings: Mapping[str, Any]) -> None:
         path = self.folder / SETTINGS
         before = read_object(path, FORMAT)
         changed = sorted(key for key in {*settings, *before} if settings.get(key) != before.get(key))
         if changed:
-            raise Sam3dError(f"{self.folder} holds a replay with another {', '.join(changed)}: give another folder")
+            raise Sam3dError(f"{self.folder} holds a replay with another {', '.join(changed)}: {FIX}")
 
 
 def _cells(row: Row) -> Sequence[Any]:

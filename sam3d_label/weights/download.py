@@ -42,23 +42,32 @@ class RemoteFile:
         return self.url.rsplit("/", 1)[-1]
 
 
-def download(remote: RemoteFile, folder: Path) -> Path:
+def download(remote: RemoteFile, folder: Path, *, overwrite: bool = False) -> Path:
     """Download a file into a folder, unless it is there already.
 
     What has arrived is kept in a `.part` file: a later call goes on from there.
+
+    Args:
+        remote: The file.
+        folder: Made when missing.
+        overwrite: Whether to replace another file of its name.
 
     Returns:
         Path of the file, its SHA-256 checked.
 
     Raises:
         WeightsError: There is no network, the connection broke, or the digest is another; the message says
-            how to get the file by hand.
+            how to get the file by hand. Or something else of the file's name is there.
     """
     target = folder / remote.name
-    if target.is_file():
-        if sha256(target) != remote.sha256:
-            raise WeightsError(f"{target} is not the file of {remote.url} (SHA-256 differs): remove it")
+    if target.is_file() and sha256(target) == remote.sha256:
         return target
+    if target.is_dir() or (os.path.lexists(target) and not overwrite):
+        kind = "is a folder" if target.is_dir() else "exists"
+        raise WeightsError(
+            f"{target} {kind}, and is not the file of {remote.url} (SHA-256 differs): choose another folder, rename "
+            "it, or replace a file by --overwrite"
+        )
     part = target.with_name(f"{target.name}.part")
     by_hand = f"Try again to go on from what has arrived, or download it by hand and put it at {target}"
     try:

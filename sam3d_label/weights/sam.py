@@ -39,19 +39,20 @@ def cache_folder() -> Path:
     return Path.home() / ".cache" / "sam3d"
 
 
-def fetch(name: str, folder: Path | None = None) -> Path:
+def fetch(name: str, folder: Path | None = None, *, overwrite: bool = False) -> Path:
     """Download an official checkpoint; see `download`.
 
     Args:
         name: vit_b, vit_l or vit_h.
         folder: Where to; `cache_folder()` when not given.
+        overwrite: Whether to replace another file of its name.
 
     Raises:
         WeightsError: The name is none of these, or the download failed.
     """
     if name not in OFFICIAL:
         raise WeightsError(f"there is no SAM checkpoint {name!r}: choose from {', '.join(OFFICIAL)}")
-    return download(OFFICIAL[name], folder or cache_folder())
+    return download(OFFICIAL[name], folder or cache_folder(), overwrite=overwrite)
 
 
 def read_encoder(path: Path, name: str) -> Tensors:

@@ -302,6 +302,28 @@ def test_another_log_is_refused(cohort):
     assert "holds the replay of another log" in run(cohort).stderr
 
 
+def test_another_replay_is_replaced_when_that_is_asked_for(cohort):
+    logged(cohort, request("a"), request("b"))
+    replayed(cohort)
+    (cohort / "out/notes.txt").write_text("of the user")
+    (cohort / "model/clicks/clicks-000001.jsonl").unlink()
+    logged(cohort, request("b"))
+    assert "add --overwrite" in run(cohort).stderr
+    assert run(cohort, "--overwrite").exit_code == 0
+    assert [row["image"] for row in table(cohort / "out")] == ["b"]
+    assert (cohort / "out/notes.txt").read_text() == "of the user"
+    assert "one of several processes" in run(cohort, "--overwrite", "--shard", "1/2").stderr
+
+
+@pytest.mark.parametrize("name", ["summary.json", "requests.csv", "log.jsonl", "rows"])
+def test_a_file_of_something_else_is_named_and_kept(cohort, name):
+    logged(cohort, request("a"))
+    (cohort / "out").mkdir()
+    (cohort / "out" / name).write_text("of an evaluation")
+    assert f"holds {name}, which no replay has written" in run(cohort).stderr
+    assert (cohort / "out" / name).read_text() == "of an evaluation"
+
+
 def test_without_studies_nothing_is_written(cohort):
     logged(cohort, request("a"))
     arguments = [str(cohort / name) for name in ("model", "nowhere", "out")]

@@ -108,11 +108,20 @@ def test_a_wrong_digest_is_told_and_nothing_kept(remote, server, tmp_path, arriv
     assert not list(tmp_path.iterdir())
 
 
-def test_another_file_of_the_name_is_not_overwritten(remote, tmp_path):
+def test_another_file_of_the_name_is_only_overwritten_when_that_is_asked_for(remote, tmp_path):
     (tmp_path / "weights.pth").write_text("mine")
-    with pytest.raises(WeightsError, match="remove it"):
+    with pytest.raises(WeightsError, match=r"weights\.pth exists, and is not the file of .*--overwrite"):
         download(remote, tmp_path)
     assert (tmp_path / "weights.pth").read_text() == "mine"
+    assert download(remote, tmp_path, overwrite=True).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_in_the_place_of_the_file_is_reported_before_the_download(remote, server, tmp_path, overwrite):
+    (tmp_path / "weights.pth").mkdir()
+    with pytest.raises(WeightsError, match="is a folder"):
+        download(remote, tmp_path, overwrite=overwrite)
+    assert not server.ranges
 
 
 def test_a_missing_file_on_the_server_is_told(remote, tmp_path, monkeypatch):

@@ -9,8 +9,8 @@ from typing import Any
 
 from sam3d_label.errors import VolumeError
 
-LONGEST_NAME = 200
-"""Characters of a name."""
+LONGEST_NAME = 64
+"""Characters of a name: what a segment's label in DICOM holds."""
 
 NUMBERS = ("idx", "id")
 """Keys of the value of a structure's voxels, the first that is given counts; Slicer's scribbles send `id`."""
@@ -63,6 +63,10 @@ def name_fault(name: str) -> str | None:
         return "it is empty"
     if len(name) > LONGEST_NAME:
         return f"it has {len(name)} characters, at most {LONGEST_NAME} are allowed"
+    if name != name.strip():
+        return "remove the space at its beginning or end"
+    if "\\" in name:
+        return "it holds a backslash, which separates values in DICOM"
     if not name.isprintable():
         return "it holds line breaks, control characters or marks that reverse the writing direction"
     return None

@@ -255,6 +255,18 @@ class TestLabels:
         assert store.get_labeled_images() == []
         assert not leftovers(store, uploads)
 
+    @pytest.mark.parametrize("name", ["a\\b", "x" * 65, "a\nb"])
+    def test_a_name_that_no_segment_can_have_goes_nowhere(
+        self, open_store: Any, send: Any, server: Orthanc, uploads: Path, name: str
+    ) -> None:
+        series, _ = send()
+        store = open_store(labels=["tumor"])
+        info = {"label_info": [{"name": name, "idx": 1}]}
+        with pytest.raises(HTTPException, match="cannot be the name of a segment") as caught:
+            store.save_label(series, upload(uploads, store, series, blob()), FINAL, info)
+        assert caught.value.status_code == 400
+        assert not server.search(Modality="SEG")
+
     def test_a_seg_is_downloaded_once_and_the_newest_counts(
         self, open_store: Any, send: Any, server: Orthanc, uploads: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -29,6 +29,7 @@ from lib.errors import RemoteError
 from lib.temporary import is_temporary
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.labels import as_label, open_label
+from sam3d_label.label_names import name_fault
 from sam3d_label.volume import Volume
 
 logger = logging.getLogger(__name__)
@@ -261,6 +262,9 @@ class DicomWebDatastore(SafeDatastore):
         label = np.maximum(label, 0)  # a SEG has no value for what is ignored
         present = [int(value) for value in np.unique(label) if value]
         names = name_values(present or [1], info, self.labels)
+        for name in names.values():
+            if reason := name_fault(name):
+                raise VolumeError(f"{name[:60]!r} cannot be the name of a segment: {reason}")
         given = info.get("label_info")
         colors = {
             one["name"]: one["color"]

@@ -11,7 +11,7 @@ from sam3d_label.errors import VolumeError
 from sam3d_label.image.labels import as_label, structures
 from sam3d_label.image.limits import MIB, default_limits
 from sam3d_label.image.sniff import read_header
-from sam3d_label.label_names import name_values
+from sam3d_label.label_names import name_values, normal_name
 from sam3d_label.volume import Volume
 
 SEGMENT = re.compile(r"(Segment\d+)_LabelValue")
@@ -49,5 +49,5 @@ def names_in(file: str) -> dict[int, str]:
     for key, value in metadata.items():
         match = SEGMENT.fullmatch(key)
         if match and value.isdigit() and f"{match[1]}_Name" in metadata:
-            found[int(value)] = metadata[f"{match[1]}_Name"]
+            found[int(value)] = normal_name(metadata[f"{match[1]}_Name"])
     return found

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from app_helpers import ball, make_app, write_nifti
 
-from lib.active_learning import Diverse, Scores, Uncertainty, handed_out
+from lib.active_learning import Diverse, Scores, SurveyScoring, Uncertainty, handed_out
 
 
 @pytest.fixture
@@ -40,6 +40,25 @@ def test_every_image_is_scored_once_for_a_version(app: Any) -> None:
     assert score["version"] == "small-1"
     assert app.datastore().get_image_info("a")["sam3d"] == {key: score[key] for key in ("version", "doubt", "click")}
     assert app.scoring({"method": "sam3d"})["scored"] == []
+
+
+def test_an_image_that_fails_for_any_reason_does_not_end_the_scoring(app: Any) -> None:
+    lent = app.segmenters.borrow
+
+    class Failing:
+        def borrow(self, path: str, device: str) -> Any:
+            if path.endswith("a.nii.gz"):
+                raise RuntimeError("out of memory")
+            if path.endswith("b.nii.gz"):
+                app.datastore().remove_image("b")
+                raise FileNotFoundError(path)
+            return lent(path, device)
+
+    scoring = SurveyScoring(app.serving, Failing(), app.scores, app.busy)  # type: ignore[arg-type]
+    done = scoring({}, app.datastore())
+    assert done["scored"] == ["c"]
+    assert done["failed"]["a"] == "RuntimeError: out of memory"
+    assert done["failed"].keys() == {"a", "b", "nan"}
 
 
 def test_the_image_of_the_most_doubt_is_next_with_the_reason(app: Any, scores: Scores) -> None:

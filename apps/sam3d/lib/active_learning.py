@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fastapi import HTTPException
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -107,11 +108,18 @@ class SurveyScoring(ScoringMethod):
             self._busy.wait()
             try:
                 score = self._score(image, device, datastore)
+                remember(datastore, image, {INFO: {key: score[key] for key in ("version", "doubt", "click")}})
+            except HTTPException as error:  # it was removed meanwhile
+                failed[image] = str(error.detail)
+                continue
             except Sam3dError as error:
                 failed[image] = str(error)
                 continue
+            except Exception as error:
+                logger.exception("%s cannot be scored", image)
+                failed[image] = f"{type(error).__name__}: {error}"
+                continue
             self._scores.add(image, score)
-            remember(datastore, image, {INFO: {key: score[key] for key in ("version", "doubt", "click")}})
             scored.append(image)
             logger.info(f"%s: doubt {score['doubt']:.3f} under {version}", image)
         return {"version": version, "scored": scored, "failed": failed}

@@ -119,7 +119,7 @@ def free_port() -> int:
 
 def answers(http: httpx.Client) -> bool:
     try:
-        return http.get("/info/").status_code in (200, 401)
+        return http.get(f"{os.environ.get('MONAI_LABEL_API_STR', '')}/info/").status_code in (200, 401)
     except httpx.TransportError:
         return False
 

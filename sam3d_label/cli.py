@@ -129,13 +129,14 @@ def segment(
 
     from sam3d_label.prompts import Prompts
     from sam3d_label.segmenter import Segmenter
-    from sam3d_label.volume import Volume, require_mask_suffix, save_mask
+    from sam3d_label.volume import Volume, require_mask_geometry, require_mask_suffix, save_mask
     from sam3d_label.weights import open_weights
 
     require_mask_suffix(out)
     require_unused(out, overwrite=overwrite, inputs=[image])
     prompts = Prompts(clicks=tuple(clicks), boxes=tuple(boxes))
     volume = Volume.open(image)
+    require_mask_geometry(out, volume)
     prompts.validate(volume.shape)
     result = Segmenter(volume, open_weights(weights, device)).segment(prompts)
     save_mask(out, result.mask, volume)

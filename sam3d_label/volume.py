@@ -30,6 +30,9 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 MASK_SUFFIXES = (*NIFTI_SUFFIXES, ".nrrd", ".mha")
 """Formats that masks are written in: one file each, and the whole geometry in it."""
 
+SHEARED = 1e-4
+"""Cosine of the angle between two axes from which on ITK does not take them to be at right angles."""
+
 ALIGNED = 0.5
 """Share of a voxel's shortest edge by which two grids may lie apart and still be the same."""
 
@@ -137,6 +140,8 @@ class Volume:
         Raises:
             VolumeError: It does not exist, is damaged, too large, or not one scalar 3D image, or refers to other files.
         """
+        if not os.fspath(path):
+            raise VolumeError("the volume has no file: it was removed")
         path = Path(path)
         limits = limits or default_limits()
         if not path.exists():
@@ -297,6 +302,26 @@ def require_mask_suffix(path: Path) -> None:
         raise VolumeError(f"{path} cannot be written: the name of a mask ends in {', '.join(MASK_SUFFIXES)}")
 
 
+def require_mask_geometry(path: Path, volume: Volume) -> None:
+    """Raise `VolumeError` unless a mask in a file of this name can be where its volume is, in every program.
+
+    ITK and Slicer do not open NIfTI files whose axes are sheared, as those of a series with a tilted gantry are. A mask
+    of a NIfTI file gets that file's own fields: it opens wherever its image opens. Volumes without a file are free.
+    """
+    is_other_file = volume.path is not None and volume.forms is None
+    if path.name.endswith(NIFTI_SUFFIXES) and is_other_file and _shear(volume.affine) > SHEARED:
+        raise VolumeError(
+            f"{path.name} cannot be a NIfTI file: the volume's axes are sheared (as with a tilted gantry), and ITK and "
+            "Slicer do not open such NIfTI files; write .nrrd"
+        )
+
+
+def _shear(affine: np.ndarray) -> float:
+    """Largest cosine of the angle between two axes of a grid; 0 where they are at right angles."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return float(np.abs(axes.T @ axes - np.eye(3)).max())
+
+
 def save_mask(path: str | os.PathLike[str], mask: np.ndarray, volume: Volume, *, compress: bool = True) -> None:
     """Write a mask (I, J, K) on the grid of its volume, next to the target and then renamed over it.
 
@@ -305,13 +330,14 @@ def save_mask(path: str | os.PathLike[str], mask: np.ndarray, volume: Volume, *,
     (NRRD: gzip, else raw).
 
     Raises:
-        VolumeError: The shapes differ, or the file cannot be written.
+        VolumeError: The shapes differ, the format cannot hold the geometry, or the file cannot be written.
         StorageError: The disk is full or the folder read-only.
     """
     path = Path(path)
     if mask.shape != volume.shape:
         raise VolumeError(f"a mask of {mask.shape} voxels does not fit a volume of {volume.shape}")
     require_mask_suffix(path)
+    require_mask_geometry(path, volume)
     try:
         with replacing(path, durable=False) as beside:
             if path.name.endswith(NIFTI_SUFFIXES):

@@ -20,7 +20,7 @@ from pydicom.uid import (
 )
 
 from sam3d_label.errors import VolumeError
-from sam3d_label.volume import Volume
+from sam3d_label.volume import Volume, save_mask
 
 ROWS, COLUMNS = 6, 7
 
@@ -171,6 +171,19 @@ def test_other_files_of_a_folder_are_left_out(tmp_path: Path) -> None:
     (folder / "README.txt").write_text("not DICOM")
     (folder / ".DS_Store").write_bytes(bytes(300))
     assert Volume.open(folder).shape == (COLUMNS, ROWS, 4)
+
+
+def test_masks_of_a_tilted_gantry_are_written_where_itk_opens_them(tmp_path: Path) -> None:
+    folder = dicom_series(tmp_path / "s")
+    for k in range(4):
+        change(folder, k, ImagePositionPatient=[-10, -20 + 0.6 * k, 2.5 * k])
+    volume = Volume.open(folder)
+    mask = np.ones(volume.shape, np.uint8)
+    save_mask(tmp_path / "mask.nrrd", mask, volume)
+    last = sitk.ReadImage(str(tmp_path / "mask.nrrd")).TransformIndexToPhysicalPoint([0, 0, 3])
+    np.testing.assert_allclose(last, [-10, -18.2, 7.5], atol=1e-3)
+    with pytest.raises(VolumeError, match=r"axes are sheared .* write \.nrrd"):
+        save_mask(tmp_path / "mask.nii.gz", mask, volume)
 
 
 def test_the_only_series_in_the_folders_of_an_export_is_opened(tmp_path: Path) -> None:

@@ -93,7 +93,11 @@ def test_masks_of_nifti_files_are_where_their_image_is(
         np.testing.assert_allclose(corners(volume.affine), by_itk, atol=0.1)
 
 
-@given(pose=poses(), space=st.sampled_from(["left-posterior-superior", "right-anterior-superior", "LPS", "RAS"]))
+SPACES = ["left-posterior-superior", "right-anterior-superior", "left-anterior-superior", "LPS", "RAS", "LAS"]
+SPACES += ["scanner-xyz", "3D-right-handed", "3D-left-handed"]
+
+
+@given(pose=poses(), space=st.sampled_from(SPACES))
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_masks_of_nrrd_files_are_where_their_image_is(pose: np.ndarray, space: str, tmp_path: Path) -> None:
     directions = " ".join(f"({','.join(map(str, column))})" for column in pose[:3, :3].T)
@@ -108,10 +112,16 @@ def test_masks_of_nrrd_files_are_where_their_image_is(pose: np.ndarray, space: s
     except VolumeError:
         return
     save_mask(tmp_path / "mask.nrrd", np.ones(SHAPE, np.uint8), volume)
-    save_mask(tmp_path / "mask.nii.gz", np.ones(SHAPE, np.uint8), volume)
     by_itk = itk_corners(path)
     assert by_itk is not None
     np.testing.assert_allclose(itk_corners(tmp_path / "mask.nrrd"), by_itk, atol=0.1)
+    axes = pose[:3, :3] / np.linalg.norm(pose[:3, :3], axis=0)
+    if np.abs(axes.T @ axes - np.eye(3)).max() > 1e-3:
+        with pytest.raises(VolumeError, match=r"axes are sheared .* write \.nrrd"):
+            save_mask(tmp_path / "mask.nii.gz", np.ones(SHAPE, np.uint8), volume)
+        return
+    save_mask(tmp_path / "mask.nii.gz", np.ones(SHAPE, np.uint8), volume)
+    np.testing.assert_allclose(itk_corners(tmp_path / "mask.nii.gz"), by_itk, atol=0.1)
     np.testing.assert_allclose(corners(nib.load(tmp_path / "mask.nii.gz").affine), by_itk, atol=0.1)
 
 

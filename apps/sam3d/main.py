@@ -289,7 +289,7 @@ class SAM3DApp(MONAILabelApp):
         if model not in self._trainers:
             raise HTTPException(404, f"There is no trainer {model!r}; this server has: {', '.join(self._trainers)}")
         try:
-            parse_train(request)
+            resolve_device(parse_train(request).device)
         except HANDLED as error:
             raise http_error(error) from error
 

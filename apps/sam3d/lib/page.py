@@ -7,10 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from fastapi import APIRouter, Depends, HTTPException
+from fastapi import APIRouter, HTTPException
 from fastapi.responses import FileResponse
-from monailabel.config import settings
-from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.datastore import Datastore
 from pydantic import BaseModel
 
@@ -60,14 +58,12 @@ class WantedVersion(BaseModel):
 
 
 def router(app: Parts) -> APIRouter:
-    """The page and what it asks for.
+    """The page and what it asks for. Who may send which request is in `server.access.roles`.
 
     Args:
         app: What it shows.
     """
-    user = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
-    admin = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
-    routes = APIRouter(prefix="/sam3d", tags=["SAM3D"], dependencies=[user])
+    routes = APIRouter(prefix="/sam3d", tags=["SAM3D"])
 
     for path, name in PAGE.items():
         routes.add_api_route(f"/{path}", _file(FILES / name), include_in_schema=False, methods=["GET"])
@@ -84,7 +80,7 @@ def router(app: Parts) -> APIRouter:
     def training() -> dict[str, Any]:
         return _told(lambda: latest_training(app))
 
-    @routes.post("/rollback", summary="Let an earlier version serve again", dependencies=[admin])
+    @routes.post("/rollback", summary="Let an earlier version serve again")
     def rollback(wanted: WantedVersion) -> dict[str, str]:
         return _told(lambda: {"version": app.versions.rollback(wanted.version, "the page")})
 

@@ -10,7 +10,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -55,7 +55,13 @@ class Upload:
     content: IO[bytes]
 
 
-def store_image(uploads: Iterable[Upload], folder: Path, limits: Limits, unpack: bool = False) -> Path:
+def store_image(
+    uploads: Iterable[Upload],
+    folder: Path,
+    limits: Limits,
+    unpack: bool = False,
+    grow: Callable[[int], None] = lambda size: None,
+) -> Path:
     """Write the image that a client sent to an empty folder, and read it once to see that it is whole.
 
     Args:
@@ -63,6 +69,7 @@ def store_image(uploads: Iterable[Upload], folder: Path, limits: Limits, unpack:
         folder: Where to; on an error the caller removes it.
         limits: What an image may hold at most.
         unpack: Whether an archive is unpacked.
+        grow: Called with the number of bytes that are about to be written; it may raise.
 
     Returns:
         The image's file, or the folder of its DICOM series.
@@ -79,7 +86,7 @@ def store_image(uploads: Iterable[Upload], folder: Path, limits: Limits, unpack:
                 raise VolumeError("Send one archive to unpack, or several files without unpacking them")
             members = opened.enter_context(closing(_members(first, most_bytes)))
         try:
-            image = _write(members, folder, most_bytes, strict=not unpack)
+            image = _write(members, folder, most_bytes, grow, strict=not unpack)
         except ARCHIVE_ERRORS as error:
             if isinstance(error, VolumeError) or not unpack:
                 raise
@@ -91,7 +98,7 @@ def store_image(uploads: Iterable[Upload], folder: Path, limits: Limits, unpack:
     return image
 
 
-def _write(members: Iterable[Upload], folder: Path, most_bytes: int, strict: bool) -> Path:
+def _write(members: Iterable[Upload], folder: Path, most_bytes: int, grow: Callable[[int], None], strict: bool) -> Path:
     """Write the images among the members; what else an archive holds is passed over, and refused elsewhere."""
     images: list[Path] = []
     slices, written = 0, 0
@@ -117,9 +124,11 @@ def _write(members: Iterable[Upload], folder: Path, most_bytes: int, strict: boo
             raise VolumeError("Send one image, or the DICOM files of one series, in a session")
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("xb") as file:
-            written += file.write(head)
-            while chunk := member.content.read(CHUNK):
+            chunk = head
+            while chunk:
+                grow(len(chunk))
                 written += file.write(chunk)
+                chunk = member.content.read(CHUNK)
                 if written > most_bytes:
                     raise VolumeError(
                         f"This is larger than the {most_bytes // MIB} MiB that are allowed (--conf max_inflated_mb)"

@@ -8,8 +8,8 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from fastapi import HTTPException
@@ -17,6 +17,7 @@ from monailabel.utils.sessions import SessionInfo, Sessions
 
 from lib.server.limits import Limits
 from lib.session_files import Upload, store_image
+from lib.session_quota import Held, SessionQuota
 from sam3d_label.errors import VolumeError
 from sam3d_label.io import storing, write_text
 
@@ -26,6 +27,10 @@ UNFINISHED = ".new-"
 """Beginning of the name of a session's folder while it is made; no id looks like this."""
 
 META = "meta.info"
+OWNER, SIZE = "owner", "bytes"
+"""Keys of a session's `meta`: who made it, and what its folder holds."""
+
+HOUR = 3600
 
 
 class SafeSessions(Sessions):
@@ -36,12 +41,13 @@ class SafeSessions(Sessions):
     Args:
         store_path: Folder of the sessions' folders; empty for MONAI Label's own.
         expiry: Seconds without a request after which a session is removed.
-        limits: What an image may hold at most.
+        limits: What an image may hold at most, and how many sessions there may be.
     """
 
     def __init__(self, store_path: str = "", expiry: int = 3600, limits: Limits | None = None) -> None:
         super().__init__(store_path, expiry)
         self._limits = limits or Limits()
+        self._quota = SessionQuota(self._limits, self._on_disk)
 
     def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> SessionInfo:
         """Finds a session.
@@ -68,16 +74,27 @@ class SafeSessions(Sessions):
             owner: Who may use it; None for everybody who knows its id.
 
         Raises:
-            HTTPException: 400; there is no image, more than one, or one that is damaged or too large.
+            HTTPException: 400; there is no image, more than one, or one that is damaged or too large. 429; there are
+                too many sessions. 507; their images take too much space.
             StorageError: The disk is full.
         """
-        info = SessionInfo({"name": uuid.uuid4().hex, "meta": {} if owner is None else {"owner": owner}})
+        info = SessionInfo({"name": uuid.uuid4().hex, "meta": {} if owner is None else {OWNER: owner}})
+        with self._quota.place(info.name, owner) as grow:
+            self._make(info, uploads, expiry, unpack, grow)
+        self[info.name] = info
+        return info
+
+    def _make(
+        self, info: SessionInfo, uploads: Iterable[Upload], expiry: int, unpack: bool, grow: Callable[[int], None]
+    ) -> None:
+        """Write the image and the record of a session, and then show its folder."""
         final = Path(self.store_path, info.name)
         making = Path(self.store_path, f"{UNFINISHED}{info.name}")
         with storing(Path("The image")):
             try:
                 making.mkdir(mode=0o700, parents=True)
-                image = store_image(uploads, making, self._limits, unpack)
+                image = store_image(uploads, making, self._limits, unpack, grow)
+                info.meta[SIZE] = size_of(making)
                 info.path, info.image = str(final), str(final / image.relative_to(making))
                 info.create_ts = info.last_access_ts = int(time.time())
                 info.expiry = min(expiry, self.expiry) if expiry > 0 else self.expiry
@@ -87,8 +104,6 @@ class SafeSessions(Sessions):
                 raise HTTPException(400, str(error)) from error
             finally:
                 shutil.rmtree(making, ignore_errors=True)
-        self[info.name] = info
-        return info
 
     def add_session(
         self, data_file: str, expiry: int = 0, uncompress: bool = False, session_id: str | None = None
@@ -111,11 +126,24 @@ class SafeSessions(Sessions):
         names = os.listdir(self.store_path) if os.path.isdir(self.store_path) else []
         return sum(self._remove_if_expired(name) for name in names)
 
+    def _on_disk(self) -> dict[str, Held]:
+        """What each session takes; those that have expired are removed first."""
+        self.remove_expired()
+        held = {}
+        for name in os.listdir(self.store_path) if os.path.isdir(self.store_path) else ():
+            info = None if name.startswith(".") else self._find(name, update_ts=False, fetch_cache=True)
+            if info is not None:
+                meta = info.meta or {}
+                size = meta[SIZE] if isinstance(meta.get(SIZE), int) else size_of(Path(self.store_path, name))
+                held[name] = Held(meta.get(OWNER), size)
+        return held
+
     def _remove_if_expired(self, session_id: str) -> bool:
         info = None if session_id.startswith(".") else self._find(session_id, update_ts=False, fetch_cache=False)
         if info is None:
             return self._remove_if_broken(session_id)
-        if not 0 < info.expiry < time.time() - info.last_access_ts:
+        idle, age = time.time() - info.last_access_ts, time.time() - info.create_ts
+        if not (0 < info.expiry < idle or age > self._limits.max_session_hours * HOUR):
             return False
         self.remove_session(session_id)
         return True
@@ -146,3 +174,13 @@ class SafeSessions(Sessions):
         folder = Path(self.store_path, session_id)
         if folder.is_dir():
             write_text(folder / META, session_info.to_str(), durable=False)
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of the files in a folder; of one that is removed meanwhile, of those that were found."""
+    sizes = []
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                sizes.append(os.lstat(os.path.join(place, name)).st_size)
+    return sum(sizes)

@@ -11,7 +11,8 @@ import pytest
 from fastapi import FastAPI, Request, UploadFile
 from starlette.testclient import TestClient
 
-from lib.server.body import FORM_OVERHEAD, BodyLimit
+from lib.server.access.identity import LOCAL_USER, VISITOR
+from lib.server.body import FORM_OVERHEAD, VISITOR_BYTES, BodyLimit
 from lib.server.limits import Limits
 
 MIB = 2**20
@@ -86,3 +87,27 @@ def test_a_length_that_is_a_lie_does_not_help(client: TestClient) -> None:
         "/raw", content=chunks(2 * MIB), headers={"content-length": "10", "content-type": "application/octet-stream"}
     )
     assert answer.status_code == 413
+
+
+def test_somebody_who_is_not_logged_in_can_send_little() -> None:
+    api = FastAPI()
+    api.add_middleware(BodyLimit, limits=LIMITS)
+
+    @api.post("/raw")
+    async def raw(request: Request) -> int:
+        return len(await request.body())
+
+    sender = {"identity": VISITOR}
+
+    async def with_identity(scope: Any, receive: Any, send: Any) -> None:
+        await api({**scope, "state": dict(sender)}, receive, send)
+
+    client = TestClient(with_identity)
+    kind = {"content-type": "application/octet-stream"}
+    assert client.post("/raw", content=bytes(VISITOR_BYTES), headers=kind).json() == VISITOR_BYTES
+    for body in (bytes(VISITOR_BYTES + 1), chunks(2 * VISITOR_BYTES)):
+        answer = client.post("/raw", content=body, headers=kind)
+        assert answer.status_code == 413
+        assert "log in" in answer.json()["detail"]
+    sender["identity"] = LOCAL_USER
+    assert client.post("/raw", content=bytes(2 * VISITOR_BYTES), headers=kind).json() == 2 * VISITOR_BYTES

@@ -122,6 +122,8 @@ class TestTasks:
             ("max_epochs", "1e400"),
             ("max_epochs", 10**30),
             ("device", {"name": "cpu"}),
+            ("device", "cpu:7"),
+            ("device", ["no such device"]),
             ("train_random_seed", -1),
         ],
     )

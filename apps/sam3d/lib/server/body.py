@@ -13,11 +13,15 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lib.errors import body as body_of
+from lib.server.access.identity import Role
 from lib.server.json_checks import JsonError, read_json
 from lib.server.limits import Limits
 
 DRAIN_BYTES, DRAIN_SECONDS = 64 * 2**20, 10.0
 """How much of a refused body is read and dropped: most clients read the answer only after they have sent the body."""
+
+VISITOR_BYTES = 64 * 1024
+"""Size of a body from somebody who is not logged in: a form with a name and a key."""
 
 FORM_OVERHEAD = 64 * 1024
 """Bytes of a form in addition to its files: boundaries, headers of the parts, short fields."""
@@ -26,9 +30,9 @@ FORM_OVERHEAD = 64 * 1024
 class TooLarge(HTTPException):
     """A body that exceeds a limit. FastAPI answers it like any HTTP error when it is raised while a route reads."""
 
-    def __init__(self, limit: int, key: str) -> None:
+    def __init__(self, limit: int, reason: str) -> None:
         size = f"{limit / 2**20:.4g} MiB" if limit >= 2**20 else f"{limit / 1024:.4g} KiB"
-        super().__init__(413, f"The request is larger than the {size} that are allowed (--conf {key})")
+        super().__init__(413, f"The request is larger than the {size} that are allowed ({reason})")
 
 
 class BodyLimit:
@@ -50,16 +54,18 @@ class BodyLimit:
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
         kind = media_type(headers)
-        limit, key = self._limit(kind)
+        limit, reason = self._limit(kind)
+        if getattr(scope.get("state", {}).get("identity"), "role", None) == Role.NOBODY and limit > VISITOR_BYTES:
+            limit, reason = VISITOR_BYTES, "log in to send more"
         try:
             announced = int(headers.get("content-length") or 0)
         except ValueError:
             announced = 0
-        counting = _Counting(receive, limit, key)
+        counting = _Counting(receive, limit, reason)
         try:
             if announced > limit:
                 await counting.drain()
-                raise TooLarge(limit, key)
+                raise TooLarge(limit, reason)
             if is_json(kind) and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
                 body = await counting.whole()
                 if body:
@@ -72,12 +78,12 @@ class BodyLimit:
         await self.app(scope, counting, send)
 
     def _limit(self, kind: str) -> tuple[int, str]:
-        """Largest body of a media type in bytes, and the `--conf` key that changes it."""
+        """Largest body of a media type in bytes, and what changes it."""
         if is_json(kind):
-            return self._limits.max_json_bytes, "max_json_kb"
+            return self._limits.max_json_bytes, "--conf max_json_kb"
         if kind == "application/x-www-form-urlencoded":
-            return 3 * self._limits.max_json_bytes + FORM_OVERHEAD, "max_json_kb"
-        return self._limits.max_upload_bytes + FORM_OVERHEAD, "max_upload_mb"
+            return 3 * self._limits.max_json_bytes + FORM_OVERHEAD, "--conf max_json_kb"
+        return self._limits.max_upload_bytes + FORM_OVERHEAD, "--conf max_upload_mb"
 
 
 def body_limit(app: Any) -> Middleware:
@@ -101,8 +107,8 @@ def is_json(kind: str) -> bool:
 class _Counting:
     """`receive` of ASGI that raises `TooLarge` once more bytes have arrived than are allowed."""
 
-    def __init__(self, receive: Receive, limit: int, key: str) -> None:
-        self._receive, self._limit, self._key = receive, limit, key
+    def __init__(self, receive: Receive, limit: int, reason: str) -> None:
+        self._receive, self._limit, self._reason = receive, limit, reason
         self._count = 0
 
     async def __call__(self) -> Message:
@@ -111,7 +117,7 @@ class _Counting:
         if self._count > self._limit:
             if message.get("more_body"):
                 await self.drain()
-            raise TooLarge(self._limit, self._key)
+            raise TooLarge(self._limit, self._reason)
         return message
 
     async def whole(self) -> bytes:

@@ -57,7 +57,36 @@ def test_a_browser_logs_in_with_a_cookie_that_scripts_and_other_sites_cannot_use
 
 def test_the_cookie_of_a_secure_server_is_sent_to_secure_servers_only(keys: ApiKeys, key: str) -> None:
     client = serve_with(Login(keys, None, 3600), base="https://127.0.0.1")
-    assert "Secure" in log_in(client, key).headers["set-cookie"]
+    cookie = log_in(client, key).headers["set-cookie"]
+    assert cookie.startswith(f"__Host-{COOKIE}=")
+    assert "Secure" in cookie
+    assert "Path=/;" in cookie
+    assert "Domain" not in cookie
+    assert client.get("/info/").status_code == 200
+
+
+def test_a_cookie_that_another_site_of_the_domain_could_set_does_not_log_in(keys: ApiKeys, key: str) -> None:
+    login = Login(keys, None, 3600)
+    token = login.open("anna", key, "127.0.0.1").token
+    client = serve_with(login, base="https://127.0.0.1")
+    assert client.get("/info/", headers={"Cookie": f"{COOKIE}={token}"}).status_code == 401
+    assert client.get("/info/", headers={"Cookie": f"__Host-{COOKIE}={token}"}).status_code == 200
+
+
+def test_a_secure_server_removes_its_cookie(keys: ApiKeys, key: str) -> None:
+    client = serve_with(Login(keys, None, 3600), base="https://127.0.0.1")
+    log_in(client, key)
+    removed = client.post("/sam3d/logout").headers["set-cookie"]
+    assert removed.startswith(f'__Host-{COOKIE}=""')
+    assert "Max-Age=0" in removed
+    assert "Secure" in removed
+    assert client.get("/info/").status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/auth/token", "/sam3d/login"])
+def test_a_visitor_can_send_no_files_and_no_long_form(client: TestClient, path: str) -> None:
+    assert client.post(path, files={"username": ("a", b"x"), "password": ("b", b"x")}).status_code == 400
+    assert client.post(path, files={"username": (None, "x" * 9_000), "password": (None, "x")}).status_code == 400
 
 
 def test_a_user_logs_out(client: TestClient, key: str) -> None:

@@ -61,7 +61,7 @@ class Access:
         try:
             if token := bearer_token(headers):
                 identity = await self._from_bearer(token, client_address(scope))
-            elif cookie := cookie_token(headers):
+            elif cookie := cookie_value(headers, cookie_name(scope)):
                 identity = self._login.from_cookie(cookie)
         except HTTPException:
             if needed > Role.NOBODY:
@@ -87,9 +87,24 @@ def bearer_token(headers: Mapping[str, str]) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def cookie_token(headers: Mapping[str, str]) -> str:
-    """Return the session's token in the cookie; empty when there is none."""
-    return cookie_value(headers, COOKIE)
+def cookie_name(scope: Scope, name: str = COOKIE) -> str:
+    """Return the name of a cookie with the prefix that makes browsers protect it.
+
+    A page of another name of the same domain, or one without HTTPS, can set no cookie with `__Host-`. Browsers accept
+    that only for a whole host, so it is `__Secure-` where the server has a path prefix, and nothing without HTTPS.
+
+    Args:
+        scope: The request.
+        name: The name without a prefix.
+    """
+    if scope.get("scheme") != "https":
+        return name
+    return f"__Host-{name}" if cookie_path(scope) == "/" else f"__Secure-{name}"
+
+
+def cookie_path(scope: Scope) -> str:
+    """Return the path below which browsers send the cookies of this server."""
+    return base_of(scope) or "/"
 
 
 def cookie_value(headers: Mapping[str, str], name: str) -> str:

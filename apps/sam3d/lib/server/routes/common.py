@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
+from python_multipart.multipart import parse_options_header
+from starlette.formparsers import MultiPartException
 
-from lib.server.limits import Limits
+from lib.server.forms import FormReader
 
 MAX_FILES, MAX_FIELDS = 2, 16
-"""Parts of a form: each one is held in memory up to a MiB before it goes to a file."""
+"""Parts of a form where a route does not need more."""
 
 
-def form_route(limits: Limits) -> type[APIRoute]:
+def form_route(max_part_bytes: int, max_files: int = MAX_FILES) -> type[APIRoute]:
     """The class of routes whose form has few parts; Starlette alone would accept a thousand files.
 
     Args:
-        limits: How large a part other than a file may be.
+        max_part_bytes: How large a part other than a file may be.
+        max_files: How many files there may be.
     """
 
     class FormRoute(APIRoute):
@@ -28,13 +31,35 @@ def form_route(limits: Limits) -> type[APIRoute]:
             handle = super().get_route_handler()
 
             async def bounded(request: Request) -> Response:
-                if "form" in request.headers.get("content-type", "").lower():
-                    await request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=limits.max_json_bytes)
+                await read_form(request, max_part_bytes, max_files)
                 return await handle(request)
 
             return bounded
 
     return FormRoute
+
+
+async def read_form(request: Request, max_part_bytes: int, max_files: int) -> None:
+    """Parse the form of a request, if it is one, for the route that handles it.
+
+    Args:
+        request: The request.
+        max_part_bytes: How large a part other than a file may be.
+        max_files: How many files there may be.
+
+    Raises:
+        HTTPException: 400; it is no form, or it is above a limit.
+        StorageError: The disk for temporary files is full.
+    """
+    kind, _ = parse_options_header(request.headers.get("content-type"))  # as Starlette does, so that both agree
+    if kind == b"multipart/form-data":
+        try:
+            reader = FormReader(request.headers, request.stream(), max_files, MAX_FIELDS, max_part_bytes)
+            request._form = await reader.parse()  # where `Request.form` keeps what it has parsed
+        except MultiPartException as error:
+            raise HTTPException(400, f"This form cannot be read: {error.message}") from None
+    elif kind == b"application/x-www-form-urlencoded":
+        await request.form(max_files=max_files, max_fields=MAX_FIELDS, max_part_size=max_part_bytes)
 
 
 def sender(request: Request, client_id: str | None = None) -> str | None:

@@ -24,6 +24,7 @@ from lib.infer import VolumeTask, resolve_device
 from lib.requests import all_clicks, check_request, saves_label
 from lib.server.inference_pool import InferencePool, OvertakenError, QueueFullError, Turn
 from lib.server.json_checks import check_text, read_object
+from lib.server.routes.common import form_route
 from lib.server.routes.sessions import find_session
 from lib.sessions import SafeSessions
 from sam3d_label.cancellation import WorkCancelledError
@@ -90,7 +91,7 @@ def router(app: App) -> APIRouter:
     Args:
         app: Has the models and the pool.
     """
-    routes = APIRouter(prefix="/infer", tags=["Infer"])
+    routes = APIRouter(prefix="/infer", tags=["Infer"], route_class=form_route(app.config.max_json_bytes))
     content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in ("multipart/form-data", "*/*")}
 
     @routes.post("/{model}", summary="Run a model on one image", responses={200: {"content": content}})

@@ -7,7 +7,7 @@ import secrets
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, HTTPException, Request
@@ -18,12 +18,23 @@ from pydantic import BaseModel
 from lib.server.access.code_flow import CodeFlows
 from lib.server.access.identity import Identity, Role
 from lib.server.access.login import COOKIE, Login, Opened
-from lib.server.middleware.access import LOGIN_PAGE, bearer_token, client_address, cookie_token, cookie_value
+from lib.server.middleware.access import (
+    LOGIN_PAGE,
+    bearer_token,
+    client_address,
+    cookie_name,
+    cookie_path,
+    cookie_value,
+)
 from lib.server.paths import base_of
+from lib.server.routes.common import form_route
 
 FILES = Path(__file__).resolve().parents[3] / "page"
 HOME = "/sam3d/"
 FLOW_COOKIE = "sam3d_login"
+MOST_FIELD_BYTES = 8192
+"""Size of one field of a form that anybody may send."""
+
 LOCAL_PATH = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f]*")
 
 
@@ -47,7 +58,7 @@ def router(app: Parts) -> APIRouter:
     Args:
         app: Has the server's login.
     """
-    routes = APIRouter(tags=["Auth"])
+    routes = APIRouter(tags=["Auth"], route_class=form_route(MOST_FIELD_BYTES, max_files=0))
     login = app.login
 
     @routes.get("/auth/", summary="Whether the server has a login")
@@ -79,7 +90,7 @@ def pages(app: Parts) -> APIRouter:
     Args:
         app: Has the server's login.
     """
-    routes = APIRouter(include_in_schema=False)
+    routes = APIRouter(include_in_schema=False, route_class=form_route(MOST_FIELD_BYTES, max_files=0))
     login = app.login
     flows = CodeFlows(login.oidc) if login and login.oidc else None
 
@@ -105,16 +116,16 @@ def pages(app: Parts) -> APIRouter:
         except HTTPException as error:
             return HTMLResponse(_page(request, login, next, error.detail), error.status_code, error.headers)
         answer = RedirectResponse(local_path(next) or _home(request), 303)
-        _set_cookie(answer, request, opened.token, login.sessions.seconds)
+        _set_cookie(answer, request, COOKIE, opened.token, login.sessions.seconds)
         return answer
 
     @routes.post("/sam3d/logout")
     def log_out(request: Request) -> Response:
         if login is not None:
-            for secret in (cookie_token(request.headers), bearer_token(request.headers)):
+            for secret in (_cookie(request, COOKIE), bearer_token(request.headers)):
                 login.sessions.close(secret)
         answer = RedirectResponse(f"{_root(request)}{LOGIN_PAGE}", 303)
-        answer.delete_cookie(COOKIE, path=_root(request) or "/")
+        _delete_cookie(answer, request, COOKIE)
         return answer
 
     @routes.get("/sam3d/login/start")
@@ -123,15 +134,8 @@ def pages(app: Parts) -> APIRouter:
             raise HTTPException(404, "This server knows no login server; set MONAI_LABEL_AUTH_ENABLE to use one")
         address, state = flows.start(_callback(request), local_path(next) or _home(request))
         answer = RedirectResponse(address, 303)
-        answer.set_cookie(
-            FLOW_COOKIE,
-            state,
-            max_age=600,
-            path=_root(request) or "/",
-            secure=request.url.scheme == "https",
-            httponly=True,
-            samesite="lax",  # the login server's redirect has to carry it
-        )
+        # The login server's redirect has to carry it, so it cannot be strict.
+        _set_cookie(answer, request, FLOW_COOKIE, state, 600, same_site="lax")
         return answer
 
     @routes.get("/sam3d/login/callback")
@@ -145,7 +149,7 @@ def pages(app: Parts) -> APIRouter:
                 error
                 or not code
                 or not state
-                or not secrets.compare_digest(cookie_value(request.headers, FLOW_COOKIE).encode(), state.encode())
+                or not secrets.compare_digest(_cookie(request, FLOW_COOKIE).encode(), state.encode())
             ):
                 raise login.failed(address, "The login was not completed: start again")
             token, lasts, wanted = flows.finish(state, code, _callback(request))
@@ -154,8 +158,8 @@ def pages(app: Parts) -> APIRouter:
             return HTMLResponse(_page(request, login, "", failure.detail), failure.status_code, failure.headers)
         # The browser came from another site, so it would not send a strict cookie with a redirect.
         answer = HTMLResponse(Template(_CONTINUE).substitute(next=escape(wanted)))
-        _set_cookie(answer, request, opened.token, lasts or login.sessions.seconds)
-        answer.delete_cookie(FLOW_COOKIE, path=_root(request) or "/")
+        _set_cookie(answer, request, COOKIE, opened.token, lasts or login.sessions.seconds)
+        _delete_cookie(answer, request, FLOW_COOKIE)
         return answer
 
     return routes
@@ -189,16 +193,31 @@ def _opened(login: Login, name: str, secret: str, address: str) -> Opened:
     return login.open_with_token(answer["access_token"])
 
 
-def _set_cookie(answer: Response, request: Request, token: str, seconds: float) -> None:
+def _cookie(request: Request, name: str) -> str:
+    return cookie_value(request.headers, cookie_name(request.scope, name))
+
+
+def _set_cookie(
+    answer: Response,
+    request: Request,
+    name: str,
+    value: str,
+    seconds: float,
+    same_site: Literal["lax", "strict"] = "strict",
+) -> None:
     answer.set_cookie(
-        COOKIE,
-        token,
+        cookie_name(request.scope, name),
+        value,
         max_age=int(seconds),
-        path=_root(request) or "/",
-        secure=request.url.scheme == "https",
+        path=cookie_path(request.scope),
+        secure=request.scope["scheme"] == "https",
         httponly=True,
-        samesite="strict",
+        samesite=same_site,
     )
+
+
+def _delete_cookie(answer: Response, request: Request, name: str) -> None:
+    _set_cookie(answer, request, name, "", 0)
 
 
 def _page(request: Request, login: Login | None, wanted: str, problem: str = "") -> str:

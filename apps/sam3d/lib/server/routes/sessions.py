@@ -11,10 +11,11 @@ from monailabel.utils.others.generic import get_mime_type
 from monailabel.utils.sessions import SessionInfo
 
 from lib.server.access.identity import Role
-from lib.session_files import Upload
-from lib.sessions import SafeSessions
+from lib.server.routes.common import form_route
+from lib.session_files import MOST_FILES, Upload
+from lib.sessions import OWNER, SafeSessions
 
-OWNER = "owner"
+MOST_FIELD_BYTES = 8192
 SWITCHED_OFF = "This server has no sessions: upload the image to the datastore"
 
 
@@ -31,7 +32,8 @@ def router(app: App) -> APIRouter:
     Args:
         app: Has the sessions.
     """
-    routes = APIRouter(prefix="/session", tags=["Session"])
+    form = form_route(MOST_FIELD_BYTES, max_files=MOST_FILES)
+    routes = APIRouter(prefix="/session", tags=["Session"], route_class=form)
 
     @routes.put("/", summary="Create a session with an image")
     def create(

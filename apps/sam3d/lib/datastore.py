@@ -15,6 +15,7 @@ from monailabel.datastore.local import DataModel, ImageLabelModel
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
 
+from lib.datastores.archive import pack
 from lib.datastores.checks import (
     EXTENSIONS,
     IdError,
@@ -224,10 +225,12 @@ class SafeDatastore(FolderDatastore):
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
         """Return the path of a ZIP with images and labels; 404 when nothing is labelled."""
-        if not self.datalist():
+        with self._up_to_date():
+            cases, metadata = self.datalist(), self._datastore.model_dump_json(exclude={"base_path"})
+        if not cases:
             raise HTTPException(404, "There is nothing to download: no label is saved yet")
         try:
-            return super().get_dataset_archive(limit_cases)
+            return pack(cases[:limit_cases], metadata)
         except FileNotFoundError as error:
             raise HTTPException(409, "A file was removed while the archive was made: try again") from error
 

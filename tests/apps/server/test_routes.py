@@ -6,8 +6,10 @@ import gzip
 import json
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -300,8 +302,34 @@ class TestDatastore:
     ) -> None:
         assert save(client, "a", label).status_code == 200
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-        assert client.get("/datastore/dataset").content.startswith(b"PK")
+        for _ in range(3):
+            assert client.get("/datastore/dataset").content.startswith(b"PK")
         assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+    def test_few_archives_are_made_at_a_time(
+        self, app: Any, client: TestClient, label: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert save(client, "a", label).status_code == 200
+        store = app.datastore()
+        whole, begun, go_on = store.get_dataset_archive, threading.Semaphore(0), threading.Event()
+
+        def slow(limit: int | None) -> str:
+            begun.release()
+            assert go_on.wait(30)
+            return str(whole(limit))
+
+        monkeypatch.setattr(store, "get_dataset_archive", slow)
+        with ThreadPoolExecutor(2) as pool:
+            running = [pool.submit(client.get, "/datastore/dataset") for _ in range(2)]
+            for _ in running:
+                assert begun.acquire(timeout=30)
+            try:
+                answer = client.get("/datastore/dataset")
+            finally:
+                go_on.set()
+            assert [each.result().status_code for each in running] == [200, 200]
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
+        assert client.get("/datastore/dataset").status_code == 200
 
 
 def test_weights_are_neither_replaced_nor_removed(client: TestClient) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, File, Form, HTTPException, Query, Request, UploadFile
+from fastapi import APIRouter, File, Form, HTTPException, Query, Request, UploadFile
 from fastapi.responses import FileResponse
-from monailabel.utils.others.generic import file_checksum, get_mime_type, remove_file
+from monailabel.utils.others.generic import file_checksum, get_mime_type
 from pydantic import ValidationError
+from starlette.types import Receive, Scope, Send
 
 from lib.datastore import EXTENSIONS, check_tag
 from lib.server.json_checks import JsonError, check_text, read_object
 from lib.server.limits import Limits
 from lib.server.routes.common import form_route, sender
+from lib.server.routes.infer import OnceFileResponse
 from lib.server.routes.parts import App
 from lib.server.routes.records import IMAGE_KEYS, LABEL_KEYS, LabelInfo
 from lib.server.validation import explain
@@ -25,6 +28,11 @@ from lib.temporary import received
 logger = logging.getLogger(__name__)
 
 FINAL = "final"
+MOST_ARCHIVES = 2
+"""Archives of the dataset that exist at a time: each takes as much disk space as the dataset."""
+
+ARCHIVES_BUSY = f"{MOST_ARCHIVES} archives of the dataset are being made or downloaded: try again when one is done"
+ARCHIVE_RETRY_SECONDS = 60
 DIGESTS = ("SHA256", "SHA512", "MD5")
 IMAGE_EXAMPLE = '{"client_id": "user-anna"}'
 LABEL_EXAMPLE = '{"label_info": [{"name": "tumor", "idx": 1}]}'
@@ -135,15 +143,40 @@ def router(app: App) -> APIRouter:
         info = _unreserved(read_object(text, limits, field, LABEL_EXAMPLE), LABEL_KEYS)
         app.datastore().update_label_info(label, tag, _signed(label_info(info, field), request))
 
+    archives = threading.BoundedSemaphore(MOST_ARCHIVES)
+
     @routes.get("/dataset", summary="Download images and labels as a ZIP archive", response_class=FileResponse)
-    def download_dataset(
-        background: BackgroundTasks, limit_cases: Annotated[int | None, Query(ge=1)] = None
-    ) -> FileResponse:
-        archive = app.datastore().get_dataset_archive(limit_cases)
-        background.add_task(remove_file, archive)
-        return FileResponse(archive, media_type="application/zip", filename="dataset.zip")
+    def download_dataset(limit_cases: Annotated[int | None, Query(ge=1)] = None) -> FileResponse:
+        if not archives.acquire(blocking=False):
+            raise HTTPException(503, ARCHIVES_BUSY, {"Retry-After": str(ARCHIVE_RETRY_SECONDS)})
+        try:
+            archive = app.datastore().get_dataset_archive(limit_cases)
+            return Archive(archive, archives.release)
+        except BaseException:
+            archives.release()
+            raise
 
     return routes
+
+
+class Archive(OnceFileResponse):
+    """An archive of the dataset, which is deleted once it is sent or the client has gone.
+
+    Args:
+        file: Its path.
+        done: Called when it is deleted.
+    """
+
+    def __init__(self, file: str, done: Callable[[], None]) -> None:
+        super().__init__(file, media_type="application/zip", filename="dataset.zip")
+        self._done = done
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._done()
 
 
 def suffix_of(upload: UploadFile) -> str:

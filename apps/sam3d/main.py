@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import schedule
+from anyio import CapacityLimiter
 from fastapi import HTTPException
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
@@ -83,6 +84,7 @@ class SAM3DApp(MONAILabelApp):
             ),
             self.config.infer_queue,
         )
+        self.readers = CapacityLimiter(self.config.max_readers)
         self.scores = Scores(self.model_dir)
         self.tasks = Tasks(self._after_training)
         log = click_log.ClickLog(self.model_dir / click_log.FOLDER) if self.config.click_log else None

@@ -22,6 +22,7 @@ class Limits(BaseModel):
         max_json_kb: Size of the JSON in a request, KiB.
         max_json_depth: Nesting of the JSON in a request.
         max_json_items: Values in the JSON of a request.
+        max_readers: Uploads and labels that are read at a time; others wait.
         max_sessions: Images that clients keep in sessions at a time; one user may have half of them.
         max_sessions_mb: Size of these images together, MiB; one user may take half of it.
         max_session_hours: Hours after which a session ends, however often it is used.
@@ -38,6 +39,7 @@ class Limits(BaseModel):
     max_json_kb: int = Field(default=1024, ge=1, le=64 * 1024)
     max_json_depth: int = Field(default=16, ge=4, le=64)
     max_json_items: int = Field(default=50_000, ge=16)
+    max_readers: int = Field(default=4, ge=1, le=64)
     max_sessions: int = Field(default=64, ge=1, le=10_000)
     max_sessions_mb: int = Field(default=16_384, ge=1)
     max_session_hours: float = Field(default=24, gt=0, le=24 * 365, allow_inf_nan=False)

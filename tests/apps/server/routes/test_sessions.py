@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from anyio import CapacityLimiter
 from app_helpers import write_nifti
 from dicom_files import write_series
 from fastapi import FastAPI, Request
@@ -22,6 +23,7 @@ class App:
     def __init__(self, store: Path) -> None:
         self.store: SafeSessions | None = SafeSessions(str(store))
         self.identity = LOCAL_USER
+        self.readers = CapacityLimiter(4)
 
     def sessions(self) -> SafeSessions | None:
         return self.store

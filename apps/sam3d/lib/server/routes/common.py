@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from anyio import CapacityLimiter
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from python_multipart.multipart import parse_options_header
@@ -16,12 +17,16 @@ MAX_FILES, MAX_FIELDS = 2, 16
 """Parts of a form where a route does not need more."""
 
 
-def form_route(max_part_bytes: int, max_files: int = MAX_FILES) -> type[APIRoute]:
+def form_route(
+    max_part_bytes: int, max_files: int = MAX_FILES, readers: CapacityLimiter | None = None
+) -> type[APIRoute]:
     """The class of routes whose form has few parts; Starlette alone would accept a thousand files.
 
     Args:
         max_part_bytes: How large a part other than a file may be.
         max_files: How many files there may be.
+        readers: Limits how many volumes are read at a time, for routes that take uploads (PUT). Requests that wait
+            have arrived whole, so a slow client keeps nobody waiting.
     """
 
     class FormRoute(APIRoute):
@@ -32,11 +37,36 @@ def form_route(max_part_bytes: int, max_files: int = MAX_FILES) -> type[APIRoute
 
             async def bounded(request: Request) -> Response:
                 await read_form(request, max_part_bytes, max_files)
-                return await handle(request)
+                if readers is None or request.method != "PUT":
+                    return await handle(request)
+                async with readers:
+                    return await handle(request)
 
             return bounded
 
     return FormRoute
+
+
+def reading_route(readers: CapacityLimiter) -> type[APIRoute]:
+    """The class of routes that read a volume to answer.
+
+    Args:
+        readers: Limits how many do so at a time.
+    """
+
+    class ReadingRoute(APIRoute):
+        """Waits for its turn."""
+
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def limited(request: Request) -> Response:
+                async with readers:
+                    return await handle(request)
+
+            return limited
+
+    return ReadingRoute
 
 
 async def read_form(request: Request, max_part_bytes: int, max_files: int) -> None:

@@ -58,7 +58,8 @@ def router(app: App) -> APIRouter:
         app: Has the datastore.
     """
     limits: Limits = app.config
-    routes = APIRouter(prefix="/datastore", tags=["Datastore"], route_class=form_route(limits.max_json_bytes))
+    form = form_route(limits.max_json_bytes, readers=app.readers)
+    routes = APIRouter(prefix="/datastore", tags=["Datastore"], route_class=form)
 
     @routes.get("/", summary="Counts, pairs to train on, or all images and labels")
     def listing(output: Output = Output.stats) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from anyio import CapacityLimiter
 from monailabel.interfaces.datastore import Datastore
 
 from lib.config import AppConfig
@@ -15,6 +16,7 @@ class App(Protocol):
     """The parts of `SAM3DApp` behind the routes."""
 
     config: AppConfig
+    readers: CapacityLimiter
     tasks: Tasks
 
     def info(self) -> dict[str, Any]:

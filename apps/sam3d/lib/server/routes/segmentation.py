@@ -15,6 +15,7 @@ from nrrd import write as write_nrrd
 
 from lib.cases import FINAL
 from lib.dicomweb import DicomWebDatastore
+from lib.server.routes.common import reading_route
 from lib.server.routes.parts import App
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.labels import open_label, structures
@@ -31,7 +32,7 @@ def router(app: App) -> APIRouter:
     Args:
         app: Has the datastore.
     """
-    routes = APIRouter(prefix="/datastore", tags=["Datastore"])
+    routes = APIRouter(prefix="/datastore", tags=["Datastore"], route_class=reading_route(app.readers))
 
     @routes.get("/segmentation", summary="A saved label as NRRD with the names of its segments")
     def segmentation(image: str, series: str | None = None) -> Response:

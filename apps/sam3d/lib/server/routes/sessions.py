@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
+from anyio import CapacityLimiter
 from fastapi import APIRouter, File, HTTPException, Query, Request, UploadFile
 from fastapi.responses import FileResponse, Response
 from monailabel.utils.others.generic import get_mime_type
@@ -19,11 +20,17 @@ MOST_FIELD_BYTES = 8192
 SWITCHED_OFF = "This server has no sessions: upload the image to the datastore"
 
 
-class App(Protocol):
-    """The parts of `SAM3DApp` behind the routes."""
+class Holder(Protocol):
+    """Has sessions."""
 
     def sessions(self) -> SafeSessions | None:
         """Volumes that clients sent for a while; None where sessions are switched off."""
+
+
+class App(Holder, Protocol):
+    """The parts of `SAM3DApp` behind the routes."""
+
+    readers: CapacityLimiter
 
 
 def router(app: App) -> APIRouter:
@@ -32,7 +39,7 @@ def router(app: App) -> APIRouter:
     Args:
         app: Has the sessions.
     """
-    form = form_route(MOST_FIELD_BYTES, max_files=MOST_FILES)
+    form = form_route(MOST_FIELD_BYTES, MOST_FILES, app.readers)
     routes = APIRouter(prefix="/session", tags=["Session"], route_class=form)
 
     @routes.put("/", summary="Create a session with an image")
@@ -70,7 +77,7 @@ def router(app: App) -> APIRouter:
     return routes
 
 
-def find_session(app: App, http: Request, session_id: str, update_ts: bool = True) -> SessionInfo:
+def find_session(app: Holder, http: Request, session_id: str, update_ts: bool = True) -> SessionInfo:
     """A session that the sender of a request may use: their own, or one that belongs to nobody.
 
     Raises:
@@ -90,7 +97,7 @@ def shown(info: SessionInfo) -> dict[str, Any]:
     return {**seen, "create_ts": info.create_ts, "last_access_ts": info.last_access_ts, "expiry": info.expiry}
 
 
-def _sessions(app: App) -> SafeSessions:
+def _sessions(app: Holder) -> SafeSessions:
     sessions = app.sessions()
     if sessions is None:
         raise HTTPException(406, SWITCHED_OFF)

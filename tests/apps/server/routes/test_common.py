@@ -1,0 +1,85 @@
+"""Requests that read volumes take turns; all others go on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from anyio import CapacityLimiter
+from fastapi import APIRouter, FastAPI, UploadFile
+from starlette.testclient import TestClient
+
+from lib.server.routes.common import form_route, reading_route
+
+AT_A_TIME = 2
+
+
+class Work:
+    """Counts how many requests are handled at a time."""
+
+    def __init__(self) -> None:
+        self.guard = threading.Lock()
+        self.now = self.most = 0
+
+    def __call__(self) -> None:
+        """Take a while."""
+        with self.guard:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        time.sleep(0.05)
+        with self.guard:
+            self.now -= 1
+
+
+@pytest.fixture
+def work() -> Work:
+    return Work()
+
+
+@pytest.fixture
+def client(work: Work) -> Iterator[TestClient]:
+    readers = CapacityLimiter(AT_A_TIME)
+    uploads = APIRouter(route_class=form_route(1024, readers=readers))
+    answers = APIRouter(route_class=reading_route(readers))
+
+    @uploads.put("/file")
+    def put(file: UploadFile) -> int:
+        work()
+        return len(file.file.read())
+
+    @uploads.get("/file")
+    def get() -> None:
+        work()
+
+    @answers.get("/volume")
+    def read() -> None:
+        work()
+
+    api = FastAPI()
+    api.include_router(uploads)
+    api.include_router(answers)
+    with TestClient(api) as client:
+        yield client
+
+
+def send(client: TestClient, *requests: str) -> list[int]:
+    def one(request: str) -> int:
+        method, path = request.split()
+        files = {"file": ("a", b"abc")} if method == "PUT" else None
+        return client.request(method, path, files=files).status_code
+
+    with ThreadPoolExecutor(len(requests)) as pool:
+        return list(pool.map(one, requests))
+
+
+def test_uploads_and_answers_share_the_turns(client: TestClient, work: Work) -> None:
+    assert send(client, *["PUT /file", "GET /volume"] * 4) == [200] * 8
+    assert work.most == AT_A_TIME
+
+
+def test_requests_that_read_no_volume_do_not_wait(client: TestClient, work: Work) -> None:
+    assert send(client, *["GET /file"] * 8) == [200] * 8
+    assert work.most > AT_A_TIME

@@ -85,7 +85,7 @@ class FolderReader:
             if extension and not (reason and _name_fault(name, extension)):
                 if not reason:
                     candidates.setdefault(name[: -len(extension)], []).append(extension)
-                elif entry.is_file():
+                elif os.path.isfile(entry.path):  # `entry.is_file` raises on a loop of links
                     found.unusable.setdefault(name[: -len(extension)], extension)
         self._known[folder] = seen
         for image, extensions in candidates.items():
@@ -211,7 +211,7 @@ def _other(entry: os.DirEntry[str]) -> str | None:
     """Why a file that does not have the name of a volume, and yet holds an image, is not listed."""
     if entry.name.startswith("."):
         return None
-    if entry.is_dir():
+    if os.path.isdir(entry.path):
         return DICOM_FOLDER if _has_dicom(entry) else None
     if entry.name.lower().endswith(OTHER_FORMATS):
         return f"a studies folder holds {', '.join(EXTENSIONS)}: store the volume as one of them"

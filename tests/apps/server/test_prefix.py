@@ -105,6 +105,15 @@ def test_a_browser_is_led_to_the_login_and_back(server: Server, keys: ApiKeys) -
     assert start_page.headers["location"] == "/one/two/sam3d/"
 
 
+def test_over_https_the_cookie_is_one_that_browsers_accept_below_a_prefix(server: Server, keys: ApiKeys) -> None:
+    server.client.base_url = "https://127.0.0.1:8000"
+    form = {"name": "anna", "key": keys.add("anna", "annotator")}
+    cookie = server.client.post(f"{server.sent}/sam3d/login", data=form).headers["set-cookie"]
+    assert cookie.startswith("__Secure-sam3d_session=")
+    assert "path=/one/two;" in f"{cookie.lower()};"
+    assert server.get("/info/", headers={"Cookie": cookie.partition(";")[0]}).json() == {"name": "anna"}
+
+
 def test_routes_need_the_same_roles(server: Server, keys: ApiKeys) -> None:
     assert server.get("/info/").status_code == 401
     key = {"Authorization": f"Bearer {keys.add('anna', 'annotator')}"}

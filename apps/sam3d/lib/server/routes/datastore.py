@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, HTTPException, Query, Request, UploadFile
 from fastapi.responses import FileResponse
+from monailabel.interfaces.datastore import Datastore
 from monailabel.utils.others.generic import file_checksum, get_mime_type
 from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
@@ -85,14 +86,14 @@ def router(app: App) -> APIRouter:
 
     @routes.head("/image", summary="Whether an image exists")
     def check_image(image: Name, check_sum: str | None = None) -> dict[str, Any]:
-        file = _existing(app.datastore().get_image_uri(image), "image", image)
+        file = _image_file(app.datastore(), image)
         if check_sum:
             _check_digest(file, check_sum)
         return {}
 
     @routes.get("/image", summary="Download an image", response_class=FileResponse)
     def download_image(image: Name) -> FileResponse:
-        return _sent(_existing(app.datastore().get_image_uri(image), "image", image))
+        return _sent(_image_file(app.datastore(), image))
 
     @routes.get("/image/info", summary="What is known about an image")
     def image_info(image: Name) -> dict[str, Any]:
@@ -223,6 +224,15 @@ def _signed(info: dict[str, Any], request: Request) -> dict[str, Any]:
     """The same with the user who is logged in."""
     user = sender(request)
     return {**info, "user": user} if user else info
+
+
+def _image_file(store: Datastore, image: str) -> str:
+    """Return the path of an image that is listed: the file of one that is not need not be a volume.
+
+    Raises:
+        HTTPException: 404; there is no such image.
+    """
+    return _existing(store.get_image_uri(image) if image in store.list_images() else "", "image", image)
 
 
 def _existing(file: str, kind: str, name: str) -> str:

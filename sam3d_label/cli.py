@@ -17,7 +17,15 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from sam3d_label import api_keys_cli, evaluation_cli, exporting_cli, importing_cli, replay_cli, versions_cli
+from sam3d_label import (
+    __version__,
+    api_keys_cli,
+    evaluation_cli,
+    exporting_cli,
+    importing_cli,
+    replay_cli,
+    versions_cli,
+)
 from sam3d_label.errors import Sam3dError
 from sam3d_label.options import (
     ClickOption,
@@ -77,6 +85,21 @@ app = typer.Typer(
     help="Click on a tumour in a CT or MR volume and get its 3D mask.",
     epilog="Each command shows examples: [bold]python -m sam3d_label COMMAND --help[/bold]",
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sam3d_label {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options in front of the command; the help of the whole is that of `app`."""
 
 
 @app.command(epilog=examples("phantom phantoms --cases 20 --seed 1"))

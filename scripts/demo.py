@@ -37,10 +37,13 @@ def centre_of_lesion(label: Path) -> list[int]:
 
 
 def curl_of_a_click(address: str, case: str) -> str:
-    """A shell command that clicks in the lesion of a sample case and saves the mask."""
+    """Return a shell command that clicks in the lesion of a sample case and saves the mask.
+
+    It ends with status 22 when the request is rejected; the file then holds the reason.
+    """
     params = {"foreground": [centre_of_lesion(SAMPLES / "labels" / f"{case}.nii.gz")], "background": []}
     url = f"{address}/infer/sam3d?image={case}&output=image"
-    return f"curl -s -o mask.nii.gz -F 'params={json.dumps(params, separators=(',', ':'))}' '{url}'"
+    return f"curl -sS --fail-with-body -o mask.nii.gz -F 'params={json.dumps(params, separators=(',', ':'))}' '{url}'"
 
 
 def refuse_taken_port(port: int) -> None:
@@ -100,7 +103,10 @@ def main() -> None:
     try:
         wait_until_it_answers(server, address)
         case = min((SAMPLES / "images").glob("*.nii.gz")).name.removesuffix(".nii.gz")
-        print(f"Serving sample-data at {address} (Ctrl-C stops it; log: .demo/server.log)")
+        print(
+            f"Serving sample-data at {address} (Ctrl-C stops it; log: .demo/server.log)."
+            " If a click is rejected, curl reports an error and mask.nii.gz holds the reason:"
+        )
         print(curl_of_a_click(address, case), flush=True)
         sys.exit(server.wait())
     except KeyboardInterrupt:

@@ -49,8 +49,10 @@ echo "Setting up $venv (a minute or more the first time)"
 supported "$venv/bin/python" || make_venv
 install_uv "$venv/bin/python"
 export VIRTUAL_ENV=$PWD/$venv
-"$venv/bin/uv" pip install --quiet -r requirements.txt
+# Compiled here once: otherwise the first start of each program compiles thousands of modules, which takes a minute.
+"$venv/bin/uv" pip install --quiet --compile-bytecode -r requirements.txt
 "$venv/bin/uv" pip install --quiet --no-deps --no-build-isolation -e .
+"$venv/bin/python" -m compileall -q sam3d_label
 
 # uv leaves out the server's start script, because the wheel spells the name of the folder that holds it in its own way.
 scripts=$("$venv/bin/python" -c 'import importlib.util as u; print(u.find_spec("monailabel").submodule_search_locations[0])')/scripts

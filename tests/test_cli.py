@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from sam3d_label import __version__
 from sam3d_label.cli import app
 from sam3d_label.errors import WeightsError
 from sam3d_label.options import spelled_out
@@ -98,6 +99,12 @@ def test_each_help_shows_an_example(command):
     result = run(command, "--help")
     assert result.exit_code == 0
     assert f"python -m sam3d_label {command}" in result.stdout
+
+
+def test_the_version_is_that_of_the_package():
+    result = run("--version")
+    assert result.exit_code == 0
+    assert result.stdout == f"sam3d_label {__version__}\n"
 
 
 def test_help_imports_nothing_heavy():

@@ -46,7 +46,7 @@ from lib.server.tasks import Tasks
 from lib.sessions import SafeSessions
 from lib.train import SAM3DTrainTask, parse_train
 from lib.volumes import Segmenters
-from sam3d_label import click_log
+from sam3d_label import __version__, click_log
 from sam3d_label.image.limits import set_default_limits
 from sam3d_label.io import is_writable, remove_parts
 from sam3d_label.training import ledger
@@ -99,6 +99,7 @@ class SAM3DApp(MONAILabelApp):
             conf=dict(conf),
             name="SAM3D",
             description="3D segmentation from clicks",
+            version=__version__,
             labels=list(self.config.labels),
         )
         self.auto_train = AutoTrain(self.config, self.model_dir, self.datastore(), self.tasks.train.is_busy)

@@ -21,6 +21,7 @@ from monailabel.config import settings
 from monailabel.interfaces.utils import app as app_registry
 from starlette.testclient import TestClient
 
+import sam3d_label
 from lib.server.access.roles import is_listed
 from sam3d_label.label_names import name_values
 
@@ -84,6 +85,7 @@ def test_every_route_is_in_the_table_of_roles(client: TestClient) -> None:
 
 def test_info_has_what_ohif_and_slicer_read(client: TestClient) -> None:
     info = client.get("/info/").json()
+    assert info["version"] == sam3d_label.__version__
     assert info["labels"] == ["tumor", "cyst"]
     assert "config" not in info
     model = info["models"]["sam3d"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import httpx
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from app_helpers import APP, MODULE, post, serve
 from monailabel.client.client import MONAILabelClientException
 from slicer import Slicer, world
@@ -227,6 +229,15 @@ class TestLocalVolumes:
         local.upload()
         assert local.smart_edit(here)["encoded"] == 0
         remove(local)
+
+    def test_the_details_of_a_failed_session_end_with_the_reason(self, slicer: Slicer, here: Any) -> None:
+        slicer.open_local("T1: axial", self.VOLUME)
+        slicer.select("tumor")
+        slicer.volume = sitk.Image([8, 8, 1], sitk.sitkFloat32)  # a single slice
+        with pytest.raises(MONAILabelClientException) as caught:
+            slicer.smart_edit(here)
+        details = "".join(traceback.format_exception(caught.value))  # what the module puts behind "Show Details"
+        assert re.search(r"Status: 400; Response: .*at least two voxels along each axis", details.splitlines()[-1])
 
     def test_a_label_takes_its_volume_along(self, local: Slicer, here: Any, studies: Path) -> None:
         local.smart_edit(here)

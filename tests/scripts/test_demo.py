@@ -1,7 +1,11 @@
 import importlib.util
 import json
 import re
+import shutil
 import socket
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType
 
@@ -41,6 +45,32 @@ def test_the_shown_click_is_in_the_lesion(demo: ModuleType, case: str) -> None:
     (click,) = json.loads(found[1])["foreground"]
     label = np.asarray(nib.load(ROOT / "sample-data" / "labels" / f"{case}.nii.gz").dataobj)
     assert label[tuple(click)] == 1
+
+
+class Rejecting(BaseHTTPRequestHandler):
+    """Answers each click as the server answers one that is outside the volume."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        body = b'{"detail": "click (0, 0, 99) is outside the volume"}'
+        self.send_response(400)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_shown_command_reports_a_rejection_and_keeps_the_reason(demo: ModuleType, tmp_path: Path) -> None:
+    with HTTPServer((demo.HOST, 0), Rejecting) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        command = demo.curl_of_a_click(f"http://{demo.HOST}:{server.server_port}", CASES[0])
+        done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 22
+    assert "400" in done.stderr
+    assert "outside the volume" in (tmp_path / "mask.nii.gz").read_text()
 
 
 def test_a_taken_port_is_refused(demo: ModuleType) -> None:

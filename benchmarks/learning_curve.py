@@ -44,9 +44,13 @@ from sam3d_label.evaluation.metrics import bootstrap_interval  # noqa: E402
 from sam3d_label.io import replacing, write_json  # noqa: E402
 from sam3d_label.segmenter import Segmenter  # noqa: E402
 from sam3d_label.survey import survey  # noqa: E402
-from sam3d_label.training import Case, TrainReport, TrainSettings, fine_tune, pair_cases  # noqa: E402
+from sam3d_label.training import Case, TrainReport, TrainSettings, pair_cases  # noqa: E402
 from sam3d_label.training.cases import OpenedCases  # noqa: E402
-from sam3d_label.training.fine_tune import CHECKPOINT, open_cases  # noqa: E402
+from sam3d_label.training.fine_tune import (  # noqa: E402
+    CHECKPOINT,
+    fine_tune,
+    open_cases,
+)
 from sam3d_label.training.gate import Score, score  # noqa: E402
 from sam3d_label.training.store import store  # noqa: E402
 from sam3d_label.volume import Volume  # noqa: E402

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sam3d_label.lazy import exports
 
 __version__ = "0.1.0"
 __all__ = ["Box", "Click", "Prompts", "Segmenter", "Volume", "load_model", "open_weights"]
@@ -13,21 +15,15 @@ if TYPE_CHECKING:
     from sam3d_label.volume import Volume
     from sam3d_label.weights import load_model, open_weights
 
-_HOMES = {
-    "Box": "prompts",
-    "Click": "prompts",
-    "Prompts": "prompts",
-    "Segmenter": "segmenter",
-    "Volume": "volume",
-    "load_model": "weights",
-    "open_weights": "weights",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import the public names when they are first used: the command line answers before torch is loaded."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = exports(
+    __name__,
+    {
+        "Box": "prompts",
+        "Click": "prompts",
+        "Prompts": "prompts",
+        "Segmenter": "segmenter",
+        "Volume": "volume",
+        "load_model": "weights",
+        "open_weights": "weights",
+    },
+)

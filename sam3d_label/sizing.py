@@ -10,7 +10,6 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from monai.networks.layers import GaussianFilter
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,6 +25,9 @@ LONGEST_OVER_WAY = 3.0
 MOST = 0.75
 """Share of the directions in which that way is shorter: from a click near the border half of them end at once."""
 
+TAIL, ROOT_HALF = 4, 0.70710678
+"""Voxels to either side that the Gaussian of `smoothed` reaches; what its error function is scaled by."""
+
 RAYS, STEP, REACH = 200, 0.5, 0.25
 """Ways that are tried from a click; voxels between two looks on them; their length as a share of the crop's edge."""
 
@@ -38,7 +40,7 @@ def size_by_looks(image: Tensor, click: np.ndarray) -> Tensor:
         click: Voxel d, h, w of the crop, (3,).
     """
     size = image.shape[0]
-    smooth = GaussianFilter(3, 1.0).to(image.device)(image[None, None])
+    smooth = smoothed(image)[None, None]
     ways = torch.arange(0, REACH * size, STEP)
     points = torch.from_numpy(click).float() + directions()[:, None] * ways[:, None]
     grid = (points / (size - 1) * 2 - 1).flip(-1)[None, None].to(image)
@@ -46,6 +48,21 @@ def size_by_looks(image: Tensor, click: np.ndarray) -> Tensor:
     there = seen[:, ways <= 1].median()
     alike = ((seen - there).abs() <= UNLIKE).cumprod(1).sum(1)
     return LONGEST_OVER_WAY * STEP * alike.float().quantile(MOST)
+
+
+def smoothed(image: Tensor) -> Tensor:
+    """Return an image (D, H, W) under a Gaussian with a deviation of one voxel; outside it is 0.
+
+    The same values as `monai.networks.layers.GaussianFilter(3, 1.0)`, without an import of MONAI at the first click.
+    """
+    offsets = torch.arange(-TAIL, TAIL + 1.0)
+    kernel = 0.5 * (((offsets + 0.5) * ROOT_HALF).erf() - ((offsets - 0.5) * ROOT_HALF).erf())
+    values = image[None, None]
+    for axis in range(3):
+        shape, padding = [1] * 5, [0] * 3
+        shape[2 + axis], padding[axis] = len(kernel), TAIL
+        values = F.conv3d(values, kernel.to(image).view(shape), padding=padding)
+    return values[0, 0]
 
 
 def size_by_clicks(inside: np.ndarray, outside: np.ndarray, spacing: np.ndarray) -> float:

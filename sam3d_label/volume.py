@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
-import torch
-from torch import Tensor
 
 from sam3d_label.errors import StorageError, VolumeError
 from sam3d_label.image.dicom import read_dicom_folder
@@ -22,6 +21,9 @@ from sam3d_label.image.nifti_header import Forms
 from sam3d_label.image.read import LPS_FROM_RAS, read_image
 from sam3d_label.intensity import Normalization
 from sam3d_label.io import replacing, require_space
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CROP_AXES = "SPL"
 """Where the axes D, H and W of a crop point: superior, posterior, left, as slices of an axial scan are stacked."""
@@ -196,13 +198,9 @@ class Volume:
 
         Resampling is linear, averaging over the crop's voxel where it is coarser than the stored ones.
         """
-        weights = [self._weights(frame, axis) for axis in range(3)]
-        array = torch.from_numpy(self.array).permute(frame.axes)
-        values = resample(array, weights)
-        if normalization is not None:
-            values = normalization(values)
-        inside = [(w.sum(1) > 0).to(values.dtype) for w in weights]
-        return values * torch.einsum("d,h,w->dhw", *inside)
+        from sam3d_label.image.resample import read_crop  # imports torch, which reading a volume does not need
+
+        return read_crop(self.array, self.spacing, frame, normalization)
 
     def uncrop(self, values: Tensor, frame: CropFrame) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
         """A crop's values (D, H, W) on the stored grid.
@@ -210,19 +208,9 @@ class Volume:
         Returns:
             The values (i, j, k), float32, of the part of the stored grid that the crop covers, and that part's slices.
         """
-        weights: list[Tensor] = [torch.empty(0)] * 3
-        region = [slice(0)] * 3
-        for axis, stored in enumerate(frame.axes):
-            along = np.zeros((self.shape[stored], 3))
-            along[:, stored] = np.arange(self.shape[stored])
-            positions = frame.to_dhw(along)[:, axis]
-            covered = np.flatnonzero((positions > -0.5) & (positions < frame.size - 0.5))
-            region[stored] = slice(int(covered[0]), int(covered[-1]) + 1) if covered.size else slice(0, 0)
-            coarseness = self.spacing[stored] / frame.spacing
-            weights[axis] = resampling_weights(positions[region[stored]], frame.size, coarseness)
-        order = [frame.axes.index(stored) for stored in range(3)]
-        part = resample(values.float().cpu(), weights).permute(order)
-        return part.contiguous().numpy(), (region[0], region[1], region[2])
+        from sam3d_label.image.resample import write_crop
+
+        return write_crop(values, frame, self.shape, self.spacing)
 
     def require_plausible_size(self, limits: Limits | None = None) -> None:
         """Check that voxels and volume are as large as a scanner makes them: work on it would never end otherwise.
@@ -251,13 +239,6 @@ class Volume:
         if apart > ALIGNED * self.spacing.min():
             raise VolumeError(f"the label lies up to {apart:.1f} mm beside the image: both need the same affine")
 
-    def _weights(self, frame: CropFrame, axis: int) -> Tensor:
-        stored = frame.axes[axis]
-        along = np.zeros((frame.size, 3))
-        along[:, axis] = np.arange(frame.size)
-        coarseness = frame.spacing / self.spacing[stored]
-        return resampling_weights(frame.to_ijk(along)[:, stored], self.shape[stored], coarseness)
-
 
 def is_regular(affine: np.ndarray) -> bool:
     """Whether an affine is finite and its three axes span the space, whatever their lengths."""
@@ -265,35 +246,6 @@ def is_regular(affine: np.ndarray) -> bool:
         return False
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     return bool(lengths.all() and abs(np.linalg.det(affine[:3, :3] / lengths)) > 1e-6)
-
-
-def resampling_weights(positions: np.ndarray, size: int, coarseness: float) -> Tensor:
-    """Weights (N, size) that read a signal of `size` samples at N positions.
-
-    Linear interpolation where the reader is finer than the signal; a triangle as wide as the reader's own step where
-    it is `coarseness` times coarser. Positions more than half a sample outside get no weight.
-    """
-    samples = np.arange(size)
-    clamped = np.clip(positions, 0, size - 1)
-    weights = np.maximum(0, 1 - np.abs(clamped[:, None] - samples) / max(1.0, coarseness))
-    weights /= weights.sum(1, keepdims=True)
-    weights[(positions < -0.5) | (positions > size - 0.5)] = 0
-    return torch.from_numpy(weights.astype(np.float32))
-
-
-def resample(values: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """Apply one (N, size) matrix along each of three axes, reading only what has weight, coarsest axis first."""
-    matrices = []
-    for axis, matrix in enumerate(weights):
-        used = torch.nonzero(matrix.sum(0))[:, 0]
-        if not len(used):
-            return torch.zeros([len(w) for w in weights])
-        start, length = int(used[0]), int(used[-1] - used[0]) + 1
-        values = values.narrow(axis, start, length)
-        matrices.append(matrix[:, start : start + length])
-    for axis in sorted(range(3), key=lambda a: matrices[a].shape[0] / matrices[a].shape[1]):
-        values = torch.tensordot(matrices[axis], values, dims=([1], [axis])).movedim(0, axis)
-    return values
 
 
 def require_mask_suffix(path: Path) -> None:

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from monai.networks.layers import GaussianFilter
 
-from sam3d_label.sizing import directions, size_by_clicks, size_by_looks
+from sam3d_label.sizing import directions, size_by_clicks, size_by_looks, smoothed
 
 SIZE = 64
 
@@ -56,3 +57,8 @@ def test_directions_are_spread_evenly():
     found = directions()
     assert torch.allclose(found.norm(dim=1), torch.ones(len(found)), atol=1e-5)
     assert found.mean(0).abs().max() < 0.01
+
+
+def test_the_smoothed_image_is_that_of_monai():
+    image = torch.randn(12, 14, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(smoothed(image), GaussianFilter(3, 1.0)(image[None, None])[0, 0])

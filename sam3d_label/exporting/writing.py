@@ -25,7 +25,7 @@ from sam3d_label.studies import FINAL, KEPT, LISTING, Image, Listing, Studies
 from sam3d_label.studies import Entry as Listed
 from sam3d_label.training import ledger
 from sam3d_label.volume import save_mask
-from sam3d_label.weights.adapter import ADAPTER, CARD, TRUNK
+from sam3d_label.weights.places import ADAPTER, CARD, TRUNK
 from sam3d_label.weights.versions import REPORT, Versions
 
 CLICKS, VERSIONS = "clicks/clicks-000001.jsonl", "versions"

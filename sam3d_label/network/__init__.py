@@ -1,6 +1,12 @@
 """The 3DSAM-adapter network (Gong et al., arXiv 2306.13465): tensors in, tensors out."""
 
+from typing import TYPE_CHECKING
+
+from sam3d_label.lazy import exports
 from sam3d_label.network.config import PRESETS, Config
-from sam3d_label.network.sam3d import SAM3D, Embedding, Proposals
+
+if TYPE_CHECKING:
+    from sam3d_label.network.sam3d import SAM3D, Embedding, Proposals
 
 __all__ = ["PRESETS", "SAM3D", "Config", "Embedding", "Proposals"]
+__getattr__ = exports(__name__, {"SAM3D": "sam3d", "Embedding": "sam3d", "Proposals": "sam3d"})

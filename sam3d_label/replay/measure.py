@@ -23,8 +23,7 @@ from sam3d_label.segmenter import Result, Segmenter
 from sam3d_label.studies import FINAL, Listing, Studies
 from sam3d_label.volume import Volume
 from sam3d_label.weights import Card, Weights, open_weights, shipped
-from sam3d_label.weights.adapter import CARD
-from sam3d_label.weights.opening import SHIPPED
+from sam3d_label.weights.places import CARD, SHIPPED
 from sam3d_label.weights.versions import Versions
 
 FROM_CLICKS, WITHOUT_CLICKS = "sam3d", "sam3d_auto"

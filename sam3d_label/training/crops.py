@@ -8,20 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from monai.transforms import (
-    AsDiscreted,
-    Compose,
-    RandAdjustContrastd,
-    RandAffined,
-    RandFlipd,
-    RandGaussianNoised,
-    RandGaussianSmoothd,
-    RandHistogramShiftd,
-    RandRotate90d,
-    RandScaleIntensityd,
-    RandShiftIntensityd,
-    RandSimulateLowResolutiond,
-)
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -31,6 +17,7 @@ from sam3d_label.evaluation.protocol import find_cases
 from sam3d_label.image.labels import open_label
 from sam3d_label.intensity import IntensityRule, Normalization
 from sam3d_label.sizing import FILL
+from sam3d_label.training.augmentation import IMAGE, INSIDE, LABEL, augmentation
 from sam3d_label.volume import CropFrame, Volume
 
 FILLS = (0.06, 0.9)
@@ -58,7 +45,9 @@ BESIDE = 0.2
 DRAWS = 10
 """Times that a crop without any of its target is drawn anew."""
 
-IMAGE, LABEL, INSIDE, ALONE = "image", "label", "inside", "alone"
+ALONE = "alone"
+"""Key of a training crop: whether its target can be found without a prompt."""
+
 IGNORED = 2.0
 """What `INSIDE` holds in voxels that are neither target nor background."""
 
@@ -227,45 +216,6 @@ class OpenedCase:
             unknown = (self.ignored.crop(frame) >= 0.5) & ~label
             inside[unknown] = IGNORED
         return {IMAGE: image[None], LABEL: label[None].float(), INSIDE: inside[None]}
-
-
-def augmentation(alike: bool = False) -> Compose:
-    """Turns, mirrors, slants, and the changes of contrast, brightness, sharpness and noise that scanners differ by.
-
-    Args:
-        alike: As `TrainSettings` has it.
-    """
-    everything = [IMAGE, LABEL, INSIDE]
-    left_to_right = RandFlipd(everything, prob=0.5, spatial_axis=2)
-    any_way = [
-        *(RandFlipd(everything, prob=0.5, spatial_axis=axis) for axis in range(2)),
-        *(RandRotate90d(everything, prob=0.5, max_k=3, spatial_axes=plane) for plane in ((0, 1), (0, 2), (1, 2))),
-    ]
-    other_way_round = [RandScaleIntensityd(IMAGE, factors=(-2.0, -2.0), prob=0.1)]
-    return Compose(
-        [
-            left_to_right,
-            *([] if alike else any_way),
-            RandAffined(
-                everything,
-                prob=0.3,
-                rotate_range=(0.4,) * 3,
-                shear_range=(0.1,) * 6,
-                scale_range=(0.2,) * 3,
-                mode=("bilinear", "bilinear", "nearest"),
-                padding_mode="zeros",
-            ),
-            AsDiscreted(LABEL, threshold=0.5),
-            RandSimulateLowResolutiond(IMAGE, prob=0.1, zoom_range=(0.4, 0.9)),
-            RandHistogramShiftd(IMAGE, prob=0.15),
-            RandScaleIntensityd(IMAGE, factors=0.4, prob=0.7),
-            RandShiftIntensityd(IMAGE, offsets=0.4, prob=0.7),
-            *([] if alike else other_way_round),
-            RandAdjustContrastd(IMAGE, gamma=(0.6, 1.6), prob=0.3),
-            RandGaussianSmoothd(IMAGE, prob=0.1),
-            RandGaussianNoised(IMAGE, std=0.2, prob=0.2),
-        ]
-    )
 
 
 def near(label: Tensor, rng: np.random.Generator) -> Tensor:

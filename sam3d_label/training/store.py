@@ -13,9 +13,9 @@ from sam3d_label.network import SAM3D
 from sam3d_label.training.crops import SPACING
 from sam3d_label.training.fine_tune import TrainReport
 from sam3d_label.training.settings import TrainSettings
-from sam3d_label.weights.adapter import TRUNK, save_adapter, save_trunk
+from sam3d_label.weights.adapter import save_adapter, save_trunk
 from sam3d_label.weights.card import Base, Capability, Card, DataSource, Training
-from sam3d_label.weights.opening import SHIPPED
+from sam3d_label.weights.places import SHIPPED, TRUNK
 from sam3d_label.weights.sam import OFFICIAL
 from sam3d_label.weights.tensors import sha256
 

@@ -1,7 +1,13 @@
 """Weights of the network: SAM's own, the authors', and ours, each with its card."""
 
+from typing import TYPE_CHECKING
+
+from sam3d_label.lazy import exports
 from sam3d_label.weights.card import Base, Card, DataSource, Training
-from sam3d_label.weights.opening import DEFAULT, Weights, load_model, open_weights, shipped, untrained
+from sam3d_label.weights.places import DEFAULT, shipped
+
+if TYPE_CHECKING:
+    from sam3d_label.weights.opening import Weights, load_model, open_weights, untrained
 
 __all__ = [
     "DEFAULT",
@@ -15,3 +21,4 @@ __all__ = [
     "shipped",
     "untrained",
 ]
+__getattr__ = exports(__name__, dict.fromkeys(("Weights", "load_model", "open_weights", "untrained"), "opening"))

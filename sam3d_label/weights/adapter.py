@@ -12,6 +12,7 @@ from sam3d_label.errors import WeightsError
 from sam3d_label.network import SAM3D, Config
 from sam3d_label.network.sam3d import is_trunk
 from sam3d_label.weights.card import FORMAT, Card
+from sam3d_label.weights.places import ADAPTER, CARD
 from sam3d_label.weights.tensors import (
     Tensors,
     check_tensors,
@@ -19,8 +20,6 @@ from sam3d_label.weights.tensors import (
     read_safetensors,
     write_safetensors,
 )
-
-ADAPTER, TRUNK, CARD = "adapter.safetensors", "trunk.safetensors", "card.json"
 
 
 def save_adapter(model: SAM3D, card: Card, folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> Path:

@@ -16,13 +16,13 @@ from sam3d_label.errors import Sam3dError, WeightsError
 from sam3d_label.intensity import CtOrMr, IntensityRule, Percentile, Window
 from sam3d_label.network import PRESETS, SAM3D, Config
 from sam3d_label.network.sam3d import is_trunk
-from sam3d_label.weights.adapter import ADAPTER, CARD, TRUNK, assemble, load_adapter, load_trunk
+from sam3d_label.weights import places
+from sam3d_label.weights.adapter import assemble, load_adapter, load_trunk
 from sam3d_label.weights.card import Base, Card, Training
+from sam3d_label.weights.places import TRUNK, adapter_file, card_beside
 from sam3d_label.weights.sam import OFFICIAL, cache_folder, fresh_model, read_encoder, volumetric
 from sam3d_label.weights.tensors import Tensors, sha256
 
-DEFAULT = "tiny"
-SHIPPED = Path(__file__).parent / "shipped"
 SAM_CHECKPOINT = "SAM3D_SAM_CHECKPOINT"
 """Environment variable with the path of the SAM checkpoint that adapters belong to."""
 
@@ -45,11 +45,6 @@ class Weights:
     card: Card
     version: str
     signature: str
-
-
-def shipped() -> list[str]:
-    """Names of the weights that come with the package."""
-    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CARD}"))
 
 
 def open_weights(
@@ -149,47 +144,11 @@ def start(preset: str, sam_checkpoint: str | os.PathLike[str] | None) -> tuple[S
         trunk = find_sam(preset, sam_checkpoint)
         return fresh_model(read_encoder(trunk, preset), config), Base(name=preset, sha256=sha256(trunk))
     model = SAM3D(config).eval()
-    trunk = SHIPPED / preset / TRUNK
+    trunk = places.SHIPPED / preset / TRUNK
     if not trunk.is_file():
         return model, Base(name=preset)
     model.load_state_dict(load_trunk(trunk, config), strict=False)
     return model.freeze_trunk(), Base(name=preset, sha256=sha256(trunk))
-
-
-def adapter_file(name_or_path: str | os.PathLike[str] | None) -> Path:
-    """The tensor file that a name or a path stands for.
-
-    Raises:
-        WeightsError: There is none; the message says what there is.
-    """
-    name = DEFAULT if name_or_path is None else os.fspath(name_or_path)
-    if name in shipped():
-        return SHIPPED / name / ADAPTER
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if not (path / ADAPTER).is_file():
-            raise WeightsError(f"{path} holds no {ADAPTER}: give a folder of saved weights, or the file itself")
-        return path / ADAPTER
-    if path.is_file():
-        if path.suffix != ".safetensors":
-            raise WeightsError(
-                f"{path} is no .safetensors file; convert a checkpoint of 3DSAM-adapter's authors with:"
-                f" python -m sam3d_label convert-reference {path} OUT.safetensors"
-            )
-        return path
-    if name in PRESETS:
-        raise WeightsError(
-            f"no weights are shipped for {name}: train them by python -m sam3d_label train … --preset {name},"
-            " or convert a checkpoint of 3DSAM-adapter's authors; then give their path"
-        )
-    known = ", ".join(shipped()) or "none"
-    raise WeightsError(f"{name} is neither a file, nor a folder, nor the name of shipped weights ({known})")
-
-
-def card_beside(path: Path) -> Path:
-    """The card of a tensor file: NAME.card.json, or card.json in the folder."""
-    own = path.with_suffix(".card.json")
-    return own if own.is_file() else path.with_name(CARD)
 
 
 def find_trunk(base: Base, folder: Path, sam_checkpoint: str | os.PathLike[str] | None) -> Path:
@@ -207,7 +166,7 @@ def find_trunk(base: Base, folder: Path, sam_checkpoint: str | os.PathLike[str] 
         if not (folder / TRUNK).is_file():
             raise WeightsError(f"{folder / TRUNK} is missing: the card names no other trunk for this adapter")
         return folder / TRUNK
-    beside = [folder / TRUNK, SHIPPED / base.name / TRUNK]
+    beside = [folder / TRUNK, places.SHIPPED / base.name / TRUNK]
     others = ""
     for path in chain(beside, sam_places(base.name, sam_checkpoint)):
         if path.is_file():

@@ -26,7 +26,7 @@ from sam3d_label.io import (
     with_format,
     write_json,
 )
-from sam3d_label.weights.adapter import ADAPTER, CARD
+from sam3d_label.weights.places import ADAPTER, CARD
 
 CURRENT, HISTORY, REPORT = "current", "history.json", "report.json"
 HISTORY_FORMAT = REPORT_FORMAT = 1

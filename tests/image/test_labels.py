@@ -15,7 +15,8 @@ from sam3d_label.evaluation.protocol import evaluate_case, read_case
 from sam3d_label.image.labels import open_label, structures
 from sam3d_label.intensity import Percentile
 from sam3d_label.prompts import Prompts
-from sam3d_label.training.crops import LABEL, Case, OpenedCase, TrainingCrops, with_ignored
+from sam3d_label.training.augmentation import LABEL
+from sam3d_label.training.crops import Case, OpenedCase, TrainingCrops, with_ignored
 from sam3d_label.training.interaction import settled, train_rounds
 from sam3d_label.training.settings import TrainSettings
 

@@ -16,9 +16,9 @@ import torch
 from sam3d_label.errors import Sam3dError
 from sam3d_label.intensity import Percentile
 from sam3d_label.network import SAM3D
-from sam3d_label.training import Case, TrainReport, TrainSettings, fine_tune, pair_cases
+from sam3d_label.training import Case, TrainReport, TrainSettings, pair_cases
 from sam3d_label.training.crops import TrainingCrops
-from sam3d_label.training.fine_tune import open_cases
+from sam3d_label.training.fine_tune import fine_tune, open_cases
 from sam3d_label.training.trainer import Trainer
 from sam3d_label.training.world import world
 from tests.conftest import SMALL

@@ -11,8 +11,9 @@ import torch
 
 from sam3d_label.errors import VolumeError
 from sam3d_label.intensity import Percentile
+from sam3d_label.training.augmentation import IMAGE, LABEL
 from sam3d_label.training.cases import OpenedCases
-from sam3d_label.training.crops import IMAGE, LABEL, TrainingCrops
+from sam3d_label.training.crops import TrainingCrops
 
 
 def opened(cases, max_bytes: int = 10**9) -> OpenedCases:

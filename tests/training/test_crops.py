@@ -8,7 +8,8 @@ import torch
 from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.intensity import Percentile
 from sam3d_label.training import pair_cases
-from sam3d_label.training.crops import IMAGE, INSIDE, LABEL, OpenedCase, TrainingCrops, augmentation, near
+from sam3d_label.training.augmentation import IMAGE, INSIDE, LABEL, augmentation
+from sam3d_label.training.crops import OpenedCase, TrainingCrops, near
 
 
 @pytest.fixture(scope="module")

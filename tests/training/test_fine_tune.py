@@ -7,7 +7,8 @@ import torch
 from sam3d_label.errors import Sam3dError, VolumeError, WeightsError
 from sam3d_label.intensity import Percentile
 from sam3d_label.network.sam3d import is_trunk
-from sam3d_label.training import Case, TrainSettings, fine_tune
+from sam3d_label.training import Case, TrainSettings
+from sam3d_label.training.fine_tune import fine_tune
 
 QUICK = TrainSettings(epochs=2, steps_per_epoch=3, warmup=1, workers=0, precision="fp32", seed=1)
 

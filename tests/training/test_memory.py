@@ -11,7 +11,8 @@ import torch
 from sam3d_label.errors import Sam3dError
 from sam3d_label.intensity import Percentile
 from sam3d_label.network import PRESETS, SAM3D
-from sam3d_label.training import TrainSettings, fine_tune, memory, trainer
+from sam3d_label.training import TrainSettings, memory, trainer
+from sam3d_label.training.fine_tune import fine_tune
 from sam3d_label.training.memory import Need, Plan, available, cgroup_rooms, choose, free_memory, need
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

@@ -11,7 +11,7 @@ from segment_anything import sam_model_registry
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
 from sam3d_label.network import PRESETS, SAM3D, Config
-from sam3d_label.weights import Card, opening
+from sam3d_label.weights import Card, opening, places
 
 SMALL = Config(
     crop=32,
@@ -73,7 +73,7 @@ def no_files_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     """Neither a SAM checkpoint of the user nor shipped weights are found unless the test puts them there."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv(opening.SAM_CHECKPOINT, raising=False)
-    monkeypatch.setattr(opening, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(places, "SHIPPED", tmp_path / "shipped")
 
 
 def small_image_encoder(config: Config = SMALL) -> ImageEncoderViT:

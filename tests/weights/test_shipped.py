@@ -12,7 +12,7 @@ from sam3d_label.evaluation.annotators import error_centre
 from sam3d_label.evaluation.metrics import dice
 from sam3d_label.segmenter import Segmenter
 from sam3d_label.volume import Volume
-from sam3d_label.weights import Weights, open_weights, opening
+from sam3d_label.weights import Weights, open_weights, places
 
 ROOT = Path(sam3d_label.__file__).resolve().parent
 SAMPLES = ROOT.parent / "sample-data"
@@ -21,7 +21,7 @@ SAMPLES = ROOT.parent / "sample-data"
 @pytest.fixture(autouse=True)
 def no_files_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """The shipped weights as they are, unlike in the other tests of this folder."""
-    monkeypatch.setattr(opening, "SHIPPED", ROOT / "weights" / "shipped")
+    monkeypatch.setattr(places, "SHIPPED", ROOT / "weights" / "shipped")
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,8 @@ from lib.server.tasks import Tasks
 from lib.train import SAM3DTrainTask
 from sam3d_label.training import curve
 from sam3d_label.training.ledger import Ledger, counts
-from sam3d_label.weights.adapter import CARD
 from sam3d_label.weights.card import ABILITIES, Card, lost
+from sam3d_label.weights.places import CARD
 from sam3d_label.weights.versions import BEFORE_ALL, Versions
 
 FILES = Path(__file__).resolve().parent.parent / "page"

@@ -1,0 +1,98 @@
+"""The values of a crop from a stored array, and back: linear resampling by one matrix for each axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from sam3d_label.intensity import Normalization
+    from sam3d_label.volume import CropFrame
+
+
+def read_crop(
+    array: np.ndarray, spacing: np.ndarray, frame: CropFrame, normalization: Normalization | None = None
+) -> Tensor:
+    """Read a crop.
+
+    Args:
+        array: Intensities (I, J, K), float32.
+        spacing: Edges of a voxel along I, J and K, mm.
+        frame: The crop.
+        normalization: Applied to the intensities; None leaves them as they are.
+
+    Returns:
+        Intensities (D, H, W), float32; 0 outside the volume.
+    """
+    weights = []
+    for axis, stored in enumerate(frame.axes):
+        along = np.zeros((frame.size, 3))
+        along[:, axis] = np.arange(frame.size)
+        positions = frame.to_ijk(along)[:, stored]
+        weights.append(resampling_weights(positions, array.shape[stored], frame.spacing / spacing[stored]))
+    values = resample(torch.from_numpy(array).permute(frame.axes), weights)
+    if normalization is not None:
+        values = normalization(values)
+    inside = [(w.sum(1) > 0).to(values.dtype) for w in weights]
+    return values * torch.einsum("d,h,w->dhw", *inside)
+
+
+def write_crop(
+    values: Tensor, frame: CropFrame, shape: tuple[int, int, int], spacing: np.ndarray
+) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
+    """Put a crop's values on the stored grid.
+
+    Args:
+        values: (D, H, W).
+        frame: The crop.
+        shape: Voxels of the stored grid along I, J and K.
+        spacing: Edges of a stored voxel along I, J and K, mm.
+
+    Returns:
+        The values (i, j, k), float32, of the part of the stored grid that the crop covers, and that part's slices.
+    """
+    weights: list[Tensor] = [torch.empty(0)] * 3
+    region = [slice(0)] * 3
+    for axis, stored in enumerate(frame.axes):
+        along = np.zeros((shape[stored], 3))
+        along[:, stored] = np.arange(shape[stored])
+        positions = frame.to_dhw(along)[:, axis]
+        covered = np.flatnonzero((positions > -0.5) & (positions < frame.size - 0.5))
+        region[stored] = slice(int(covered[0]), int(covered[-1]) + 1) if covered.size else slice(0, 0)
+        weights[axis] = resampling_weights(positions[region[stored]], frame.size, spacing[stored] / frame.spacing)
+    order = [frame.axes.index(stored) for stored in range(3)]
+    part = resample(values.float().cpu(), weights).permute(order)
+    return part.contiguous().numpy(), (region[0], region[1], region[2])
+
+
+def resampling_weights(positions: np.ndarray, size: int, coarseness: float) -> Tensor:
+    """Weights (N, size) that read a signal of `size` samples at N positions.
+
+    Linear interpolation where the reader is finer than the signal; a triangle as wide as the reader's own step where
+    it is `coarseness` times coarser. Positions more than half a sample outside get no weight.
+    """
+    samples = np.arange(size)
+    clamped = np.clip(positions, 0, size - 1)
+    weights = np.maximum(0, 1 - np.abs(clamped[:, None] - samples) / max(1.0, coarseness))
+    weights /= weights.sum(1, keepdims=True)
+    weights[(positions < -0.5) | (positions > size - 0.5)] = 0
+    return torch.from_numpy(weights.astype(np.float32))
+
+
+def resample(values: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Apply one (N, size) matrix along each of three axes, reading only what has weight, coarsest axis first."""
+    matrices = []
+    for axis, matrix in enumerate(weights):
+        used = torch.nonzero(matrix.sum(0))[:, 0]
+        if not len(used):
+            return torch.zeros([len(w) for w in weights])
+        start, length = int(used[0]), int(used[-1] - used[0]) + 1
+        values = values.narrow(axis, start, length)
+        matrices.append(matrix[:, start : start + length])
+    for axis in sorted(range(3), key=lambda a: matrices[a].shape[0] / matrices[a].shape[1]):
+        values = torch.tensordot(matrices[axis], values, dims=([1], [axis])).movedim(0, axis)
+    return values

@@ -1,0 +1,50 @@
+"""Modules that the command line needs for its first answer import neither torch nor MONAI."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import sam3d_label
+import sam3d_label.network
+import sam3d_label.training
+import sam3d_label.weights
+from sam3d_label.lazy import exports
+
+HEAVY = "torch", "monai", "matplotlib", "pandas"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "sam3d_label",
+        "sam3d_label.cli",
+        "sam3d_label.volume",
+        "sam3d_label.evaluation.protocol",
+        "sam3d_label.exporting.writing",
+        "sam3d_label.importing",
+        "sam3d_label.weights.versions",
+    ],
+)
+def test_a_light_module_imports_nothing_heavy(module: str) -> None:
+    code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_click_needs_no_monai() -> None:
+    code = "import sys, sam3d_label.segmenter; print('monai' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("package", [sam3d_label, sam3d_label.network, sam3d_label.weights, sam3d_label.training])
+def test_every_exported_name_can_be_imported(package: object) -> None:
+    assert all(getattr(package, name) is not None for name in package.__all__)  # type: ignore[attr-defined]
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'json' has no attribute 'nothing'"):
+        exports("json", {"JSONDecoder": "decoder"})("nothing")

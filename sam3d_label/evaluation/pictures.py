@@ -1,4 +1,4 @@
-"""Masks beside the truth in an axial slice: of one click, and of the sessions that went worst."""
+"""Masks and labels in an axial slice: of one click or a saved mask, and of the sessions with the lowest Dice."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from sam3d_label.errors import Sam3dError
 from sam3d_label.evaluation.metrics import dice
 from sam3d_label.io import replacing
 from sam3d_label.prompts import Click
@@ -32,6 +33,7 @@ class AxialSlice:
         truth: bool, same shape.
         clicks: (row, column, positive) of the clicks in, or projected onto, this slice.
         spacing: mm between rows and between columns.
+        name: the slice in voxels of the stored image, such as "slice k = 31", counted from 0 as clicks are.
     """
 
     image: NDArray[np.floating[Any]]
@@ -39,6 +41,7 @@ class AxialSlice:
     truth: NDArray[np.bool_]
     clicks: tuple[tuple[int, int, bool], ...]
     spacing: tuple[float, float]
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,38 +79,43 @@ def draw_click(
     image: NDArray[np.float32],
     affine: NDArray[np.float64],
     mask: NDArray[np.bool_],
-    truth: NDArray[np.bool_],
+    truth: NDArray[np.bool_] | None,
     clicks: Sequence[Click],
 ) -> None:
-    """Write one row of three pictures: the image with its clicks, the model's mask, the truth.
+    """Write one row of pictures: the image with its clicks, the mask, and the truth where there is one.
 
     Args:
         path: a PNG.
         image: shape (I, J, K), HU for CT or any MR unit.
         affine: 4×4, stored voxel to RAS mm.
         mask: bool, shape (I, J, K).
-        truth: bool, shape (I, J, K).
-        clicks: at least one; the slice is the one through the first.
+        truth: bool, shape (I, J, K); None where it is not known.
+        clicks: the slice is the one through the first; without a click, the one with most errors of the mask, or with
+            most of the mask where there is no truth.
 
     Raises:
+        Sam3dError: there is neither a click nor a voxel in the mask or the truth.
         OSError: the file cannot be written.
     """
     from matplotlib.figure import Figure
 
-    whole = axial_slice(image, affine, mask, truth, clicks)
+    known = np.zeros_like(mask) if truth is None else truth
+    at = None if clicks else _slice_with_most(affine, mask ^ known if (mask ^ known).any() else mask)
+    whole = axial_slice(image, affine, mask, known, clicks, at=at)
     view = _cropped(whole, _part(_seen(whole), whole.spacing))
     low, high = window(image)
+    panel, count = 3.6, 2 if truth is None else 3
     height, width = np.multiply(view.image.shape, view.spacing)
-    panel = 3.6
-    figure = Figure(figsize=(3 * panel + 0.4, panel * height / width + 0.55), dpi=150, facecolor=_BACKGROUND)
-    panels = figure.subplots(1, 3, gridspec_kw={"wspace": 0.03})
-    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.02, top=1 - 0.45 / figure.get_figheight())
-    counted = "1 click" if len(clicks) == 1 else f"{len(clicks)} clicks"
-    titles = (counted, f"mask · Dice {dice(mask, truth):.2f} in 3D", "truth")
+    figure = Figure(figsize=(count * panel + 0.4, panel * height / width + 0.75), dpi=150, facecolor=_BACKGROUND)
+    panels = figure.subplots(1, count, gridspec_kw={"wspace": 0.03})
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.02, top=1 - 0.65 / figure.get_figheight())
+    millilitres = np.count_nonzero(mask) * abs(np.linalg.det(affine[:3, :3])) / 1000
+    size = f"mask · {millilitres:.1f} mL in 3D"
+    titles = [_counted(len(clicks)), size if truth is None else f"mask · Dice {dice(mask, truth):.2f} in 3D", "truth"]
     layers = (None, (view.mask, _MASK), (view.truth, _TRUTH))
-    for axes, title, layer in zip(panels, titles, layers, strict=True):
+    for axes, title, layer in zip(panels, titles, layers, strict=False):
         axes.imshow(view.image, cmap="gray", vmin=low, vmax=high, interpolation="bilinear", aspect=_aspect(view))
-        axes.set_title(title, color="white", fontsize=12, pad=6)
+        axes.set_title(f"{title}\n{view.name}", color="white", fontsize=11, pad=6)
         axes.set_axis_off()
         if layer:
             _outline(axes, *layer, fill=0.28, width=1.8)
@@ -160,6 +168,7 @@ def axial_slice(
             if abs(click.ijk[depth] - at) * spacing[depth] <= near
         ),
         spacing=(float(spacing[rows]), float(spacing[columns])),
+        name=f"slice {'ijk'[depth]} = {at}",
     )
 
 
@@ -181,11 +190,9 @@ def sheet_row(
         masks: by click count, at least one; bool, shape (I, J, K).
         clicks: of the whole session, in order.
     """
-    (columns, rows, _), _ = _axes(affine)
     counts = sorted(masks)
-    wrong = np.count_nonzero(masks[counts[-1]] ^ truth, axis=(rows, columns))
-    shown = wrong if wrong.any() else np.count_nonzero(truth, axis=(rows, columns))
-    at = int(np.argmax(shown))
+    wrong = masks[counts[-1]] ^ truth
+    at = _slice_with_most(affine, wrong if wrong.any() else truth)
     views = [axial_slice(image, affine, masks[count], truth, clicks[:count], at=at, near=_NEAR_MM) for count in counts]
     part = _part(np.logical_or.reduce([_seen(view) for view in views]), views[0].spacing)
     moments = (
@@ -224,8 +231,8 @@ def draw_sheet(path: Path, rows: Sequence[SheetRow]) -> None:
         _outline(axes, view.truth, _TRUTH)
         _outline(axes, view.mask, _MASK)
         _mark(axes, view, size=70)
-        counted = "1 click" if moment.clicks == 1 else f"{moment.clicks} clicks"
-        axes.set_title(f"{row.case}\n{counted} · Dice {moment.dice:.2f}", color="white", fontsize=8, pad=4)
+        title = f"{_shown(row.case)}\n{view.name} · {_counted(moment.clicks)} · Dice {moment.dice:.2f}"
+        axes.set_title(title, color="white", fontsize=8, pad=4, parse_math=False)
     handles = [
         *(Line2D([], [], color=colour, label=name) for name, colour in (("truth", _TRUTH), ("mask", _MASK))),
         Line2D([], [], color=_INSIDE, marker="*", markersize=10, linestyle="", label="click inside"),
@@ -259,6 +266,18 @@ def _axes(affine: NDArray[np.float64]) -> tuple[tuple[int, int, int], NDArray[np
     return (left, posterior, superior), to_lps[:, 1]
 
 
+def _slice_with_most(affine: NDArray[np.float64], voxels: NDArray[np.bool_]) -> int:
+    """Return the index of the axial slice with most of some voxels.
+
+    Raises:
+        Sam3dError: There are none.
+    """
+    if not voxels.any():
+        raise Sam3dError("the mask is empty and no click says which slice to show: add --click I,J,K")
+    (columns, rows, _), _ = _axes(affine)
+    return int(np.argmax(np.count_nonzero(voxels, axis=(rows, columns))))
+
+
 def _seen(view: AxialSlice) -> NDArray[np.bool_]:
     """What a picture of a slice must show: mask, truth and clicks."""
     seen = view.mask | view.truth
@@ -287,7 +306,17 @@ def _cropped(view: AxialSlice, part: tuple[slice, slice]) -> AxialSlice:
         truth=view.truth[part].copy(),
         clicks=tuple((row - rows.start, column - columns.start, sign) for row, column, sign in view.clicks),
         spacing=view.spacing,
+        name=view.name,
     )
+
+
+def _counted(clicks: int) -> str:
+    return {0: "image", 1: "1 click"}.get(clicks, f"{clicks} clicks")
+
+
+def _shown(name: str) -> str:
+    """Return a file name as a chart can print it: bytes that are no text are replaced."""
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _aspect(view: AxialSlice) -> float:

@@ -122,7 +122,7 @@ def draw_curve(path: Path, results: Sequence[CaseResult], clicks: Sequence[int],
             bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "linewidth": 0},
         )
     axes.set(xlabel="clicks", ylabel="Dice", ylim=(0, 1.03), xlim=(counts[0] - 0.4, counts[-1] + 0.4), xticks=counts)
-    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_title(title, fontsize=10, loc="left", parse_math=False)
     axes.grid(axis="y", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower right", frameon=False, fontsize=9)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from sam3d_label.evaluation.annotators import ANNOTATORS
 from sam3d_label.evaluation.pictures import axial_slice, draw_click, draw_sheet, sheet_row, window
@@ -202,6 +203,46 @@ def test_sheet(tmp_path, truth, cases):
     draw_sheet(path, [row] * cases)
     assert path.read_bytes().startswith(b"\x89PNG")
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture
+def titles(monkeypatch):
+    """The titles of the charts that were written."""
+    found = []
+    save = Figure.savefig
+
+    def savefig(figure, *args, **options):
+        found.extend(axes.get_title() for axes in figure.axes)
+        save(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return found
+
+
+@pytest.mark.parametrize("name", ["a case", "costs_$5_and_$6", "a\udcff", "x_{1}^2 \\frac"])
+def test_the_sheet_names_case_and_slice(tmp_path, truth, titles, name):
+    image = np.random.default_rng(0).normal(size=truth.shape).astype(np.float32)
+    mask = truth.copy()
+    mask[:, :, 6] = False
+    row = sheet_row(name, image, AFFINE, truth, {1: np.zeros_like(truth), 3: mask}, [Click((10, 9, 5))])
+    draw_sheet(tmp_path / "worst.png", [row])
+    shown = name.replace("\udcff", "?")
+    assert [title.splitlines()[0] for title in titles] == [shown] * 2
+    assert all(title.splitlines()[1].startswith("slice k = 6 · ") for title in titles)
+
+
+def test_a_slice_is_named_by_the_stored_axis(truth):
+    first_axis_up = np.eye(4)[[1, 2, 0, 3]]
+    view = axial_slice(truth.astype(np.float32), first_axis_up, truth, truth, [Click((4, 9, 5))])
+    assert view.name == "slice i = 4"
+
+
+def test_a_picture_without_a_label_or_a_click_shows_the_largest_part_of_the_mask(tmp_path, truth, titles):
+    image = np.random.default_rng(0).normal(size=truth.shape).astype(np.float32)
+    mask = np.zeros_like(truth)
+    mask[8:12, 8:12, 6] = mask[9:11, 9:11, 7] = True
+    draw_click(tmp_path / "mask.png", image, AFFINE, mask, None, [])
+    assert titles == ["image\nslice k = 6", "mask · 0.1 mL in 3D\nslice k = 6"]
 
 
 def test_windows():

@@ -1,7 +1,8 @@
-"""A bar that shows how far something is."""
+"""Progress of a long command with the time that remains: a bar in a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,19 +10,65 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+LINE_SECONDS = 30.0
+"""Seconds between two lines of progress where there is no terminal, such as in a log file."""
+
+Show = Callable[[str, int, int], None]
+"""Shows progress: called with the current item, the number that are done and the number of all."""
 
 
 @contextmanager
-def bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on a console, which goes when the block ends; nothing where the console is no terminal.
+def bar(console: Console, clock: Callable[[], float] = time.monotonic) -> Iterator[Show]:
+    """Show progress on a console until the block ends: as a bar that is then removed, or as lines without a terminal.
+
+    Args:
+        console: Where to; a quiet one shows nothing.
+        clock: Seconds; lets tests pass time.
 
     Yields:
-        What shows progress: called with (what is at work, how many are done, how many there are).
+        The function to call with progress.
     """
-    with Progress(*COLUMNS, console=console, transient=True, disable=not console.is_terminal) as progress:
+    if not console.is_terminal:
+        yield _Lines(console, clock)
+        return
+    with Progress(*COLUMNS, console=console, transient=True) as progress:
         task = progress.add_task("reading", total=None)
 
-        def show(what: str, done: int, total: int) -> None:
-            progress.update(task, description=what.replace("[", r"\["), completed=done, total=total)
+        def show(item: str, done: int, total: int) -> None:
+            progress.update(task, description=item.replace("[", r"\["), completed=done, total=total)
 
         yield show
+
+
+class _Lines:
+    """Prints a line of progress now and then.
+
+    Args:
+        console: Where to.
+        clock: Seconds.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float]) -> None:
+        self._console, self._clock = console, clock
+        self._first: tuple[float, int] | None = None
+        self._printed = clock()
+
+    def __call__(self, item: str, done: int, total: int) -> None:
+        now = self._clock()
+        if self._first is None:
+            self._first = (now, done)
+        started, before = self._first
+        if now - self._printed < LINE_SECONDS or done >= total or done <= before:
+            return
+        self._printed = now
+        left = (now - started) / (done - before) * (total - done)
+        line = f"{item}: {done} of {total}, about {duration(left)} left"
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people: ``40 s``, ``12 min`` or ``3 h 05 min``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -267,6 +267,7 @@ def evaluate_cohort(
     cases: str | None = None,
     worst: int = WORST,
     progress: Progress | None = None,
+    clicked: Callable[[int, int], None] | None = None,
 ) -> Cohort:
     """Click on every case of a folder.
 
@@ -285,6 +286,7 @@ def evaluate_cohort(
         cases: a glob that a file name, or a case name, must match.
         worst: of how many cases, those with the lowest Dice at the largest of ``clicks``, a slice is kept.
         progress: called with (case, cases done, cases in all) before each case, and once at the end.
+        clicked: called after each click of a case with (clicks done, clicks of a case).
 
     Returns:
         The sessions, and the cases that could not be measured (unreadable, misaligned, empty, or refused by the
@@ -295,10 +297,11 @@ def evaluate_cohort(
     """
     found = find_cases(images, labels, cases)
     cohort, kept = Cohort(), _Worst(worst)
+    most = max(*clicks, last or 0)
     for done, case in enumerate(found):
         if progress:
             progress(case.name, done, len(found))
-        shown = _Snapshots({1, max(clicks)})
+        shown = _Snapshots({1, max(clicks)}, partial(_click_done, clicked, most))
         try:
             volume, truth, ignored = read_case(case, label)
             spacing = volume.spacing.tolist()
@@ -334,15 +337,21 @@ def evaluate_cohort(
 
 
 class _Snapshots:
-    """Watches a session and keeps the masks, bool (I, J, K), after some click counts."""
+    """Watches a session, keeps the masks, bool (I, J, K), after some click counts, and reports each click."""
 
-    def __init__(self, counts: Collection[int]) -> None:
-        self.counts = counts
+    def __init__(self, counts: Collection[int], done: Callable[[int], None]) -> None:
+        self.counts, self.done = counts, done
         self.masks: dict[int, BoolVolume] = {}
 
     def __call__(self, count: int, mask: BoolVolume) -> None:
         if count in self.counts:
             self.masks[count] = mask
+        self.done(count)
+
+
+def _click_done(clicked: Callable[[int, int], None] | None, most: int, count: int) -> None:
+    if clicked:
+        clicked(count, most)
 
 
 class _Worst:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -96,7 +97,9 @@ def make_phantom(
     return Phantom(image=image, label=label, affine=affine, meta=meta, distractors=distractors, organs=organs)
 
 
-def write_phantoms(out: Path, cases: int, seed: int, organs: bool = False) -> list[Path]:
+def write_phantoms(
+    out: Path, cases: int, seed: int, organs: bool = False, progress: Callable[[str, int, int], None] | None = None
+) -> list[Path]:
     """Writes ``OUT/images/phantom_000.nii.gz`` … and ``OUT/labels/phantom_000.nii.gz`` … .
 
     Every case has its own stream of randomness, so case n is the same however many are written. Images are
@@ -107,6 +110,7 @@ def write_phantoms(out: Path, cases: int, seed: int, organs: bool = False) -> li
         cases: how many, at least 1.
         seed: of the whole set, not negative.
         organs: write ``OUT/organs/phantom_000.nii.gz`` …, the organs around the lesion, too.
+        progress: called with the name, the number of cases done and the number of all, before each case and at the end.
 
     Returns:
         The paths of the images, in order.
@@ -116,12 +120,16 @@ def write_phantoms(out: Path, cases: int, seed: int, organs: bool = False) -> li
     """
     paths = []
     for index, rng in enumerate(_streams(cases, seed)):
-        phantom = make_phantom(rng)
         name = f"phantom_{index:03d}.nii.gz"
+        if progress:
+            progress(name, index, cases)
+        phantom = make_phantom(rng)
         save_nifti(out / "labels" / name, phantom.label, phantom.affine)
         if organs:
             save_nifti(out / "organs" / name, phantom.organs, phantom.affine)
         paths.append(save_nifti(out / "images" / name, np.rint(phantom.image).astype(np.int16), phantom.affine))
+    if progress:
+        progress("", cases, cases)
     return paths
 
 

@@ -19,15 +19,13 @@ from sam3d_label.io import replacing
 from sam3d_label.network import SAM3D
 from sam3d_label.training.cases import OpenedCases
 from sam3d_label.training.crops import Case, OpenedCase, TrainingCrops
+from sam3d_label.training.files import CHECKPOINT, CURVES, LOG
 from sam3d_label.training.plots import plot_log
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.training.trainer import VALIDATION_CLICKS, Trainer
 from sam3d_label.training.world import world
 
 logger = logging.getLogger(__name__)
-CHECKPOINT = "checkpoint.pt"
-LOG = "log.csv"
-CURVES = "curves.png"
 LINE = "epoch log "
 
 
@@ -94,6 +92,7 @@ def fine_tune(
     device: str = "cpu",
     resume: bool = False,
     progress: Callable[[EpochLog], None] | None = None,
+    on_step: Callable[[int, int, int], None] | None = None,
     pause: Callable[[], None] | None = None,
 ) -> TrainReport:
     """Train a model in place on annotated cases.
@@ -113,6 +112,8 @@ def fine_tune(
         device: Where to train.
         resume: Go on from the checkpoint in `out`, with the same result as an uninterrupted run.
         progress: Called in the main process after each epoch.
+        on_step: Called in the main process after each optimizer step with the epoch, counted from 0, the steps done in
+            it, and the steps of an epoch.
         pause: Called before each crop; it returns when nobody else needs the device.
 
     Returns:
@@ -152,7 +153,7 @@ def fine_tune(
             alike=settings.alike,
         )
         while len(report.epochs) < settings.epochs and not is_patience_over(report.epochs, settings.patience):
-            report.epochs.append(run_epoch(trainer, crops, held_out, len(report.epochs)))
+            report.epochs.append(run_epoch(trainer, crops, held_out, len(report.epochs), on_step))
             if processes.is_main:
                 write_log(out, report.epochs)
                 trainer.save(out / CHECKPOINT, [asdict(log) for log in report.epochs])
@@ -162,10 +163,16 @@ def fine_tune(
     return report
 
 
-def run_epoch(trainer: Trainer, crops: TrainingCrops, held_out: Sequence[OpenedCase], epoch: int) -> EpochLog:
-    """Train for one epoch and, when it is time, look at the validation cases."""
+def run_epoch(
+    trainer: Trainer,
+    crops: TrainingCrops,
+    held_out: Sequence[OpenedCase],
+    epoch: int,
+    on_step: Callable[[int, int, int], None] | None = None,
+) -> EpochLog:
+    """Train for one epoch and, when it is due, score the validation cases."""
     settings, started = trainer.settings, time.monotonic()
-    loss = trainer.train_epoch(crops, epoch)
+    loss = trainer.train_epoch(crops, epoch, on_step if trainer.world.is_main else None)
     looks = held_out and ((epoch + 1) % settings.validate_every == 0 or epoch + 1 == settings.epochs)
     dice = trainer.validate(held_out) if looks else [math.nan] * VALIDATION_CLICKS
     return EpochLog(epoch, loss, dice[0], dice[-1], trainer.learning_rate, time.monotonic() - started)

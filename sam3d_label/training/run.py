@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from sam3d_label.progress import bar
 from sam3d_label.training.crops import Case, pair_cases
 from sam3d_label.training.fine_tune import describe, fine_tune
 from sam3d_label.training.settings import TrainSettings
@@ -62,17 +63,21 @@ def train_folder(
     console = console or Console(quiet=True)
 
     console.print(f"{len(training)} cases train, {len(validation)} are held out", highlight=False)
-    report = fine_tune(
-        start.model,
-        training,
-        out,
-        intensity=start.card.intensity,
-        validation=validation,
-        settings=settings,
-        device=device,
-        resume=resume,
-        progress=lambda log: console.print(describe(log, epochs), highlight=False),
-    )
+    with bar(console) as show:
+        report = fine_tune(
+            start.model,
+            training,
+            out,
+            intensity=start.card.intensity,
+            validation=validation,
+            settings=settings,
+            device=device,
+            resume=resume,
+            progress=lambda log: console.print(describe(log, epochs), highlight=False),
+            on_step=lambda epoch, step, steps: show(
+                f"epoch {epoch + 1}/{epochs}, step {step}/{steps}", epoch * steps + step, epochs * steps
+            ),
+        )
     console.print(f"memory: {report.memory}", highlight=False, markup=False, soft_wrap=True)
     for name, reason in report.skipped.items():
         console.print(f"skipped {name}: {reason}", highlight=False, markup=False, soft_wrap=True)

@@ -121,8 +121,15 @@ class Trainer:
         """The learning rate of the next step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def train_epoch(self, crops: TrainingCrops, epoch: int) -> float:
+    def train_epoch(
+        self, crops: TrainingCrops, epoch: int, on_step: Callable[[int, int, int], None] | None = None
+    ) -> float:
         """Train for one epoch; the mean loss of its crops.
+
+        Args:
+            crops: Crops to train on.
+            epoch: Which epoch, counted from 0.
+            on_step: Called after each optimizer step with the epoch, the steps done in it, and the steps of an epoch.
 
         Raises:
             Sam3dError: The loss is no longer finite.
@@ -143,6 +150,8 @@ class Trainer:
                 last = first + self.plan.at_once >= part
                 losses += self._accumulate(crops_together, rngs, part, last=last)
             self._step()
+            if on_step:
+                on_step(epoch, number + 1, self.settings.steps_per_epoch)
         return float(np.mean(self.world.gather(float(np.mean(losses)))))
 
     def _reaches_encoder(self, epoch: int, number: int) -> bool:

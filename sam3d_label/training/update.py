@@ -17,7 +17,8 @@ from sam3d_label.io import read_object, with_format, write_json
 from sam3d_label.network import SAM3D
 from sam3d_label.training import curve
 from sam3d_label.training.crops import Case, OpenedCase
-from sam3d_label.training.fine_tune import CHECKPOINT, CURVES, LOG, EpochLog, TrainReport, fine_tune, open_cases
+from sam3d_label.training.files import CHECKPOINT, CURVES, LOG
+from sam3d_label.training.fine_tune import EpochLog, TrainReport, fine_tune, open_cases
 from sam3d_label.training.gate import Score, Verdict, judge, means, score
 from sam3d_label.training.ledger import Ledger
 from sam3d_label.training.settings import TrainSettings, spacings_of_serving

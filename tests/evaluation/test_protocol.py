@@ -127,6 +127,12 @@ def test_cohort_in_order_with_progress(run):
     assert seen == [("a_ct", 0, 2), ("b_mr", 1, 2), ("", 2, 2)]
 
 
+def test_each_click_of_a_case_is_reported(run):
+    seen = []
+    run(clicks=(1, 2), last=3, clicked=lambda *click: seen.append(click))
+    assert seen == [(1, 3), (2, 3), (3, 3)] * 2
+
+
 def test_a_case_does_not_depend_on_the_others(run):
     def clicks(**options):
         measured = run("random_foreground", clicks=(3,), seed=1, **options)

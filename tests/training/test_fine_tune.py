@@ -69,6 +69,13 @@ def test_a_seed_fixes_the_result(small_weights, phantom_cases, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
+def test_each_step_is_reported(small_weights, phantom_cases, tmp_path):
+    seen = []
+    trained(small_weights.model, phantom_cases[:1], tmp_path, on_step=lambda *step: seen.append(step))
+    steps = QUICK.steps_per_epoch
+    assert seen == [(epoch, step + 1, steps) for epoch in range(QUICK.epochs) for step in range(steps)]
+
+
 class KilledError(Exception):
     pass
 

@@ -19,6 +19,7 @@ from sam3d_label.image.dicom import read_dicom_folder
 from sam3d_label.image.limits import Limits, default_limits
 from sam3d_label.image.nifti_header import Forms
 from sam3d_label.image.read import LPS_FROM_RAS, read_image
+from sam3d_label.image.suffixes import MASK_SUFFIXES, NIFTI_SUFFIXES
 from sam3d_label.intensity import Normalization
 from sam3d_label.io import replacing, require_space
 
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
 
 CROP_AXES = "SPL"
 """Where the axes D, H and W of a crop point: superior, posterior, left, as slices of an axial scan are stacked."""
-
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-MASK_SUFFIXES = (*NIFTI_SUFFIXES, ".nrrd", ".mha")
-"""Formats that masks are written in: one file each, and the whole geometry in it."""
 
 SHEARED = 1e-4
 """Cosine of the angle between two axes from which on ITK does not take them to be at right angles."""

@@ -18,7 +18,8 @@ from typing import IO, Any, BinaryIO, cast
 
 from lib.server.limits import MIB, Limits
 from sam3d_label.errors import VolumeError
-from sam3d_label.volume import MASK_SUFFIXES, Volume
+from sam3d_label.image.suffixes import MASK_SUFFIXES
+from sam3d_label.volume import Volume
 
 CHUNK = 2**20
 SUFFIXES = tuple(sorted(MASK_SUFFIXES, key=len, reverse=True))

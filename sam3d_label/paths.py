@@ -1,0 +1,79 @@
+"""Checks of the paths that a command is given, before it does any work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from sam3d_label.errors import Sam3dError
+
+
+def require_inputs(*inputs: Path | None) -> None:
+    """Check that everything that a command reads exists; None stands for an input that was not given.
+
+    Raises:
+        Sam3dError: A file or folder is missing.
+    """
+    for path in inputs:
+        if path is not None and not path.exists():
+            raise Sam3dError(f"{path} does not exist: check the path")
+
+
+def require_suffix(output: Path, suffixes: Iterable[str], kind: str) -> None:
+    """Check the suffix of a file that a command writes.
+
+    Args:
+        output: The file.
+        suffixes: Those that it may have, in lower case.
+        kind: What the file is, such as "a mask".
+
+    Raises:
+        Sam3dError: It has another one.
+    """
+    allowed = tuple(suffixes)
+    if not output.name.endswith(allowed) or output.name in allowed:
+        raise Sam3dError(f"{output} cannot be written: the name of {kind} ends in {', '.join(allowed)}")
+
+
+def require_unused(*outputs: Path, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
+    """Check that files can be written, and that none is overwritten without the user's consent.
+
+    Args:
+        outputs: Files that the command writes.
+        overwrite: Whether they may replace others.
+        inputs: Files that the command reads: these are never written to.
+
+    Raises:
+        Sam3dError: An output is an input or a folder, exists although it must not be overwritten, or cannot be made.
+    """
+    there = [output for output in outputs if os.path.lexists(output)]
+    for output in there:
+        if any(entry.exists() and output.exists() and output.samefile(entry) for entry in inputs):
+            raise Sam3dError(f"{output} is what the command reads: give another file to write to")
+        if output.is_dir():
+            raise Sam3dError(f"{output} is a folder: give the name of a file to write")
+    if there and not overwrite:
+        raise Sam3dError(f"{there[0]} exists: write elsewhere, or add --overwrite to replace it")
+    for output in outputs:
+        _require_writable(output.parent)
+
+
+def require_folder(folder: Path) -> None:
+    """Check that a folder can be written to, or made.
+
+    Raises:
+        Sam3dError: It is a file, or cannot be written to or made.
+    """
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise Sam3dError(f"{folder} is not a folder: give the name of a folder to write to")
+    _require_writable(folder)
+
+
+def _require_writable(folder: Path) -> None:
+    """Check the nearest folder that exists already; the others are made when the command writes."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        raise Sam3dError(f"{existing} is not a folder, so nothing can be written below it: give another place")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise Sam3dError(f"{existing} is read-only for you: give another place to write to")

@@ -20,7 +20,7 @@ class RoleOption(str, Enum):
 
 
 app = typer.Typer(
-    help="Make, list and revoke the API keys of a server; a running server follows at once.",
+    help="Make, list and revoke the API keys of a server; a running server uses them at once.",
     no_args_is_help=True,
     epilog=examples(
         "api-key add anna --role annotator --file /data/keys.json",
@@ -29,11 +29,11 @@ app = typer.Typer(
     ),
 )
 Name = Annotated[str, typer.Argument(metavar="NAME", help="User or program that holds the key.")]
-File = Annotated[Path, typer.Option("--file", help="File of keys, as the server gets it with --conf api_keys FILE.")]
+File = Annotated[Path, typer.Option("--file", help="File of keys, as in --conf api_keys FILE of the server.")]
 
 
 @app.command()
-def add(name: Name, file: File, role: Annotated[RoleOption, typer.Option(help="What the holder may do.")]) -> None:
+def add(name: Name, file: File, role: Annotated[RoleOption, typer.Option(help="Permissions of the holder.")]) -> None:
     """Make a key and print it; only its hash is stored, so it cannot be printed again."""
     from sam3d_label.api_keys import ApiKeys
 
@@ -55,7 +55,7 @@ def show_list(file: File) -> None:
 
 @app.command()
 def revoke(name: Name, file: File) -> None:
-    """Remove a key; sessions that were opened with it end."""
+    """Remove a key, and end the sessions that were opened with it."""
     from sam3d_label.api_keys import ApiKeys
 
     ApiKeys(file).revoke(name)

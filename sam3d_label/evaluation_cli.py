@@ -1,10 +1,11 @@
-"""``python -m sam3d_label evaluate``: weights, measured with a simulated annotator."""
+"""``python -m sam3d_label evaluate``: measure weights with a simulated annotator."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,18 +17,31 @@ from sam3d_label.options import (
     DeviceOption,
     LabelOption,
     OverwriteOption,
+    SeedOption,
     WeightsOption,
     check_device,
     examples,
-    require_unused,
+    require_weights,
 )
+from sam3d_label.paths import require_folder, require_inputs, require_unused
 
 if TYPE_CHECKING:
     from sam3d_label.evaluation.protocol import Cohort
+    from sam3d_label.progress import Show
     from sam3d_label.weights import Weights
 
 app = typer.Typer()
 DEFAULT_CLICKS = "1,2,3,5,10"
+WRITTEN = ("cases.csv", "clicks.csv", "summary.json", "curve.png", "worst.png")
+
+
+class AnnotatorName(str, Enum):
+    """Simulated annotators; the names of `evaluation.annotators.ANNOTATORS`, which takes longer to import."""
+
+    ERROR_CENTRE = "error_centre"
+    LARGEST_COMPONENT_CENTRE = "largest_component_centre"
+    JITTERED = "jittered"
+    RANDOM_FOREGROUND = "random_foreground"
 
 
 @app.command(
@@ -40,31 +54,30 @@ DEFAULT_CLICKS = "1,2,3,5,10"
 )
 def evaluate(
     images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of volumes, or one volume.")],
-    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="Folder of labels with the images' names, or one.")],
+    labels: Annotated[
+        Path, typer.Argument(metavar="LABELS", help="Folder of labels with the names of the images, or one label.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for tables, summary and pictures.")],
     label: LabelOption = None,
     weights: WeightsOption = None,
     clicks: Annotated[
-        str, typer.Option(metavar="LIST", help="Click counts to report; 0 is before the first.")
+        str, typer.Option(metavar="LIST", help="Click counts to report; 0 is the mask without a click.")
     ] = DEFAULT_CLICKS,
     annotator: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="Who clicks: error_centre, largest_component_centre, jittered, random_foreground.",
-        ),
-    ] = "error_centre",
-    seed: Annotated[int, typer.Option(metavar="S", help="Of the annotator's chance.")] = 0,
+        AnnotatorName, typer.Option(help="Rule by which the simulated annotator places clicks.")
+    ] = AnnotatorName.ERROR_CENTRE,
+    seed: SeedOption = 0,
     cases: Annotated[
         str | None,
-        typer.Option(metavar="GLOB", help="Only the files that match; several globs by commas.", show_default="all"),
+        typer.Option(metavar="GLOB", help="Only files that match; several globs by commas.", show_default="all"),
     ] = None,
     device: DeviceOption = "cpu",
     noc: Annotated[
         int | None,
         typer.Option(
             metavar="CAP",
-            help="Click on to this count for the number of clicks (NoC) to reach Dice 0.80, 0.85 and 0.90; "
+            min=1,
+            help="Continue to this count to measure the number of clicks (NoC) to Dice 0.80, 0.85 and 0.90; "
             "a case that does not reach it counts as CAP. The published cap is 20.",
             show_default="largest of --clicks",
         ),
@@ -73,33 +86,33 @@ def evaluate(
 ) -> None:
     """Measure the weights with a simulated annotator on labelled volumes.
 
-    A click is given, the mask compared with the truth, the next click placed.
-    The model sees clicks only. Seconds are those of the requests, the volume
-    being open; Dice and surface Dice (NSD) are means over cases. OUT holds
-    cases.csv, clicks.csv, summary.json, curve.png and worst.png, which shows
-    the cases that end with the lowest Dice.
+    The annotator clicks, the mask is compared with the label, and the next
+    click is placed on the error. The model gets clicks only. Seconds are those
+    of a request on an open volume; Dice and surface Dice (NSD) are means over
+    cases. OUT holds cases.csv, clicks.csv, summary.json, curve.png and
+    worst.png, which shows the cases that end with the lowest Dice.
     """
     counts = _counts(clicks)
-    cap = _cap(noc, counts)
+    cap = max(counts) if noc is None else noc
+    require_folder(out)
+    require_inputs(images, labels)
+    require_unused(*(out / name for name in WRITTEN), overwrite=overwrite)
+    require_weights(weights)
     from sam3d_label.evaluation.annotators import ANNOTATORS
-
-    if annotator not in ANNOTATORS:
-        raise Sam3dError(f"--annotator {annotator}: there is no such one; choose from {', '.join(ANNOTATORS)}")
-    check_device(device)
     from sam3d_label.evaluation.protocol import find_cases
     from sam3d_label.evaluation.report import write_report
-    from sam3d_label.weights import open_weights
 
     find_cases(images, labels, cases)
-    written = ("cases.csv", "clicks.csv", "summary.json", "curve.png", "worst.png")
-    require_unused(*(out / name for name in written), overwrite=overwrite)
+    check_device(device)
+    from sam3d_label.weights import open_weights
+
     opened = open_weights(weights, device)
-    _check_learned(opened, annotator, counts)
+    _check_learned(opened, annotator.value, counts)
     cohort = _measured(
         images,
         labels,
         opened,
-        annotator=ANNOTATORS[annotator],
+        annotator=ANNOTATORS[annotator.value],
         label=label,
         clicks=counts,
         last=cap,
@@ -107,7 +120,7 @@ def evaluate(
         cases=cases,
     )
     about = {
-        "annotator": annotator,
+        "annotator": annotator.value,
         "seed": seed,
         "clicks": counts,
         "weights": {"name": weights or opened.card.preset, "version": opened.version},
@@ -129,32 +142,34 @@ def _counts(text: str) -> list[int]:
     return counts
 
 
-def _cap(noc: int | None, counts: Sequence[int]) -> int:
-    if noc is not None and noc < 1:
-        raise Sam3dError(f"--noc {noc}: give at least 1, such as 20")
-    return max(counts) if noc is None else noc
-
-
 def _check_learned(weights: Weights, annotator: str, counts: Sequence[int]) -> None:
-    """Raise when the annotator corrects with clicks, or no click is asked for, and the weights have not learned it."""
+    """Raise unless the weights have learned every kind of click that the evaluation needs."""
     from sam3d_label.evaluation.annotators import POSITIVE_ONLY
 
     if annotator not in POSITIVE_ONLY and "negative_click" not in weights.card.capabilities:
         allowed = ", ".join(sorted(POSITIVE_ONLY))
-        raise Sam3dError(f"these weights know no clicks outside the target; use --annotator {allowed}")
+        raise Sam3dError(f"these weights have not learned clicks outside the target; use --annotator {allowed}")
     if 0 in counts and "no_click" not in weights.card.capabilities:
         raise Sam3dError("these weights have not learned to segment without a click; leave 0 out of --clicks")
 
 
 def _measured(images: Path, labels: Path, weights: Weights, **options: Any) -> Cohort:
-    """The cohort, with a progress bar on standard error; raises Sam3dError when no case could be measured."""
+    """Return the cohort, with progress on standard error; raise Sam3dError when no case could be measured."""
     from sam3d_label.evaluation.protocol import evaluate_cohort
     from sam3d_label.progress import bar
     from sam3d_label.segmenter import Segmenter
 
     errors = Console(stderr=True)
     with bar(errors) as show:
-        cohort = evaluate_cohort(images, labels, lambda volume: Segmenter(volume, weights), progress=show, **options)
+        clicks = _ClickProgress(show)
+        cohort = evaluate_cohort(
+            images,
+            labels,
+            lambda volume: Segmenter(volume, weights),
+            progress=clicks.case_begins,
+            clicked=clicks.clicked,
+            **options,
+        )
     for skipped in cohort.skipped if cohort.results else ():
         errors.print(f"skipped {skipped.case}: {skipped.reason}", highlight=False, markup=False, soft_wrap=True)
     if not cohort.results:
@@ -163,8 +178,22 @@ def _measured(images: Path, labels: Path, weights: Weights, **options: Any) -> C
     return cohort
 
 
+class _ClickProgress:
+    """Shows the progress of an evaluation in clicks, as one case may take minutes."""
+
+    def __init__(self, show: Show) -> None:
+        self._show, self._case, self._done, self._cases = show, "", 0, 0
+
+    def case_begins(self, case: str, done: int, cases: int) -> None:
+        self._case, self._done, self._cases = case, done, cases
+
+    def clicked(self, click: int, clicks: int) -> None:
+        item = f"case {self._done + 1}/{self._cases} {self._case}, click {click}/{clicks}"
+        self._show(item, self._done * clicks + click, self._cases * clicks)
+
+
 def _peak_memory_mib() -> float | None:
-    """The most main memory this process has held, MiB; ``None`` where the system does not say."""
+    """Return the peak of main memory of this process, MiB; None where the system does not report it."""
     try:
         import resource
     except ImportError:
@@ -174,7 +203,7 @@ def _peak_memory_mib() -> float | None:
 
 
 def _peak_device_memory_mib(device: str) -> float | None:
-    """The most memory that tensors have held on a CUDA device, MiB; ``None`` for other devices."""
+    """Return the peak of memory of tensors on a CUDA device, MiB; None for other devices."""
     if not device.startswith("cuda"):
         return None
     import torch

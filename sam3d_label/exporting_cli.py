@@ -1,4 +1,4 @@
-"""``python -m sam3d_label export`` and ``unpack``: what a team has made, as one archive and back."""
+"""``python -m sam3d_label export`` and ``unpack``: the work of a team as one archive, and back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from sam3d_label.options import MODEL_DIR, ModelDir, OverwriteOption, examples, require_unused
+from sam3d_label.errors import Sam3dError
+from sam3d_label.options import MODEL_DIR, ModelDir, OverwriteOption, examples
+from sam3d_label.paths import require_folder, require_inputs, require_suffix, require_unused
 
 if TYPE_CHECKING:
     from sam3d_label.exporting.manifest import Manifest
@@ -24,26 +26,33 @@ app = typer.Typer()
 )
 def export(
     studies: Annotated[
-        Path, typer.Argument(metavar="STUDIES", help="Studies folder; of a DICOMweb server, its folder of downloads.")
+        Path,
+        typer.Argument(metavar="STUDIES", help="Studies folder, or the folder of downloads from a DICOMweb server."),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT.zip", help="Archive to write.")],
     model_dir: ModelDir = MODEL_DIR,
     tag: Annotated[
         list[str] | None,
-        typer.Option(metavar="TAG", help="Labels of this tag; may be repeated.", show_default="final"),
+        typer.Option(metavar="TAG", help="Export labels with this tag; may be repeated.", show_default="final"),
     ] = None,
     pseudonyms: Annotated[
         Path | None,
-        typer.Option(metavar="KEY.csv", help="Number the images, and write here which number is which image."),
+        typer.Option(
+            metavar="KEY.csv", help="Replace image ids by numbers, and write the key to this file.", show_default=False
+        ),
     ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Export labels, clicks, versions and ledger as one archive with a manifest.
 
-    No images, no paths, no names of people who clicked. Images are known by
-    their ids; where these tell a patient, --pseudonyms numbers them.
+    The archive holds no images, no paths and no user names. Images are named
+    by their ids; if these identify patients, use --pseudonyms.
     """
+    require_suffix(out, [".zip"], "an archive")
+    if pseudonyms is not None:
+        require_suffix(pseudonyms, [".csv"], "the key of the pseudonyms")
     require_unused(*(file for file in (out, pseudonyms) if file), overwrite=overwrite)
+    require_inputs(studies)
     from sam3d_label.exporting.writing import FINAL
     from sam3d_label.exporting.writing import export as write
     from sam3d_label.progress import bar
@@ -53,9 +62,9 @@ def export(
         manifest = write(studies, out, model_dir=model_dir, tags=tag or [FINAL], key=pseudonyms, progress=show)
     for left in manifest.left_out:
         errors.print(f"left out {left.what}: {left.why}", highlight=False, markup=False, soft_wrap=True)
-    typer.echo(f"wrote {out}: {_told(manifest)}")
+    typer.echo(f"wrote {out}: {_counted(manifest)}")
     if pseudonyms:
-        typer.echo(f"wrote {pseudonyms}: which number is which image; it stays here")
+        typer.echo(f"wrote {pseudonyms}: the key from numbers to image ids; it is not in the archive")
 
 
 @app.command(
@@ -65,27 +74,29 @@ def export(
     )
 )
 def unpack(
-    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE.zip", help="What export has written.")],
-    folder: Annotated[Path | None, typer.Argument(metavar="FOLDER", help="New folder for it.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Compare it with its manifest, and write nothing.")] = False,
+    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE.zip", help="An archive that export wrote.")],
+    folder: Annotated[Path | None, typer.Argument(metavar="FOLDER", help="New folder to unpack to.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Compare it with its manifest; write nothing.")] = False,
 ) -> None:
     """Check an archive and unpack it.
 
-    With the images beside, FOLDER serves: --studies FOLDER --conf model_dir FOLDER.
+    Copy the images into FOLDER to serve it: --studies FOLDER --conf model_dir FOLDER.
     """
-    from sam3d_label.errors import Sam3dError
+    if (folder is None) != check:
+        raise Sam3dError("give a FOLDER to unpack to, or --check")
+    require_inputs(archive)
+    if folder is not None:
+        require_folder(folder)
     from sam3d_label.exporting import reading
     from sam3d_label.progress import bar
 
-    if (folder is None) != check:
-        raise Sam3dError("give a FOLDER to unpack to, or --check")
     with bar(Console(stderr=True)) as show:
         manifest = reading.unpack(archive, folder, show) if folder else reading.check(archive, show)
-    done = f"unpacked to {folder}" if folder else f"{archive} is whole"
-    typer.echo(f"{done}: {_told(manifest)}, of {manifest.made}")
+    done = f"unpacked to {folder}" if folder else f"{archive} is complete"
+    typer.echo(f"{done}: {_counted(manifest)}, made on {manifest.made}")
 
 
-def _told(manifest: Manifest) -> str:
+def _counted(manifest: Manifest) -> str:
     requests = sum(file.requests or 0 for file in manifest.of("clicks"))
     versions = len({file.version for file in manifest.of("version")})
     return f"{len(manifest.of('label'))} labels, {requests} requests, {versions} versions"

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from sam3d_label.errors import Sam3dError
 from sam3d_label.options import examples
+from sam3d_label.paths import require_folder, require_inputs
 
 if TYPE_CHECKING:
     from sam3d_label.importing import DataSet, Outcome
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 StudiesArgument = Annotated[Path, typer.Argument(metavar="STUDIES", help="Studies folder of the server.")]
 LinkOption = Annotated[
-    bool, typer.Option("--link", help="Make hard links in the place of copies; both must be on one disk.")
+    bool, typer.Option("--link", help="Make hard links instead of copies; both folders must be on one disk.")
 ]
 
 
@@ -33,15 +34,17 @@ def import_msd(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of the task: dataset.json, imagesTr, ….")],
     studies: StudiesArgument,
     channel: Annotated[
-        str | None, typer.Option(metavar="C", help="Channel to take where images have several: number or name.")
+        str | None, typer.Option(metavar="C", help="Channel to import if images have several: number or name.")
     ] = None,
     link: LinkOption = False,
 ) -> None:
     """Import a task of the Medical Segmentation Decathlon, with its labels and their names.
 
-    Images of imagesTs come without labels. A second call goes on where the
-    first was interrupted; what annotators have changed since stays.
+    Images of imagesTs have no labels. A second call continues an interrupted
+    one; labels that annotators have changed since are kept.
     """
+    require_inputs(source)
+    require_folder(studies)
     from sam3d_label.importing import open_msd
 
     _import(open_msd(source, channel), studies, link)
@@ -60,9 +63,11 @@ def import_kits(
 ) -> None:
     """Import KiTS19, KiTS21 or KiTS23: kidney, tumor and cyst.
 
-    Of KiTS21 the majority's segmentation is taken. A second call goes on
-    where the first was interrupted; what annotators have changed since stays.
+    From KiTS21 the majority segmentation is imported. A second call continues
+    an interrupted one; labels that annotators have changed since are kept.
     """
+    require_inputs(source)
+    require_folder(studies)
     from sam3d_label.importing import open_kits
 
     _import(open_kits(source), studies, link)
@@ -76,20 +81,20 @@ def _import(data: DataSet, studies: Path, link: bool) -> None:
     with bar(errors) as show:
         outcome = import_data(data, studies, link=link, progress=show)
     for case, reason in outcome.refused.items() if outcome.added or outcome.there else ():
-        errors.print(f"refused {case}: {reason}", highlight=False, markup=False, soft_wrap=True)
-    _tell(data, studies, outcome)
+        errors.print(f"rejected {case}: {reason}", highlight=False, markup=False, soft_wrap=True)
+    _report(data, studies, outcome)
 
 
-def _tell(data: DataSet, studies: Path, outcome: Outcome) -> None:
+def _report(data: DataSet, studies: Path, outcome: Outcome) -> None:
     usable = {*outcome.added, *outcome.there}
     if not usable:
         first = next(iter(outcome.refused.items()), ("", "it has no cases"))
         raise Sam3dError(f"none of {len(data.cases)} cases of {data.name} could be imported; {': '.join(first)}")
     labelled = sum(1 for case in data.cases if case.label and case.id in usable)
-    there = f", {len(outcome.there)} were there" if outcome.there else ""
-    refused = f", {len(outcome.refused)} refused" if outcome.refused else ""
+    there = f", {len(outcome.there)} already present" if outcome.there else ""
+    refused = f", {len(outcome.refused)} rejected" if outcome.refused else ""
     typer.echo(f"imported {len(outcome.added)} of {len(data.cases)} cases into {studies}{there}{refused}")
-    typer.echo(f"{labelled} have a label: {', '.join(data.names.values())}. Serve them:")
+    typer.echo(f"{labelled} have a label: {', '.join(data.names.values())}. Serve them with:")
     names = ",".join(data.names.values())
     serve = ["python", "-m", "monailabel.main", "start_server", "--app", "apps/sam3d", "--studies", str(studies)]
     typer.echo("  " + shlex.join([*serve, "--conf", "labels", names]))

@@ -1,10 +1,10 @@
-"""What the commands' options mean, and how they are told."""
+"""Options that commands share, and their values."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,87 +14,62 @@ from typer.core import TyperCommand
 from sam3d_label.errors import Sam3dError
 
 if TYPE_CHECKING:
-    from sam3d_label.prompts import Box, Click
+    from sam3d_label.prompts import Box, Prompts
 
 _VOXEL = re.compile(r"-?\d+(,-?\d+){2}")
 _LISTS = ("--click", "--exclude")
+_DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")
+
+
+class PresetName(str, Enum):
+    """Presets of the network; the names of `network.PRESETS`, which takes longer to import."""
+
+    TINY = "tiny"
+    VIT_B = "vit_b"
+    VIT_L = "vit_l"
+    VIT_H = "vit_h"
+
+
+def _known_device(name: str) -> str:
+    """Check the form of a device's name; whether this machine has it is checked by `check_device`."""
+    if not _DEVICE.fullmatch(name):
+        raise Sam3dError(f"--device {name}: there is no such device; give cpu, cuda, cuda:1, mps or xpu")
+    return name
+
 
 WeightsOption = Annotated[
     str | None,
-    typer.Option(metavar="W", help="Weights: a file or folder, or the name of shipped ones.", show_default="shipped"),
+    typer.Option(
+        metavar="W", help="Weights: a file, a folder, or the name of shipped weights.", show_default="shipped"
+    ),
 ]
-DeviceOption = Annotated[str, typer.Option(metavar="D", help="Where the network runs: cpu, cuda, cuda:1, mps.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(metavar="D", callback=_known_device, help="Where the network runs: cpu, cuda, cuda:1, mps."),
+]
 ClickOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="I,J,K …", help="A voxel inside the target, counted in the stored image."),
+    typer.Option(metavar="I,J,K …", help="A voxel inside the target, counted from 0 in the stored image."),
 ]
 ExcludeOption = Annotated[list[str] | None, typer.Option(metavar="I,J,K …", help="A voxel outside the target.")]
 LabelOption = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Value of the target in the labels.", show_default="any but 0"),
+    typer.Option(metavar="N", min=1, help="Value of the target in the labels.", show_default="any but 0"),
 ]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
-LONGEST_NAME = 255
-"""Bytes of a file's name that every usual file system takes."""
-
-MOST_NAMED = 3
-"""Files that a message names."""
-
+SeedOption = Annotated[int, typer.Option(metavar="S", min=0, help="The same seed gives the same result.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 MODEL_DIR = Path("apps/sam3d/model")
 ModelDir = Annotated[
-    Path, typer.Option("--model-dir", metavar="DIR", help="The app's model folder, as --conf model_dir names it.")
+    Path, typer.Option("--model-dir", metavar="DIR", help="Model folder of the app, as in --conf model_dir.")
 ]
-
-
-def require_unused(*outputs: Path, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
-    """Check that a command writes over nothing that its user has not named for that.
-
-    Args:
-        outputs: Files that the command writes.
-        overwrite: Whether they may replace others.
-        inputs: Files that the command reads: these are never written to.
-
-    Raises:
-        Sam3dError: An output is an input, a folder or another output, exists although it must not be overwritten, or
-            cannot be a file.
-    """
-    for output in outputs:
-        _require_file_name(output)
-    if twice := [output for number, output in enumerate(outputs) if output.absolute() in _absolute(outputs[:number])]:
-        raise Sam3dError(f"{twice[0]} is named for two files to write: give each a name of its own")
-    there = [output for output in outputs if os.path.lexists(output)]
-    for output in there:
-        if any(entry.exists() and output.exists() and output.samefile(entry) for entry in inputs):
-            raise Sam3dError(f"{output} is what the command reads: give another file to write to")
-    if there and not overwrite:
-        named = ", ".join(map(str, there[:MOST_NAMED]))
-        if len(there) > MOST_NAMED:
-            named += f" and {len(there) - MOST_NAMED} more"
-        exist, them = ("exists", "it") if len(there) == 1 else ("exist", "them")
-        raise Sam3dError(f"{named} {exist}: write elsewhere, or add --overwrite to replace {them}")
-
-
-def _absolute(paths: Iterable[Path]) -> list[Path]:
-    return [path.absolute() for path in paths]
-
-
-def _require_file_name(output: Path) -> None:
-    """Raise `Sam3dError` unless a file can be at a path."""
-    try:
-        size = len(output.name.encode())
-    except UnicodeEncodeError:
-        raise Sam3dError(f"{str(output)!r} is not valid UTF-8: give another name") from None
-    if size > LONGEST_NAME:
-        raise Sam3dError(f"{output.name[:40]}... has {size} bytes in UTF-8: a file name has at most {LONGEST_NAME}")
-    if output.is_dir():
-        raise Sam3dError(f"{output} is a folder: give the name of a file")
-    above = next(parent for parent in output.absolute().parents if os.path.lexists(parent))
-    if not above.is_dir():
-        raise Sam3dError(f"{above} is not a folder: {output.name} cannot be in it")
 
 
 def examples(*lines: str) -> str:
-    """The end of a command's help: what follows `python -m sam3d_label`, or a line of torchrun as it stands."""
+    """Return the end of a command's help.
+
+    Args:
+        lines: Arguments of `python -m sam3d_label`, or whole commands that begin with torchrun.
+    """
     whole = (line if line.startswith("torchrun") else f"python -m sam3d_label {line}" for line in lines)
     return "\n\n".join(["[bold]Examples[/bold]", *whole])
 
@@ -108,7 +83,7 @@ class ListedVoxels(TyperCommand):
 
 
 def spelled_out(args: Iterable[str]) -> Iterable[str]:
-    """The arguments, an option of voxels repeated before each of them."""
+    """Yield the arguments, with the option of a list of voxels repeated before each of them."""
     option, values = "", 0
     for arg in args:
         if arg in _LISTS:
@@ -122,24 +97,34 @@ def spelled_out(args: Iterable[str]) -> Iterable[str]:
         yield arg
 
 
-def clicks_of(inside: Sequence[str] | None, outside: Sequence[str] | None) -> list[Click]:
-    """Clicks inside and outside, as the options tell them."""
-    from sam3d_label.prompts import Click
+def prompts_of(inside: Sequence[str] | None, outside: Sequence[str] | None, boxes: Sequence[str] | None) -> Prompts:
+    """Return the prompts that options describe.
 
-    return [
-        *(Click(voxel("--click", text), positive=True) for text in inside or []),
-        *(Click(voxel("--exclude", text), positive=False) for text in outside or []),
+    Args:
+        inside: Values of --click.
+        outside: Values of --exclude.
+        boxes: Values of --box.
+
+    Raises:
+        Sam3dError: A value has another form.
+    """
+    from sam3d_label.prompts import Click, Prompts
+
+    clicks = [
+        *(Click(voxel("--click", text), positive=True) for text in inside or ()),
+        *(Click(voxel("--exclude", text), positive=False) for text in outside or ()),
     ]
+    return Prompts(clicks=tuple(clicks), boxes=tuple(box_of(text) for text in boxes or ()))
 
 
 def voxel(option: str, text: str) -> tuple[int, int, int]:
-    """A voxel i, j, k."""
+    """Return a voxel i, j, k."""
     i, j, k = whole_numbers(option, text, 3, "I,J,K, such as 120,88,31")
     return (i, j, k)
 
 
 def box_of(text: str) -> Box:
-    """A box between two corners."""
+    """Return a box between two corners."""
     from sam3d_label.prompts import Box
 
     i0, i1, j0, j1, k0, k1 = whole_numbers("--box", text, 6, "I0,I1,J0,J1,K0,K1, such as 100,140,70,110,20,40")
@@ -147,7 +132,7 @@ def box_of(text: str) -> Box:
 
 
 def whole_numbers(option: str, text: str, count: int, form: str) -> list[int]:
-    """So many whole numbers between commas."""
+    """Return whole numbers between commas; Sam3dError unless there are `count` of them."""
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
@@ -157,8 +142,23 @@ def whole_numbers(option: str, text: str, count: int, form: str) -> list[int]:
     return numbers
 
 
+def require_weights(name: str | None) -> None:
+    """Check that a name or path stands for weights, before torch is imported to open them.
+
+    Raises:
+        WeightsError: There are no such weights.
+    """
+    from sam3d_label.weights.places import adapter_file
+
+    adapter_file(name)
+
+
 def check_device(device: str) -> None:
-    """Raise unless torch knows the device and this machine has it."""
+    """Check that this machine has a device; imports torch for any but the CPU.
+
+    Raises:
+        Sam3dError: It has none of this name.
+    """
     if device == "cpu":
         return
     import torch

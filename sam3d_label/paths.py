@@ -8,6 +8,12 @@ from pathlib import Path
 
 from sam3d_label.errors import Sam3dError
 
+LONGEST_NAME = 255
+"""Bytes of a file name that every common file system accepts."""
+
+MOST_NAMED = 3
+"""Files that a message names."""
+
 
 def require_inputs(*inputs: Path | None) -> None:
     """Check that everything that a command reads exists; None stands for an input that was not given.
@@ -45,16 +51,28 @@ def require_unused(*outputs: Path, overwrite: bool, inputs: Iterable[Path] = ())
         inputs: Files that the command reads: these are never written to.
 
     Raises:
-        Sam3dError: An output is an input or a folder, exists although it must not be overwritten, or cannot be made.
+        Sam3dError: An output is an input, a folder or another output, exists although it must not be overwritten, or
+            cannot be made.
     """
-    there = [output for output in outputs if os.path.lexists(output)]
-    for output in there:
+    for output in outputs:
+        _require_file_name(output)
+    seen: set[Path] = set()
+    for output in map(Path.absolute, outputs):
+        if output in seen:
+            raise Sam3dError(f"{output.name} is given for two outputs: give each its own name")
+        seen.add(output)
+    present = [output for output in outputs if os.path.lexists(output)]
+    for output in present:
         if any(entry.exists() and output.exists() and output.samefile(entry) for entry in inputs):
             raise Sam3dError(f"{output} is what the command reads: give another file to write to")
         if output.is_dir():
             raise Sam3dError(f"{output} is a folder: give the name of a file to write")
-    if there and not overwrite:
-        raise Sam3dError(f"{there[0]} exists: write elsewhere, or add --overwrite to replace it")
+    if present and not overwrite:
+        named = ", ".join(map(str, present[:MOST_NAMED]))
+        if len(present) > MOST_NAMED:
+            named += f" and {len(present) - MOST_NAMED} more"
+        exist, them = ("exists", "it") if len(present) == 1 else ("exist", "them")
+        raise Sam3dError(f"{named} {exist}: write elsewhere, or add --overwrite to replace {them}")
     for output in outputs:
         _require_writable(output.parent)
 
@@ -68,6 +86,16 @@ def require_folder(folder: Path) -> None:
     if os.path.lexists(folder) and not folder.is_dir():
         raise Sam3dError(f"{folder} is not a folder: give the name of a folder to write to")
     _require_writable(folder)
+
+
+def _require_file_name(output: Path) -> None:
+    """Check that the file system accepts the name of a file."""
+    try:
+        size = len(output.name.encode())
+    except UnicodeEncodeError:
+        raise Sam3dError(f"{str(output)!r} is not valid UTF-8: give another name") from None
+    if size > LONGEST_NAME:
+        raise Sam3dError(f"{output.name[:40]}... has {size} bytes in UTF-8: a file name has at most {LONGEST_NAME}")
 
 
 def _require_writable(folder: Path) -> None:

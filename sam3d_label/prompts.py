@@ -75,14 +75,22 @@ class Prompts:
         """
         if not self.positive and not self.boxes:
             raise PromptError("nothing marks the target: give at least one click inside it, or a box around it")
+        self.require_inside(shape)
+        both = {click.ijk for click in self.positive} & {click.ijk for click in self.negative}
+        if both:
+            raise PromptError(f"voxel {min(both)} is clicked both inside and outside: remove one of the two clicks")
+
+    def require_inside(self, shape: Ijk) -> None:
+        """Check that all prompts are in a volume of the given shape (I, J, K).
+
+        Raises:
+            PromptError: A click or box is outside.
+        """
         for click in self.clicks:
             require_inside("click", click.ijk, shape)
         for box in self.boxes:
             require_inside("box corner", box.lower, shape)
             require_inside("box corner", box.upper, shape)
-        both = {click.ijk for click in self.positive} & {click.ijk for click in self.negative}
-        if both:
-            raise PromptError(f"voxel {min(both)} is clicked both inside and outside: remove one of the two clicks")
 
 
 def require_inside(what: str, ijk: Ijk, shape: Ijk) -> None:

@@ -1,4 +1,4 @@
-"""``python -m sam3d_label replay``: a click log again, with other weights."""
+"""``python -m sam3d_label replay``: re-run a click log with given weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.options import OverwriteOption, WeightsOption, examples
+from sam3d_label.options import DeviceOption, OverwriteOption, WeightsOption, check_device, examples, require_weights
+from sam3d_label.paths import require_folder, require_inputs
 
 if TYPE_CHECKING:
     from sam3d_label.replay.plan import Shard
@@ -34,76 +35,84 @@ def replay(
         Path, typer.Argument(metavar="LOG", help="Click log: a file, its folder, or the app's model folder.")
     ],
     studies: Annotated[
-        Path, typer.Argument(metavar="STUDIES", help="Studies folder; of a DICOMweb server, its folder of downloads.")
+        Path,
+        typer.Argument(metavar="STUDIES", help="Studies folder, or the folder of downloads from a DICOMweb server."),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for table, summary and what is done so far.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for table, summary and intermediate results.")],
     weights: WeightsOption = None,
     model_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Compare with the versions that served too, which are in this model folder."),
+        typer.Option(metavar="DIR", help="Compare with the versions that served, too; they are in this model folder."),
     ] = None,
-    tag: Annotated[str, typer.Option(metavar="TAG", help="Tag of the labels that count as the truth.")] = "final",
+    tag: Annotated[str, typer.Option(metavar="TAG", help="Tag of the labels to compare with.")] = "final",
     labels: Annotated[
         str | None,
         typer.Option(
-            metavar="LIST", help="Labels of the app, for files without names.", show_default="the log's, if it is one"
+            metavar="LIST",
+            help="Labels of the app, for label files without names.",
+            show_default="the label of the log, if it has one only",
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(metavar="N", help="Processes on this machine.")] = 1,
+    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes on this machine.")] = 1,
     shard: Annotated[
         str | None,
         typer.Option(
             metavar="i/n",
-            help="Do the i-th of n shares only. Under torchrun and in SLURM arrays it is known.",
+            help="Replay only the i-th of n shards; set by itself under torchrun and in SLURM arrays.",
             show_default="all",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="D", help="Where the network runs: cpu, cuda, cuda:1, mps.")] = "cpu",
+    device: DeviceOption = "cpu",
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Replay a click log: the same prompts on the same images, with given weights.
+    """Re-run the prompts of a click log on the same images with given weights.
 
-    Each mask is compared with the saved label, and with what was served.
-    OUT holds requests.csv with a row for each request, also for those that
-    cannot be replayed, with the reason, and summary.json. The same command
-    goes on where it was interrupted; shares in one OUT add up by themselves.
-    --overwrite begins anew, in place of another replay in OUT.
+    Each mask is compared with the saved label and with the mask that was
+    served. OUT holds summary.json, and requests.csv with a row for each
+    request; a request that cannot be replayed has the reason in its row. The
+    same command continues an interrupted replay, and shards with one OUT are
+    merged; --overwrite starts anew and replaces another replay in OUT.
     """
-    if workers < 1:
-        raise Sam3dError(f"--workers {workers}: give at least 1")
+    require_folder(out)
+    require_inputs(log, studies, model_dir)
+    require_weights(weights)
     from sam3d_label.replay.plan import find_shard
 
     found = find_shard(shard, os.environ)
     if overwrite and found.of > 1:
-        raise Sam3dError("--overwrite: one of several processes would remove what the others do; remove OUT first")
+        raise Sam3dError("--overwrite: one of several shards would remove the results of the others; remove OUT first")
     from sam3d_label.progress import bar
     from sam3d_label.replay.measure import Cohort
     from sam3d_label.replay.run import Work
     from sam3d_label.replay.run import replay as run
 
     given = tuple(name.strip() for name in (labels or "").split(",") if name.strip())
-    work = Work(weights, _device(device), Cohort(studies, tag, given, model_dir), out)
+    device = _device(device)
+    check_device(device)
+    work = Work(weights, device, Cohort(studies, tag, given, model_dir), out)
     about = {"command": shlex.join(["python", "-m", "sam3d_label", *sys.argv[1:]])}
     with bar(Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")) as show:
         outcome = run(log, work, workers=workers, shard=found, about=about, progress=show, overwrite=overwrite)
-    _tell(outcome, found, out)
+    _report(outcome, found, out)
 
 
 def _device(device: str) -> str:
-    """The GPU of this process, where torchrun has started several."""
+    """Return the GPU of this process if torchrun has started several."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if several and device == "cuda" else device
 
 
-def _tell(outcome: Outcome, shard: Shard, out: Path) -> None:
+def _report(outcome: Outcome, shard: Shard, out: Path) -> None:
     summary = outcome.summary
     if outcome.newer > 0:
-        typer.echo(f"{outcome.newer} requests are newer than this replay: replay them into another folder", err=True)
+        typer.echo(f"{outcome.newer} requests are newer than this replay: replay them to another folder", err=True)
     if shard.by:
-        typer.echo(f"did {outcome.share} of {summary['requests']} requests, {shard.number}/{shard.of} by {shard.by}")
+        typer.echo(
+            f"replayed {outcome.share} of {summary['requests']} requests, {shard.number}/{shard.of} by {shard.by}"
+        )
     if not summary["complete"]:
         left = summary["requests"] - summary["done"]
-        typer.echo(f"{left} of {summary['requests']} requests are left; wrote {out} with what is done so far")
+        typer.echo(f"{left} of {summary['requests']} requests are left; wrote the results so far to {out}")
         return
     if not summary["replayed"]:
         reasons = ", ".join(summary["skipped"]) or "the log is empty"
@@ -131,5 +140,5 @@ def _show(summary: Any) -> None:
         low, high = summary["dice_last_ci95"]
         console.print(f"last request on each image: Dice {summary['dice_last']:.3f} ({low:.3f}–{high:.3f})")
     if summary["same_mask_share"] is not None:
-        alike = "" if summary["agreement"] is None else f"; Dice with what was served {summary['agreement']:.3f}"
-        console.print(f"same mask as was served: {summary['same_mask_share']:.0%}{alike}")
+        alike = "" if summary["agreement"] is None else f"; Dice with the served masks {summary['agreement']:.3f}"
+        console.print(f"same mask as the served one: {summary['same_mask_share']:.0%}{alike}")

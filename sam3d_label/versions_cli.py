@@ -1,4 +1,4 @@
-"""``python -m sam3d_label versions``: the adapter versions of an app, and which of them serves."""
+"""``python -m sam3d_label versions``: the adapter versions of an app, and the active one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 BY = "command line"
 
 app = typer.Typer(
-    help="List, show, publish and roll back the adapter versions of an app; a running server follows at once.",
+    help="List, show, publish and roll back the adapter versions of an app; a running server uses them at once.",
     epilog=examples(
         "versions",
         "versions rollback",
@@ -29,34 +29,34 @@ Version = Annotated[str, typer.Argument(metavar="V", help="Number of the version
 
 @app.callback(invoke_without_command=True)
 def versions(context: typer.Context, model_dir: ModelDir = MODEL_DIR) -> None:
-    """The adapter versions of an app; without a further word, a list of them."""
+    """List, show, publish and roll back the adapter versions of an app; without a command, list them."""
     if context.invoked_subcommand is None:
         show_list(model_dir)
 
 
 @app.command("list")
 def show_list(model_dir: ModelDir = MODEL_DIR) -> None:
-    """All versions, what the gate said of each, and which one serves."""
+    """List all versions with the decision of the gate, and mark the active one."""
     from rich.table import Table
 
     found = _open(model_dir)
     current = found.current()
-    table = Table("version", "serves", "made", "cases", "Dice@1", "Dice@3", "NSD@3 2 mm", "gate")
+    table = Table("version", "active", "made", "cases", "Dice@1", "Dice@3", "NSD@3 2 mm", "gate")
     for version in found.names():
         report: dict[str, Any] = found.report(version)
         means = report.get("means", {}).get("candidate", {})
         measured = [f"{means[name]:.3f}" if name in means else "–" for name in ("dice_1", "dice_3", "nsd_3")]
-        serves = "◀" if version == current else ""
+        active = "◀" if version == current else ""
         made, cases = str(report.get("at", "–"))[:16], str(report.get("annotated", "–"))
-        table.add_row(version, serves, made, cases, *measured, _verdict(found, version, report))
+        table.add_row(version, active, made, cases, *measured, _verdict(found, version, report))
     Console().print(table)
     if current is None:
-        typer.echo("none serves: the app serves the weights that it was started with")
+        typer.echo("no version is active: the app uses the weights that it was started with")
 
 
 @app.command()
 def show(version: Version, model_dir: ModelDir = MODEL_DIR) -> None:
-    """The card and the report of a version."""
+    """Print the card and the report of a version as JSON."""
     from sam3d_label.weights.places import CARD
 
     found = _open(model_dir)
@@ -66,10 +66,10 @@ def show(version: Version, model_dir: ModelDir = MODEL_DIR) -> None:
 
 @app.command()
 def publish(version: Version, model_dir: ModelDir = MODEL_DIR) -> None:
-    """Let a version serve, whatever the gate said of it."""
+    """Activate a version, whatever the gate decided."""
     found = _open(model_dir)
     found.publish(version, BY)
-    typer.echo(f"version {version} serves")
+    typer.echo(f"version {version} is active")
     _warn(found, version)
 
 
@@ -77,19 +77,19 @@ def publish(version: Version, model_dir: ModelDir = MODEL_DIR) -> None:
 def rollback(
     version: Annotated[
         str | None,
-        typer.Argument(metavar="V", help="Number of the version, or shipped.", show_default="what served before"),
+        typer.Argument(metavar="V", help="Number of the version, or shipped.", show_default="the one before"),
     ] = None,
     model_dir: ModelDir = MODEL_DIR,
 ) -> None:
-    """Let an earlier version serve again."""
+    """Activate an earlier version again."""
     found = _open(model_dir)
     version = found.rollback(version, BY)
-    typer.echo(f"version {version} serves again")
+    typer.echo(f"version {version} is active again")
     _warn(found, version)
 
 
 def _verdict(versions: Versions, version: str, report: dict[str, Any]) -> str:
-    """What the gate said of a version, and whether somebody activated it all the same."""
+    """Give the gate's reason for a version, and whether somebody activated it all the same."""
     reason = str(report.get("gate", {}).get("reason", "–"))
     by_hand = versions.by_hand(version)
     if by_hand is None:
@@ -98,7 +98,7 @@ def _verdict(versions: Versions, version: str, report: dict[str, Any]) -> str:
 
 
 def _warn(versions: Versions, version: str) -> None:
-    """Say so when the gate rejected the version that serves."""
+    """Print a warning when the gate rejected the active version."""
     from sam3d_label.weights.versions import BEFORE_ALL
 
     if version != BEFORE_ALL and versions.by_hand(version):

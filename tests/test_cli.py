@@ -14,12 +14,18 @@ import pytest
 from typer.testing import CliRunner
 
 from sam3d_label import __version__
-from sam3d_label.cli import app
+from sam3d_label.cli import DatasetName, SamName, app
 from sam3d_label.errors import WeightsError
-from sam3d_label.options import spelled_out
+from sam3d_label.evaluation.annotators import ANNOTATORS
+from sam3d_label.evaluation_cli import AnnotatorName
+from sam3d_label.network import PRESETS
+from sam3d_label.options import PresetName, spelled_out
 from sam3d_label.volume import Volume
+from sam3d_label.weights.reference import DATASETS
+from sam3d_label.weights.sam import OFFICIAL
 
 COMMANDS = ("phantom", "segment", "evaluate", "picture", "train", "convert-reference", "fetch", "benchmark")
+HEAVY = ("torch", "monai", "matplotlib")
 SHAPE = (24, 20, 12)
 AFFINE = np.diag([1.0, 1.5, 3.0, 1.0])
 
@@ -138,19 +144,132 @@ def test_module_runs():
         (["evaluate", "i", "l", "o", "--clicks", "0"], "--clicks 0: give click counts from 1 on"),
         (["evaluate", "i", "l", "o", "--clicks", "-1,1"], "--clicks -1,1"),
         (["evaluate", "i", "l", "o", "--clicks", "one"], "--clicks one"),
-        (["evaluate", "i", "l", "o", "--annotator", "bob"], "choose from error_centre"),
-        (["evaluate", "i", "l", "o", "--noc", "0"], "--noc 0"),
+        (["evaluate", "i", "l", "o", "--annotator", "bob"], "'bob' is not one of 'error_centre'"),
+        (["evaluate", "i", "l", "o", "--noc", "0"], "'--noc': Input should be greater than or equal to 1"),
         (["evaluate", "i", "l", "o", "--seed", "x"], "--seed"),
         (["evaluate", "nowhere", "l", "o"], "nowhere does not exist"),
-        (["phantom", "out", "--cases", "0"], "--cases 0"),
-        (["train", "i", "l", "o", "--seed", "-1"], "--seed -1"),
-        (["segment", "a.nii", "b.mhd", "--click", "1,2,3"], "b.mhd cannot be written"),
+        (["phantom", "out", "--cases", "0"], "'--cases': Input should be greater than or equal to 1"),
+        (["phantom", "out", "--seed", "-1"], "'--seed': Input should be greater than or equal to 0"),
+        (["train", "i", "l", "o", "--seed", "-1"], "'--seed': Input should be greater than or equal to 0"),
+        (["train", "i", "l", "o", "--epochs", "0"], "'--epochs': Input should be greater"),
+        (["train", "i", "l", "o", "--validation", "1.5"], "'--validation': Input should be less than or equal to 0.95"),
+        (["train", "i", "l", "o", "--label", "0"], "'--label': Input should be greater"),
+        (["train", "i", "l", "o", "--preset", "huge"], "'huge' is not one of 'tiny'"),
+        (["train", "nowhere", "l", "o"], "nowhere does not exist"),
+        (
+            ["replay", "log", "studies", "o", "--workers", "0"],
+            "'--workers': Input should be greater than or equal to 1",
+        ),
+        (["replay", "log", "studies", "o"], "log does not exist"),
+        (["convert-reference", "a.pth.tar", "b.safetensors", "--dataset", "mine"], "'mine' is not one of 'kits21'"),
+        (["convert-reference", "a.pth.tar", "b.safetensors", "--prompt-heads", "0"], "'--prompt-heads'"),
+        (["fetch", "vit_x"], "'vit_x' is not one of 'vit_b'"),
+        (["export", "studies", "team.zip"], "studies does not exist"),
+        (["unpack", "team.zip", "--check"], "team.zip does not exist"),
+        (["segment", "a.nii", "b.nii", "--click", "1,2,3"], "a.nii does not exist"),
         (["picture", "a.nii", "b.nii", "c.png"], "add --click"),
         (["benchmark", "--preset", "vit_z"], "vit_z"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(args, message):
     assert message in refused(*args)
+
+
+@pytest.mark.parametrize(
+    ("args", "ends"),
+    [
+        (["segment", "a.nii", "b.mhd", "--click", "1,2,3"], ".nii, .nii.gz, .nrrd, .mha"),
+        (["segment", "a.nii", ".nii.gz", "--click", "1,2,3"], ".nii, .nii.gz, .nrrd, .mha"),
+        (["picture", "a.nii", "b.jpg", "--click", "1,2,3"], ".png"),
+        (["picture", "a.nii", "label.nii", "b.nii.gz", "--click", "1,2,3"], ".png"),
+        (["convert-reference", "a.pth.tar", "b.pth"], ".safetensors"),
+        (["benchmark", "--json", "numbers.csv"], ".json"),
+        (["export", "studies", "team.tar"], ".zip"),
+        (["export", "studies", "team.zip", "--pseudonyms", "key.txt"], ".csv"),
+    ],
+)
+def test_a_wrong_suffix_is_rejected_before_anything_is_read(args, ends):
+    """None of the inputs exists."""
+    assert f"ends in {ends}" in refused(*args)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--help"],
+        ["segment", "--help"],
+        ["segment", "ct.nii.gz", "m.txt", "--click", "1,1,1"],
+        ["segment", "ct.nii.gz", "m.nii", "--click", "1,1"],
+        ["segment", "ct.nii.gz", "m.nii", "--click", "1,1,99"],
+        ["segment", "ct.nii.gz", "m.nii", "--click", "1,1,1", "--exclude", "1,1,1"],
+        ["segment", "ct.nii.gz", "m.nii", "--click", "1,1,1", "--weights", "nothing"],
+        ["segment", "ct.nii.gz", "m.nii", "--click", "1,1,1", "--device", "toaster"],
+        ["segment", "text.nii.gz", "m.nii", "--click", "1,1,1"],
+        ["segment", "missing.nii.gz", "m.nii", "--click", "1,1,1"],
+        ["picture", "ct.nii.gz", "m.png", "--click", "1,1,99"],
+        ["picture", "ct.nii.gz", "m.png"],
+        ["evaluate", "missing", "missing", "out"],
+        ["evaluate", ".", ".", "ct.nii.gz"],
+        ["evaluate", "empty", "empty", "out"],
+        ["train", "missing", "missing", "out"],
+        ["train", "empty", "empty", "out"],
+        ["train", "empty", "empty", "out", "--resume"],
+        ["convert-reference", "missing.pth.tar", "out.safetensors"],
+        ["benchmark", "--json", "numbers.txt"],
+        ["replay", "missing", "missing", "out"],
+        ["replay", "empty", "empty", "out", "--shard", "9/3"],
+        ["export", "missing", "team.zip"],
+        ["unpack", "text.nii.gz", "new"],
+        ["import-msd", "empty", "studies"],
+        ["import-kits", "empty", "studies"],
+        ["versions"],
+        ["versions", "publish", "0009"],
+        ["api-key", "list", "--file", "missing.json"],
+    ],
+    ids=" ".join,
+)
+def test_the_first_answer_needs_no_torch(args, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.nii.gz").write_text("no volume")
+    nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.float32), AFFINE), tmp_path / "ct.nii.gz")
+    code = (
+        "import atexit, sys\n"
+        f"heavy = {HEAVY}\n"
+        "atexit.register(lambda: print('imported', [name for name in heavy if name in sys.modules]))\n"
+        f"sys.argv = ['sam3d_label', *{args}]\n"
+        "from sam3d_label.cli import app\n"
+        "app()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, encoding="utf-8", check=False
+    )
+    assert "Traceback" not in done.stderr
+    assert done.stdout.endswith("imported []\n")
+    assert done.returncode == 2 or done.stdout.count("\n") > 1  # a rejection, or an answer
+
+
+def test_the_choices_are_those_of_the_library():
+    assert [preset.value for preset in PresetName] == list(PRESETS)
+    assert [name.value for name in AnnotatorName] == list(ANNOTATORS)
+    assert [name.value for name in DatasetName] == list(DATASETS)
+    assert [name.value for name in SamName] == list(OFFICIAL)
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("phantom", ["x>=1", "x>=0"]),
+        ("train", ["tiny|vit_b|vit_l|vit_h", "x>=1", "x>=0", "0<=x<=0.95"]),
+        ("evaluate", ["jittered", "x>=1"]),
+        ("convert-reference", ["kits21|lits17|pancreas|colon", "x>=1"]),
+        ("fetch", ["vit_b|vit_l|vit_h"]),
+        ("benchmark", ["tiny|vit_b|vit_l|vit_h"]),
+        ("replay", ["x>=1"]),
+    ],
+)
+def test_help_shows_ranges_and_choices(command, shown):
+    text = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).stdout
+    assert all(part in text for part in shown)
 
 
 def test_segment_writes_a_mask_on_the_stored_grid(volumes, capabilities):
@@ -177,7 +296,7 @@ def test_segment_refuses_what_does_not_fit(volumes, capabilities):
     assert "outside" in refused(*segment, "99,0,0")
     assert "outside" in refused(*segment, "-1,0,0")
     assert "both" in refused(*segment, "1,1,1", "--exclude", "1,1,1")
-    assert "neither a file nor the name" in refused(*segment, "1,1,1", "--weights", "missing")
+    assert "nor the name of shipped weights" in refused(*segment, "1,1,1", "--weights", "missing")
     assert "does not exist" in refused("segment", "images/z.nii.gz", "m.nii.gz", "--click", "1,1,1")
     assert not (volumes / "m.nii.gz").exists()
 
@@ -243,6 +362,36 @@ def test_evaluate_without_a_click(volumes, capabilities):
     assert (volumes / "out/worst.png").exists()
 
 
+def test_a_picture_of_clicks_needs_no_label(volumes, capabilities):
+    result = run("picture", "images/a.nii.gz", "click.png", "--click", "8,9,5")
+    assert result.exit_code == 0, result.output
+    assert (volumes / "click.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("also", [(), ("--click", "8,9,5"), ("--exclude", "8,9,5")])
+def test_a_picture_of_a_saved_mask_runs_no_network(also, volumes, monkeypatch):
+    monkeypatch.setattr("sam3d_label.weights.open_weights", None)
+    shown = ("--mask", "labels/a.nii.gz", *also)
+    assert run("picture", "images/a.nii.gz", "mask.png", *shown).exit_code == 0
+    assert run("picture", "images/a.nii.gz", "labels/b.nii.gz", "both.png", *shown).exit_code == 0
+    assert (volumes / "mask.png").read_bytes() != (volumes / "both.png").read_bytes()
+
+
+def test_a_picture_that_cannot_be_drawn_is_rejected(volumes, capabilities):
+    nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.uint8), AFFINE), "empty.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros((5, 5, 5), np.uint8), AFFINE), "small.nii.gz")
+    picture = ("picture", "images/a.nii.gz", "new.png")
+    assert "add --click" in refused(*picture)
+    assert "add --click" in refused(*picture, "--exclude", "1,1,1")
+    assert "the mask is empty" in refused(*picture, "--mask", "empty.nii.gz")
+    assert "shape (5, 5, 5)" in refused(*picture, "--mask", "small.nii.gz")
+    assert "missing.nii does not exist" in refused(*picture, "--mask", "missing.nii")
+    assert "outside the volume" in refused(*picture, "--mask", "labels/a.nii.gz", "--exclude", "99,0,0")
+    assert "give one of the two" in refused(*picture, "--mask", "labels/a.nii.gz", "--weights", "tiny")
+    assert "one file too many" in refused("picture", "images/a.nii.gz", "l.nii", "m.nii", "new.png", "--click", "1,1,1")
+    assert not (volumes / "new.png").exists()
+
+
 def test_picture(volumes, capabilities):
     result = run("picture", "images/a.nii.gz", "labels/a.nii.gz", "new/click.png", "--click", "8,9,5")
     assert result.exit_code == 0, result.output
@@ -296,7 +445,7 @@ def test_everything_that_would_be_overwritten_is_named(volumes, capabilities):
 @pytest.mark.parametrize(
     ("out", "message"),
     [
-        ("images", "is a folder"),
+        ("folder.nii.gz", "is a folder"),
         ("images/a.nii.gz/mask.nii.gz", "a.nii.gz is not a folder"),
         (f"{'m' * 250}.nii.gz", "has 257 bytes in UTF-8: a file name has at most 255"),
         ("m\udcff.nii.gz", "is not valid UTF-8"),
@@ -304,8 +453,8 @@ def test_everything_that_would_be_overwritten_is_named(volumes, capabilities):
 )
 @pytest.mark.parametrize("also", [(), ("--overwrite",)])
 def test_a_name_that_no_file_can_have_is_rejected_before_work(out, message, also, volumes, capabilities):
-    command = ("segment", "images/a.nii.gz") if out != "images" else ("picture", "images/a.nii.gz", "labels/a.nii.gz")
-    assert message in refused(*command, out, "--click", "8,9,5", *also)
+    (volumes / "folder.nii.gz").mkdir()
+    assert message in refused("segment", "images/a.nii.gz", out, "--click", "8,9,5", *also)
 
 
 @pytest.mark.parametrize("name", ["m" * 248, "a\nb", "\u202egpj", "-x", "100%", "[red]", "\u80ba" * 82])
@@ -313,11 +462,6 @@ def test_a_mask_may_have_any_other_name(name, volumes, capabilities):
     result = run("segment", "images/a.nii.gz", volumes / f"{name}.nii.gz", "--click", "8,9,5")
     assert result.exit_code == 0, result.output
     assert Volume.open(volumes / f"{name}.nii.gz").shape == SHAPE
-
-
-def test_two_outputs_need_two_names(volumes):
-    (volumes / "studies").mkdir()
-    assert "named for two files" in refused("export", "studies", "a.zip", "--pseudonyms", "a.zip")
 
 
 @pytest.mark.parametrize("also", [(), ("--overwrite",)])

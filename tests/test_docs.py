@@ -19,7 +19,7 @@ COMMANDS = re.findall(r"^ {4}python -m sam3d_label (.+)$", README, re.MULTILINE)
 TOO_LONG_OR_ONLINE = {"train", "fetch", "convert-reference", "benchmark"}
 NEEDS_MORE = {"import-msd", "import-kits", "export", "replay"}
 NOT_RUN = TOO_LONG_OR_ONLINE | NEEDS_MORE
-PRINTS = {"versions": "none serves"}
+PRINTS = {"versions": "no version is active"}
 MAKES = {"segment": "mask.nii.gz", "evaluate": "out/summary.json", "picture": "click.png", "phantom": "phantoms/images"}
 
 

@@ -111,7 +111,7 @@ def test_a_second_run_finds_everything_there_and_changes_nothing(msd, studies):
     before = tree(studies)
     result = run("import-msd", msd, studies)
     assert "imported 0 of 4 cases" in result.stdout
-    assert "4 were there" in result.stdout
+    assert "4 already present" in result.stdout
     assert tree(studies) == before
 
 
@@ -133,7 +133,7 @@ def test_of_images_with_channels_one_is_chosen(tmp_path, studies, channel, numbe
     stored = nib.load(studies / "liver_1.nii.gz")
     assert np.array_equal(np.asanyarray(stored.dataobj), image(1, 2)[..., number])
     assert np.array_equal(stored.affine, AFFINE)
-    assert "4 were there" in run("import-msd", task, studies, "--channel", channel).stdout
+    assert "4 already present" in run("import-msd", task, studies, "--channel", channel).stdout
 
 
 def refusal(*arguments: object) -> str:
@@ -161,7 +161,7 @@ def test_each_case_that_cannot_be_used_is_told_with_its_reason_and_the_others_ar
     write(msd / "labelsTr/liver_2.nii.gz", label(1, 7))
     result = run("import-msd", msd, studies)
     assert result.exit_code == 0, result.output
-    reasons = dict(line.removeprefix("refused ").split(": ", 1) for line in result.stderr.splitlines())
+    reasons = dict(line.removeprefix("rejected ").split(": ", 1) for line in result.stderr.splitlines())
     assert "cannot be read as a volume" in reasons["liver_0"]
     assert "mm beside the image" in reasons["liver_1"]
     assert "holds the values 7, but names are known of 1 = liver, 2 = cancer" in reasons["liver_2"]
@@ -180,7 +180,7 @@ def test_an_image_of_the_same_name_in_the_studies_is_not_replaced(msd, studies):
     same = (msd / "imagesTr/liver_1.nii.gz").read_bytes()
     (studies / "liver_1.nii.gz").write_bytes(same)
     result = run("import-msd", msd, studies)
-    assert "refused liver_0: the studies hold another image of this name" in result.stderr
+    assert "rejected liver_0: the studies hold another image of this name" in result.stderr
     assert (studies / "liver_0.nii.gz").read_bytes() == own
     assert listing(studies)["liver_1"]["labels"]["final"]["info"]["label_info"][0]["name"] == "liver"
 

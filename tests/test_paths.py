@@ -49,6 +49,11 @@ def test_a_folder_is_never_overwritten_by_a_file(here: Path) -> None:
         require_unused(Path("folder"), overwrite=True)
 
 
+def test_two_outputs_need_two_names(here: Path) -> None:
+    with pytest.raises(Sam3dError, match="new is given for two outputs"):
+        require_unused(Path("new"), here / "new", overwrite=True)
+
+
 @pytest.mark.parametrize("check", [require_folder, lambda path: require_unused(path, overwrite=True)])
 def test_nothing_is_written_below_a_file(here: Path, check: object) -> None:
     with pytest.raises(Sam3dError, match="file is not a folder"):

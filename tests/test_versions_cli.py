@@ -50,7 +50,7 @@ def test_the_list_says_which_serves_and_what_the_gate_said(model_dir):
 
 
 def test_without_versions_it_says_what_serves(tmp_path):
-    assert "none serves: the app serves the weights that it was started with" in at(tmp_path, "list")
+    assert "no version is active: the app uses the weights that it was started with" in at(tmp_path, "list")
 
 
 def test_show_prints_card_and_report(model_dir):
@@ -61,12 +61,12 @@ def test_show_prints_card_and_report(model_dir):
 
 def test_publish_and_roll_back(model_dir):
     versions = Versions(model_dir / "versions")
-    assert at(model_dir, "publish", "0002") == "version 0002 serves\n"
+    assert at(model_dir, "publish", "0002") == "version 0002 is active\n"
     assert versions.current() == "0002"
-    assert at(model_dir, "rollback") == "version 0001 serves again\n"
-    assert at(model_dir, "rollback", "shipped") == "version shipped serves again\n"
+    assert at(model_dir, "rollback") == "version 0001 is active again\n"
+    assert at(model_dir, "rollback", "shipped") == "version shipped is active again\n"
     assert versions.current() is None
-    assert at(model_dir, "rollback", "0002") == "version 0002 serves again\n"
+    assert at(model_dir, "rollback", "0002") == "version 0002 is active again\n"
     assert versions.history()[-1].by == "command line"
 
 

@@ -231,8 +231,8 @@ def draw_sheet(path: Path, rows: Sequence[SheetRow]) -> None:
         _outline(axes, view.truth, _TRUTH)
         _outline(axes, view.mask, _MASK)
         _mark(axes, view, size=70)
-        title = f"{_shown(row.case)}\n{view.name} · {_counted(moment.clicks)} · Dice {moment.dice:.2f}"
-        axes.set_title(title, color="white", fontsize=8, pad=4, parse_math=False)
+        caption = f"{_shown(row.case)}\n{view.name} · {_counted(moment.clicks)} · Dice {moment.dice:.2f}"
+        axes.set_title(caption, color="white", fontsize=8, pad=4, parse_math=False)
     handles = [
         *(Line2D([], [], color=colour, label=name) for name, colour in (("truth", _TRUTH), ("mask", _MASK))),
         Line2D([], [], color=_INSIDE, marker="*", markersize=10, linestyle="", label="click inside"),

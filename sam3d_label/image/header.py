@@ -17,7 +17,7 @@ FORMATS: Mapping[str, str] = {".nii.gz": "NIfTI", ".nii": "NIfTI", ".nrrd": "NRR
 DETACHED = (".nhdr", ".mhd", ".hdr", ".img", ".hdr.gz", ".img.gz", ".raw", ".raw.gz", ".zraw")
 """Suffixes of formats that spread a volume over several files."""
 
-DETACHED_FIX = "store the volume in one file, as .nii.gz or .nrrd with its voxels in it"
+DETACHED_FIX = "but a volume must be one file: store it as .nii.gz or .nrrd with the voxels in it"
 
 Encoding = Literal["raw", "gzip", "zlib", "bzip2"]
 
@@ -76,7 +76,7 @@ def check_suffix(name: str) -> str:
     """
     suffix = suffix_of(name)
     if suffix in DETACHED:
-        raise VolumeError(f"files of type {suffix} refer to other files: {DETACHED_FIX}")
+        raise VolumeError(f"files of type {suffix} refer to other files for their values, {DETACHED_FIX}")
     if suffix not in FORMATS:
         raise VolumeError(f"its name must end in {', '.join(FORMATS)}; a DICOM series is given as its folder")
     return FORMATS[suffix]

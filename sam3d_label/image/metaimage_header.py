@@ -39,7 +39,7 @@ def parse(start: bytes) -> Header:
     """
     fields, offset = _lines(start)
     if fields["ElementDataFile"].upper() != "LOCAL":
-        raise VolumeError(f"its header refers to other files for its voxels: {DETACHED_FIX}")
+        raise VolumeError(f"its header refers to other files for its values, {DETACHED_FIX}")
     if fields.get("ObjectType", "Image").lower() != "image":
         raise VolumeError("its header describes no image (ObjectType): export it again")
     if _number(fields, "ElementNumberOfChannels", "1") != 1:

@@ -79,7 +79,7 @@ def parse(head: bytes, compressed: bool, max_bytes: int) -> Header:
     raw = raw_header(head[:size])
     magic = head[344:348] if size == 348 else head[4:12]
     if magic == PAIR[size] or (size == 348 and not magic.strip(b"\0")):
-        raise VolumeError(f"its header says that the voxels are in another file (.img): {DETACHED_FIX}")
+        raise VolumeError(f"its header refers to another file (.img) for its values, {DETACHED_FIX}")
     if magic != SINGLE[size]:
         raise VolumeError(f"its NIfTI header is damaged (magic {magic!r}): export it again")
     kind = _dtype(int(raw["datatype"]), int(raw["bitpix"]))

@@ -74,7 +74,7 @@ def _lines(text: bytes) -> tuple[dict[str, str], dict[str, str]]:
         name, colon, value = line.partition(":")
         normalised = re.sub(r"[^a-z]", "", name.lower())
         if normalised == "datafile":
-            raise VolumeError(f"its header refers to other files for its voxels: {DETACHED_FIX}")
+            raise VolumeError(f"its header refers to other files for its values, {DETACHED_FIX}")
         if not colon or (not line.isprintable() and "\t" not in line):
             raise VolumeError(f"line {number} of its header is not NRRD: export it again")
         if value.startswith("="):

@@ -100,6 +100,15 @@ class Studies:
         tags = [(image, tag) for image, found in listing.objects.items() for tag in found.labels]
         return [(image, tag) for image, tag in sorted(tags) if not self.label_file(listing, image, tag).is_file()]
 
+    def unusable_labels(self, listing: Listing, tag: str) -> list[tuple[str, str]]:
+        """Return image and reason of each label file of a tag that is damaged and whose image is listed."""
+        folder = self.folder / listing.labels_dir / tag
+        if not folder.is_dir():
+            return []
+        found = FolderReader().read(folder)
+        files = sorted((image, image + extension) for image, extension in found.unusable.items())
+        return [(image, found.skipped[file]) for image, file in files if image in listing.objects]
+
     @contextmanager
     def changing(self) -> Iterator[Listing]:
         """What is listed, to be changed and written when the block ends; whoever else knows the folder waits.

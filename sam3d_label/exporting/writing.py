@@ -154,6 +154,9 @@ def _add_labels(archive: _Archive, studies: Studies, listing: Listing, tags: Seq
     for image, tag in studies.absent_labels():
         if tag in tags:
             archive.leave_out(f"label {archive.names.of(image)} ({tag})", ABSENT)
+    for tag in tags:
+        for image, reason in studies.unusable_labels(listing, tag):
+            archive.leave_out(f"label {archive.names.of(image)} ({tag})", reason)
     if kept.objects:
         archive.add(LISTING, kept.model_dump_json(indent=1).encode(), kind="listing")
     progress("", len(chosen), len(chosen))

@@ -211,8 +211,8 @@ def test_what_cannot_be_exported_is_told_and_the_rest_is_exported(team):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("studies", "out.tar"), "must end in .zip"),
-        (("nowhere", "out.zip"), "is not a folder of studies"),
+        (("studies", "out.tar"), "the name of an archive ends in .zip"),
+        (("nowhere", "out.zip"), "nowhere does not exist"),
         (("empty", "out.zip", "--model-dir", "empty"), "there is nothing to export"),
     ],
 )

@@ -254,11 +254,11 @@ def test_shares_in_one_folder_add_up(cohort):
     logged(cohort, *(request(name, Click((10, 9, k))) for name in "abc" for k in (5, 6)))
     whole = replayed(cohort, out="whole")
     first = run(cohort, "--shard", "1/2")
-    assert "did 4 of 6 requests, 1/2 by --shard" in first.stdout
+    assert "replayed 4 of 6 requests, 1/2 by --shard" in first.stdout
     assert "2 of 6 requests are left" in first.stdout
     assert summary(cohort / "out")["complete"] is False
     second = run(cohort, "--shard", "2/2")
-    assert "did 2 of 6 requests" in second.stdout
+    assert "replayed 2 of 6 requests" in second.stdout
     assert "left" not in second.stdout
     assert without_times(table(cohort / "out")) == without_times(whole)
     assert summary(cohort / "out")["complete"] is True
@@ -267,7 +267,7 @@ def test_shares_in_one_folder_add_up(cohort):
 def test_under_torchrun_each_process_does_its_share(cohort, monkeypatch):
     logged(cohort, *(request(name, Click((10, 9, k))) for name in "abc" for k in (5, 6)))
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank, share in enumerate(("did 4 of 6 requests, 1/2 by RANK", "did 2 of 6 requests, 2/2 by RANK")):
+    for rank, share in enumerate(("replayed 4 of 6 requests, 1/2 by RANK", "replayed 2 of 6 requests, 2/2 by RANK")):
         monkeypatch.setenv("RANK", str(rank))
         assert share in run(cohort).stdout
     assert summary(cohort / "out")["complete"] is True
@@ -279,7 +279,7 @@ def test_under_torchrun_each_process_does_its_share(cohort, monkeypatch):
         (("--tag", "original"), "holds a replay with another tag"),
         (("--labels", "a,b"), "holds a replay with another labels"),
         (("--weights", "tiny"), "holds a replay with another weights"),
-        (("--workers", "0"), "--workers 0: give at least 1"),
+        (("--workers", "0"), "Invalid value for '--workers'"),
         (("--shard", "3/2"), "--shard 3/2"),
         (("--weights", "missing"), "missing"),
     ],
@@ -312,7 +312,7 @@ def test_another_replay_is_replaced_when_that_is_asked_for(cohort):
     assert run(cohort, "--overwrite").exit_code == 0
     assert [row["image"] for row in table(cohort / "out")] == ["b"]
     assert (cohort / "out/notes.txt").read_text() == "of the user"
-    assert "one of several processes" in run(cohort, "--overwrite", "--shard", "1/2").stderr
+    assert "one of several shards" in run(cohort, "--overwrite", "--shard", "1/2").stderr
 
 
 @pytest.mark.parametrize("name", ["summary.json", "requests.csv", "log.jsonl", "rows"])
@@ -329,7 +329,7 @@ def test_without_studies_nothing_is_written(cohort):
     arguments = [str(cohort / name) for name in ("model", "nowhere", "out")]
     result = CliRunner().invoke(app, ["replay", *arguments])
     assert result.exit_code == 2
-    assert "is not a folder of studies" in result.stderr
+    assert "nowhere does not exist" in result.stderr
     assert not (cohort / "out").exists()
 
 

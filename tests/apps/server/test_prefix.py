@@ -161,7 +161,8 @@ def test_ohif_s_additions_are_sent_with_its_configuration_and_name_no_absolute_p
     assert at == sorted(at)
     assert config.index("routerBasename") < at[0]
     for file in scripts:
-        assert not re.findall(r"""["'`]/(?:sam3d|datastore|info|infer|train|ohif|proxy)""", file.read_text())
+        text = file.read_text(encoding="utf-8")
+        assert not re.findall(r"""["'`]/(?:sam3d|datastore|info|infer|train|ohif|proxy)""", text)
 
 
 def test_paths_without_the_prefix_lead_to_those_with_it(keys: ApiKeys) -> None:

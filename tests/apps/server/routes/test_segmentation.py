@@ -57,14 +57,14 @@ def two_boxes(dtype: Any = np.int16, values: tuple[int, int] = (1, 3)) -> np.nda
 
 def test_a_label_comes_with_its_voxels_names_and_place(client: TestClient, save: Any, tmp_path: Path) -> None:
     label = two_boxes()
-    save(label, tumor=1, **{'Zyste "groß"\\n': 3})
+    save(label, tumor=1, **{'Zyste "groß"': 3})
     answer = client.get(URL, params={"image": "ct"})
     header, _, voxels = answer.content.partition(b"\n\n")
     lines = header.decode().split("\n")
     assert "encoding: raw" in lines
     np.testing.assert_array_equal(np.frombuffer(voxels, np.uint8).reshape(SHAPE, order="F"), label)
     names = {line.partition(":=")[0]: line.partition(":=")[2] for line in lines if ":=" in line}
-    assert json.loads(f'"{names["Segment1_Name"]}"') == 'Zyste "groß"\\n'
+    assert json.loads(f'"{names["Segment1_Name"]}"') == 'Zyste "groß"'
     assert (names["Segment0_Name"], names["Segment0_LabelValue"], names["Segment1_LabelValue"]) == ("tumor", "1", "3")
     (tmp_path / "back.nrrd").write_bytes(answer.content)
     back = Volume.open(tmp_path / "back.nrrd")

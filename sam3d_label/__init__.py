@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sam3d_label.lazy import exports
+import lazy_loader
 
 __version__ = "0.1.0"
 __all__ = ["Box", "Click", "Prompts", "Segmenter", "Volume", "load_model", "open_weights"]
@@ -15,15 +15,12 @@ if TYPE_CHECKING:
     from sam3d_label.volume import Volume
     from sam3d_label.weights import load_model, open_weights
 
-__getattr__ = exports(
+__getattr__, _, _ = lazy_loader.attach(
     __name__,
-    {
-        "Box": "prompts",
-        "Click": "prompts",
-        "Prompts": "prompts",
-        "Segmenter": "segmenter",
-        "Volume": "volume",
-        "load_model": "weights",
-        "open_weights": "weights",
+    submod_attrs={
+        "prompts": ["Box", "Click", "Prompts"],
+        "segmenter": ["Segmenter"],
+        "volume": ["Volume"],
+        "weights": ["load_model", "open_weights"],
     },
 )

@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from sam3d_label.lazy import exports
+import lazy_loader
+
 from sam3d_label.network.config import PRESETS, Config
 
 if TYPE_CHECKING:
     from sam3d_label.network.sam3d import SAM3D, Embedding, Proposals
 
 __all__ = ["PRESETS", "SAM3D", "Config", "Embedding", "Proposals"]
-__getattr__ = exports(__name__, {"SAM3D": "sam3d", "Embedding": "sam3d", "Proposals": "sam3d"})
+__getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"sam3d": ["SAM3D", "Embedding", "Proposals"]})

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from sam3d_label.lazy import exports
+import lazy_loader
 
 if TYPE_CHECKING:
     from sam3d_label.training.crops import Case, pair_cases
@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from sam3d_label.training.settings import TrainSettings
 
 __all__ = ["Case", "TrainReport", "TrainSettings", "pair_cases"]
-__getattr__ = exports(
-    __name__, {"Case": "crops", "TrainReport": "fine_tune", "TrainSettings": "settings", "pair_cases": "crops"}
+__getattr__, _, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "crops": ["Case", "pair_cases"],
+        "fine_tune": ["TrainReport"],
+        "settings": ["TrainSettings"],
+    },
 )

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from sam3d_label.lazy import exports
+import lazy_loader
+
 from sam3d_label.weights.card import Base, Card, DataSource, Training
 from sam3d_label.weights.places import DEFAULT, shipped
 
@@ -21,4 +22,6 @@ __all__ = [
     "shipped",
     "untrained",
 ]
-__getattr__ = exports(__name__, dict.fromkeys(("Weights", "load_model", "open_weights", "untrained"), "opening"))
+__getattr__, _, _ = lazy_loader.attach(
+    __name__, submod_attrs={"opening": ["Weights", "load_model", "open_weights", "untrained"]}
+)

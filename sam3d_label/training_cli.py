@@ -22,6 +22,7 @@ from sam3d_label.options import (
     require_weights,
 )
 from sam3d_label.paths import require_folder, require_inputs, require_unused
+from sam3d_label.progress import bar
 
 app = typer.Typer()
 
@@ -82,18 +83,21 @@ def train(
     from sam3d_label.weights import open_weights, untrained
 
     start = untrained(preset.value, device=device) if preset else open_weights(weights, device)
-    card = train_folder(
-        start,
-        images,
-        labels,
-        out,
-        value=label,
-        epochs=epochs,
-        resume=resume,
-        validation_share=validation,
-        seed=seed,
-        device=device,
-        console=Console(stderr=True, quiet=not main_process),
-    )
+    console = Console(stderr=True, quiet=not main_process)
+    with bar(console) as show:
+        card = train_folder(
+            start,
+            images,
+            labels,
+            out,
+            value=label,
+            epochs=epochs,
+            resume=resume,
+            validation_share=validation,
+            seed=seed,
+            device=device,
+            console=console,
+            show=show,
+        )
     if main_process:
         typer.echo(f"wrote {out}: version {card.version}; use it with --weights {out}")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from sam3d_label.progress import bar
 from sam3d_label.training.crops import Case, pair_cases
 from sam3d_label.training.fine_tune import describe, fine_tune
 from sam3d_label.training.settings import TrainSettings
@@ -30,6 +29,7 @@ def train_folder(
     seed: int = 0,
     device: str = "cpu",
     console: Console | None = None,
+    show: Callable[[str, int, int], None] = lambda item, done, total: None,
 ) -> Card:
     """Fine-tune weights on the cases of two folders and store the result.
 
@@ -44,7 +44,8 @@ def train_folder(
         validation_share: Share of the cases, chosen by name, that are scored and never trained on.
         seed: Fixes every random choice.
         device: Where to train.
-        console: Where progress is printed.
+        console: Where each epoch is printed.
+        show: Called after each step with the step's name, the number of steps done and of all steps.
 
     Returns:
         Card of the new weights.
@@ -63,21 +64,20 @@ def train_folder(
     console = console or Console(quiet=True)
 
     console.print(f"{len(training)} cases train, {len(validation)} are held out", highlight=False)
-    with bar(console) as show:
-        report = fine_tune(
-            start.model,
-            training,
-            out,
-            intensity=start.card.intensity,
-            validation=validation,
-            settings=settings,
-            device=device,
-            resume=resume,
-            progress=lambda log: console.print(describe(log, epochs), highlight=False),
-            on_step=lambda epoch, step, steps: show(
-                f"epoch {epoch + 1}/{epochs}, step {step}/{steps}", epoch * steps + step, epochs * steps
-            ),
-        )
+    report = fine_tune(
+        start.model,
+        training,
+        out,
+        intensity=start.card.intensity,
+        validation=validation,
+        settings=settings,
+        device=device,
+        resume=resume,
+        progress=lambda log: console.print(describe(log, epochs), highlight=False),
+        on_step=lambda epoch, step, steps: show(
+            f"epoch {epoch + 1}/{epochs}, step {step}/{steps}", epoch * steps + step, epochs * steps
+        ),
+    )
     console.print(f"memory: {report.memory}", highlight=False, markup=False, soft_wrap=True)
     for name, reason in report.skipped.items():
         console.print(f"skipped {name}: {reason}", highlight=False, markup=False, soft_wrap=True)

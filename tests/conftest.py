@@ -9,29 +9,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from sam3d_label.intensity import Percentile
-from sam3d_label.network import SAM3D, Config
+from sam3d_label.network import SAM3D
+from sam3d_label.training import Case
 from sam3d_label.weights import Base, Card, Training, Weights
-
-SMALL = Config(
-    crop=32,
-    patch=8,
-    upsample=2,
-    width=24,
-    depth=4,
-    heads=2,
-    window=4,
-    sam_grid=8,
-    sam_window=4,
-    global_blocks=(),
-    neck=16,
-    prompt_heads=2,
-    prompt_mlp=16,
-    decoder=4,
-)
+from tests.helpers.networks import SMALL
+from tests.helpers.phantoms import small_phantoms
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "helpers"))
@@ -86,6 +73,18 @@ def small_weights() -> Weights:
         date="2024-01-01",
     )
     return Weights(model.eval(), card, card.version, "random")
+
+
+@pytest.fixture(scope="session")
+def phantom_cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
+    """Three small phantoms with their labels, as files."""
+    return small_phantoms(tmp_path_factory.mktemp("phantoms"), 3)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Random numbers with seed 0."""
+    return np.random.default_rng(0)
 
 
 WRITES = ("replace", "rename", "fsync", "unlink", "mkdir", "symlink", "link")

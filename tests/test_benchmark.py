@@ -14,7 +14,7 @@ from sam3d_label.benchmark import comparison, worker
 from sam3d_label.benchmark.worker import Job
 from sam3d_label.errors import Sam3dError
 from sam3d_label.network import PRESETS
-from tests.conftest import SMALL
+from tests.helpers.networks import SMALL
 
 ATTENTIVE = replace(SMALL, global_blocks=(1,))
 """With a block that looks everywhere, as SAM has some."""

@@ -10,7 +10,7 @@ from sam3d_label.intensity import Window
 from sam3d_label.look import HONOURED_MM, Look, View, honour, overlap, stitch
 from sam3d_label.prompts import Box, Click, Prompts
 from sam3d_label.volume import Volume
-from tests.test_segmenter import Ball
+from tests.helpers.networks import Ball
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ from sam3d_label.cache import EmbeddingCache
 from sam3d_label.errors import PromptError, VolumeError
 from sam3d_label.intensity import Window
 from sam3d_label.look import Look
-from sam3d_label.network import SAM3D, Embedding
+from sam3d_label.network import SAM3D
 from sam3d_label.prompts import Box, Click, Prompts
 from sam3d_label.segmenter import Segmenter, bounding_box
 from sam3d_label.volume import Volume
+from tests.helpers.networks import Ball, bright
 
 OBLIQUE = np.array([[-0.9, 0.2, 0, 40], [0.2, 0.9, 0, -30], [0, 0, 2.5, 10], [0, 0, 0, 1]])
 
@@ -126,21 +127,6 @@ def test_clicks_far_apart_both_get_a_view(small_weights):
     assert result.probability[80, 15, 15] == 0
 
 
-class Ball(torch.nn.Module):
-    """Stands for a network that has learned one thing: bright voxels are target."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.config = network.config
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-
-    def encode(self, crop):
-        return Embedding(crop, torch.zeros(1))
-
-    def decode(self, embedding, points, signs, *, boxes=None, mask=None):
-        return 2 * embedding.feature
-
-
 @pytest.mark.parametrize(("radius", "spacing"), [(3, 0.5), (10, 1.0), (26, 2.0)])
 def test_the_view_widens_for_a_large_target_and_closes_in_on_a_small_one(small_weights, radius, spacing):
     grid = np.indices((80, 80, 80)) - np.array([40, 40, 40])[:, None, None, None]
@@ -153,14 +139,6 @@ def test_the_view_widens_for_a_large_target_and_closes_in_on_a_small_one(small_w
     assert overlap > 0.9
     covered = [region[0].stop - region[0].start for _, region in result.parts]
     assert covered == [pytest.approx(32 * spacing, abs=1)]
-
-
-def bright(small_weights, array, capabilities):
-    """A segmenter of a volume of bright targets, 200, on 50, that finds all that is bright."""
-    card = small_weights.card.model_copy(
-        update={"intensity": Window(lower=50, upper=200, mean=125, std=75), "capabilities": capabilities}
-    )
-    return Segmenter(Volume(array, np.eye(4)), replace(small_weights, model=Ball(small_weights.model), card=card))
 
 
 def test_without_a_prompt_the_whole_volume_is_looked_at(small_weights):

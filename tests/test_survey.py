@@ -7,7 +7,7 @@ import pytest
 
 from sam3d_label import Segmenter, Volume
 from sam3d_label.survey import farthest, likely_target, survey
-from tests.test_segmenter import bright
+from tests.helpers.networks import bright
 
 CLICKS = ["positive_click", "negative_click", "mask", "no_click"]
 

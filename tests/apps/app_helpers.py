@@ -24,7 +24,7 @@ from sam3d_label.intensity import Percentile
 from sam3d_label.network import SAM3D
 from sam3d_label.weights.adapter import save_whole
 from sam3d_label.weights.card import Base, Card, Training
-from tests.conftest import SMALL
+from tests.helpers.networks import SMALL
 
 APP = Path(__file__).resolve().parents[2] / "apps" / "sam3d"
 SHAPE = (30, 26, 13)

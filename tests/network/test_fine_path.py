@@ -5,7 +5,7 @@ import torch
 
 from sam3d_label.network import SAM3D
 from sam3d_label.network.fine_path import voxels_of_cells
-from tests.conftest import SMALL
+from tests.helpers.networks import SMALL
 
 FINE = replace(SMALL, fine=(4, 8))
 DEEP = replace(FINE, deep=(6, 10))

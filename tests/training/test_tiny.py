@@ -11,7 +11,7 @@ from sam3d_label.network import SAM3D
 from sam3d_label.training import tiny
 from sam3d_label.training.crops import OpenedCase
 from sam3d_label.volume import Volume
-from tests.conftest import SMALL
+from tests.helpers.networks import SMALL
 
 
 def test_shares_of_the_crops_add_up():

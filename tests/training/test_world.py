@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from sam3d_label.training.world import world
-from tests.training.gradients import write_gradients
+from tests.helpers.gradients import write_gradients
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = Path(__file__).with_name("gradients.py")
+PROGRAM = ROOT / "tests" / "helpers" / "gradients.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 HERE = ["--standalone", "--nproc-per-node", "2"]
 SECONDS = 180

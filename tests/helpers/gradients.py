@@ -21,7 +21,7 @@ from sam3d_label.training.crops import TrainingCrops
 from sam3d_label.training.fine_tune import fine_tune, open_cases
 from sam3d_label.training.trainer import Trainer
 from sam3d_label.training.world import world
-from tests.conftest import SMALL
+from tests.helpers.networks import SMALL
 
 SETTINGS = TrainSettings(epochs=50, steps_per_epoch=1, batch=2, warmup=0, workers=0, precision="fp32")
 

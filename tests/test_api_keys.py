@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sam3d_label.api_keys import ApiKeyError, ApiKeys
-from sam3d_label.cli import app
+from sam3d_label.cli.app import app
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from sam3d_label.cli import app
+from sam3d_label.cli.app import app
 from sam3d_label.errors import Sam3dError
 from sam3d_label.importing import import_data, open_kits, open_msd
 from sam3d_label.phantoms import write_phantoms

@@ -19,7 +19,7 @@ HEAVY = "torch", "monai", "matplotlib", "pandas"
     "module",
     [
         "sam3d_label",
-        "sam3d_label.cli",
+        "sam3d_label.cli.app",
         "sam3d_label.volume",
         "sam3d_label.evaluation.protocol",
         "sam3d_label.exporting.writing",

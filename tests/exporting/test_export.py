@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from sam3d_label.cli import app
+from sam3d_label.cli.app import app
 from sam3d_label.click_log import ClickLog, Drawn, Request, read_log
 from sam3d_label.errors import Sam3dError
 from sam3d_label.exporting.manifest import MANIFEST, Manifest

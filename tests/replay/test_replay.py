@@ -17,7 +17,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from sam3d_label.cli import app
+from sam3d_label.cli.app import app
 from sam3d_label.click_log import ClickLog, Drawn, Request
 from sam3d_label.evaluation import metrics
 from sam3d_label.prompts import Box, Click, Prompts

@@ -11,9 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from sam3d_label.cli.options import (
+    DeviceOption,
+    OverwriteOption,
+    WeightsOption,
+    check_device,
+    examples,
+    require_weights,
+)
+from sam3d_label.cli.paths import require_folder, require_inputs
 from sam3d_label.errors import Sam3dError
-from sam3d_label.options import DeviceOption, OverwriteOption, WeightsOption, check_device, examples, require_weights
-from sam3d_label.paths import require_folder, require_inputs
 
 if TYPE_CHECKING:
     from sam3d_label.replay.plan import Shard
@@ -81,7 +88,7 @@ def replay(
     found = find_shard(shard, os.environ)
     if overwrite and found.of > 1:
         raise Sam3dError("--overwrite: one of several shards would remove the results of the others; remove OUT first")
-    from sam3d_label.progress import bar
+    from sam3d_label.cli.progress import bar
     from sam3d_label.replay.measure import Cohort
     from sam3d_label.replay.run import Work
     from sam3d_label.replay.run import replay as run

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sam3d_label.cli.paths import require_folder, require_suffix, require_unused
 from sam3d_label.errors import Sam3dError
-from sam3d_label.paths import require_folder, require_suffix, require_unused
 
 
 @pytest.fixture

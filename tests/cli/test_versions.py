@@ -8,7 +8,7 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
-from sam3d_label.cli import app
+from sam3d_label.cli.app import app
 from sam3d_label.weights.adapter import save_whole
 from sam3d_label.weights.versions import REPORT, Versions
 

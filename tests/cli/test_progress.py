@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from sam3d_label.progress import bar, duration
+from sam3d_label.cli.progress import bar, duration
 
 
 class Clock:

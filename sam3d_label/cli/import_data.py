@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from sam3d_label.cli.options import examples
+from sam3d_label.cli.paths import require_folder, require_inputs
 from sam3d_label.errors import Sam3dError
-from sam3d_label.options import examples
-from sam3d_label.paths import require_folder, require_inputs
 
 if TYPE_CHECKING:
     from sam3d_label.importing import DataSet, Outcome
@@ -74,8 +74,8 @@ def import_kits(
 
 
 def _import(data: DataSet, studies: Path, link: bool) -> None:
+    from sam3d_label.cli.progress import bar
     from sam3d_label.importing import import_data
-    from sam3d_label.progress import bar
 
     errors = Console(stderr=True)
     with bar(errors) as show:

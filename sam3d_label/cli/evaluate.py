@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from sam3d_label.errors import Sam3dError
-from sam3d_label.options import (
+from sam3d_label.cli.options import (
     DeviceOption,
     LabelOption,
     OverwriteOption,
@@ -23,11 +22,12 @@ from sam3d_label.options import (
     examples,
     require_weights,
 )
-from sam3d_label.paths import require_folder, require_inputs, require_unused
+from sam3d_label.cli.paths import require_folder, require_inputs, require_unused
+from sam3d_label.errors import Sam3dError
 
 if TYPE_CHECKING:
+    from sam3d_label.cli.progress import Show
     from sam3d_label.evaluation.protocol import Cohort
-    from sam3d_label.progress import Show
     from sam3d_label.weights import Weights
 
 app = typer.Typer()
@@ -155,8 +155,8 @@ def _check_learned(weights: Weights, annotator: str, counts: Sequence[int]) -> N
 
 def _measured(images: Path, labels: Path, weights: Weights, **options: Any) -> Cohort:
     """Return the cohort, with progress on standard error; raise Sam3dError when no case could be measured."""
+    from sam3d_label.cli.progress import bar
     from sam3d_label.evaluation.protocol import evaluate_cohort
-    from sam3d_label.progress import bar
     from sam3d_label.segmenter import Segmenter
 
     errors = Console(stderr=True)

@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from sam3d_label.errors import Sam3dError
-from sam3d_label.options import (
+from sam3d_label.cli.options import (
     DeviceOption,
     LabelOption,
     OverwriteOption,
@@ -21,8 +20,9 @@ from sam3d_label.options import (
     examples,
     require_weights,
 )
-from sam3d_label.paths import require_folder, require_inputs, require_unused
-from sam3d_label.progress import bar
+from sam3d_label.cli.paths import require_folder, require_inputs, require_unused
+from sam3d_label.cli.progress import bar
+from sam3d_label.errors import Sam3dError
 
 app = typer.Typer()
 

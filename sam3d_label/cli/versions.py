@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from sam3d_label.options import MODEL_DIR, ModelDir, examples
+from sam3d_label.cli.options import MODEL_DIR, ModelDir, examples
 
 if TYPE_CHECKING:
     from sam3d_label.weights.versions import Versions

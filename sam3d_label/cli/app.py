@@ -17,20 +17,9 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from sam3d_label import (
-    __version__,
-    api_keys_cli,
-    evaluation_cli,
-    exporting_cli,
-    importing_cli,
-    picture_cli,
-    replay_cli,
-    training_cli,
-    versions_cli,
-)
-from sam3d_label.errors import Sam3dError
-from sam3d_label.image.suffixes import MASK_SUFFIXES
-from sam3d_label.options import (
+from sam3d_label import __version__
+from sam3d_label.cli import api_keys, evaluate, export, import_data, picture, replay, train, versions
+from sam3d_label.cli.options import (
     ClickOption,
     DeviceOption,
     ExcludeOption,
@@ -44,7 +33,9 @@ from sam3d_label.options import (
     prompts_of,
     require_weights,
 )
-from sam3d_label.paths import require_folder, require_inputs, require_suffix, require_unused
+from sam3d_label.cli.paths import require_folder, require_inputs, require_suffix, require_unused
+from sam3d_label.errors import Sam3dError
+from sam3d_label.image.suffixes import MASK_SUFFIXES
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -134,8 +125,8 @@ def phantom(
     require_folder(out)
     present = (entry for kind in ("images", "labels") for entry in (out / kind).glob("*"))
     require_unused(*(entry for entry in present if not entry.is_dir()), overwrite=overwrite)
+    from sam3d_label.cli.progress import bar
     from sam3d_label.phantoms import write_phantoms
-    from sam3d_label.progress import bar
 
     with bar(Console(stderr=True)) as show:
         written = write_phantoms(out, cases, seed, progress=show)
@@ -251,14 +242,14 @@ def benchmark(
         write_json(json, numbers)
 
 
-app.add_typer(picture_cli.app)
-app.add_typer(training_cli.app)
-app.add_typer(evaluation_cli.app)
-app.add_typer(importing_cli.app)
-app.add_typer(exporting_cli.app)
-app.add_typer(replay_cli.app)
-app.add_typer(versions_cli.app, name="versions")
-app.add_typer(api_keys_cli.app, name="api-key")
+app.add_typer(picture.app)
+app.add_typer(train.app)
+app.add_typer(evaluate.app)
+app.add_typer(import_data.app)
+app.add_typer(export.app)
+app.add_typer(replay.app)
+app.add_typer(versions.app, name="versions")
+app.add_typer(api_keys.app, name="api-key")
 
 
 def _fail(message: str) -> NoReturn:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from sam3d_label.options import examples
+from sam3d_label.cli.options import examples
 
 
 class RoleOption(str, Enum):

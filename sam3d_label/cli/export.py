@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from sam3d_label.cli.options import MODEL_DIR, ModelDir, OverwriteOption, examples
+from sam3d_label.cli.paths import require_folder, require_inputs, require_suffix, require_unused
 from sam3d_label.errors import Sam3dError
-from sam3d_label.options import MODEL_DIR, ModelDir, OverwriteOption, examples
-from sam3d_label.paths import require_folder, require_inputs, require_suffix, require_unused
 
 if TYPE_CHECKING:
     from sam3d_label.exporting.manifest import Manifest
@@ -53,9 +53,9 @@ def export(
         require_suffix(pseudonyms, [".csv"], "the key of the pseudonyms")
     require_unused(*(file for file in (out, pseudonyms) if file), overwrite=overwrite)
     require_inputs(studies)
+    from sam3d_label.cli.progress import bar
     from sam3d_label.exporting.writing import FINAL
     from sam3d_label.exporting.writing import export as write
-    from sam3d_label.progress import bar
 
     errors = Console(stderr=True)
     with bar(errors) as show:
@@ -87,8 +87,8 @@ def unpack(
     require_inputs(archive)
     if folder is not None:
         require_folder(folder)
+    from sam3d_label.cli.progress import bar
     from sam3d_label.exporting import reading
-    from sam3d_label.progress import bar
 
     with bar(Console(stderr=True)) as show:
         manifest = reading.unpack(archive, folder, show) if folder else reading.check(archive, show)

@@ -14,12 +14,12 @@ import pytest
 from typer.testing import CliRunner
 
 from sam3d_label import __version__
-from sam3d_label.cli import DatasetName, SamName, app
+from sam3d_label.cli.app import DatasetName, SamName, app
+from sam3d_label.cli.evaluate import AnnotatorName
+from sam3d_label.cli.options import PresetName, spelled_out
 from sam3d_label.errors import WeightsError
 from sam3d_label.evaluation.annotators import ANNOTATORS
-from sam3d_label.evaluation_cli import AnnotatorName
 from sam3d_label.network import PRESETS
-from sam3d_label.options import PresetName, spelled_out
 from sam3d_label.volume import Volume
 from sam3d_label.weights.reference import DATASETS
 from sam3d_label.weights.sam import OFFICIAL
@@ -115,7 +115,7 @@ def test_the_version_is_that_of_the_package():
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys; from typer.testing import CliRunner; from sam3d_label.cli import app\n"
+        "import sys; from typer.testing import CliRunner; from sam3d_label.cli.app import app\n"
         "assert CliRunner().invoke(app, ['evaluate', '--help']).exit_code == 0\n"
         "print([name for name in ('torch', 'monai', 'scipy', 'matplotlib') if name in sys.modules])"
     )
@@ -237,7 +237,7 @@ def test_the_first_answer_needs_no_torch(args, tmp_path):
         f"heavy = {HEAVY}\n"
         "atexit.register(lambda: print('imported', [name for name in heavy if name in sys.modules]))\n"
         f"sys.argv = ['sam3d_label', *{args}]\n"
-        "from sam3d_label.cli import app\n"
+        "from sam3d_label.cli.app import app\n"
         "app()"
     )
     done = subprocess.run(

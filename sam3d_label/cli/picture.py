@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sam3d_label.errors import Sam3dError
-from sam3d_label.options import (
+from sam3d_label.cli.options import (
     ClickOption,
     DeviceOption,
     ExcludeOption,
@@ -21,7 +20,8 @@ from sam3d_label.options import (
     prompts_of,
     require_weights,
 )
-from sam3d_label.paths import require_inputs, require_suffix, require_unused
+from sam3d_label.cli.paths import require_inputs, require_suffix, require_unused
+from sam3d_label.errors import Sam3dError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -35,7 +35,7 @@ File = Annotated[Path, typer.Option("--file", help="File of keys, as in --conf a
 @app.command()
 def add(name: Name, file: File, role: Annotated[RoleOption, typer.Option(help="Permissions of the holder.")]) -> None:
     """Make a key and print it; only its hash is stored, so it cannot be printed again."""
-    from sam3d_label.api_keys import ApiKeys
+    from sam3d_label.access.api_keys import ApiKeys
 
     typer.echo(ApiKeys(file).add(name, role.value))
 
@@ -45,7 +45,7 @@ def show_list(file: File) -> None:
     """Print names, roles and dates of all keys."""
     from rich.table import Table
 
-    from sam3d_label.api_keys import ApiKeys
+    from sam3d_label.access.api_keys import ApiKeys
 
     table = Table("name", "role", "created")
     for key in ApiKeys(file).all():
@@ -56,7 +56,7 @@ def show_list(file: File) -> None:
 @app.command()
 def revoke(name: Name, file: File) -> None:
     """Remove a key, and end the sessions that were opened with it."""
-    from sam3d_label.api_keys import ApiKeys
+    from sam3d_label.access.api_keys import ApiKeys
 
     ApiKeys(file).revoke(name)
     typer.echo(f"revoked {name}")

@@ -17,7 +17,7 @@ import nibabel as nib
 import pytest
 from app_helpers import APP, CENTRE, MODULE, ball, free_port, orthogonal, post, serve, wait, write_nifti
 
-from sam3d_label.api_keys import ApiKeys
+from sam3d_label.access.api_keys import ApiKeys
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 NAME = "sam3d.example.org"

@@ -22,7 +22,7 @@ from lib.server.middleware.same_origin import SameOrigin
 from lib.server.proxy_headers import ProxyHeaders, forwarded_prefix
 from lib.server.routes import login as routes_of_login
 from lib.server.routes import ohif, proxy, start
-from sam3d_label.api_keys import ApiKeys
+from sam3d_label.access.api_keys import ApiKeys
 
 WITH_HEADER, ROOT_PATH, API_STR = "X-Forwarded-Prefix", "--root_path", "MONAI_LABEL_API_STR"
 

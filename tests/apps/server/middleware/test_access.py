@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from lib.server.access.failures import MOST_FAILURES
 from lib.server.access.login import Login
 from lib.server.access.oidc import Oidc
-from sam3d_label.api_keys import ApiKeys
+from sam3d_label.access.api_keys import ApiKeys
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from lib.server.access.login import COOKIE, Login
 from lib.server.access.oidc import Oidc
 from lib.server.routes.login import local_path
-from sam3d_label.api_keys import ApiKeys
+from sam3d_label.access.api_keys import ApiKeys
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from lib.server.access.failures import Failures
 from lib.server.access.identity import Identity, Role
 from lib.server.access.oidc import Oidc, OidcSettings, TokenError
 from lib.server.access.sessions import LoginSession, LoginSessions
-from sam3d_label.api_keys import ApiKey, ApiKeyError, ApiKeys
+from sam3d_label.access.api_keys import ApiKey, ApiKeyError, ApiKeys
 
 logger = logging.getLogger(__name__)
 

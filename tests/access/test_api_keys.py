@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sam3d_label.api_keys import ApiKeyError, ApiKeys
+from sam3d_label.access.api_keys import ApiKeyError, ApiKeys
 from sam3d_label.cli.app import app
 
 

@@ -1,0 +1,1 @@
+"""Access to a server: its API keys."""

@@ -28,8 +28,8 @@ from serving import server
 
 from sam3d_label.evaluation.annotators import error_centre
 from sam3d_label.evaluation.protocol import Case, find_cases
+from sam3d_label.image.volume import Volume
 from sam3d_label.io import write_json
-from sam3d_label.volume import Volume
 
 PATIENCE = 300
 """Seconds in which the server must have looked at all volumes, and a training have come to its first epoch."""

@@ -41,6 +41,7 @@ from click_unet import ClickUNet, open_unet  # noqa: E402
 from lib.active_learning import Diverse, ScoredStrategy, Scores, Uncertainty  # noqa: E402
 from lib.train import parse_train, train_settings  # noqa: E402
 from sam3d_label.evaluation.metrics import bootstrap_interval  # noqa: E402
+from sam3d_label.image.volume import Volume  # noqa: E402
 from sam3d_label.io import replacing, write_json  # noqa: E402
 from sam3d_label.segmenter import Segmenter  # noqa: E402
 from sam3d_label.survey import survey  # noqa: E402
@@ -53,7 +54,6 @@ from sam3d_label.training.fine_tune import (  # noqa: E402
 )
 from sam3d_label.training.gate import Score, score  # noqa: E402
 from sam3d_label.training.store import store  # noqa: E402
-from sam3d_label.volume import Volume  # noqa: E402
 from sam3d_label.weights import DataSource, Weights, open_weights  # noqa: E402
 
 UNET = "unet"

@@ -26,9 +26,9 @@ from sam3d_label.evaluation.annotators import ANNOTATORS
 from sam3d_label.evaluation.metrics import bootstrap_interval
 from sam3d_label.evaluation.protocol import Cohort, PromptableSegmenter, evaluate_cohort
 from sam3d_label.evaluation.report import summarise
+from sam3d_label.image.volume import Volume
 from sam3d_label.io import replacing, write_json
 from sam3d_label.segmenter import Result, Segmenter
-from sam3d_label.volume import Volume
 from sam3d_label.weights import Weights, open_weights
 
 Open = Callable[[Volume], PromptableSegmenter]

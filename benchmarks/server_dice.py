@@ -23,7 +23,7 @@ from serving import server
 from sam3d_label.evaluation.annotators import error_centre
 from sam3d_label.evaluation.metrics import dice
 from sam3d_label.evaluation.protocol import Case, find_cases
-from sam3d_label.volume import Volume
+from sam3d_label.image.volume import Volume
 
 
 @dataclass(frozen=True)

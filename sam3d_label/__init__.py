@@ -10,9 +10,9 @@ __version__ = "0.1.0"
 __all__ = ["Box", "Click", "Prompts", "Segmenter", "Volume", "load_model", "open_weights"]
 
 if TYPE_CHECKING:
+    from sam3d_label.image.volume import Volume
     from sam3d_label.prompts import Box, Click, Prompts
     from sam3d_label.segmenter import Segmenter
-    from sam3d_label.volume import Volume
     from sam3d_label.weights import load_model, open_weights
 
 __getattr__, _, _ = lazy_loader.attach(
@@ -20,7 +20,7 @@ __getattr__, _, _ = lazy_loader.attach(
     submod_attrs={
         "prompts": ["Box", "Click", "Prompts"],
         "segmenter": ["Segmenter"],
-        "volume": ["Volume"],
+        "image.volume": ["Volume"],
         "weights": ["load_model", "open_weights"],
     },
 )

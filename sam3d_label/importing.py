@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.image.labels import open_label, structures
 from sam3d_label.image.listing import EXTENSIONS
+from sam3d_label.image.volume import Volume, last_line
 from sam3d_label.io import storing, sync_file, sync_folder
 from sam3d_label.studies import FINAL, KEPT, Entry, Image, Listing, Studies, image_id
-from sam3d_label.volume import Volume, last_line
 
 FROM = "imported_from"
 """Key of an image's info that says which data set it came from."""

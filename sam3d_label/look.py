@@ -16,11 +16,11 @@ from sam3d_label.cache import EmbeddingCache
 from sam3d_label.cancellation import checkpoint
 from sam3d_label.corrections import opening
 from sam3d_label.edges import follow_edges
-from sam3d_label.intensity import Normalization
+from sam3d_label.image.intensity import Normalization
+from sam3d_label.image.volume import CropFrame, Volume
 from sam3d_label.network import Embedding
 from sam3d_label.prompts import Box, Click, Prompts
 from sam3d_label.sizing import FILL, size_by_clicks, size_by_looks
-from sam3d_label.volume import CropFrame, Volume
 from sam3d_label.weights import Weights
 
 Region = tuple[slice, slice, slice]

@@ -14,11 +14,11 @@ import torch
 
 from sam3d_label.cache import EmbeddingCache
 from sam3d_label.errors import PromptError
-from sam3d_label.intensity import Normalization
+from sam3d_label.image.intensity import Normalization
+from sam3d_label.image.volume import Volume
 from sam3d_label.look import Look, Part, Seen, honour, stitch
 from sam3d_label.prompts import Box, Click, Prompts
 from sam3d_label.uncertainty import Uncertainty, next_click, perturbed
-from sam3d_label.volume import Volume
 from sam3d_label.weights import Weights, open_weights
 
 

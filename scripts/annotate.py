@@ -21,9 +21,9 @@ import numpy as np
 from sam3d_label.errors import VolumeError
 from sam3d_label.evaluation.annotators import ANNOTATORS
 from sam3d_label.evaluation.metrics import dice
+from sam3d_label.image.volume import Volume, save_mask
 from sam3d_label.prompts import Click
 from sam3d_label.studies import image_id
-from sam3d_label.volume import Volume, save_mask
 
 PLACE = ANNOTATORS["error_centre"]
 

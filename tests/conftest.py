@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from sam3d_label.intensity import Percentile
+from sam3d_label.image.intensity import Percentile
 from sam3d_label.network import SAM3D
 from sam3d_label.training import Case
 from sam3d_label.weights import Base, Card, Training, Weights

@@ -20,7 +20,7 @@ HEAVY = "torch", "monai", "matplotlib", "pandas"
     [
         "sam3d_label",
         "sam3d_label.cli.app",
-        "sam3d_label.volume",
+        "sam3d_label.image.volume",
         "sam3d_label.evaluation.protocol",
         "sam3d_label.exporting.writing",
         "sam3d_label.importing",

@@ -6,10 +6,10 @@ import torch
 
 from sam3d_label import regions
 from sam3d_label.cache import EmbeddingCache
-from sam3d_label.intensity import Window
+from sam3d_label.image.intensity import Window
+from sam3d_label.image.volume import Volume
 from sam3d_label.look import HONOURED_MM, Look, View, honour, overlap, stitch
 from sam3d_label.prompts import Box, Click, Prompts
-from sam3d_label.volume import Volume
 from tests.helpers.networks import Ball
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from sam3d_label import regions
+from sam3d_label.image.volume import Volume
 from sam3d_label.prompts import Box, Click, Prompts
-from sam3d_label.volume import Volume
 
 LPS = np.diag([-1.0, -1.0, 3.0, 1.0])
 

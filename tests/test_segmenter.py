@@ -7,12 +7,12 @@ import torch
 
 from sam3d_label.cache import EmbeddingCache
 from sam3d_label.errors import PromptError, VolumeError
-from sam3d_label.intensity import Window
+from sam3d_label.image.intensity import Window
+from sam3d_label.image.volume import Volume
 from sam3d_label.look import Look
 from sam3d_label.network import SAM3D
 from sam3d_label.prompts import Box, Click, Prompts
 from sam3d_label.segmenter import Segmenter, bounding_box
-from sam3d_label.volume import Volume
 from tests.helpers.networks import Ball, bright
 
 OBLIQUE = np.array([[-0.9, 0.2, 0, 40], [0.2, 0.9, 0, -30], [0, 0, 2.5, 10], [0, 0, 0, 1]])
@@ -241,7 +241,7 @@ def test_a_next_click_makes_geodesic_maps_of_itself_alone(volume, small_weights,
 def test_the_modality_of_the_file_chooses_the_intensity_rule(small_weights, modality):
     from dataclasses import replace
 
-    from sam3d_label.intensity import CtOrMr, Percentile, Window
+    from sam3d_label.image.intensity import CtOrMr, Percentile, Window
 
     rule = CtOrMr(ct=Window(lower=-160, upper=240, mean=40, std=100), mr=Percentile())
     weights = replace(small_weights, card=small_weights.card.model_copy(update={"intensity": rule}))

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from sam3d_label.volume import CropFrame, Volume
+from sam3d_label.image.volume import CropFrame, Volume
 from sam3d_label.weights.opening import UNTRAINED_INTENSITY as INTENSITY
 
 LAST_TRAINING_PATIENT = 28

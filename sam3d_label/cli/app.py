@@ -164,7 +164,7 @@ def segment(
     require_weights(weights)
     import numpy as np
 
-    from sam3d_label.volume import Volume, require_mask_geometry, save_mask
+    from sam3d_label.image.volume import Volume, require_mask_geometry, save_mask
 
     volume = Volume.open(image)
     require_mask_geometry(out, volume)

@@ -26,8 +26,8 @@ from sam3d_label.errors import Sam3dError
 if TYPE_CHECKING:
     import numpy as np
 
+    from sam3d_label.image.volume import Volume
     from sam3d_label.prompts import Prompts
-    from sam3d_label.volume import Volume
 
 app = typer.Typer()
 
@@ -76,7 +76,7 @@ def picture(
     from sam3d_label.evaluation.pictures import draw_click
     from sam3d_label.evaluation.protocol import Case, open_case
     from sam3d_label.image.labels import open_label
-    from sam3d_label.volume import Volume
+    from sam3d_label.image.volume import Volume
 
     target = None
     if truth is None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.limits import Limits
-from sam3d_label.volume import Volume
+from sam3d_label.image.volume import Volume
 
 IGNORE = -1.0
 """Value of voxels that count neither as target nor as background, in training and in evaluation alike."""

@@ -10,10 +10,10 @@ from typing import Any, overload
 import numpy as np
 
 from sam3d_label.cache import EmbeddingCache
+from sam3d_label.image.intensity import IntensityRule, Normalization
 from sam3d_label.image.labels import open_label
-from sam3d_label.intensity import IntensityRule, Normalization
+from sam3d_label.image.volume import Volume
 from sam3d_label.training.crops import Case, OpenedCase
-from sam3d_label.volume import Volume
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from torch.utils.data import Dataset
 from sam3d_label import regions
 from sam3d_label.errors import VolumeError
 from sam3d_label.evaluation.protocol import find_cases
+from sam3d_label.image.intensity import IntensityRule, Normalization
 from sam3d_label.image.labels import open_label
-from sam3d_label.intensity import IntensityRule, Normalization
+from sam3d_label.image.volume import CropFrame, Volume
 from sam3d_label.sizing import FILL
 from sam3d_label.training.augmentation import IMAGE, INSIDE, LABEL, augmentation
-from sam3d_label.volume import CropFrame, Volume
 
 FILLS = (0.06, 0.9)
 """Longest edge of the target over the crop's, in training: from a lesion in a wide view to one that fills it; drawn

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sam3d_label.errors import VolumeError
-from sam3d_label.intensity import IntensityRule
+from sam3d_label.image.intensity import IntensityRule
 from sam3d_label.io import replacing
 from sam3d_label.network import SAM3D
 from sam3d_label.training.cases import OpenedCases

@@ -14,7 +14,7 @@ import typer
 from pydantic import BaseModel, ConfigDict
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.intensity import IntensityRule
+from sam3d_label.image.intensity import IntensityRule
 from sam3d_label.io import replacing, write_text
 from sam3d_label.network import SAM3D, Config
 from sam3d_label.training.busy import BusySign

@@ -15,8 +15,8 @@ from scipy import ndimage
 from skimage.filters import threshold_multiotsu
 from skimage.segmentation import watershed
 
-from sam3d_label.intensity import Normalization
-from sam3d_label.volume import Volume
+from sam3d_label.image.intensity import Normalization
+from sam3d_label.image.volume import Volume
 
 FEWEST_VOXELS = 400
 LARGEST_SHARE = 0.15

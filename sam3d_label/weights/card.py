@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sam3d_label.errors import WeightsError
-from sam3d_label.intensity import IntensityRule
+from sam3d_label.image.intensity import IntensityRule
 from sam3d_label.io import replacing
 from sam3d_label.network import PRESETS, Config
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from sam3d_label.errors import Sam3dError, WeightsError
-from sam3d_label.intensity import CtOrMr, IntensityRule, Percentile, Window
+from sam3d_label.image.intensity import CtOrMr, IntensityRule, Percentile, Window
 from sam3d_label.network import PRESETS, SAM3D, Config
 from sam3d_label.network.sam3d import is_trunk
 from sam3d_label.weights import places

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sam3d_label.errors import WeightsError
-from sam3d_label.intensity import Window
+from sam3d_label.image.intensity import Window
 from sam3d_label.network import PRESETS, SAM3D, Config
 from sam3d_label.network.sam3d import is_prompt_addition
 from sam3d_label.weights.adapter import assemble, save_whole

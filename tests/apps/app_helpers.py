@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from monailabel.utils.others.class_utils import get_class_of_subclass_from_file
 
-from sam3d_label.intensity import Percentile
+from sam3d_label.image.intensity import Percentile
 from sam3d_label.network import SAM3D
 from sam3d_label.weights.adapter import save_whole
 from sam3d_label.weights.card import Base, Card, Training

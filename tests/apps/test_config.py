@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lib.config import ConfigError, parse_config
-from sam3d_label.intensity import Percentile
+from sam3d_label.image.intensity import Percentile
 
 
 def test_defaults_are_those_of_the_interface() -> None:

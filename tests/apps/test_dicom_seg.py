@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from lib.dicom_seg import make_seg, read_seg, referenced_series, segment_names, written_at
 from lib.dicom_series import open_series
 from sam3d_label.errors import VolumeError
-from sam3d_label.volume import Volume
+from sam3d_label.image.volume import Volume
 
 POSES: dict[str, dict[str, Any]] = {
     "axial": {},

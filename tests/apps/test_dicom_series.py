@@ -13,7 +13,7 @@ from pydicom.uid import RLELossless
 
 from lib.dicom_series import keep_headers, keep_volume, open_series, read_headers
 from sam3d_label.errors import VolumeError
-from sam3d_label.volume import Volume
+from sam3d_label.image.volume import Volume
 
 POSES: dict[str, dict[str, Any]] = {
     "axial": {},

@@ -29,7 +29,7 @@ from lib.dicom_series import open_series
 from lib.dicomweb import DicomWebDatastore
 from lib.errors import RemoteError
 from sam3d_label.errors import Sam3dError, VolumeError
-from sam3d_label.volume import Volume
+from sam3d_label.image.volume import Volume
 
 FINAL = "final"
 

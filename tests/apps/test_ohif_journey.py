@@ -18,7 +18,7 @@ from orthanc import orthanc
 from playwright.sync_api import expect
 
 from sam3d_label.evaluation.metrics import dice
-from sam3d_label.volume import Volume
+from sam3d_label.image.volume import Volume
 
 pytestmark = pytest.mark.e2e
 MINUTES = 25

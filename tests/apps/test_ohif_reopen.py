@@ -18,7 +18,7 @@ from orthanc import Orthanc, orthanc
 
 from lib.dicom_series import open_series
 from sam3d_label.evaluation.metrics import dice
-from sam3d_label.volume import Volume
+from sam3d_label.image.volume import Volume
 
 pytestmark = pytest.mark.slow
 MIDDLE_OF_SARCOMA = (74, 97, 28)

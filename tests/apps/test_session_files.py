@@ -20,7 +20,7 @@ from lib import session_files
 from lib.server.limits import Limits
 from lib.session_files import Upload, store_image
 from sam3d_label.errors import VolumeError
-from sam3d_label.volume import Volume
+from sam3d_label.image.volume import Volume
 
 CODE = b"import os; os.system('id')\n"
 

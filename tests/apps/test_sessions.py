@@ -17,7 +17,7 @@ from dicom_files import series_array, write_series
 from fastapi import HTTPException
 
 from lib.sessions import SafeSessions
-from sam3d_label.volume import Volume
+from sam3d_label.image.volume import Volume
 
 HOUR = 3600
 

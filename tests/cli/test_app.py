@@ -19,8 +19,8 @@ from sam3d_label.cli.evaluate import AnnotatorName
 from sam3d_label.cli.options import PresetName, spelled_out
 from sam3d_label.errors import WeightsError
 from sam3d_label.evaluation.annotators import ANNOTATORS
+from sam3d_label.image.volume import Volume
 from sam3d_label.network import PRESETS
-from sam3d_label.volume import Volume
 from sam3d_label.weights.reference import DATASETS
 from sam3d_label.weights.sam import OFFICIAL
 

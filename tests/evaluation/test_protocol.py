@@ -10,7 +10,7 @@ import pytest
 from sam3d_label.errors import PromptError, Sam3dError
 from sam3d_label.evaluation.annotators import ANNOTATORS
 from sam3d_label.evaluation.protocol import evaluate_case, evaluate_cohort, evaluate_unprompted, find_cases
-from sam3d_label.volume import Volume
+from sam3d_label.image.volume import Volume
 
 CENTRE = ANNOTATORS["error_centre"]
 SPACING = (1.0, 1.5, 3.0)

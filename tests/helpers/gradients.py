@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.intensity import Percentile
+from sam3d_label.image.intensity import Percentile
 from sam3d_label.network import SAM3D
 from sam3d_label.training import Case, TrainReport, TrainSettings, pair_cases
 from sam3d_label.training.crops import TrainingCrops

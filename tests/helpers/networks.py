@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam3d_label.intensity import Window
+from sam3d_label.image.intensity import Window
+from sam3d_label.image.volume import Volume
 from sam3d_label.network import SAM3D, Config, Embedding
 from sam3d_label.segmenter import Segmenter
-from sam3d_label.volume import Volume
 from sam3d_label.weights import Weights
 
 SMALL = Config(

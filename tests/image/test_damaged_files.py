@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.image.limits import Limits
-from sam3d_label.volume import Volume
+from sam3d_label.image.volume import Volume
 
 
 @pytest.mark.parametrize("kind", GOOD)

@@ -20,7 +20,7 @@ from pydicom.uid import (
 )
 
 from sam3d_label.errors import VolumeError
-from sam3d_label.volume import Volume, save_mask
+from sam3d_label.image.volume import Volume, save_mask
 
 ROWS, COLUMNS = 6, 7
 

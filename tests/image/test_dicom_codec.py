@@ -28,7 +28,7 @@ from pydicom.uid import (
 )
 
 from sam3d_label.errors import VolumeError
-from sam3d_label.volume import Volume
+from sam3d_label.image.volume import Volume
 
 ROWS, COLUMNS, SLICES = 31, 40, 3
 KINDS = {"8 bits": (8, 8, 0), "12 bits": (16, 12, 0), "16 bits": (16, 16, 0)}

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.limits import Limits
-from sam3d_label.volume import Volume, save_mask
+from sam3d_label.image.volume import Volume, save_mask
 
 SHAPE = (6, 5, 4)
 UNITS = {"mm": 1.0, "micron": 1e-3, "meter": 1e3, "unknown": 1.0}

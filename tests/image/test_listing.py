@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 
 from sam3d_label.image.listing import LONGEST_ID, FolderReader, end_of, id_fault
-from sam3d_label.volume import Volume
+from sam3d_label.image.volume import Volume
 
 
 def write(file: Path) -> Path:

@@ -15,8 +15,8 @@ from recipes.tiny_geodesic.pack import Packed
 from recipes.tiny_geodesic.session import Session
 from recipes.tiny_geodesic.sources import Source, find_targets
 from recipes.tiny_geodesic.train import CONFIG, started, with_scales
+from sam3d_label.image.volume import Volume
 from sam3d_label.network import SAM3D
-from sam3d_label.volume import Volume
 from sam3d_label.weights import open_weights
 
 SIZES = {"crop": 16, "patch": 8, "width": 16, "heads": 2, "window": 2, "sam_grid": 8, "sam_window": 3, "neck": 16}

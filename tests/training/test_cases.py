@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sam3d_label.errors import VolumeError
-from sam3d_label.intensity import Percentile
+from sam3d_label.image.intensity import Percentile
 from sam3d_label.training.augmentation import IMAGE, LABEL
 from sam3d_label.training.cases import OpenedCases
 from sam3d_label.training.crops import TrainingCrops

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sam3d_label.errors import Sam3dError, VolumeError, WeightsError
-from sam3d_label.intensity import Percentile
+from sam3d_label.image.intensity import Percentile
 from sam3d_label.network.sam3d import is_trunk
 from sam3d_label.training import Case, TrainSettings
 from sam3d_label.training.fine_tune import fine_tune

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sam3d_label.intensity import Percentile
+from sam3d_label.image.intensity import Percentile
 from sam3d_label.training.crops import OpenedCase
 from sam3d_label.training.gate import METRICS, Score, judge, means, score
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.intensity import Percentile
+from sam3d_label.image.intensity import Percentile
 from sam3d_label.network import PRESETS, SAM3D
 from sam3d_label.training import TrainSettings, memory, trainer
 from sam3d_label.training.fine_tune import fine_tune

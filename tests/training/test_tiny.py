@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from sam3d_label.image.volume import Volume
 from sam3d_label.network import SAM3D
 from sam3d_label.training import tiny
 from sam3d_label.training.crops import OpenedCase
-from sam3d_label.volume import Volume
 from tests.helpers.networks import SMALL
 
 

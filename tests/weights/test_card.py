@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from sam3d_label.errors import WeightsError
-from sam3d_label.intensity import Percentile
+from sam3d_label.image.intensity import Percentile
 from sam3d_label.network import PRESETS
 from sam3d_label.weights.card import Card
 

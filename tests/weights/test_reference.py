@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from sam3d_label.errors import WeightsError
-from sam3d_label.intensity import Window
+from sam3d_label.image.intensity import Window
 from sam3d_label.network.sam3d import is_prompt_addition
 from sam3d_label.weights import Card, load_model, open_weights
 from sam3d_label.weights.reference import convert, load_reference

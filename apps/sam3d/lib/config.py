@@ -19,7 +19,7 @@ from pydantic import (
 from lib.requests import RESERVED_KEYS
 from lib.server.limits import Limits
 from sam3d_label.errors import Sam3dError
-from sam3d_label.intensity import IntensityRule
+from sam3d_label.image.intensity import IntensityRule
 from sam3d_label.label_names import name_fault, normal_name
 from sam3d_label.weights.opening import UNTRAINED_INTENSITY
 

@@ -32,7 +32,7 @@ from lib.errors import http_error
 from lib.segments import check_names
 from lib.temporary import is_temporary
 from sam3d_label.errors import Sam3dError, StorageError, VolumeError
-from sam3d_label.volume import Volume
+from sam3d_label.image.volume import Volume
 
 __all__ = ["EXTENSIONS", "IdError", "SafeDatastore", "check_id", "check_label", "check_tag", "remember"]
 logger = logging.getLogger(__name__)

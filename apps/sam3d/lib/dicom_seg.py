@@ -19,7 +19,7 @@ from skimage.color import rgb2lab
 
 import sam3d_label
 from sam3d_label.errors import VolumeError
-from sam3d_label.volume import LPS_FROM_RAS, Volume
+from sam3d_label.image.volume import LPS_FROM_RAS, Volume
 
 logger = logging.getLogger(__name__)
 PRODUCT = "SAM3D for MONAI Label"

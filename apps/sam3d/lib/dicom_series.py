@@ -12,8 +12,8 @@ from pydicom.dataset import Dataset
 
 from sam3d_label.image.dicom import read_slices
 from sam3d_label.image.limits import default_limits
+from sam3d_label.image.volume import Volume
 from sam3d_label.io import replacing
-from sam3d_label.volume import Volume
 
 
 def open_series(folder: Path) -> tuple[Volume, list[Dataset]]:

@@ -19,7 +19,7 @@ from typing import IO, Any, BinaryIO, cast
 from lib.server.limits import MIB, Limits
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.suffixes import MASK_SUFFIXES
-from sam3d_label.volume import Volume
+from sam3d_label.image.volume import Volume
 
 CHUNK = 2**20
 SUFFIXES = tuple(sorted(MASK_SUFFIXES, key=len, reverse=True))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sam3d_label import Segmenter
 from sam3d_label.cache import EmbeddingCache
-from sam3d_label.volume import Volume
+from sam3d_label.image.volume import Volume
 from sam3d_label.weights import Weights
 
 OPEN_VOLUMES_BYTES = 2**30

@@ -10,7 +10,7 @@ import numpy as np
 from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.image.labels import as_label
 from sam3d_label.image.listing import EXTENSIONS, LONGEST_ID, id_fault
-from sam3d_label.volume import Volume
+from sam3d_label.image.volume import Volume
 
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from lib.errors import install_error_handlers
 from lib.server.install import install
 from lib.server.routes.segmentation import nrrd
-from sam3d_label.volume import Volume
+from sam3d_label.image.volume import Volume
 
 URL = "/datastore/segmentation"
 

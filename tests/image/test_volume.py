@@ -9,9 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sam3d_label.errors import VolumeError
+from sam3d_label.image.intensity import Window
 from sam3d_label.image.resample import resampling_weights
-from sam3d_label.intensity import Window
-from sam3d_label.volume import Volume, save_mask
+from sam3d_label.image.volume import Volume, save_mask
 
 
 @st.composite

@@ -3,7 +3,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from sam3d_label.intensity import SAMPLES, CtOrMr, IntensityRule, Percentile, Window, sample
+from sam3d_label.image.intensity import SAMPLES, CtOrMr, IntensityRule, Percentile, Window, sample
 
 CT = Window(lower=-160, upper=240, mean=40, std=100)
 

@@ -43,7 +43,7 @@ from lib.train import parse_train, train_settings  # noqa: E402
 from sam3d_label.evaluation.metrics import bootstrap_interval  # noqa: E402
 from sam3d_label.image.volume import Volume  # noqa: E402
 from sam3d_label.io import replacing, write_json  # noqa: E402
-from sam3d_label.segmenter import Segmenter  # noqa: E402
+from sam3d_label.segmentation.segmenter import Segmenter  # noqa: E402
 from sam3d_label.survey import survey  # noqa: E402
 from sam3d_label.training import Case, TrainReport, TrainSettings, pair_cases  # noqa: E402
 from sam3d_label.training.cases import OpenedCases  # noqa: E402

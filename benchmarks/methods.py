@@ -28,7 +28,7 @@ from sam3d_label.evaluation.protocol import Cohort, PromptableSegmenter, evaluat
 from sam3d_label.evaluation.report import summarise
 from sam3d_label.image.volume import Volume
 from sam3d_label.io import replacing, write_json
-from sam3d_label.segmenter import Result, Segmenter
+from sam3d_label.segmentation.segmenter import Result, Segmenter
 from sam3d_label.weights import Weights, open_weights
 
 Open = Callable[[Volume], PromptableSegmenter]
@@ -48,7 +48,7 @@ class OnePass:
 
     def segment(self, prompts: Any) -> Result:
         """The mask for all of the prompts; errors as in `Segmenter.segment`."""
-        with patch("sam3d_label.look.opening", return_value=None):
+        with patch("sam3d_label.segmentation.view_search.opening", return_value=None):
             return self.segmenter.segment(prompts)
 
 

@@ -13,7 +13,7 @@ from skimage.segmentation import random_walker
 
 from sam3d_label.evaluation.pictures import window
 from sam3d_label.image.volume import CropFrame, Volume
-from sam3d_label.prompts import Box, Click, Prompts
+from sam3d_label.segmentation.prompts import Box, Click, Prompts
 
 SIZE = 64
 """Edge of the grid that is walked on, voxels."""

@@ -11,15 +11,15 @@ __all__ = ["Box", "Click", "Prompts", "Segmenter", "Volume", "load_model", "open
 
 if TYPE_CHECKING:
     from sam3d_label.image.volume import Volume
-    from sam3d_label.prompts import Box, Click, Prompts
-    from sam3d_label.segmenter import Segmenter
+    from sam3d_label.segmentation.prompts import Box, Click, Prompts
+    from sam3d_label.segmentation.segmenter import Segmenter
     from sam3d_label.weights import load_model, open_weights
 
 __getattr__, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "prompts": ["Box", "Click", "Prompts"],
-        "segmenter": ["Segmenter"],
+        "segmentation.prompts": ["Box", "Click", "Prompts"],
+        "segmentation.segmenter": ["Segmenter"],
         "image.volume": ["Volume"],
         "weights": ["load_model", "open_weights"],
     },

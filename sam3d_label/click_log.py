@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sam3d_label.errors import Sam3dError
 from sam3d_label.io import append_line, locked, require_format, sync_folder
-from sam3d_label.prompts import Box, Click, Ijk, Prompts
+from sam3d_label.segmentation.prompts import Box, Click, Ijk, Prompts
 
 logger = logging.getLogger(__name__)
 FORMAT = 1

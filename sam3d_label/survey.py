@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from sam3d_label.prompts import Click, Ijk
-from sam3d_label.segmenter import Segmenter
+from sam3d_label.segmentation.prompts import Click, Ijk
+from sam3d_label.segmentation.segmenter import Segmenter
 
 NO_CLICK = "no_click"
 

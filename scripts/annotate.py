@@ -22,7 +22,7 @@ from sam3d_label.errors import VolumeError
 from sam3d_label.evaluation.annotators import ANNOTATORS
 from sam3d_label.evaluation.metrics import dice
 from sam3d_label.image.volume import Volume, save_mask
-from sam3d_label.prompts import Click
+from sam3d_label.segmentation.prompts import Click
 from sam3d_label.studies import image_id
 
 PLACE = ANNOTATORS["error_centre"]

@@ -12,7 +12,7 @@ import pytest
 
 from sam3d_label.click_log import ClickLog, Drawn, Request, log_files, read_log
 from sam3d_label.errors import Sam3dError
-from sam3d_label.prompts import Box, Click, Prompts
+from sam3d_label.segmentation.prompts import Box, Click, Prompts
 
 PROMPTS = Prompts((Click((1, 2, 3)), Click((4, 5, 6)), Click((7, 8, 9), positive=False)), (Box((0, 1, 2), (5, 6, 7)),))
 

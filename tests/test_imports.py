@@ -34,7 +34,7 @@ def test_a_light_module_imports_nothing_heavy(module: str) -> None:
 
 
 def test_a_click_needs_no_monai() -> None:
-    code = "import sys, sam3d_label.segmenter; print('monai' in sys.modules)"
+    code = "import sys, sam3d_label.segmentation.segmenter; print('monai' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert done.stdout.strip() == "False"
 

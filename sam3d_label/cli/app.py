@@ -170,7 +170,7 @@ def segment(
     require_mask_geometry(out, volume)
     prompts.validate(volume.shape)
     check_device(device)
-    from sam3d_label.segmenter import Segmenter
+    from sam3d_label.segmentation.segmenter import Segmenter
     from sam3d_label.weights import open_weights
 
     result = Segmenter(volume, open_weights(weights, device)).segment(prompts)

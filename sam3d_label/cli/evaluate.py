@@ -157,7 +157,7 @@ def _measured(images: Path, labels: Path, weights: Weights, **options: Any) -> C
     """Return the cohort, with progress on standard error; raise Sam3dError when no case could be measured."""
     from sam3d_label.cli.progress import bar
     from sam3d_label.evaluation.protocol import evaluate_cohort
-    from sam3d_label.segmenter import Segmenter
+    from sam3d_label.segmentation.segmenter import Segmenter
 
     errors = Console(stderr=True)
     with bar(errors) as show:

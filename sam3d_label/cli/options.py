@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 from sam3d_label.errors import Sam3dError
 
 if TYPE_CHECKING:
-    from sam3d_label.prompts import Box, Prompts
+    from sam3d_label.segmentation.prompts import Box, Prompts
 
 _VOXEL = re.compile(r"-?\d+(,-?\d+){2}")
 _LISTS = ("--click", "--exclude")
@@ -108,7 +108,7 @@ def prompts_of(inside: Sequence[str] | None, outside: Sequence[str] | None, boxe
     Raises:
         Sam3dError: A value has another form.
     """
-    from sam3d_label.prompts import Click, Prompts
+    from sam3d_label.segmentation.prompts import Click, Prompts
 
     clicks = [
         *(Click(voxel("--click", text), positive=True) for text in inside or ()),
@@ -125,7 +125,7 @@ def voxel(option: str, text: str) -> tuple[int, int, int]:
 
 def box_of(text: str) -> Box:
     """Return a box between two corners."""
-    from sam3d_label.prompts import Box
+    from sam3d_label.segmentation.prompts import Box
 
     i0, i1, j0, j1, k0, k1 = whole_numbers("--box", text, 6, "I0,I1,J0,J1,K0,K1, such as 100,140,70,110,20,40")
     return Box.from_pairs((i0, i1, j0, j1, k0, k1))

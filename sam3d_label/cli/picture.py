@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sam3d_label.image.volume import Volume
-    from sam3d_label.prompts import Prompts
+    from sam3d_label.segmentation.prompts import Prompts
 
 app = typer.Typer()
 
@@ -102,7 +102,7 @@ def _label_and_out(files: list[Path]) -> tuple[Path | None, Path]:
 
 
 def _segmented(volume: Volume, prompts: Prompts, weights: str | None, device: str) -> np.ndarray:
-    from sam3d_label.segmenter import Segmenter
+    from sam3d_label.segmentation.segmenter import Segmenter
     from sam3d_label.weights import open_weights
 
     prompts.validate(volume.shape)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from sam3d_label.prompts import Click
+from sam3d_label.segmentation.prompts import Click
 
 BoolVolume = NDArray[np.bool_]
 Index = tuple[int, int, int]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam3d_label.evaluation.annotators import bounding_box
-from sam3d_label.prompts import Click
+from sam3d_label.segmentation.prompts import Click
 
 TOLERANCES_MM = (2.0, 5.0)
 NOC_TARGETS = (0.80, 0.85, 0.90)

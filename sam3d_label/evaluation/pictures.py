@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sam3d_label.errors import Sam3dError
 from sam3d_label.evaluation.metrics import dice
 from sam3d_label.io import replacing
-from sam3d_label.prompts import Click
+from sam3d_label.segmentation.prompts import Click
 
 CT_WINDOW = (-160.0, 240.0)
 _BACKGROUND = "#0b1020"

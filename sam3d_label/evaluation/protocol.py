@@ -27,7 +27,7 @@ from sam3d_label.evaluation.annotators import Annotator, BoolVolume
 from sam3d_label.evaluation.pictures import SheetRow, sheet_row
 from sam3d_label.image.labels import open_label
 from sam3d_label.image.volume import Volume
-from sam3d_label.prompts import Click, Prompts
+from sam3d_label.segmentation.prompts import Click, Prompts
 
 CLICK_COUNTS = (1, 2, 3, 5, 10)
 WORST = 8

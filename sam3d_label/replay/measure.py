@@ -18,9 +18,9 @@ from sam3d_label.evaluation import metrics
 from sam3d_label.image.labels import open_label, structures
 from sam3d_label.image.volume import Volume
 from sam3d_label.label_names import name_values
-from sam3d_label.prompts import Prompts, clip_boxes
 from sam3d_label.replay.plan import Job, Numbered
-from sam3d_label.segmenter import Result, Segmenter
+from sam3d_label.segmentation.prompts import Prompts, clip_boxes
+from sam3d_label.segmentation.segmenter import Result, Segmenter
 from sam3d_label.studies import FINAL, Listing, Studies
 from sam3d_label.weights import Card, Weights, open_weights, shipped
 from sam3d_label.weights.places import CARD, SHIPPED

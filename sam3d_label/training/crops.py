@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sam3d_label import regions
 from sam3d_label.errors import VolumeError
 from sam3d_label.evaluation.protocol import find_cases
 from sam3d_label.image.intensity import IntensityRule, Normalization
 from sam3d_label.image.labels import open_label
 from sam3d_label.image.volume import CropFrame, Volume
-from sam3d_label.sizing import FILL
+from sam3d_label.segmentation import crop_grid
+from sam3d_label.segmentation.target_size import FILL
 from sam3d_label.training.augmentation import IMAGE, INSIDE, LABEL, augmentation
 
 FILLS = (0.06, 0.9)
@@ -175,12 +175,12 @@ class OpenedCase:
             rng: Chooses the click, the view, and how far the spacing lies beside that of serving.
             serves_at: Spacings of serving, mm, the usual one first.
         """
-        first = regions.first_spacing(self.volume, size, serves_at, serves_at[0])
+        first = crop_grid.first_spacing(self.volume, size, serves_at, serves_at[0])
         wider = [spacing for spacing in serves_at if first < spacing and first * size < self.extent]
         closer = [spacing for spacing in serves_at if spacing < first and self.extent <= FILL * spacing * size]
         spacing = float(rng.choice([first, *wider, *closer]))
         click = rng.uniform(self.lower, self.upper)[None]
-        centre = regions.lattice_frame(self.volume, click, spacing, size).centre
+        centre = crop_grid.lattice_frame(self.volume, click, spacing, size).centre
         return self.volume.frame(centre, spacing * float(np.exp(rng.uniform(-BESIDE, BESIDE))), size)
 
     def random_crop(

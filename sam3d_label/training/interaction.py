@@ -10,10 +10,10 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from sam3d_label.corrections import opening
 from sam3d_label.evaluation.annotators import error_centre, jittered, random_foreground
 from sam3d_label.network import SAM3D, Embedding
-from sam3d_label.prompts import Click
+from sam3d_label.segmentation.prompts import Click
+from sam3d_label.segmentation.two_pass import opening
 from sam3d_label.training.settings import TrainSettings
 
 CELLS = (1.0, 1.0, 1.0)

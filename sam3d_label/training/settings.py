@@ -43,7 +43,7 @@ class TrainSettings(BaseModel):
         box_share: Share of crops whose first prompt is a box around the target.
         several_share: Share of crops that begin with several clicks at once.
         no_click_share: Share of crops that begin without any prompt, where the target can be told unasked.
-        two_passes: Let prompts correct what one of them opens (`sam3d_label.corrections`); else no round sees a mask.
+        two_passes: Let prompts correct what one of them opens (`segmentation.two_pass`); else no round sees a mask.
         rough_mask_share: Share of crops that come with a rough mask to correct, as a wider view gives it.
         served_share: Share of crops that lie as serving lays them; the others show the target at any scale.
         serves_at: Spacings, mm, that the weights serve at, the usual one first; without any, `served_share` is nothing.

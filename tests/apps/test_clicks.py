@@ -12,7 +12,7 @@ from fastapi import HTTPException
 from lib.clicks import reason
 from sam3d_label.click_log import Drawn, Request, read_log
 from sam3d_label.errors import PromptError, Sam3dError, VolumeError
-from sam3d_label.segmenter import Segmenter
+from sam3d_label.segmentation.segmenter import Segmenter
 
 SECRET = "Doe_John_1970"
 

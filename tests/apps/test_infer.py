@@ -22,8 +22,8 @@ from lib.volumes import OpenVolumes, Segmenters, file_key
 from sam3d_label import Click, Segmenter
 from sam3d_label.errors import PromptError, VolumeError
 from sam3d_label.image.volume import Volume
+from sam3d_label.segmentation.uncertainty import Uncertainty
 from sam3d_label.training.busy import BusySign
-from sam3d_label.uncertainty import Uncertainty
 from sam3d_label.weights import open_weights
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lib.requests import _Fields, parse
 from sam3d_label.errors import PromptError
-from sam3d_label.prompts import Box, Click, Prompts
+from sam3d_label.segmentation.prompts import Box, Click, Prompts
 
 LABELS = ("tumor", "cyst")
 INSIDE, OUTSIDE = Click((81, 54, 36)), Click((50, 64, 30), positive=False)

@@ -8,7 +8,7 @@ import pytest
 from sam3d_label.errors import PromptError
 from sam3d_label.evaluation.metrics import dice
 from sam3d_label.image.volume import Volume
-from sam3d_label.prompts import Click
+from sam3d_label.segmentation.prompts import Click
 
 SPACING = np.array([2.0, 1.5, 3.0])
 BALL, OTHER = (20, 30, 14), (38, 30, 14)

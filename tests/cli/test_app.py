@@ -61,7 +61,7 @@ def capabilities(monkeypatch):
             raise WeightsError("missing is neither a file nor\nthe name of shipped weights")
         return SimpleNamespace(version="7", card=SimpleNamespace(preset="tiny", capabilities=learned))
 
-    monkeypatch.setattr("sam3d_label.segmenter.Segmenter", BallSegmenter)
+    monkeypatch.setattr("sam3d_label.segmentation.segmenter.Segmenter", BallSegmenter)
     monkeypatch.setattr("sam3d_label.weights.open_weights", open_weights)
     return learned
 

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from sam3d_label.prompts import Click, Prompts
+from sam3d_label.segmentation.prompts import Click, Prompts
 
 SHAPE = (24, 20, 12)
 AFFINE = np.diag([1.0, 1.5, 3.0, 1.0])

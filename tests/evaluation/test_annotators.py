@@ -13,7 +13,7 @@ from sam3d_label.evaluation.annotators import (
     POSITIVE_ONLY,
     bounding_box,
 )
-from sam3d_label.prompts import Click
+from sam3d_label.segmentation.prompts import Click
 
 SPACING = (1.0, 1.0, 1.0)
 

@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 
 from sam3d_label.evaluation import metrics
-from sam3d_label.prompts import Click
+from sam3d_label.segmentation.prompts import Click
 
 
 def cube(shape: tuple[int, ...], start: int, stop: int) -> np.ndarray:

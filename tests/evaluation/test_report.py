@@ -15,7 +15,7 @@ from sam3d_label.evaluation.pictures import axial_slice, draw_click, draw_sheet,
 from sam3d_label.evaluation.protocol import CaseResult, ClickRecord, Cohort, Skipped, evaluate_cohort
 from sam3d_label.evaluation.report import summarise, write_report
 from sam3d_label.io import replacing, write_json
-from sam3d_label.prompts import Click
+from sam3d_label.segmentation.prompts import Click
 
 AFFINE = np.diag([1.0, 1.5, 3.0, 1.0])
 

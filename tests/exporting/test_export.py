@@ -21,7 +21,7 @@ from sam3d_label.exporting.manifest import MANIFEST, Manifest
 from sam3d_label.exporting.names import PATH, Names
 from sam3d_label.exporting.reading import check, unpack
 from sam3d_label.exporting.writing import export
-from sam3d_label.prompts import Click, Prompts
+from sam3d_label.segmentation.prompts import Click, Prompts
 from sam3d_label.studies import Entry, Image, Studies
 from sam3d_label.training.ledger import Ledger
 from sam3d_label.weights import open_weights

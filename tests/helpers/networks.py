@@ -11,7 +11,7 @@ from torch import Tensor
 from sam3d_label.image.intensity import Window
 from sam3d_label.image.volume import Volume
 from sam3d_label.network import SAM3D, Config, Embedding
-from sam3d_label.segmenter import Segmenter
+from sam3d_label.segmentation.segmenter import Segmenter
 from sam3d_label.weights import Weights
 
 SMALL = Config(

@@ -14,7 +14,7 @@ from sam3d_label.evaluation.protocol import Case as EvaluationCase
 from sam3d_label.evaluation.protocol import evaluate_case, read_case
 from sam3d_label.image.intensity import Percentile
 from sam3d_label.image.labels import open_label, structures
-from sam3d_label.prompts import Prompts
+from sam3d_label.segmentation.prompts import Prompts
 from sam3d_label.training.augmentation import LABEL
 from sam3d_label.training.crops import Case, OpenedCase, TrainingCrops, with_ignored
 from sam3d_label.training.interaction import settled, train_rounds

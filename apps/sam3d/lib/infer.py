@@ -22,8 +22,8 @@ from lib.volumes import Segmenters, file_key
 from sam3d_label import Segmenter
 from sam3d_label.errors import PromptError, Sam3dError
 from sam3d_label.image.volume import Volume, save_mask
-from sam3d_label.prompts import clip_boxes
-from sam3d_label.segmenter import Result
+from sam3d_label.segmentation.prompts import clip_boxes
+from sam3d_label.segmentation.segmenter import Result
 from sam3d_label.training.busy import BusySign
 from sam3d_label.weights.card import Card
 

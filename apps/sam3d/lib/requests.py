@@ -25,7 +25,7 @@ from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from sam3d_label.errors import PromptError
-from sam3d_label.prompts import Box, Click, Prompts
+from sam3d_label.segmentation.prompts import Box, Click, Prompts
 
 Voxel = tuple[int, int, int]
 Extension = Literal[".nrrd", ".nii.gz", ".nii"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lib.server.inference_pool import InferencePool, Load, OvertakenError, QueueFullError, Turn, worker_count
-from sam3d_label.cancellation import WorkCancelledError, checkpoint
+from sam3d_label.segmentation.cancellation import WorkCancelledError, checkpoint
 
 SOON = 10.0
 """Seconds after which a test gives up."""

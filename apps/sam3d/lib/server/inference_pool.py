@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from sam3d_label.cancellation import WorkCancelledError, cancellable
+from sam3d_label.segmentation.cancellation import WorkCancelledError, cancellable
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -146,7 +146,7 @@ class InferencePool:
         """Compute an answer in a thread of a device.
 
         Args:
-            work: Computes it; stops at `sam3d_label.cancellation.checkpoint` once the client has gone.
+            work: Computes it; stops at `sam3d_label.segmentation.cancellation.checkpoint` once the client has gone.
             device: Name of the device.
             volume: Requests for the same volume run one after the other.
             turn: Which waiting requests this one replaces.

@@ -20,7 +20,7 @@ from lib.config import AppConfig
 from lib.errors import install_error_handlers
 from lib.server.inference_pool import InferencePool, Load
 from lib.server.routes import infer
-from sam3d_label.cancellation import checkpoint
+from sam3d_label.segmentation.cancellation import checkpoint
 
 SOON = 10.0
 CLICK = {"foreground": [[1, 2, 3]]}

@@ -27,8 +27,8 @@ from lib.server.json_checks import check_text, read_object
 from lib.server.routes.common import form_route
 from lib.server.routes.sessions import find_session
 from lib.sessions import SafeSessions
-from sam3d_label.cancellation import WorkCancelledError
 from sam3d_label.errors import PromptError
+from sam3d_label.segmentation.cancellation import WorkCancelledError
 
 EXAMPLE = '{"foreground": [[i, j, k]]}'
 CHUNK = 2**18

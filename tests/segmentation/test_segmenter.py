@@ -9,10 +9,10 @@ from sam3d_label.cache import EmbeddingCache
 from sam3d_label.errors import PromptError, VolumeError
 from sam3d_label.image.intensity import Window
 from sam3d_label.image.volume import Volume
-from sam3d_label.look import Look
 from sam3d_label.network import SAM3D
-from sam3d_label.prompts import Box, Click, Prompts
-from sam3d_label.segmenter import Segmenter, bounding_box
+from sam3d_label.segmentation.prompts import Box, Click, Prompts
+from sam3d_label.segmentation.segmenter import Segmenter, bounding_box
+from sam3d_label.segmentation.view_search import Look
 from tests.helpers.networks import Ball, bright
 
 OBLIQUE = np.array([[-0.9, 0.2, 0, 40], [0.2, 0.9, 0, -30], [0, 0, 2.5, 10], [0, 0, 0, 1]])

@@ -3,9 +3,9 @@ import itertools
 import numpy as np
 
 from sam3d_label.image.volume import Volume
-from sam3d_label.prompts import Box, Click, Prompts
-from sam3d_label.segmenter import Segmenter
-from sam3d_label.uncertainty import DRAWS, next_click, perturbed
+from sam3d_label.segmentation.prompts import Box, Click, Prompts
+from sam3d_label.segmentation.segmenter import Segmenter
+from sam3d_label.segmentation.uncertainty import DRAWS, next_click, perturbed
 
 SHAPE, SPACING = (40, 36, 14), np.array([1.0, 1.0, 2.5])
 CLICKS = (Click((20, 18, 7)), Click((3, 3, 1), positive=False), Click((25, 20, 13)))

@@ -1,7 +1,7 @@
 import pytest
 
 from sam3d_label.errors import PromptError
-from sam3d_label.prompts import Box, Click, Prompts, clip_boxes
+from sam3d_label.segmentation.prompts import Box, Click, Prompts, clip_boxes
 
 SHAPE = (10, 20, 30)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from sam3d_label.edges import follow_edges, thickness, windows
 from sam3d_label.evaluation.metrics import dice
+from sam3d_label.segmentation.guided_filter import follow_edges, thickness, windows
 
 SIZE = 48
 

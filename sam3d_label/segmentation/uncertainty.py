@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from sam3d_label.prompts import Box, Click, Ijk, Prompts
+from sam3d_label.segmentation.prompts import Box, Click, Ijk, Prompts
 
 DRAWS = 8
 """Times that the prompts are perturbed."""

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.volume import CropFrame, Volume
-from sam3d_label.prompts import Box, Click, Prompts
+from sam3d_label.segmentation.prompts import Box, Click, Prompts
 
 LATTICE = 4
 """Crops of one volume lie on a lattice of a quarter of their edge, so that nearby clicks share an embedding."""

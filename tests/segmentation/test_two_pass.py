@@ -2,7 +2,7 @@
 
 import torch
 
-from sam3d_label.corrections import opening
+from sam3d_label.segmentation.two_pass import opening
 
 
 class Recorder:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.networks.layers import GaussianFilter
 
-from sam3d_label.sizing import directions, size_by_clicks, size_by_looks, smoothed
+from sam3d_label.segmentation.target_size import directions, size_by_clicks, size_by_looks, smoothed
 
 SIZE = 64
 

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sam3d_label import regions
 from sam3d_label.cache import EmbeddingCache
-from sam3d_label.cancellation import checkpoint
-from sam3d_label.corrections import opening
-from sam3d_label.edges import follow_edges
 from sam3d_label.image.intensity import Normalization
 from sam3d_label.image.volume import CropFrame, Volume
 from sam3d_label.network import Embedding
-from sam3d_label.prompts import Box, Click, Prompts
-from sam3d_label.sizing import FILL, size_by_clicks, size_by_looks
+from sam3d_label.segmentation import crop_grid
+from sam3d_label.segmentation.cancellation import checkpoint
+from sam3d_label.segmentation.guided_filter import follow_edges
+from sam3d_label.segmentation.prompts import Box, Click, Prompts
+from sam3d_label.segmentation.target_size import FILL, size_by_clicks, size_by_looks
+from sam3d_label.segmentation.two_pass import opening
 from sam3d_label.weights import Weights
 
 Region = tuple[slice, slice, slice]
@@ -109,19 +109,19 @@ class Look:
         card = weights.card
         self.size = weights.model.config.crop
         self.spacings = sorted(card.spacing * scale for scale in card.scales)
-        self.first = regions.first_spacing(volume, self.size, self.spacings, card.spacing)
+        self.first = crop_grid.first_spacing(volume, self.size, self.spacings, card.spacing)
         self.device = next(weights.model.parameters()).device
         self.knows_masks = "mask" in card.capabilities
         self.encoded = 0
 
     def targets(self) -> Iterator[Seen]:
         """What is seen of each group of prompts that one crop can show."""
-        for group in regions.groups(self.prompts, self.volume, self.first * self.size):
+        for group in crop_grid.groups(self.prompts, self.volume, self.first * self.size):
             yield self.settle(group)
 
     def settle(self, group: list[Click | Box]) -> Seen:
         """The views of one group of prompts."""
-        points = regions.corners(group)
+        points = crop_grid.corners(group)
         view = self._whole(points, self.opening_spacing(group))
         if view.frame.spacing > self.first:
             return Seen(view, tuple(self._tiles(view)))
@@ -129,18 +129,18 @@ class Look:
 
     def opening_spacing(self, group: list[Click | Box]) -> float:
         """The finest spacing at which a target of the size that the group tells fits well; at most the first one."""
-        size = float(((np.ptp(regions.corners(group), axis=0) + 1) * self.volume.spacing).max())
+        size = float(((np.ptp(crop_grid.corners(group), axis=0) + 1) * self.volume.spacing).max())
         if not any(isinstance(drawn, Box) for drawn in group):
             inside = [click for click in self.prompts.positive if click in group]
-            outside = regions.corners(self.prompts.negative)
-            told = size_by_clicks(regions.corners(inside), outside, self.volume.spacing)
+            outside = crop_grid.corners(self.prompts.negative)
+            told = size_by_clicks(crop_grid.corners(inside), outside, self.volume.spacing)
             size = max(size, min(told, self._looks(inside[0])))
         return min([s for s in self.spacings if size <= FILL * s * self.size and s < self.first], default=self.first)
 
     def everywhere(self) -> list[CropFrame]:
         """Crops of the first spacing that together show the whole volume."""
         corners = np.array([[0, 0, 0], np.array(self.volume.shape) - 1], float)
-        return regions.tiling(self.volume, corners, self.first, self.size)
+        return crop_grid.tiling(self.volume, corners, self.first, self.size)
 
     @torch.inference_mode()
     def view(self, frame: CropFrame, wider: View | None = None, prompts: Prompts | None = None) -> View:
@@ -197,14 +197,14 @@ class Look:
         return maps
 
     def _around(self, points: np.ndarray, spacing: float) -> CropFrame:
-        return regions.lattice_frame(self.volume, points, spacing, self.size)
+        return crop_grid.lattice_frame(self.volume, points, spacing, self.size)
 
     def _is_cut(self, view: View) -> bool:
-        return regions.is_cut(view.mask, view.frame, self.volume)
+        return crop_grid.is_cut(view.mask, view.frame, self.volume)
 
     def _looks(self, click: Click) -> float:
         """How large what was clicked looks to be, mm."""
-        frame = self._around(regions.corners([click]), self.first)
+        frame = self._around(crop_grid.corners([click]), self.first)
         (at,) = frame.to_dhw([click.ijk])
         voxels, _ = self.cache.get((*self._key(frame), SIZE, click.ijk), lambda: size_by_looks(self._image(frame), at))
         return float(voxels) * frame.spacing
@@ -222,9 +222,9 @@ class Look:
         for spacing in reversed(self.spacings):
             if spacing >= view.frame.spacing:
                 continue
-            if not 0 < regions.extent(view.mask) < regions.SMALL:
+            if not 0 < crop_grid.extent(view.mask) < crop_grid.SMALL:
                 break
-            frame = self._around(np.concatenate([points, regions.touched(view.mask, view.frame)]), spacing)
+            frame = self._around(np.concatenate([points, crop_grid.touched(view.mask, view.frame)]), spacing)
             if not all(frame.contains(point) for point in points):
                 break
             closer = self.view(frame, view)
@@ -237,7 +237,7 @@ class Look:
         """Views of the first spacing along the border of a mask that only a wider one shows whole."""
         if view.frame.spacing <= self.first or not view.mask.any():
             return
-        for frame in regions.border_tiles(self.volume, view.mask, view.frame, self.first, self.size):
+        for frame in crop_grid.border_tiles(self.volume, view.mask, view.frame, self.first, self.size):
             if self.knows_masks or any(frame.contains(click.ijk) for click in self.prompts.positive):
                 yield self.view(frame, view)
 

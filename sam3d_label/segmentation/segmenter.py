@@ -16,9 +16,9 @@ from sam3d_label.cache import EmbeddingCache
 from sam3d_label.errors import PromptError
 from sam3d_label.image.intensity import Normalization
 from sam3d_label.image.volume import Volume
-from sam3d_label.look import Look, Part, Seen, honour, stitch
-from sam3d_label.prompts import Box, Click, Prompts
-from sam3d_label.uncertainty import Uncertainty, next_click, perturbed
+from sam3d_label.segmentation.prompts import Box, Click, Prompts
+from sam3d_label.segmentation.uncertainty import Uncertainty, next_click, perturbed
+from sam3d_label.segmentation.view_search import Look, Part, Seen, honour, stitch
 from sam3d_label.weights import Weights, open_weights
 
 

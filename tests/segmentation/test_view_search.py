@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from sam3d_label import regions
 from sam3d_label.cache import EmbeddingCache
 from sam3d_label.image.intensity import Window
 from sam3d_label.image.volume import Volume
-from sam3d_label.look import HONOURED_MM, Look, View, honour, overlap, stitch
-from sam3d_label.prompts import Box, Click, Prompts
+from sam3d_label.segmentation import crop_grid
+from sam3d_label.segmentation.prompts import Box, Click, Prompts
+from sam3d_label.segmentation.view_search import HONOURED_MM, Look, View, honour, overlap, stitch
 from tests.helpers.networks import Ball
 
 
@@ -85,7 +85,7 @@ def test_overlap_of_two_regions_is_the_same_voxels():
 @pytest.mark.parametrize("field", [16, 40, 200])
 def test_a_tiling_shows_every_voxel(volume, field):
     corners = np.array([[0, 0, 0], np.array(volume.shape) - 1], float)
-    frames = regions.tiling(volume, corners, field / 32, 32)
+    frames = crop_grid.tiling(volume, corners, field / 32, 32)
     voxels = np.stack(np.meshgrid(*[np.arange(0, n, 3) for n in volume.shape], indexing="ij"), -1).reshape(-1, 3)
     assert np.any([frame.holds(voxels) for frame in frames], axis=0).all()
     assert (len(frames) == 1) == (field == 200)
@@ -95,7 +95,7 @@ def test_border_tiles_leave_out_what_lies_deep_inside_or_outside(volume):
     frame = volume.frame((40, 35, 30), 4.0, 32)
     mask = torch.zeros(32, 32, 32, dtype=torch.bool)
     mask[4:28, 6:26, 6:26] = True
-    tiles = regions.border_tiles(volume, mask, frame, 1.0, 16)
+    tiles = crop_grid.border_tiles(volume, mask, frame, 1.0, 16)
     assert len(tiles) > 8
     middle = frame.to_ijk([[16, 16, 16]])
     assert not any(np.abs(tile.to_dhw(middle) - 7.5).max() < 2 for tile in tiles)

@@ -40,11 +40,11 @@ from click_unet import ClickUNet, open_unet  # noqa: E402
 
 from lib.active_learning import Diverse, ScoredStrategy, Scores, Uncertainty  # noqa: E402
 from lib.train import parse_train, train_settings  # noqa: E402
+from sam3d_label.active_learning.score import survey  # noqa: E402
 from sam3d_label.evaluation.metrics import bootstrap_interval  # noqa: E402
 from sam3d_label.image.volume import Volume  # noqa: E402
 from sam3d_label.io import replacing, write_json  # noqa: E402
 from sam3d_label.segmentation.segmenter import Segmenter  # noqa: E402
-from sam3d_label.survey import survey  # noqa: E402
 from sam3d_label.training import Case, TrainReport, TrainSettings, pair_cases  # noqa: E402
 from sam3d_label.training.cases import OpenedCases  # noqa: E402
 from sam3d_label.training.fine_tune import (  # noqa: E402

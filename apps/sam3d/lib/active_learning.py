@@ -24,9 +24,9 @@ from lib.infer import resolve_device
 from lib.models import Serving
 from lib.stored import read_json, write_object
 from lib.volumes import Segmenters
+from sam3d_label.active_learning.score import farthest, survey
 from sam3d_label.errors import Sam3dError
 from sam3d_label.io import locked, storing
-from sam3d_label.survey import farthest, survey
 from sam3d_label.training.busy import BusySign
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sam3d_label import Segmenter, Volume
-from sam3d_label.survey import farthest, likely_target, survey
+from sam3d_label.active_learning.score import farthest, likely_target, survey
 from tests.helpers.networks import bright
 
 CLICKS = ["positive_click", "negative_click", "mask", "no_click"]

@@ -1,0 +1,1 @@
+"""Which image to label next: scores of images without a label."""

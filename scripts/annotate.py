@@ -23,7 +23,7 @@ from sam3d_label.evaluation.annotators import ANNOTATORS
 from sam3d_label.evaluation.metrics import dice
 from sam3d_label.image.volume import Volume, save_mask
 from sam3d_label.segmentation.prompts import Click
-from sam3d_label.studies import image_id
+from sam3d_label.studies.folder import image_id
 
 PLACE = ANNOTATORS["error_centre"]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from sam3d_label.click_log import ClickLog, Request, read_log
 from sam3d_label.errors import Sam3dError
+from sam3d_label.studies.click_log import ClickLog, Request, read_log
 from sam3d_label.training import curve
 from sam3d_label.training.ledger import Ledger
 from sam3d_label.weights.versions import Versions

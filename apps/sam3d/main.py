@@ -46,9 +46,10 @@ from lib.server.tasks import Tasks
 from lib.sessions import SafeSessions
 from lib.train import SAM3DTrainTask, parse_train
 from lib.volumes import Segmenters
-from sam3d_label import __version__, click_log
+from sam3d_label import __version__
 from sam3d_label.image.limits import set_default_limits
 from sam3d_label.io import is_writable, remove_parts
+from sam3d_label.studies import click_log
 from sam3d_label.training import ledger
 from sam3d_label.training.busy import BusySign
 from sam3d_label.weights.versions import Versions

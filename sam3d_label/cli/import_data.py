@@ -14,7 +14,7 @@ from sam3d_label.cli.paths import require_folder, require_inputs
 from sam3d_label.errors import Sam3dError
 
 if TYPE_CHECKING:
-    from sam3d_label.importing import DataSet, Outcome
+    from sam3d_label.studies.public_datasets import DataSet, Outcome
 
 app = typer.Typer()
 StudiesArgument = Annotated[Path, typer.Argument(metavar="STUDIES", help="Studies folder of the server.")]
@@ -45,7 +45,7 @@ def import_msd(
     """
     require_inputs(source)
     require_folder(studies)
-    from sam3d_label.importing import open_msd
+    from sam3d_label.studies.public_datasets import open_msd
 
     _import(open_msd(source, channel), studies, link)
 
@@ -68,14 +68,14 @@ def import_kits(
     """
     require_inputs(source)
     require_folder(studies)
-    from sam3d_label.importing import open_kits
+    from sam3d_label.studies.public_datasets import open_kits
 
     _import(open_kits(source), studies, link)
 
 
 def _import(data: DataSet, studies: Path, link: bool) -> None:
     from sam3d_label.cli.progress import bar
-    from sam3d_label.importing import import_data
+    from sam3d_label.studies.public_datasets import import_data
 
     errors = Console(stderr=True)
     with bar(errors) as show:

@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from sam3d_label import __version__, click_log
+from sam3d_label import __version__
 from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.exporting.manifest import MANIFEST, PART, Entry, LeftOut, Manifest
 from sam3d_label.exporting.names import Names
 from sam3d_label.image.labels import open_label, structures
 from sam3d_label.image.volume import save_mask
 from sam3d_label.io import replacing
-from sam3d_label.label_names import name_values
-from sam3d_label.studies import FINAL, KEPT, LISTING, Image, Listing, Studies
-from sam3d_label.studies import Entry as Listed
+from sam3d_label.studies import click_log
+from sam3d_label.studies.folder import FINAL, KEPT, LISTING, Image, Listing, Studies
+from sam3d_label.studies.folder import Entry as Listed
+from sam3d_label.studies.label_names import name_values
 from sam3d_label.training import ledger
 from sam3d_label.weights.places import ADAPTER, CARD, TRUNK
 from sam3d_label.weights.versions import REPORT, Versions

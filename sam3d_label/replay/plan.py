@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from sam3d_label.click_log import Request
 from sam3d_label.errors import Sam3dError
+from sam3d_label.studies.click_log import Request
 
 JOB = 32
 """Requests in a job at most: many enough to open an image once for them, few enough to share one image's work."""

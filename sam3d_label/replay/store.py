@@ -13,11 +13,11 @@ from typing import Any
 from filelock import FileLock
 from pydantic import ValidationError
 
-from sam3d_label.click_log import Request, read_log
 from sam3d_label.errors import Sam3dError
 from sam3d_label.io import append_line, read_object, replacing, with_format, write_json, write_text
 from sam3d_label.replay.measure import Row
 from sam3d_label.replay.summary import summarise
+from sam3d_label.studies.click_log import Request, read_log
 
 LOG, SETTINGS, ROWS, TABLE, SUMMARY = "log.jsonl", "replay.json", "rows", "requests.csv", "summary.json"
 FORMAT = 1

@@ -23,7 +23,7 @@ from starlette.testclient import TestClient
 
 import sam3d_label
 from lib.server.access.roles import is_listed
-from sam3d_label.label_names import name_values
+from sam3d_label.studies.label_names import name_values
 
 LISTED = ["nan", "flat", "series"]
 """Broken volumes whose size and header give no reason not to list them."""

@@ -13,7 +13,7 @@ import pytest
 from app_helpers import SHAPE, write_nifti
 
 from lib.datastore import SafeDatastore
-from sam3d_label.click_log import ClickLog, Request, now, read_log
+from sam3d_label.studies.click_log import ClickLog, Request, now, read_log
 from sam3d_label.training.ledger import Ledger
 from sam3d_label.weights.versions import Versions
 

@@ -18,12 +18,12 @@ import torch
 from typer.testing import CliRunner
 
 from sam3d_label.cli.app import app
-from sam3d_label.click_log import ClickLog, Drawn, Request
 from sam3d_label.evaluation import metrics
 from sam3d_label.replay.measure import Replayer
 from sam3d_label.segmentation.prompts import Box, Click, Prompts
 from sam3d_label.segmentation.segmenter import Segmenter
-from sam3d_label.studies import Entry, Image, Studies
+from sam3d_label.studies.click_log import ClickLog, Drawn, Request
+from sam3d_label.studies.folder import Entry, Image, Studies
 from sam3d_label.weights import open_weights
 from sam3d_label.weights.adapter import save_whole
 from sam3d_label.weights.versions import Versions

@@ -15,8 +15,8 @@ from fastapi import HTTPException
 
 from lib.infer import SAM3DAutoTask, SAM3DInferTask, VolumeTask
 from lib.requests import parse, parse_unprompted
-from sam3d_label.click_log import ClickLog, Drawn, Request, now
 from sam3d_label.errors import Sam3dError
+from sam3d_label.studies.click_log import ClickLog, Drawn, Request, now
 
 LONGEST_REASON = 200
 QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")

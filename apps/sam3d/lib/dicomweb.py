@@ -30,7 +30,7 @@ from lib.temporary import is_temporary
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.labels import as_label, open_label
 from sam3d_label.image.volume import Volume
-from sam3d_label.label_names import name_fault
+from sam3d_label.studies.label_names import name_fault
 
 logger = logging.getLogger(__name__)
 RETRY_SECONDS = 10

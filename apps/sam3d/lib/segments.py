@@ -12,7 +12,7 @@ from sam3d_label.image.labels import as_label, structures
 from sam3d_label.image.limits import MIB, default_limits
 from sam3d_label.image.sniff import read_header
 from sam3d_label.image.volume import Volume
-from sam3d_label.label_names import name_values, normal_name
+from sam3d_label.studies.label_names import name_values, normal_name
 
 SEGMENT = re.compile(r"(Segment\d+)_LabelValue")
 

@@ -25,7 +25,7 @@ from lib.datastores.reconcile import RenamedLabels, reconcile
 from sam3d_label.errors import ReadOnlyError, StorageError, VolumeError
 from sam3d_label.image.listing import FolderReader, Listing, end_of
 from sam3d_label.io import discard, locked, part_of, remove_parts, storing, sync_file, write_bytes
-from sam3d_label.journal import Journal
+from sam3d_label.studies.journal import Journal
 
 logger = logging.getLogger(__name__)
 MOST_SHOWN = 100
@@ -48,7 +48,7 @@ class FolderDatastore(LocalDatastore):
     """MONAI Label's folder of images, labels and an index, shared safely by threads, processes and servers.
 
     Every access holds the folder's lock and sees what others wrote. A change writes all new files next to their
-    targets and completes them by a journal (`sam3d_label.journal`), so that a label and its record in the index
+    targets and completes them by a journal (`sam3d_label.studies.journal`), so that a label and its record in the index
     change together. A folder that is read-only, or whose disk is full, can be read. Files that are not volumes are not
     listed; `skipped` and the log say why.
 

@@ -10,7 +10,7 @@ from lib.active_learning import INFO, STRATEGY
 from lib.datastore import UPLOADED
 from lib.datastores.reconcile import CHECKSUM
 from lib.dicom_seg_list import SEGMENTATION
-from sam3d_label.label_names import name_fault, normal_name
+from sam3d_label.studies.label_names import name_fault, normal_name
 
 SERIES = frozenset({"StudyInstanceUID", "SeriesInstanceUID", SEGMENTATION})
 """Where an image or a label is on a DICOM server."""

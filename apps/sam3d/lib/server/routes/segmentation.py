@@ -20,7 +20,7 @@ from lib.server.routes.parts import App
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.labels import open_label, structures
 from sam3d_label.image.volume import LPS_FROM_RAS, Volume
-from sam3d_label.label_names import name_values
+from sam3d_label.studies.label_names import name_values
 
 LARGEST = 255
 """Largest value of a voxel: OHIF's label maps have 8 bits."""

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from sam3d_label.click_log import ClickLog, Drawn, Request, log_files, read_log
 from sam3d_label.errors import Sam3dError
 from sam3d_label.segmentation.prompts import Box, Click, Prompts
+from sam3d_label.studies.click_log import ClickLog, Drawn, Request, log_files, read_log
 
 PROMPTS = Prompts((Click((1, 2, 3)), Click((4, 5, 6)), Click((7, 8, 9), positive=False)), (Box((0, 1, 2), (5, 6, 7)),))
 
@@ -66,7 +66,7 @@ def test_without_a_log_it_says_what_to_give(tmp_path):
 
 def test_processes_that_write_at_once_do_not_tear_each_others_lines(tmp_path):
     program = (
-        "import sys; from pathlib import Path; from sam3d_label.click_log import ClickLog, Request\n"
+        "import sys; from pathlib import Path; from sam3d_label.studies.click_log import ClickLog, Request\n"
         "log = ClickLog(Path(sys.argv[1]), file_bytes=4000, files=99)\n"
         "for n in range(40): log.append(Request(at='now', image=f'{sys.argv[2]}-{n}', seconds=n))"
     )
@@ -126,7 +126,7 @@ def test_a_folder_that_cannot_be_made_is_no_error(tmp_path, caplog):
 def test_a_log_that_another_process_holds_delays_a_click_by_a_moment_only(tmp_path, monkeypatch, caplog):
     from filelock import FileLock
 
-    monkeypatch.setattr("sam3d_label.click_log.PATIENCE", 0.05)
+    monkeypatch.setattr("sam3d_label.studies.click_log.PATIENCE", 0.05)
     with FileLock(tmp_path / ".lock"):
         ClickLog(tmp_path).append(request())
     assert "unlogged" in caplog.text

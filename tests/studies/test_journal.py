@@ -14,7 +14,7 @@ import pytest
 from sam3d_label import io
 from sam3d_label.errors import DiskFullError, NewerFormatError
 from sam3d_label.io import part_of, sync_file
-from sam3d_label.journal import FILE, Journal
+from sam3d_label.studies.journal import FILE, Journal
 
 OLD = {"index.json": "old", "labels/a.nii": "old", "labels/a.nrrd": "old"}
 NEW = {"index.json": "new", "labels/a.nii": "new"}
@@ -139,7 +139,7 @@ def test_the_journal_of_a_newer_release_is_rejected_with_the_way_out(folder: Pat
 def test_a_change_of_one_file_needs_no_journal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     part = part_of(folder / "index.json")
     part.write_text("new")
-    monkeypatch.setattr("sam3d_label.journal.write_text", lambda *_: pytest.fail("a journal was written"))
+    monkeypatch.setattr("sam3d_label.studies.journal.write_text", lambda *_: pytest.fail("a journal was written"))
     Journal(folder).commit({part: folder / "index.json"})
     assert (folder / "index.json").read_text() == "new"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sam3d_label.errors import VolumeError
-from sam3d_label.label_names import name_fault, name_values
+from sam3d_label.studies.label_names import name_fault, name_values
 
 
 @pytest.mark.parametrize("labels", [("tumor", "cyst"), ("cyst", "tumor")])

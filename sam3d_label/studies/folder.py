@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sam3d_label.errors import Sam3dError
 from sam3d_label.image.listing import FolderReader, end_of
 from sam3d_label.io import locked, write_text
-from sam3d_label.journal import Journal
+from sam3d_label.studies.journal import Journal
 
 LISTING, LOCK, KEPT = "datastore_v2.json", ".lock", ".sam3d"
 """The file that lists images and labels, the lock of whoever changes it, and the folder for what else is kept."""

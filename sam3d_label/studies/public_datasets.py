@@ -21,7 +21,7 @@ from sam3d_label.image.labels import open_label, structures
 from sam3d_label.image.listing import EXTENSIONS
 from sam3d_label.image.volume import Volume, last_line
 from sam3d_label.io import storing, sync_file, sync_folder
-from sam3d_label.studies import FINAL, KEPT, Entry, Image, Listing, Studies, image_id
+from sam3d_label.studies.folder import FINAL, KEPT, Entry, Image, Listing, Studies, image_id
 
 FROM = "imported_from"
 """Key of an image's info that says which data set it came from."""

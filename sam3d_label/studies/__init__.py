@@ -1,0 +1,1 @@
+"""A studies folder: images, labels, their names, and the log of clicks."""

@@ -13,7 +13,7 @@ from sam3d_label.cli.paths import require_folder, require_inputs, require_suffix
 from sam3d_label.errors import Sam3dError
 
 if TYPE_CHECKING:
-    from sam3d_label.exporting.manifest import Manifest
+    from sam3d_label.archive.manifest import Manifest
 
 app = typer.Typer()
 
@@ -53,9 +53,9 @@ def export(
         require_suffix(pseudonyms, [".csv"], "the key of the pseudonyms")
     require_unused(*(file for file in (out, pseudonyms) if file), overwrite=overwrite)
     require_inputs(studies)
+    from sam3d_label.archive.pack import FINAL
+    from sam3d_label.archive.pack import export as write
     from sam3d_label.cli.progress import bar
-    from sam3d_label.exporting.writing import FINAL
-    from sam3d_label.exporting.writing import export as write
 
     errors = Console(stderr=True)
     with bar(errors) as show:
@@ -87,11 +87,11 @@ def unpack(
     require_inputs(archive)
     if folder is not None:
         require_folder(folder)
+    from sam3d_label.archive import unpack
     from sam3d_label.cli.progress import bar
-    from sam3d_label.exporting import reading
 
     with bar(Console(stderr=True)) as show:
-        manifest = reading.unpack(archive, folder, show) if folder else reading.check(archive, show)
+        manifest = unpack.unpack(archive, folder, show) if folder else unpack.check(archive, show)
     done = f"unpacked to {folder}" if folder else f"{archive} is complete"
     typer.echo(f"{done}: {_counted(manifest)}, made on {manifest.made}")
 

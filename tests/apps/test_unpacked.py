@@ -11,8 +11,8 @@ from app_helpers import SHAPE, make_app, write_nifti
 
 from lib.cases import labelled_cases
 from lib.datastore import SafeDatastore
-from sam3d_label.exporting.reading import unpack
-from sam3d_label.exporting.writing import export
+from sam3d_label.archive.pack import export
+from sam3d_label.archive.unpack import unpack
 from sam3d_label.weights.versions import Versions
 
 

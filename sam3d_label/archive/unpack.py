@@ -15,8 +15,8 @@ from typing import BinaryIO
 
 from pydantic import ValidationError
 
+from sam3d_label.archive.manifest import MANIFEST, PART, Entry, Manifest
 from sam3d_label.errors import Sam3dError
-from sam3d_label.exporting.manifest import MANIFEST, PART, Entry, Manifest
 from sam3d_label.weights.versions import Versions
 
 Show = Callable[[str, int, int], None]

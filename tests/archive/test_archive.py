@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from sam3d_label.archive.manifest import MANIFEST, Manifest
+from sam3d_label.archive.pack import export
+from sam3d_label.archive.pseudonyms import PATH, Names
+from sam3d_label.archive.unpack import check, unpack
 from sam3d_label.cli.app import app
 from sam3d_label.errors import Sam3dError
-from sam3d_label.exporting.manifest import MANIFEST, Manifest
-from sam3d_label.exporting.names import PATH, Names
-from sam3d_label.exporting.reading import check, unpack
-from sam3d_label.exporting.writing import export
 from sam3d_label.segmentation.prompts import Click, Prompts
 from sam3d_label.studies.click_log import ClickLog, Drawn, Request, read_log
 from sam3d_label.studies.folder import Entry, Image, Studies

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from sam3d_label import __version__
+from sam3d_label.archive.manifest import MANIFEST, PART, Entry, LeftOut, Manifest
+from sam3d_label.archive.pseudonyms import Names
 from sam3d_label.errors import Sam3dError, VolumeError
-from sam3d_label.exporting.manifest import MANIFEST, PART, Entry, LeftOut, Manifest
-from sam3d_label.exporting.names import Names
 from sam3d_label.image.labels import open_label, structures
 from sam3d_label.image.volume import save_mask
 from sam3d_label.io import replacing

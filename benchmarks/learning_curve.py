@@ -44,6 +44,7 @@ from sam3d_label.active_learning.score import survey  # noqa: E402
 from sam3d_label.evaluation.metrics import bootstrap_interval  # noqa: E402
 from sam3d_label.image.volume import Volume  # noqa: E402
 from sam3d_label.io import replacing, write_json  # noqa: E402
+from sam3d_label.model_update.gate import Score, score  # noqa: E402
 from sam3d_label.segmentation.segmenter import Segmenter  # noqa: E402
 from sam3d_label.training import Case, TrainReport, TrainSettings, pair_cases  # noqa: E402
 from sam3d_label.training.cases import OpenedCases  # noqa: E402
@@ -52,7 +53,6 @@ from sam3d_label.training.fine_tune import (  # noqa: E402
     fine_tune,
     open_cases,
 )
-from sam3d_label.training.gate import Score, score  # noqa: E402
 from sam3d_label.training.store import store  # noqa: E402
 from sam3d_label.weights import DataSource, Weights, open_weights  # noqa: E402
 

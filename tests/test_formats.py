@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from sam3d_label.errors import Sam3dError
+from sam3d_label.model_update import learning_curve
+from sam3d_label.model_update.split_ledger import Ledger
+from sam3d_label.model_update.versions import Versions
 from sam3d_label.studies.click_log import ClickLog, Request, read_log
-from sam3d_label.training import curve
-from sam3d_label.training.ledger import Ledger
-from sam3d_label.weights.versions import Versions
 
 SAMPLES = Path(__file__).parent / "data" / "format_0"
 
@@ -74,8 +74,8 @@ def test_a_learning_curve_of_an_older_release_is_read_and_continued(folder: Path
         "left_out_one_by_one": [],
         "scores": {"candidate": scores, "serving": scores},
     }
-    curve.append(folder, summary)
-    assert [(row["version"], row["format"]) for row in curve.read(folder)] == [("0001", ""), ("0003", "1")]
+    learning_curve.append(folder, summary)
+    assert [(row["version"], row["format"]) for row in learning_curve.read(folder)] == [("0001", ""), ("0003", "1")]
 
 
 def newer_line(path: Path) -> None:
@@ -95,7 +95,7 @@ NEWER: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any]]] = {
     "versions/0002/report.json": (newer_object, lambda folder: Versions(folder / "versions").report("0002")),
     "ledger.json": (newer_object, lambda folder: Ledger(folder / "ledger.json")),
     "clicks/clicks-000001.jsonl": (newer_line, lambda folder: read_log(folder / "clicks")),
-    "learning_curve.csv": (newer_table, curve.read),
+    "learning_curve.csv": (newer_table, learning_curve.read),
 }
 
 

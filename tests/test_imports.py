@@ -24,7 +24,7 @@ HEAVY = "torch", "monai", "matplotlib", "pandas"
         "sam3d_label.evaluation.protocol",
         "sam3d_label.archive.pack",
         "sam3d_label.studies.public_datasets",
-        "sam3d_label.weights.versions",
+        "sam3d_label.model_update.versions",
     ],
 )
 def test_a_light_module_imports_nothing_heavy(module: str) -> None:

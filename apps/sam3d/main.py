@@ -49,10 +49,10 @@ from lib.volumes import Segmenters
 from sam3d_label import __version__
 from sam3d_label.image.limits import set_default_limits
 from sam3d_label.io import is_writable, remove_parts
+from sam3d_label.model_update import split_ledger
+from sam3d_label.model_update.versions import Versions
 from sam3d_label.studies import click_log
-from sam3d_label.training import ledger
 from sam3d_label.training.busy import BusySign
-from sam3d_label.weights.versions import Versions
 
 logger = logging.getLogger(__name__)
 MIB = 2**20
@@ -334,7 +334,7 @@ def ledger_file(studies: str, model_dir: Path) -> Path:
     that exists stays in use, so that no case changes its split when the folder becomes writable.
     """
     ours = model_dir / f"ledger-{hashlib.sha256(studies.rstrip('/').encode()).hexdigest()[:12]}.json"
-    theirs = Path(studies, ".sam3d", ledger.FILE)
+    theirs = Path(studies, ".sam3d", split_ledger.FILE)
     if is_url(studies) or (not theirs.exists() and (ours.exists() or not is_writable(Path(studies)))):
         return ours
     return theirs

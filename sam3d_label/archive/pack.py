@@ -21,13 +21,13 @@ from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.image.labels import open_label, structures
 from sam3d_label.image.volume import save_mask
 from sam3d_label.io import replacing
+from sam3d_label.model_update import split_ledger
+from sam3d_label.model_update.versions import REPORT, Versions
 from sam3d_label.studies import click_log
 from sam3d_label.studies.folder import FINAL, KEPT, LISTING, Image, Listing, Studies
 from sam3d_label.studies.folder import Entry as Listed
 from sam3d_label.studies.label_names import name_values
-from sam3d_label.training import ledger
 from sam3d_label.weights.places import ADAPTER, CARD, TRUNK
-from sam3d_label.weights.versions import REPORT, Versions
 
 CLICKS, VERSIONS = "clicks/clicks-000001.jsonl", "versions"
 PACKED = (".gz", ".safetensors", ".png")
@@ -107,7 +107,7 @@ def export(
     studies, names = Studies(folder), Names(pseudonyms=key is not None)
     listing, reading = studies.read(), _read_clicks(model_dir)
     told = _ledger_file(folder, model_dir)
-    names.learn({*listing.objects, *_images(reading), *(ledger.Ledger(told).entries if told else ())})
+    names.learn({*listing.objects, *_images(reading), *(split_ledger.Ledger(told).entries if told else ())})
     versions = Versions(model_dir / VERSIONS)
     with replacing(out) as beside, zipfile.ZipFile(beside, "w", strict_timestamps=False) as file:
         archive = _Archive(file, names)
@@ -235,7 +235,7 @@ def _serves(versions: Versions, archive: _Archive) -> str | None:
 
 def _ledger_file(folder: Path, model_dir: Path) -> Path | None:
     """The ledger of the studies: among them, or in the model folder when they lie on a DICOMweb server."""
-    found = [folder / KEPT / ledger.FILE, *sorted(model_dir.glob("ledger-*.json"))]
+    found = [folder / KEPT / split_ledger.FILE, *sorted(model_dir.glob("ledger-*.json"))]
     return next((path for path in found if path.is_file()), None)
 
 
@@ -244,7 +244,7 @@ def _add_ledger(archive: _Archive, path: Path) -> None:
     told["cases"] = {
         names.of(case): {**entry, "group": names.of_group(entry["group"])} for case, entry in told["cases"].items()
     }
-    archive.add(f"{KEPT}/{ledger.FILE}", (json.dumps(told, indent=1) + "\n").encode(), kind="ledger")
+    archive.add(f"{KEPT}/{split_ledger.FILE}", (json.dumps(told, indent=1) + "\n").encode(), kind="ledger")
 
 
 def _nothing(folder: Path, model_dir: Path, tags: Sequence[str], archive: _Archive) -> str:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from sam3d_label.archive.manifest import MANIFEST, PART, Entry, Manifest
 from sam3d_label.errors import Sam3dError
-from sam3d_label.weights.versions import Versions
+from sam3d_label.model_update.versions import Versions
 
 Show = Callable[[str, int, int], None]
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from sam3d_label.cli.options import MODEL_DIR, ModelDir, examples
 
 if TYPE_CHECKING:
-    from sam3d_label.weights.versions import Versions
+    from sam3d_label.model_update.versions import Versions
 
 BY = "command line"
 
@@ -99,7 +99,7 @@ def _verdict(versions: Versions, version: str, report: dict[str, Any]) -> str:
 
 def _warn(versions: Versions, version: str) -> None:
     """Print a warning when the gate rejected the active version."""
-    from sam3d_label.weights.versions import BEFORE_ALL
+    from sam3d_label.model_update.versions import BEFORE_ALL
 
     if version != BEFORE_ALL and versions.by_hand(version):
         report: dict[str, Any] = versions.report(version)
@@ -107,6 +107,6 @@ def _warn(versions: Versions, version: str) -> None:
 
 
 def _open(model_dir: Path) -> Versions:
-    from sam3d_label.weights.versions import Versions
+    from sam3d_label.model_update.versions import Versions
 
     return Versions(model_dir / "versions")

@@ -16,6 +16,7 @@ from sam3d_label.errors import Sam3dError, VolumeError, WeightsError
 from sam3d_label.evaluation import metrics
 from sam3d_label.image.labels import open_label, structures
 from sam3d_label.image.volume import Volume
+from sam3d_label.model_update.versions import Versions
 from sam3d_label.replay.plan import Job, Numbered
 from sam3d_label.segmentation.prompts import Prompts, clip_boxes
 from sam3d_label.segmentation.segmenter import Result, Segmenter
@@ -24,7 +25,6 @@ from sam3d_label.studies.folder import FINAL, Listing, Studies
 from sam3d_label.studies.label_names import name_values
 from sam3d_label.weights import Card, Weights, open_weights, shipped
 from sam3d_label.weights.places import CARD, SHIPPED
-from sam3d_label.weights.versions import Versions
 
 FROM_CLICKS, WITHOUT_CLICKS = "sam3d", "sam3d_auto"
 """The app's models."""

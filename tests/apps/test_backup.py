@@ -13,9 +13,9 @@ import pytest
 from app_helpers import SHAPE, write_nifti
 
 from lib.datastore import SafeDatastore
+from sam3d_label.model_update.split_ledger import Ledger
+from sam3d_label.model_update.versions import Versions
 from sam3d_label.studies.click_log import ClickLog, Request, now, read_log
-from sam3d_label.training.ledger import Ledger
-from sam3d_label.weights.versions import Versions
 
 pytestmark = pytest.mark.skipif(shutil.which("flock") is None, reason="needs flock of util-linux")
 

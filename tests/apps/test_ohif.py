@@ -20,9 +20,9 @@ from orthanc import Orthanc, orthanc
 from lib.dicom_seg import read_seg, segment_names
 from lib.dicom_series import open_series
 from sam3d_label import load_model
+from sam3d_label.model_update.versions import Versions
 from sam3d_label.weights import open_weights
 from sam3d_label.weights.adapter import save_adapter
-from sam3d_label.weights.versions import Versions
 
 pytestmark = pytest.mark.slow
 

@@ -20,12 +20,12 @@ from lib.models import Serving, UntrainedError
 from lib.stored import read_json
 from lib.train import STARTED, Stats, parse_train, train_settings, trainer
 from sam3d_label.errors import Sam3dError
+from sam3d_label.model_update.update import Progress
+from sam3d_label.model_update.versions import Versions
 from sam3d_label.training import TrainSettings
 from sam3d_label.training.busy import BusySign
 from sam3d_label.training.fine_tune import fine_tune
-from sam3d_label.training.update import Progress
 from sam3d_label.weights import Weights
-from sam3d_label.weights.versions import Versions
 
 
 def test_the_keys_of_monai_label_mean_what_they_mean_there(small_weights: Weights) -> None:

@@ -13,7 +13,7 @@ from lib.cases import labelled_cases
 from lib.datastore import SafeDatastore
 from sam3d_label.archive.pack import export
 from sam3d_label.archive.unpack import unpack
-from sam3d_label.weights.versions import Versions
+from sam3d_label.model_update.versions import Versions
 
 
 @pytest.fixture

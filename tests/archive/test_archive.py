@@ -20,13 +20,13 @@ from sam3d_label.archive.pseudonyms import PATH, Names
 from sam3d_label.archive.unpack import check, unpack
 from sam3d_label.cli.app import app
 from sam3d_label.errors import Sam3dError
+from sam3d_label.model_update.split_ledger import Ledger
+from sam3d_label.model_update.versions import REPORT, Versions
 from sam3d_label.segmentation.prompts import Click, Prompts
 from sam3d_label.studies.click_log import ClickLog, Drawn, Request, read_log
 from sam3d_label.studies.folder import Entry, Image, Studies
-from sam3d_label.training.ledger import Ledger
 from sam3d_label.weights import open_weights
 from sam3d_label.weights.adapter import save_whole
-from sam3d_label.weights.versions import REPORT, Versions
 
 SHAPE = (12, 10, 8)
 AFFINE = np.diag([1.0, 1.5, 3.0, 1.0])

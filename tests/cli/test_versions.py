@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from sam3d_label.cli.app import app
+from sam3d_label.model_update.versions import REPORT, Versions
 from sam3d_label.weights.adapter import save_whole
-from sam3d_label.weights.versions import REPORT, Versions
 
 GATES = {"0001": (True, 0.71, "not worse on 4 validation cases"), "0002": (False, 0.52, "worse on 4 validation cases")}
 

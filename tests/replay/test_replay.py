@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from sam3d_label.cli.app import app
 from sam3d_label.evaluation import metrics
+from sam3d_label.model_update.versions import Versions
 from sam3d_label.replay.measure import Replayer
 from sam3d_label.segmentation.prompts import Box, Click, Prompts
 from sam3d_label.segmentation.segmenter import Segmenter
@@ -26,7 +27,6 @@ from sam3d_label.studies.click_log import ClickLog, Drawn, Request
 from sam3d_label.studies.folder import Entry, Image, Studies
 from sam3d_label.weights import open_weights
 from sam3d_label.weights.adapter import save_whole
-from sam3d_label.weights.versions import Versions
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPE = (20, 18, 12)

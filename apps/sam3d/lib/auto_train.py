@@ -16,7 +16,7 @@ from lib.config import AppConfig
 from lib.errors import RemoteError
 from lib.stored import read_json
 from lib.train import STARTED, label_time
-from sam3d_label.training.update import RUN, RUN_FILE
+from sam3d_label.model_update.update import RUN, RUN_FILE
 
 logger = logging.getLogger(__name__)
 QUIET = 20.0

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from lib.config import AppConfig
 from sam3d_label.errors import Sam3dError, WeightsError
+from sam3d_label.model_update.versions import Versions
 from sam3d_label.weights import Card, Weights, open_weights, untrained
-from sam3d_label.weights.versions import Versions
 
 logger = logging.getLogger(__name__)
 CLICK = "positive_click"

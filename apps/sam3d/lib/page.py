@@ -20,11 +20,11 @@ from lib.infer import VolumeTask
 from lib.models import Serving
 from lib.server.tasks import Tasks
 from lib.train import SAM3DTrainTask
-from sam3d_label.training import curve
-from sam3d_label.training.ledger import Ledger, counts
+from sam3d_label.model_update import learning_curve
+from sam3d_label.model_update.split_ledger import Ledger, counts
+from sam3d_label.model_update.versions import BEFORE_ALL, Versions
 from sam3d_label.weights.card import ABILITIES, Card, lost
 from sam3d_label.weights.places import CARD
-from sam3d_label.weights.versions import BEFORE_ALL, Versions
 
 FILES = Path(__file__).resolve().parent.parent / "page"
 PAGE = {"": "index.html", "page.css": "page.css", "page.js": "page.js"}
@@ -86,11 +86,11 @@ def router(app: Parts) -> APIRouter:
 
     @routes.get("/learning_curve.csv", summary="What each training reached", response_class=FileResponse)
     def table() -> FileResponse:
-        return _existing(app.model_dir / curve.TABLE)
+        return _existing(app.model_dir / learning_curve.TABLE)
 
     @routes.get("/learning_curve.png", summary="The same, drawn", response_class=FileResponse)
     def picture() -> FileResponse:
-        return _existing(app.model_dir / curve.PICTURE)
+        return _existing(app.model_dir / learning_curve.PICTURE)
 
     @routes.get("/versions/{version}/card.json", summary="A version's card", response_class=FileResponse)
     def card(version: str) -> FileResponse:
@@ -120,7 +120,7 @@ def describe(app: Parts) -> dict[str, Any]:
         },
         "versions": [_version(app.versions, name, current, weights.card) for name in reversed(app.versions.names())],
         "history": [entry.model_dump() for entry in app.versions.history()],
-        "curve": curve.read(app.model_dir),
+        "curve": learning_curve.read(app.model_dir),
         "ledger": _ledger(app),
         "training": _training(app),
         "next": _next(app),

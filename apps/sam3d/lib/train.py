@@ -24,14 +24,14 @@ from lib.models import Serving, unprompted_label
 from lib.server.validation import ClientRequest, explain
 from lib.stored import read_json, write_object
 from sam3d_label.errors import Sam3dError
+from sam3d_label.model_update.split_ledger import Ledger
+from sam3d_label.model_update.update import Progress, Update
+from sam3d_label.model_update.versions import Versions
 from sam3d_label.training import TrainSettings
 from sam3d_label.training.busy import BusySign
 from sam3d_label.training.fine_tune import EpochLog, fine_tune
 from sam3d_label.training.job import train_in_processes
-from sam3d_label.training.ledger import Ledger
-from sam3d_label.training.update import Progress, Update
 from sam3d_label.weights import Card, untrained
-from sam3d_label.weights.versions import Versions
 
 logger = logging.getLogger(__name__)
 STATS, STARTED = "train_stats.json", "last_training.json"

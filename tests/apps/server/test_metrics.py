@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from lib.server.metrics import AppState, Metrics
 from lib.server.request_log import RequestRecord
 from sam3d_label.cache import EmbeddingCache
-from sam3d_label.training import curve
+from sam3d_label.model_update import learning_curve
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_cache_queue_tasks_and_gate_decisions_are_read_when_they_are_collected(
     metrics.registry.register(AppState(EmbeddingCache(64), tmp_path, lambda: tasks, lambda: queue))
     assert values(metrics)["sam3d_gate_decisions", "published"] == 0
     queue["waiting"] = 3
-    (tmp_path / curve.TABLE).write_text("at,version,published\nnow,0001,1\nnow,0002,0\nnow,0003,0\n")
+    (tmp_path / learning_curve.TABLE).write_text("at,version,published\nnow,0001,1\nnow,0002,0\nnow,0003,0\n")
     found = values(metrics)
     assert found["sam3d_queue", "waiting"] == 3
     assert found["sam3d_tasks", "train", "done"] == 2

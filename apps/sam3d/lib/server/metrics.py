@@ -16,7 +16,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from lib.server.request_log import CLIENT_LEFT, RequestRecord
-from sam3d_label.training import curve
+from sam3d_label.model_update import learning_curve
 
 SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 STAGE_SECONDS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -171,7 +171,7 @@ class AppState(Collector):
 
     def _decisions(self) -> Metric:
         try:
-            rows = curve.read(self._model_dir)
+            rows = learning_curve.read(self._model_dir)
         except (OSError, UnicodeDecodeError, csv.Error):
             rows = []
         decided = Tally("published" if row.get("published") == "1" else "rejected" for row in rows)

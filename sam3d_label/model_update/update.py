@@ -14,18 +14,18 @@ from typing import Any
 
 from sam3d_label.errors import NewerFormatError, Sam3dError, VolumeError
 from sam3d_label.io import read_object, with_format, write_json
+from sam3d_label.model_update import learning_curve
+from sam3d_label.model_update.gate import Score, Verdict, judge, means, score
+from sam3d_label.model_update.split_ledger import Ledger
+from sam3d_label.model_update.versions import REPORT, REPORT_FORMAT, Versions
 from sam3d_label.network import SAM3D
-from sam3d_label.training import curve
 from sam3d_label.training.crops import Case, OpenedCase
 from sam3d_label.training.files import CHECKPOINT, CURVES, LOG
 from sam3d_label.training.fine_tune import EpochLog, TrainReport, fine_tune, open_cases
-from sam3d_label.training.gate import Score, Verdict, judge, means, score
-from sam3d_label.training.ledger import Ledger
 from sam3d_label.training.settings import TrainSettings, spacings_of_serving
 from sam3d_label.training.store import store, trained_card
 from sam3d_label.weights import Card, DataSource, Weights
 from sam3d_label.weights.card import lost
-from sam3d_label.weights.versions import REPORT, REPORT_FORMAT, Versions
 
 FEWEST_COMPARED = 3
 """Comparisons that the gate wants. With fewer validation cases, the oldest training cases are left out one by one."""
@@ -246,7 +246,7 @@ class Update:
                 shutil.copy(run / name, folder / name)
         if verdict.passes:
             self.versions.publish(version, "gate")
-        curve.append(self.folder, summary)
+        learning_curve.append(self.folder, summary)
         shutil.rmtree(run, ignore_errors=True)
         return summary
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from sam3d_label.image.intensity import Percentile
+from sam3d_label.model_update.gate import METRICS, Score, judge, means, score
 from sam3d_label.training.crops import OpenedCase
-from sam3d_label.training.gate import METRICS, Score, judge, means, score
 
 
 def scores(*values, names="abcdefgh"):

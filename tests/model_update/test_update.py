@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from sam3d_label.errors import VolumeError
-from sam3d_label.training import TrainSettings, ledger, update
+from sam3d_label.model_update import split_ledger, update
+from sam3d_label.model_update.gate import Score
+from sam3d_label.model_update.split_ledger import Ledger
+from sam3d_label.model_update.update import LabelledCase, Update
+from sam3d_label.model_update.versions import Versions
+from sam3d_label.training import TrainSettings
 from sam3d_label.training.crops import Case
-from sam3d_label.training.gate import Score
-from sam3d_label.training.ledger import Ledger
-from sam3d_label.training.update import LabelledCase, Update
 from sam3d_label.weights import open_weights
-from sam3d_label.weights.versions import Versions
 
 QUICK = TrainSettings(epochs=2, steps_per_epoch=1, warmup=0, workers=0, precision="fp32")
 
@@ -41,7 +42,7 @@ def labelled(tmp_path):
 @pytest.fixture
 def make(small_weights, tmp_path, monkeypatch):
     """An update with some share of validation cases, the same ones each time."""
-    monkeypatch.setattr(ledger.secrets, "token_hex", lambda _: "salt")
+    monkeypatch.setattr(split_ledger.secrets, "token_hex", lambda _: "salt")
 
     def make(share=0.5, **changes):
         options = {"serving": small_weights, "versions": Versions(tmp_path / "versions"), "settings": QUICK}

@@ -13,9 +13,9 @@ import sys
 import pytest
 
 from sam3d_label.errors import WeightsError
+from sam3d_label.model_update.versions import BEFORE_ALL, REPORT, Versions
 from sam3d_label.weights import open_weights
 from sam3d_label.weights.adapter import save_adapter, save_trunk
-from sam3d_label.weights.versions import BEFORE_ALL, REPORT, Versions
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.training.ledger import Ledger
+from sam3d_label.model_update.split_ledger import Ledger
 
 
 def alone(*cases):

@@ -1,0 +1,1 @@
+"""From saved labels to a published version: split, training, gate, versions."""

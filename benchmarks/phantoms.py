@@ -25,9 +25,9 @@ from sam3d_label.evaluation.metrics import bootstrap_interval, dice
 from sam3d_label.evaluation.protocol import evaluate_case
 from sam3d_label.image.volume import Volume
 from sam3d_label.io import write_json
-from sam3d_label.phantoms import Phantom, make_phantom
 from sam3d_label.segmentation.prompts import Box
 from sam3d_label.segmentation.segmenter import Segmenter
+from sam3d_label.synthetic import Phantom, make_phantom
 from sam3d_label.weights import Weights, open_weights
 
 SMALL_MM, LARGE_MM = 20.0, 50.0

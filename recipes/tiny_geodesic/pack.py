@@ -116,7 +116,7 @@ def reduced(volume: Volume, finest: float) -> Volume:
 
 def main(data: Path, out: Path) -> None:
     """Write one file for each volume that is not there yet."""
-    from sam3d_label.training.pieces import find_pieces  # reading packs needs less than making them
+    from sam3d_label.synthetic.supervoxels import find_pieces  # reading packs needs less than making them
 
     out.mkdir(parents=True, exist_ok=True)
     for name, kind, image, label in volumes(data):

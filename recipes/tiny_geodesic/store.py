@@ -20,7 +20,7 @@ from sam3d_label.weights.opening import UNTRAINED_INTENSITY
 from sam3d_label.weights.places import TRUNK
 
 TCIA = "TCIA, Vallieres et al. 2015, doi 10.7937/K9/TCIA.2015.7GO2GSKS"
-MADE = "sam3d_label.phantoms and recipes.tiny_geodesic.synthesis, from the volumes above"
+MADE = "sam3d_label.synthetic and recipes.tiny_geodesic.synthesis, from the volumes above"
 DATA = [
     DataSource(
         name="Soft-tissue-Sarcoma, patients 001-028, T1 MR and CT (IBSI validation dataset)",

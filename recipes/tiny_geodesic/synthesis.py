@@ -15,9 +15,9 @@ from scipy import ndimage
 from recipes.tiny_geodesic.pack import Packed
 from recipes.tiny_geodesic.sources import Source, find_targets
 from sam3d_label.image.volume import Volume
-from sam3d_label.phantoms.mosaic import make_mosaic
-from sam3d_label.phantoms.phantom import make_phantom
-from sam3d_label.phantoms.planted import plant_lesions
+from sam3d_label.synthetic.label_mosaic import make_mosaic
+from sam3d_label.synthetic.lesion_insertion import plant_lesions
+from sam3d_label.synthetic.phantoms import make_phantom
 
 KINDS = {"drawn": 0.34, "phantom": 0.26, "mosaic": 0.08, "planted": 0.32}
 """How often each kind of image is made."""

@@ -126,7 +126,7 @@ def phantom(
     present = (entry for kind in ("images", "labels") for entry in (out / kind).glob("*"))
     require_unused(*(entry for entry in present if not entry.is_dir()), overwrite=overwrite)
     from sam3d_label.cli.progress import bar
-    from sam3d_label.phantoms import write_phantoms
+    from sam3d_label.synthetic import write_phantoms
 
     with bar(Console(stderr=True)) as show:
         written = write_phantoms(out, cases, seed, progress=show)

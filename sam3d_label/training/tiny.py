@@ -16,10 +16,10 @@ import typer
 from sam3d_label.image.intensity import CtOrMr, Percentile, Window
 from sam3d_label.image.volume import Volume, save_mask
 from sam3d_label.network import PRESETS, SAM3D
-from sam3d_label.phantoms import Modality, plant_lesions, save_nifti, write_mosaics, write_phantoms
+from sam3d_label.synthetic import Modality, plant_lesions, save_nifti, write_mosaics, write_phantoms
+from sam3d_label.synthetic.supervoxels import find_pieces
 from sam3d_label.training.crops import Case, OpenedCase, pair_cases
 from sam3d_label.training.fine_tune import describe, fine_tune
-from sam3d_label.training.pieces import find_pieces
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.training.store import store
 from sam3d_label.training.world import is_main
@@ -215,11 +215,11 @@ SOURCES = [
     DataSource(
         name=f"the same volumes with small lesions painted into them, seed {SEED}",
         licence="CC BY 3.0",
-        source="the volumes above, sam3d_label.phantoms",
+        source="the volumes above, sam3d_label.synthetic",
         cases=45,
     ),
-    DataSource(name=f"phantoms, seed {SEED}", licence="Apache-2.0", source="sam3d_label.phantoms", cases=PHANTOMS),
-    DataSource(name=f"mosaics, seed {SEED}", licence="Apache-2.0", source="sam3d_label.phantoms", cases=MOSAICS),
+    DataSource(name=f"phantoms, seed {SEED}", licence="Apache-2.0", source="sam3d_label.synthetic", cases=PHANTOMS),
+    DataSource(name=f"mosaics, seed {SEED}", licence="Apache-2.0", source="sam3d_label.synthetic", cases=MOSAICS),
 ]
 
 

@@ -88,7 +88,7 @@ def test_phantoms_are_grouped_by_size_and_contrast(benchmark):
 
 
 def test_phantoms_are_those_of_the_command(benchmark, tmp_path):
-    from sam3d_label.phantoms import write_phantoms
+    from sam3d_label.synthetic import write_phantoms
 
     (path,) = write_phantoms(tmp_path, 1, 77)
     ((name, phantom),) = benchmark("phantoms").phantoms(1, 77)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sam3d_label.phantoms import make_phantom
-from sam3d_label.phantoms.phantom import save_nifti
+from sam3d_label.synthetic import make_phantom
+from sam3d_label.synthetic.phantoms import save_nifti
 from sam3d_label.training import Case, pair_cases
 
 SHAPE = (64, 56, 24)

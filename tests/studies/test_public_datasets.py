@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from sam3d_label.cli.app import app
 from sam3d_label.errors import Sam3dError
-from sam3d_label.phantoms import write_phantoms
 from sam3d_label.studies.folder import Studies
 from sam3d_label.studies.public_datasets import import_data, open_kits, open_msd
+from sam3d_label.synthetic import write_phantoms
 
 SHAPE = (12, 10, 8)
 AFFINE = np.diag([1.0, 1.5, 3.0, 1.0])

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.phantoms.anatomy import Modality, Scene
-from sam3d_label.phantoms.geometry import Array, log_uniform, small_rotation, smooth_noise
+from sam3d_label.synthetic.anatomy import Modality, Scene
+from sam3d_label.synthetic.geometry import Array, log_uniform, small_rotation, smooth_noise
 
 MIN_AXIS = 8
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sam3d_label.phantoms.geometry import (
+from sam3d_label.synthetic.geometry import (
     Array,
     Grid,
     Shape,

@@ -4,8 +4,8 @@ import pytest
 from scipy import ndimage
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.phantoms import write_mosaics, write_phantoms
-from sam3d_label.phantoms.mosaic import MIN_REGION_VOXELS, make_mosaic
+from sam3d_label.synthetic import write_mosaics, write_phantoms
+from sam3d_label.synthetic.label_mosaic import MIN_REGION_VOXELS, make_mosaic
 
 
 def test_the_same_seed_gives_the_same_mosaic():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from sam3d_label.phantoms import make_phantom, plant_lesions
-from sam3d_label.phantoms.planted import FEWEST_VOXELS, LESIONS
+from sam3d_label.synthetic import make_phantom, plant_lesions
+from sam3d_label.synthetic.lesion_insertion import FEWEST_VOXELS, LESIONS
 
 SPACING = (1.0, 1.0, 2.0)
 

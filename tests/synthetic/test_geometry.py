@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sam3d_label.phantoms.geometry import Grid, Shape, Structure, place, ramp, smooth_noise
+from sam3d_label.synthetic.geometry import Grid, Shape, Structure, place, ramp, smooth_noise
 
 GRID = Grid.centred((60, 50, 40), (1.0, 1.2, 1.5))
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from sam3d_label.errors import Sam3dError
 from sam3d_label.io import replacing
-from sam3d_label.phantoms.anatomy import Modality, Scene, paint_anatomy, random_tissues
-from sam3d_label.phantoms.geometry import Array, Grid
-from sam3d_label.phantoms.lesions import Lesion, grow_distractors, grow_lesion, paint_lesions
-from sam3d_label.phantoms.mosaic import make_mosaic
-from sam3d_label.phantoms.scanner import acquire, choose_grid, random_affine
+from sam3d_label.synthetic.anatomy import Modality, Scene, paint_anatomy, random_tissues
+from sam3d_label.synthetic.geometry import Array, Grid
+from sam3d_label.synthetic.label_mosaic import make_mosaic
+from sam3d_label.synthetic.lesions import Lesion, grow_distractors, grow_lesion, paint_lesions
+from sam3d_label.synthetic.scanner import acquire, choose_grid, random_affine
 
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 PATIENTS = 30

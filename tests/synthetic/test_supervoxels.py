@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from sam3d_label.image.intensity import Percentile
 from sam3d_label.image.volume import Volume
-from sam3d_label.training.pieces import FEWEST_VOXELS, LARGEST_SHARE, TAKEN_SHARE, find_pieces
+from sam3d_label.synthetic.supervoxels import FEWEST_VOXELS, LARGEST_SHARE, TAKEN_SHARE, find_pieces
 
 SHAPE = (64, 60, 40)
 CENTRES = ((16, 16, 20), (16, 44, 20), (46, 30, 20))

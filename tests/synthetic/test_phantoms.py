@@ -9,15 +9,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.phantoms import (
-    LESION_KINDS,
-    MODALITIES,
-    Modality,
-    Phantom,
-    make_phantom,
-    write_phantoms,
-)
-from sam3d_label.phantoms.lesions import MAX_LABEL_SHARE
+from sam3d_label.synthetic import LESION_KINDS, MODALITIES, Modality, Phantom, make_phantom, write_phantoms
+from sam3d_label.synthetic.lesions import MAX_LABEL_SHARE
 
 SMALL = (64, 56, 24)
 SPACING = (1.1, 1.3, 3.0)

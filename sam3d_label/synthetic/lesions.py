@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from sam3d_label.phantoms.anatomy import Scene, Tissues, random_centre
-from sam3d_label.phantoms.geometry import (
+from sam3d_label.synthetic.anatomy import Scene, Tissues, random_centre
+from sam3d_label.synthetic.geometry import (
     Grid,
     Mask,
     Shape,

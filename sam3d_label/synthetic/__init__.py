@@ -9,17 +9,10 @@ Arrays have the axes (I, J, K) of a stored image; positions are in millimetres f
 along the array axes; only the affine knows about left and right.
 """
 
-from sam3d_label.phantoms.anatomy import Modality
-from sam3d_label.phantoms.lesions import LESION_KINDS, LesionKind
-from sam3d_label.phantoms.phantom import (
-    MODALITIES,
-    Phantom,
-    make_phantom,
-    save_nifti,
-    write_mosaics,
-    write_phantoms,
-)
-from sam3d_label.phantoms.planted import plant_lesions
+from sam3d_label.synthetic.anatomy import Modality
+from sam3d_label.synthetic.lesion_insertion import plant_lesions
+from sam3d_label.synthetic.lesions import LESION_KINDS, LesionKind
+from sam3d_label.synthetic.phantoms import MODALITIES, Phantom, make_phantom, save_nifti, write_mosaics, write_phantoms
 
 __all__ = [
     "LESION_KINDS",

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from sam3d_label.phantoms.anatomy import Scene, random_tissues
-from sam3d_label.phantoms.geometry import Array, Grid, log_uniform, smooth_noise, texture_noise
-from sam3d_label.phantoms.scanner import acquire, choose_grid, random_affine
+from sam3d_label.synthetic.anatomy import Scene, random_tissues
+from sam3d_label.synthetic.geometry import Array, Grid, log_uniform, smooth_noise, texture_noise
+from sam3d_label.synthetic.scanner import acquire, choose_grid, random_affine
 
 MIN_REGION_VOXELS = 400
 ALIKE = 0.25

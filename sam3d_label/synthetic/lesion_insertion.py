@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from sam3d_label.phantoms.anatomy import Modality, Scene, random_tissues
-from sam3d_label.phantoms.geometry import Array, Grid, Mask, log_uniform
-from sam3d_label.phantoms.lesions import GAP_MM, LESION_KINDS, Lesion, paint_lesions, try_lesion
+from sam3d_label.synthetic.anatomy import Modality, Scene, random_tissues
+from sam3d_label.synthetic.geometry import Array, Grid, Mask, log_uniform
+from sam3d_label.synthetic.lesions import GAP_MM, LESION_KINDS, Lesion, paint_lesions, try_lesion
 
 DIAMETERS_MM = (8.0, 40.0)
 LESIONS = (4, 9)

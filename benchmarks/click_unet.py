@@ -17,17 +17,17 @@ import typer
 from monai.networks.nets import DynUNet
 from torch import Tensor, nn
 
+from recipes.tiny import train
 from sam3d_label.network import PRESETS, Embedding
 from sam3d_label.network.fine_path import VOXELS, voxels_of_cells
 from sam3d_label.network.prompt_encoder import IN, OUT
-from sam3d_label.training import tiny
 from sam3d_label.training.fine_tune import describe, fine_tune
 from sam3d_label.weights import Weights
 
 SIGMA = 2.0
 """Standard deviation of a click's Gaussian, voxels of the crop, as in MONAI's `AddGuidanceSignald`."""
 
-SETTINGS = tiny.SETTINGS.model_copy(
+SETTINGS = train.SETTINGS.model_copy(
     update={
         "epochs": 22,
         "batch": 1,
@@ -102,7 +102,7 @@ def open_unet(checkpoint: Path) -> Weights:
     with torch.no_grad():
         for name, parameter in model.named_parameters():  # MONAI's DynUNet lists its parameters under two names each
             parameter.copy_(average[name])
-    card = tiny.START.model_copy(
+    card = train.START.model_copy(
         update={
             "version": "click-unet",
             "scales": (0.25, 0.5, 1.0, 2.0),
@@ -121,13 +121,13 @@ def main(
 ) -> None:
     """Train the U-Net on the cases that `tiny` trains on."""
     torch.set_num_threads(threads)
-    training, validation = tiny.every_case(sts, out)
+    training, validation = train.every_case(sts, out)
     torch.manual_seed(SETTINGS.seed)
     fine_tune(
         ClickUNet(),  # type: ignore[arg-type]
         training,
         out,
-        intensity=tiny.INTENSITY,
+        intensity=train.INTENSITY,
         validation=validation,
         settings=SETTINGS.model_copy(update={"epochs": epochs}),
         resume=resume,

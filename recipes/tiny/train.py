@@ -1,4 +1,4 @@
-"""How the shipped weights `tiny` are made: python -m sam3d_label.training.tiny STS OUT, under torchrun or not."""
+"""How the shipped weights `tiny` are made: python -m recipes.tiny.train STS OUT, under torchrun or not."""
 
 from __future__ import annotations
 

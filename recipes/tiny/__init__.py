@@ -1,0 +1,1 @@
+"""How the shipped weights `tiny` are made."""

@@ -48,12 +48,12 @@ from sam3d_label.model_update.gate import Score, score  # noqa: E402
 from sam3d_label.segmentation.segmenter import Segmenter  # noqa: E402
 from sam3d_label.training import Case, TrainReport, TrainSettings, pair_cases  # noqa: E402
 from sam3d_label.training.cases import OpenedCases  # noqa: E402
+from sam3d_label.training.export import store  # noqa: E402
 from sam3d_label.training.fine_tune import (  # noqa: E402
     CHECKPOINT,
     fine_tune,
     open_cases,
 )
-from sam3d_label.training.store import store  # noqa: E402
 from sam3d_label.weights import DataSource, Weights, open_weights  # noqa: E402
 
 UNET = "unet"

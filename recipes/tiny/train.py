@@ -18,11 +18,11 @@ from sam3d_label.image.volume import Volume, save_mask
 from sam3d_label.network import PRESETS, SAM3D
 from sam3d_label.synthetic import Modality, plant_lesions, save_nifti, write_mosaics, write_phantoms
 from sam3d_label.synthetic.supervoxels import find_pieces
-from sam3d_label.training.crops import Case, OpenedCase, pair_cases
+from sam3d_label.training.dataset import Case, OpenedCase, pair_cases
+from sam3d_label.training.distributed import is_main
+from sam3d_label.training.export import store
 from sam3d_label.training.fine_tune import describe, fine_tune
 from sam3d_label.training.settings import TrainSettings
-from sam3d_label.training.store import store
-from sam3d_label.training.world import is_main
 from sam3d_label.weights import Base, Card, DataSource, Training, open_weights
 
 INTENSITY = CtOrMr(ct=Window(lower=-160, upper=240, mean=40, std=100), mr=Percentile())

@@ -79,7 +79,7 @@ def train(
         require_unused(*(out / name for name in written), overwrite=overwrite)
     find_cases(images, labels)
     check_device(device)
-    from sam3d_label.training.run import train_folder
+    from sam3d_label.training.folder import train_folder
     from sam3d_label.weights import open_weights, untrained
 
     start = untrained(preset.value, device=device) if preset else open_weights(weights, device)

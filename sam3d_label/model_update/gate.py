@@ -12,7 +12,7 @@ from sam3d_label.evaluation.annotators import error_centre
 from sam3d_label.evaluation.metrics import bootstrap_interval
 from sam3d_label.evaluation.protocol import evaluate_case
 from sam3d_label.segmentation.segmenter import Segmenter
-from sam3d_label.training.crops import OpenedCase
+from sam3d_label.training.dataset import OpenedCase
 from sam3d_label.weights import Weights
 from sam3d_label.weights.card import ABILITIES, Capability
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from sam3d_label.training.crops import Case, pair_cases
+    from sam3d_label.training.dataset import Case, pair_cases
     from sam3d_label.training.fine_tune import TrainReport
     from sam3d_label.training.settings import TrainSettings
 
@@ -13,7 +13,7 @@ __all__ = ["Case", "TrainReport", "TrainSettings", "pair_cases"]
 __getattr__, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "crops": ["Case", "pair_cases"],
+        "dataset": ["Case", "pair_cases"],
         "fine_tune": ["TrainReport"],
         "settings": ["TrainSettings"],
     },

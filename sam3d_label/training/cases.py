@@ -13,7 +13,7 @@ from sam3d_label.cache import EmbeddingCache
 from sam3d_label.image.intensity import IntensityRule, Normalization
 from sam3d_label.image.labels import open_label
 from sam3d_label.image.volume import Volume
-from sam3d_label.training.crops import Case, OpenedCase
+from sam3d_label.training.dataset import Case, OpenedCase
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from sam3d_label.image.intensity import IntensityRule
 from sam3d_label.io import replacing
 from sam3d_label.network import SAM3D
 from sam3d_label.training.cases import OpenedCases
-from sam3d_label.training.crops import Case, OpenedCase, TrainingCrops
+from sam3d_label.training.dataset import Case, OpenedCase, TrainingCrops
+from sam3d_label.training.distributed import world
 from sam3d_label.training.files import CHECKPOINT, CURVES, LOG
-from sam3d_label.training.plots import plot_log
+from sam3d_label.training.log_chart import plot_log
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.training.trainer import VALIDATION_CLICKS, Trainer
-from sam3d_label.training.world import world
 
 logger = logging.getLogger(__name__)
 LINE = "epoch log "

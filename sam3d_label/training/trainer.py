@@ -20,11 +20,11 @@ from sam3d_label.errors import NewerFormatError, Sam3dError, StorageError, Weigh
 from sam3d_label.io import replacing, require_format, require_space
 from sam3d_label.network import SAM3D, Embedding
 from sam3d_label.training.augmentation import IMAGE, LABEL
-from sam3d_label.training.crops import ALONE, OpenedCase, TrainingCrops, with_ignored
-from sam3d_label.training.interaction import train_rounds, validation_dice
+from sam3d_label.training.dataset import ALONE, OpenedCase, TrainingCrops, with_ignored
+from sam3d_label.training.distributed import World
 from sam3d_label.training.memory import Choice, Plan, choose, free_memory
 from sam3d_label.training.settings import TrainSettings
-from sam3d_label.training.world import World
+from sam3d_label.training.simulation import train_rounds, validation_dice
 
 CHECKPOINT_FORMAT = 1
 VALIDATION_CLICKS = 3

@@ -17,10 +17,10 @@ from sam3d_label.errors import Sam3dError
 from sam3d_label.image.intensity import Percentile
 from sam3d_label.network import SAM3D
 from sam3d_label.training import Case, TrainReport, TrainSettings, pair_cases
-from sam3d_label.training.crops import TrainingCrops
+from sam3d_label.training.dataset import TrainingCrops
+from sam3d_label.training.distributed import world
 from sam3d_label.training.fine_tune import fine_tune, open_cases
 from sam3d_label.training.trainer import Trainer
-from sam3d_label.training.world import world
 from tests.helpers.networks import SMALL
 
 SETTINGS = TrainSettings(epochs=50, steps_per_epoch=1, batch=2, warmup=0, workers=0, precision="fp32")

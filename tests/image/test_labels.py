@@ -16,9 +16,9 @@ from sam3d_label.image.intensity import Percentile
 from sam3d_label.image.labels import open_label, structures
 from sam3d_label.segmentation.prompts import Prompts
 from sam3d_label.training.augmentation import LABEL
-from sam3d_label.training.crops import Case, OpenedCase, TrainingCrops, with_ignored
-from sam3d_label.training.interaction import settled, train_rounds
+from sam3d_label.training.dataset import Case, OpenedCase, TrainingCrops, with_ignored
 from sam3d_label.training.settings import TrainSettings
+from sam3d_label.training.simulation import settled, train_rounds
 
 SHAPE = (20, 18, 16)
 TARGET = (slice(6, 12), slice(5, 11), slice(4, 10))
@@ -106,7 +106,7 @@ def test_no_simulated_click_is_placed_on_ignored_voxels(small_weights, monkeypat
     truth[..., 8:24, 8:24, 16:24] = -1
     seen = []
     monkeypatch.setattr(
-        "sam3d_label.training.interaction.SimulatedPrompts.decode",
+        "sam3d_label.training.simulation.SimulatedPrompts.decode",
         lambda self, model, embedding, base=None: seen.append(list(self.clicks)) or torch.full((1, 1, 32, 32, 32), 9.0),
     )
     settings = TrainSettings(clicks=6, box_share=0, no_click_share=0, rough_mask_share=0)

@@ -8,7 +8,7 @@ import pytest
 
 from sam3d_label.image.intensity import Percentile
 from sam3d_label.model_update.gate import METRICS, Score, judge, means, score
-from sam3d_label.training.crops import OpenedCase
+from sam3d_label.training.dataset import OpenedCase
 
 
 def scores(*values, names="abcdefgh"):

@@ -16,7 +16,7 @@ from sam3d_label.model_update.split_ledger import Ledger
 from sam3d_label.model_update.update import LabelledCase, Update
 from sam3d_label.model_update.versions import Versions
 from sam3d_label.training import TrainSettings
-from sam3d_label.training.crops import Case
+from sam3d_label.training.dataset import Case
 from sam3d_label.weights import open_weights
 
 QUICK = TrainSettings(epochs=2, steps_per_epoch=1, warmup=0, workers=0, precision="fp32")

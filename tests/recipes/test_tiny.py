@@ -10,7 +10,7 @@ import torch
 from recipes.tiny import train
 from sam3d_label.image.volume import Volume
 from sam3d_label.network import SAM3D
-from sam3d_label.training.crops import OpenedCase
+from sam3d_label.training.dataset import OpenedCase
 from tests.helpers.networks import SMALL
 
 

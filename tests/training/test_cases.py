@@ -13,7 +13,7 @@ from sam3d_label.errors import VolumeError
 from sam3d_label.image.intensity import Percentile
 from sam3d_label.training.augmentation import IMAGE, LABEL
 from sam3d_label.training.cases import OpenedCases
-from sam3d_label.training.crops import TrainingCrops
+from sam3d_label.training.dataset import TrainingCrops
 
 
 def opened(cases, max_bytes: int = 10**9) -> OpenedCases:

@@ -14,7 +14,7 @@ from sam3d_label.image.labels import open_label, structures
 from sam3d_label.image.volume import Volume
 from sam3d_label.model_update.update import LabelledCase
 from sam3d_label.studies.label_names import name_values
-from sam3d_label.training.crops import Case
+from sam3d_label.training.dataset import Case
 
 FINAL = DefaultLabelTag.FINAL.value
 PATIENT = "patient_hash"

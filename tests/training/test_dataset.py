@@ -9,7 +9,7 @@ from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.image.intensity import Percentile
 from sam3d_label.training import pair_cases
 from sam3d_label.training.augmentation import IMAGE, INSIDE, LABEL, augmentation
-from sam3d_label.training.crops import OpenedCase, TrainingCrops, near
+from sam3d_label.training.dataset import OpenedCase, TrainingCrops, near
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from sam3d_label.training import TrainSettings
-from sam3d_label.training.interaction import (
+from sam3d_label.training.simulation import (
     SimulatedPrompts,
     cells,
     draw_click,

@@ -1,4 +1,4 @@
-"""A training run as a file, so that other processes can take part in it: torchrun -m sam3d_label.training.job FILE."""
+"""A training run as a file that several processes take part in: torchrun -m sam3d_label.training.launch FILE."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from sam3d_label.image.intensity import IntensityRule
 from sam3d_label.io import replacing, write_text
 from sam3d_label.network import SAM3D, Config
 from sam3d_label.training.busy import BusySign
-from sam3d_label.training.crops import Case
+from sam3d_label.training.dataset import Case
+from sam3d_label.training.distributed import is_main
 from sam3d_label.training.fine_tune import EpochLog, TrainReport, fine_tune
 from sam3d_label.training.settings import TrainSettings
-from sam3d_label.training.world import is_main
 
 JOB, WEIGHTS, DONE = "job.json", "start.pt", "done.pt"
 LAST_WORDS = 12
@@ -96,7 +96,7 @@ def _run(processes: int, job: Path, progress: Callable[[EpochLog], None] | None)
     words: deque[str] = deque(maxlen=LAST_WORDS)
     reasons: list[str] = []
     with subprocess.Popen(
-        [*command, "-m", "sam3d_label.training.job", str(job)],
+        [*command, "-m", "sam3d_label.training.launch", str(job)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",

@@ -8,9 +8,9 @@ from sam3d_label.errors import Sam3dError
 from sam3d_label.network import PRESETS
 from sam3d_label.network.sam3d import is_trunk
 from sam3d_label.training import Case, TrainSettings, settings
-from sam3d_label.training import run as runs
-from sam3d_label.training.run import split, train_folder
-from sam3d_label.training.store import learned
+from sam3d_label.training import folder as runs
+from sam3d_label.training.export import learned
+from sam3d_label.training.folder import split, train_folder
 from sam3d_label.weights import open_weights
 
 

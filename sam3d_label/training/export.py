@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sam3d_label.network import SAM3D
-from sam3d_label.training.crops import SPACING
+from sam3d_label.training.dataset import SPACING
 from sam3d_label.training.fine_tune import TrainReport
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.weights.adapter import save_adapter, save_trunk

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sam3d_label.training.crops import Case, pair_cases
+from sam3d_label.training.dataset import Case, pair_cases
+from sam3d_label.training.export import store
 from sam3d_label.training.fine_tune import describe, fine_tune
 from sam3d_label.training.settings import TrainSettings
-from sam3d_label.training.store import store
 from sam3d_label.weights import Card, DataSource, Weights
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sam3d_label.training.world import world
+from sam3d_label.training.distributed import world
 from tests.helpers.gradients import write_gradients
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imread
 
 from sam3d_label.training.fine_tune import EpochLog
-from sam3d_label.training.plots import plot_log
+from sam3d_label.training.log_chart import plot_log
 
 
 def logs(*dices: float) -> list[EpochLog]:

@@ -12,7 +12,7 @@ from sam3d_label.errors import Sam3dError
 from sam3d_label.image.intensity import Percentile
 from sam3d_label.training import Case, TrainSettings
 from sam3d_label.training.fine_tune import fine_tune
-from sam3d_label.training.job import DONE, Job, train_in_processes
+from sam3d_label.training.launch import DONE, Job, train_in_processes
 
 QUICK = TrainSettings(epochs=2, steps_per_epoch=1, batch=2, warmup=0, workers=0, precision="fp32", seed=1)
 

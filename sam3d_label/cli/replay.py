@@ -23,8 +23,8 @@ from sam3d_label.cli.paths import require_folder, require_inputs
 from sam3d_label.errors import Sam3dError
 
 if TYPE_CHECKING:
-    from sam3d_label.replay.plan import Shard
-    from sam3d_label.replay.run import Outcome
+    from sam3d_label.replay.jobs import Shard
+    from sam3d_label.replay.workers import Outcome
 
 app = typer.Typer()
 
@@ -83,15 +83,15 @@ def replay(
     require_folder(out)
     require_inputs(log, studies, model_dir)
     require_weights(weights)
-    from sam3d_label.replay.plan import find_shard
+    from sam3d_label.replay.jobs import find_shard
 
     found = find_shard(shard, os.environ)
     if overwrite and found.of > 1:
         raise Sam3dError("--overwrite: one of several shards would remove the results of the others; remove OUT first")
     from sam3d_label.cli.progress import bar
-    from sam3d_label.replay.measure import Cohort
-    from sam3d_label.replay.run import Work
-    from sam3d_label.replay.run import replay as run
+    from sam3d_label.replay.request import Cohort
+    from sam3d_label.replay.workers import Work
+    from sam3d_label.replay.workers import replay as run
 
     given = tuple(name.strip() for name in (labels or "").split(",") if name.strip())
     device = _device(device)

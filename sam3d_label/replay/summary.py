@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sam3d_label.evaluation import metrics
-from sam3d_label.replay.measure import Row
+from sam3d_label.replay.request import Row
 
 
 def summarise(rows: Sequence[Row], requests: int) -> dict[str, Any]:

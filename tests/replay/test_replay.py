@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from sam3d_label.cli.app import app
 from sam3d_label.evaluation import metrics
 from sam3d_label.model_update.versions import Versions
-from sam3d_label.replay.measure import Replayer
+from sam3d_label.replay.request import Replayer
 from sam3d_label.segmentation.prompts import Box, Click, Prompts
 from sam3d_label.segmentation.segmenter import Segmenter
 from sam3d_label.studies.click_log import ClickLog, Drawn, Request

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.replay.measure import Cohort, Replayer, only_label
-from sam3d_label.replay.plan import Job, Shard, jobs, share
-from sam3d_label.replay.store import Store
+from sam3d_label.replay.folder import Store
+from sam3d_label.replay.jobs import Job, Shard, jobs, share
+from sam3d_label.replay.request import Cohort, Replayer, only_label
 from sam3d_label.studies.folder import Studies
 from sam3d_label.weights import open_weights
 

@@ -17,7 +17,7 @@ from sam3d_label.evaluation import metrics
 from sam3d_label.image.labels import open_label, structures
 from sam3d_label.image.volume import Volume
 from sam3d_label.model_update.versions import Versions
-from sam3d_label.replay.plan import Job, Numbered
+from sam3d_label.replay.jobs import Job, Numbered
 from sam3d_label.segmentation.prompts import Prompts, clip_boxes
 from sam3d_label.segmentation.segmenter import Result, Segmenter
 from sam3d_label.studies.click_log import Request

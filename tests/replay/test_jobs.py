@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.replay.plan import JOB, Shard, find_shard, jobs, share
+from sam3d_label.replay.jobs import JOB, Shard, find_shard, jobs, share
 from sam3d_label.studies.click_log import Request
 
 REQUESTS = [Request(at="now", image=image, seconds=1) for image in ["a"] * 70 + ["b", "c", None] * 9 + ["a"]]

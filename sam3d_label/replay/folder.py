@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from sam3d_label.errors import Sam3dError
 from sam3d_label.io import append_line, read_object, replacing, with_format, write_json, write_text
-from sam3d_label.replay.measure import Row
+from sam3d_label.replay.request import Row
 from sam3d_label.replay.summary import summarise
 from sam3d_label.studies.click_log import Request, read_log
 

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import ndimage
 
 from sam3d_label.image.volume import CropFrame, Volume
-from sam3d_label.weights.opening import UNTRAINED_INTENSITY as INTENSITY
+from sam3d_label.weights.load import UNTRAINED_INTENSITY as INTENSITY
 
 LAST_TRAINING_PATIENT = 28
 GREYS = 64

@@ -8,7 +8,7 @@ from sam3d_label.weights.card import Base, Card, DataSource, Training
 from sam3d_label.weights.places import DEFAULT, shipped
 
 if TYPE_CHECKING:
-    from sam3d_label.weights.opening import Weights, load_model, open_weights, untrained
+    from sam3d_label.weights.load import Weights, load_model, open_weights, untrained
 
 __all__ = [
     "DEFAULT",
@@ -23,5 +23,5 @@ __all__ = [
     "untrained",
 ]
 __getattr__, _, _ = lazy_loader.attach(
-    __name__, submod_attrs={"opening": ["Weights", "load_model", "open_weights", "untrained"]}
+    __name__, submod_attrs={"load": ["Weights", "load_model", "open_weights", "untrained"]}
 )

@@ -11,7 +11,7 @@ from segment_anything import sam_model_registry
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
 from sam3d_label.network import PRESETS, SAM3D, Config
-from sam3d_label.weights import Card, opening, places
+from sam3d_label.weights import Card, load, places
 
 SMALL = Config(
     crop=32,
@@ -72,7 +72,7 @@ def make_card(card_values: dict[str, Any]) -> Callable[..., Card]:
 def no_files_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a SAM checkpoint of the user nor shipped weights are found unless the test puts them there."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.delenv(opening.SAM_CHECKPOINT, raising=False)
+    monkeypatch.delenv(load.SAM_CHECKPOINT, raising=False)
     monkeypatch.setattr(places, "SHIPPED", tmp_path / "shipped")
 
 

@@ -21,7 +21,7 @@ from lib.server.limits import Limits
 from sam3d_label.errors import Sam3dError
 from sam3d_label.image.intensity import IntensityRule
 from sam3d_label.studies.label_names import name_fault, normal_name
-from sam3d_label.weights.opening import UNTRAINED_INTENSITY
+from sam3d_label.weights.load import UNTRAINED_INTENSITY
 
 HOST_NAME = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?")
 TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d")

@@ -7,7 +7,7 @@ import torch
 from sam3d_label.errors import Sam3dError, WeightsError
 from sam3d_label.network import PRESETS
 from sam3d_label.network.sam3d import is_trunk
-from sam3d_label.weights import load_model, open_weights, opening, places, shipped, untrained
+from sam3d_label.weights import load, load_model, open_weights, places, shipped, untrained
 from sam3d_label.weights.adapter import save_adapter, save_trunk, save_whole
 from sam3d_label.weights.sam import OFFICIAL
 from sam3d_label.weights.tensors import sha256
@@ -139,7 +139,7 @@ def test_an_adapter_of_sam_takes_the_checkpoint_given(on_sam, sam_checkpoint):
 
 
 def test_an_adapter_of_sam_takes_the_checkpoint_of_the_environment(on_sam, sam_checkpoint, monkeypatch):
-    monkeypatch.setenv(opening.SAM_CHECKPOINT, str(sam_checkpoint))
+    monkeypatch.setenv(load.SAM_CHECKPOINT, str(sam_checkpoint))
     assert open_weights(on_sam).version == "0001"
 
 
@@ -165,14 +165,14 @@ def test_another_checkpoint_than_the_adapters_is_told(on_sam, tmp_path):
 @pytest.mark.parametrize("by", ["argument", "environment"])
 def test_a_checkpoint_that_is_not_there_is_told(on_sam, monkeypatch, by):
     if by == "environment":
-        monkeypatch.setenv(opening.SAM_CHECKPOINT, "nowhere.pth")
+        monkeypatch.setenv(load.SAM_CHECKPOINT, "nowhere.pth")
     with pytest.raises(WeightsError, match="nowhere"):
         open_weights(on_sam, sam_checkpoint="nowhere.pth" if by == "argument" else None)
 
 
 def test_a_checkpoint_that_is_not_needed_may_be_missing(ship, monkeypatch):
     ship()
-    monkeypatch.setenv(opening.SAM_CHECKPOINT, "nowhere.pth")
+    monkeypatch.setenv(load.SAM_CHECKPOINT, "nowhere.pth")
     assert open_weights("tiny").version == "0001"
 
 

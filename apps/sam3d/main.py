@@ -27,13 +27,14 @@ from lib import page
 from lib.active_learning import Scores, SurveyScoring, strategies
 from lib.auto_train import QUIET, AutoTrain
 from lib.background import end_with_server, is_background
-from lib.batch import SafeBatch, check_batch
-from lib.clicks import ClickNotes, Note
 from lib.config import AppConfig, parse_config
 from lib.datastore import EXTENSIONS, SafeDatastore, check_id
 from lib.dicomweb import open_dicom_web
 from lib.errors import HANDLED, http_error, install_error_handlers
-from lib.infer import SAM3DAutoTask, SAM3DInferTask, VolumeTask, resolve_device
+from lib.infers.batch import SafeBatch, check_batch
+from lib.infers.click_notes import ClickNotes, Note
+from lib.infers.open_volumes import Segmenters
+from lib.infers.sam3d import SAM3DAutoTask, SAM3DInferTask, VolumeTask, resolve_device
 from lib.models import Serving, UntrainedError
 from lib.requests import saves_label
 from lib.server import listen
@@ -45,7 +46,6 @@ from lib.server.metrics import Metrics
 from lib.server.tasks import Tasks
 from lib.sessions import SafeSessions
 from lib.train import SAM3DTrainTask, parse_train
-from lib.volumes import Segmenters
 from sam3d_label import __version__
 from sam3d_label.image.limits import set_default_limits
 from sam3d_label.io import is_writable, remove_parts

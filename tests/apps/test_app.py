@@ -421,7 +421,7 @@ class TestBatch:
         assert "offers: sam3d, sam3d_auto" in detail(client.post("/batch/infer/nobody?run_sync=true", json={}), 404)
 
     def test_gpus_share_the_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from lib import batch as module
+        from lib.infers import batch as module
         from lib.requests import Batch
 
         monkeypatch.setattr(module.torch.cuda, "is_available", lambda: True)

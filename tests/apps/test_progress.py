@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from lib import page
-from lib.unprompted import Progress
+from lib.infers.unprompted import Progress
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from monailabel.tasks.activelearning.first import First
 from lib.background import step_back
 from lib.datastore import remember
 from lib.datastores.metadata import fault
-from lib.infer import resolve_device
+from lib.infers.open_volumes import Segmenters
+from lib.infers.sam3d import resolve_device
 from lib.models import Serving
 from lib.stored import read_json, write_object
-from lib.volumes import Segmenters
 from sam3d_label.active_learning.score import farthest, survey
 from sam3d_label.errors import Sam3dError
 from sam3d_label.io import locked, storing

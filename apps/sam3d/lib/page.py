@@ -16,7 +16,7 @@ from lib.active_learning import Scores
 from lib.auto_train import AutoTrain
 from lib.config import AppConfig
 from lib.errors import HANDLED, http_error
-from lib.infer import VolumeTask
+from lib.infers.sam3d import VolumeTask
 from lib.models import Serving
 from lib.server.tasks import Tasks
 from lib.train import SAM3DTrainTask

@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from lib.background import step_back
 from lib.cases import labelled_cases
 from lib.config import AppConfig
-from lib.infer import resolve_device
+from lib.infers.sam3d import resolve_device
 from lib.models import Serving, unprompted_label
 from lib.server.validation import ClientRequest, explain
 from lib.stored import read_json, write_object

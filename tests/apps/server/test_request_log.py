@@ -52,7 +52,7 @@ def client(observed: list[RequestRecord]) -> TestClient:
     @api.post("/infer/{model}")
     async def infer(model: str, request: Request, image: str = "") -> dict[str, Any]:
         await request.body()
-        logging.getLogger("lib.infer").warning(f"{image} is odd")
+        logging.getLogger("lib.infers.sam3d").warning(f"{image} is odd")
         logging.getLogger("monailabel.endpoints.infer").info(f"Infer Request: {image}")
         logging.getLogger("monailabel.datastore.local").warning(f"No image for '{image}' in /data/{image}.nii.gz")
         request.state.identity = Identity("anna", Role.ANNOTATOR)

@@ -13,13 +13,13 @@ from monailabel.interfaces.datastore import Datastore
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from lib.config import AppConfig
-from lib.infer import resolve_device
+from lib.infers.open_volumes import Segmenters
+from lib.infers.sam3d import resolve_device
 from lib.models import Serving, UntrainedError
 from lib.server.health import Health, Probe, Readiness, UnhealthyError, listed, moving, space, writable
 from lib.server.inference_pool import InferencePool
 from lib.server.metrics import AppState, Metrics
 from lib.server.tasks import Tasks
-from lib.volumes import Segmenters
 
 
 class Parts(Protocol):

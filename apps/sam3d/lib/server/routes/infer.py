@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from lib.config import AppConfig
 from lib.dicomweb import DicomWebDatastore
-from lib.infer import VolumeTask, resolve_device
+from lib.infers.sam3d import VolumeTask, resolve_device
 from lib.requests import all_clicks, check_request, saves_label
 from lib.server.inference_pool import InferencePool, OvertakenError, QueueFullError, Turn
 from lib.server.json_checks import check_text, read_object

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, HTTPException
 from pydantic import BeforeValidator, create_model
 
-from lib.infer import resolve_device
+from lib.infers.sam3d import resolve_device
 from lib.server.routes.batch import _first
 from lib.server.routes.parts import App
 from lib.server.routes.train import shown

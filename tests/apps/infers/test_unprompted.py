@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lib.unprompted import Progress, UnpromptedMasks
+from lib.infers.unprompted import Progress, UnpromptedMasks
 from sam3d_label.cache import EmbeddingCache
 
 MASK = (np.arange(3 * 5 * 7).reshape(3, 5, 7) % 3 == 0).astype(np.uint8)

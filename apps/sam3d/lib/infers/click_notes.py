@@ -13,7 +13,7 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from lib.infer import SAM3DAutoTask, SAM3DInferTask, VolumeTask
+from lib.infers.sam3d import SAM3DAutoTask, SAM3DInferTask, VolumeTask
 from lib.requests import parse, parse_unprompted
 from sam3d_label.errors import Sam3dError
 from sam3d_label.studies.click_log import ClickLog, Drawn, Request, now

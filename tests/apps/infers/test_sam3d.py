@@ -17,8 +17,8 @@ import SimpleITK as sitk
 from app_helpers import CENTRE, OBLIQUE, SHAPE, ball, write_nifti
 from fastapi import HTTPException
 
-from lib.infer import SAM3DAutoTask, SAM3DInferTask, VolumeTask, resolve_device
-from lib.volumes import OpenVolumes, Segmenters, file_key
+from lib.infers.open_volumes import OpenVolumes, Segmenters, file_key
+from lib.infers.sam3d import SAM3DAutoTask, SAM3DInferTask, VolumeTask, resolve_device
 from sam3d_label import Click, Segmenter
 from sam3d_label.errors import PromptError, VolumeError
 from sam3d_label.image.volume import Volume

@@ -15,7 +15,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 
 from lib.datastore import check_tag
-from lib.infer import resolve_device
+from lib.infers.sam3d import resolve_device
 from lib.requests import Batch, parse_batch
 
 logger = logging.getLogger(__name__)

@@ -14,11 +14,11 @@ from fastapi import HTTPException
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.utils.others.generic import device_list, name_to_device
 
+from lib.infers.open_volumes import Segmenters, file_key
+from lib.infers.unprompted import Progress, UnpromptedMasks
 from lib.models import unprompted_label
 from lib.requests import NO_CLICKS, Output, parse, parse_unprompted
 from lib.temporary import new_answer
-from lib.unprompted import Progress, UnpromptedMasks
-from lib.volumes import Segmenters, file_key
 from sam3d_label import Segmenter
 from sam3d_label.errors import PromptError, Sam3dError
 from sam3d_label.image.volume import Volume, save_mask

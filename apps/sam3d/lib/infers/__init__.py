@@ -1,0 +1,1 @@
+"""Infer tasks: a request for a volume -> a mask."""

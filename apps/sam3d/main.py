@@ -25,7 +25,6 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 from lib import page
 from lib.active_learning import Scores, SurveyScoring, strategies
-from lib.auto_train import QUIET, AutoTrain
 from lib.background import end_with_server, is_background
 from lib.config import AppConfig, parse_config
 from lib.datastore import EXTENSIONS, SafeDatastore, check_id
@@ -45,7 +44,8 @@ from lib.server.log_privacy import protect_logs
 from lib.server.metrics import Metrics
 from lib.server.tasks import Tasks
 from lib.sessions import SafeSessions
-from lib.train import SAM3DTrainTask, parse_train
+from lib.trainers.auto_train import QUIET, AutoTrain
+from lib.trainers.sam3d import SAM3DTrainTask, parse_train
 from sam3d_label import __version__
 from sam3d_label.image.limits import set_default_limits
 from sam3d_label.io import is_writable, remove_parts
@@ -272,7 +272,7 @@ class SAM3DApp(MONAILabelApp):
         """Trains and compares, in this process.
 
         Args:
-            request: `model`, and the keys of `lib.train.TrainRequest`.
+            request: `model`, and the keys of `lib.trainers.sam3d.TrainRequest`.
 
         Raises:
             HTTPException: 404 for an unknown trainer, 400 for what else is wrong, or when nothing can train.

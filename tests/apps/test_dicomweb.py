@@ -22,12 +22,12 @@ from monailabel.config import settings
 from orthanc import Orthanc, orthanc
 
 from lib import dicom_client, dicomweb
-from lib.cases import labelled_cases
 from lib.dicom_client import DicomWeb, patient_hash
 from lib.dicom_seg import make_seg, segment_names
 from lib.dicom_series import open_series
 from lib.dicomweb import DicomWebDatastore
 from lib.errors import RemoteError
+from lib.trainers.cases import labelled_cases
 from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.image.volume import Volume
 
@@ -470,11 +470,11 @@ class TestApp:
     def test_clicks_labels_and_a_training(
         self, app: Any, send: Any, server: Orthanc, uploads: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from lib import train
+        from lib.trainers import sam3d
         from sam3d_label.training import TrainSettings
 
         quick = TrainSettings(epochs=1, steps_per_epoch=1, warmup=0, workers=0, precision="fp32")
-        monkeypatch.setattr(train, "train_settings", lambda *_: quick)
+        monkeypatch.setattr(sam3d, "train_settings", lambda *_: quick)
         series = [send(patient="P-17")[0], send(patient="P-18", modality="MR")[0]]
         store = app.datastore()
         for one in series:

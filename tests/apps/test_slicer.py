@@ -19,8 +19,8 @@ from app_helpers import APP, MODULE, post, serve
 from monailabel.client.client import MONAILabelClientException
 from slicer import Slicer, world
 
-from lib.cases import find_targets
 from lib.datastore import SafeDatastore
+from lib.trainers.cases import find_targets
 
 pytestmark = pytest.mark.slow
 

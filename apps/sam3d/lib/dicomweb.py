@@ -18,7 +18,6 @@ from monailabel.config import settings
 from monailabel.datastore.local import DataModel, ImageLabelModel
 from pydicom.uid import generate_uid
 
-from lib.cases import FINAL, name_values
 from lib.config import AppConfig
 from lib.datastore import EXTENSIONS, SafeDatastore
 from lib.dicom_client import UID, DicomWeb, Series
@@ -27,6 +26,7 @@ from lib.dicom_seg_list import NIFTI, SEGMENTATION, SegList, seconds, seg_label
 from lib.dicom_series import keep_headers, keep_volume, open_series, read_headers
 from lib.errors import RemoteError
 from lib.temporary import is_temporary
+from lib.trainers.cases import FINAL, name_values
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.labels import as_label, open_label
 from sam3d_label.image.volume import Volume

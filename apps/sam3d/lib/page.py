@@ -13,13 +13,13 @@ from monailabel.interfaces.datastore import Datastore
 from pydantic import BaseModel
 
 from lib.active_learning import Scores
-from lib.auto_train import AutoTrain
 from lib.config import AppConfig
 from lib.errors import HANDLED, http_error
 from lib.infers.sam3d import VolumeTask
 from lib.models import Serving
 from lib.server.tasks import Tasks
-from lib.train import SAM3DTrainTask
+from lib.trainers.auto_train import AutoTrain
+from lib.trainers.sam3d import SAM3DTrainTask
 from sam3d_label.model_update import learning_curve
 from sam3d_label.model_update.split_ledger import Ledger, counts
 from sam3d_label.model_update.versions import BEFORE_ALL, Versions

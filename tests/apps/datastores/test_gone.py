@@ -12,8 +12,8 @@ import pytest
 import SimpleITK as sitk
 from app_helpers import SHAPE, write_nifti
 
-from lib.cases import labelled_cases
 from lib.datastore import SafeDatastore
+from lib.trainers.cases import labelled_cases
 
 PATTERNS = ["*.nii.gz", "*.nii", "*.nrrd"]
 CYST = {"label_info": [{"name": "cyst", "idx": 1}], "client_id": "user-anna"}

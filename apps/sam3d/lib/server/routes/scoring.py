@@ -11,7 +11,7 @@ from lib.server.routes.parts import App
 from lib.server.routes.train import shown
 from lib.server.tasks import Task
 from lib.server.validation import ClientRequest
-from lib.train import Gpus
+from lib.trainers.sam3d import Gpus
 
 
 class ScoringRequest(ClientRequest):

@@ -13,12 +13,12 @@ import pytest
 from app_helpers import ball, make_app, orthogonal, write_nifti
 from fastapi import HTTPException
 
-from lib import auto_train
-from lib.auto_train import AutoTrain
 from lib.config import AppConfig
 from lib.models import Serving, UntrainedError
 from lib.stored import read_json
-from lib.train import STARTED, Stats, parse_train, train_settings, trainer
+from lib.trainers import auto_train
+from lib.trainers.auto_train import AutoTrain
+from lib.trainers.sam3d import STARTED, Stats, parse_train, train_settings, trainer
 from sam3d_label.errors import Sam3dError
 from sam3d_label.model_update.update import Progress
 from sam3d_label.model_update.versions import Versions

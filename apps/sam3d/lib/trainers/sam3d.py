@@ -17,12 +17,12 @@ from monailabel.utils.others.generic import device_list
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from lib.background import step_back
-from lib.cases import labelled_cases
 from lib.config import AppConfig
 from lib.infers.sam3d import resolve_device
 from lib.models import Serving, unprompted_label
 from lib.server.validation import ClientRequest, explain
 from lib.stored import read_json, write_object
+from lib.trainers.cases import labelled_cases
 from sam3d_label.errors import Sam3dError
 from sam3d_label.model_update.split_ledger import Ledger
 from sam3d_label.model_update.update import Progress, Update

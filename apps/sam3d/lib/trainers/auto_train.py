@@ -15,7 +15,7 @@ from monailabel.interfaces.datastore import Datastore
 from lib.config import AppConfig
 from lib.errors import RemoteError
 from lib.stored import read_json
-from lib.train import STARTED, label_time
+from lib.trainers.sam3d import STARTED, label_time
 from sam3d_label.model_update.update import RUN, RUN_FILE
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""Train tasks: saved labels -> a new version of the weights."""

@@ -38,7 +38,7 @@ sys.path[:0] = [str(ROOT / "apps" / "sam3d")]
 from click_unet import SETTINGS as UNET_SETTINGS  # noqa: E402
 from click_unet import ClickUNet, open_unet  # noqa: E402
 
-from lib.active_learning import Diverse, ScoredStrategy, Scores, Uncertainty  # noqa: E402
+from lib.activelearning.strategies import Diverse, ScoredStrategy, Scores, Uncertainty  # noqa: E402
 from lib.trainers.sam3d import parse_train, train_settings  # noqa: E402
 from sam3d_label.active_learning.score import survey  # noqa: E402
 from sam3d_label.evaluation.metrics import bootstrap_interval  # noqa: E402

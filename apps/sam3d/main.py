@@ -24,7 +24,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
 from lib import page
-from lib.active_learning import Scores, SurveyScoring, strategies
+from lib.activelearning.strategies import Scores, SurveyScoring, strategies
 from lib.background import end_with_server, is_background
 from lib.config import AppConfig, parse_config
 from lib.datastore import EXTENSIONS, SafeDatastore, check_id

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.active_learning import Scores
+from lib.activelearning.strategies import Scores
 from lib.datastore import SafeDatastore
 from lib.stored import read_json, write_object
 from sam3d_label.errors import NewerFormatError

@@ -12,7 +12,7 @@ from fastapi.responses import FileResponse
 from monailabel.interfaces.datastore import Datastore
 from pydantic import BaseModel
 
-from lib.active_learning import Scores
+from lib.activelearning.strategies import Scores
 from lib.config import AppConfig
 from lib.errors import HANDLED, http_error
 from lib.infers.sam3d import VolumeTask

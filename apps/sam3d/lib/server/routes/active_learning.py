@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request
 
-from lib.active_learning import STRATEGY, handed_out_by
+from lib.activelearning.strategies import STRATEGY, handed_out_by
 from lib.datastore import remember
 from lib.server.routes.common import sender
 from lib.server.routes.parts import App

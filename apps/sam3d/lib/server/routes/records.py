@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from lib.active_learning import INFO, STRATEGY
+from lib.activelearning.strategies import INFO, STRATEGY
 from lib.datastore import UPLOADED
 from lib.datastores.reconcile import CHECKSUM
 from lib.dicom_seg_list import SEGMENTATION

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from app_helpers import ball, make_app, write_nifti
 
-from lib.active_learning import Diverse, Scores, SurveyScoring, Uncertainty, handed_out
+from lib.activelearning.strategies import Diverse, Scores, SurveyScoring, Uncertainty, handed_out
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def test_scripts_of_the_pages_exist_and_know_their_options(page, script, rest):
 
 
 def test_conf_keys_of_the_pages_exist():
-    tree = ast.parse((ROOT / "apps/sam3d/lib/config.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "apps/sam3d/lib/configs/app_config.py").read_text(encoding="utf-8"))
     (config,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "AppConfig"]
     keys = {node.target.id for node in config.body if isinstance(node, ast.AnnAssign)}
     for page, key, _ in named(r"--conf ([a-z]\w*) (\S)"):

@@ -26,7 +26,8 @@ from monailabel.interfaces.tasks.train import TrainTask
 from lib import page
 from lib.activelearning.strategies import Scores, SurveyScoring, strategies
 from lib.background import end_with_server, is_background
-from lib.config import AppConfig, parse_config
+from lib.configs.active_weights import Serving, UntrainedError
+from lib.configs.app_config import AppConfig, parse_config
 from lib.datastore import EXTENSIONS, SafeDatastore, check_id
 from lib.dicomweb import open_dicom_web
 from lib.errors import HANDLED, http_error, install_error_handlers
@@ -34,7 +35,6 @@ from lib.infers.batch import SafeBatch, check_batch
 from lib.infers.click_notes import ClickNotes, Note
 from lib.infers.open_volumes import Segmenters
 from lib.infers.sam3d import SAM3DAutoTask, SAM3DInferTask, VolumeTask, resolve_device
-from lib.models import Serving, UntrainedError
 from lib.requests import saves_label
 from lib.server import listen
 from lib.server.access.login import Login, make_login

@@ -17,7 +17,7 @@ from app_helpers import ball, write_nifti
 from dicom_files import series_array, write_series
 
 from lib import session_files
-from lib.server.limits import Limits
+from lib.configs.limits import Limits
 from lib.session_files import Upload, store_image
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.volume import Volume

@@ -11,7 +11,7 @@ import pytest
 from app_helpers import ball, write_nifti
 from fastapi import HTTPException
 
-from lib.server.limits import MIB, Limits
+from lib.configs.limits import MIB, Limits
 from lib.session_files import Upload
 from lib.session_quota import Held, SessionQuota
 from lib.sessions import SafeSessions

@@ -18,7 +18,7 @@ from monailabel.config import settings
 from monailabel.datastore.local import DataModel, ImageLabelModel
 from pydicom.uid import generate_uid
 
-from lib.config import AppConfig
+from lib.configs.app_config import AppConfig
 from lib.datastore import EXTENSIONS, SafeDatastore
 from lib.dicom_client import UID, DicomWeb, Series
 from lib.dicom_seg import make_seg, read_seg, segment_names, written_at

@@ -13,10 +13,10 @@ from monailabel.interfaces.datastore import Datastore
 from pydantic import BaseModel
 
 from lib.activelearning.strategies import Scores
-from lib.config import AppConfig
+from lib.configs.active_weights import Serving
+from lib.configs.app_config import AppConfig
 from lib.errors import HANDLED, http_error
 from lib.infers.sam3d import VolumeTask
-from lib.models import Serving
 from lib.server.tasks import Tasks
 from lib.trainers.auto_train import AutoTrain
 from lib.trainers.sam3d import SAM3DTrainTask

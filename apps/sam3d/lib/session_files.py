@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
-from lib.server.limits import MIB, Limits
+from lib.configs.limits import MIB, Limits
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.suffixes import MASK_SUFFIXES
 from sam3d_label.image.volume import Volume

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from fastapi import HTTPException
 
-from lib.server.limits import MIB, Limits
+from lib.configs.limits import MIB, Limits
 
 WAY_OUT = "remove one with DELETE /session/ID, or wait until one expires"
 

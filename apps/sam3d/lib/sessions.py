@@ -15,7 +15,7 @@ from pathlib import Path
 from fastapi import HTTPException
 from monailabel.utils.sessions import SessionInfo, Sessions
 
-from lib.server.limits import Limits
+from lib.configs.limits import Limits
 from lib.session_files import Upload, store_image
 from lib.session_quota import Held, SessionQuota
 from sam3d_label.errors import VolumeError

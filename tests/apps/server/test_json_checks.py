@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lib.configs.limits import Limits
 from lib.server.json_checks import JsonError, check_text, read_json, read_object
-from lib.server.limits import Limits
 
 LIMITS = Limits()
 

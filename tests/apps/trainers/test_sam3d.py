@@ -13,8 +13,8 @@ import pytest
 from app_helpers import ball, make_app, orthogonal, write_nifti
 from fastapi import HTTPException
 
-from lib.config import AppConfig
-from lib.models import Serving, UntrainedError
+from lib.configs.active_weights import Serving, UntrainedError
+from lib.configs.app_config import AppConfig
 from lib.stored import read_json
 from lib.trainers import auto_train
 from lib.trainers.auto_train import AutoTrain

@@ -18,11 +18,11 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.first import First
 
 from lib.background import step_back
+from lib.configs.active_weights import Serving
 from lib.datastore import remember
 from lib.datastores.metadata import fault
 from lib.infers.open_volumes import Segmenters
 from lib.infers.sam3d import resolve_device
-from lib.models import Serving
 from lib.stored import read_json, write_object
 from sam3d_label.active_learning.score import farthest, survey
 from sam3d_label.errors import Sam3dError

@@ -14,9 +14,9 @@ from fastapi import HTTPException
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.utils.others.generic import device_list, name_to_device
 
+from lib.configs.active_weights import unprompted_label
 from lib.infers.open_volumes import Segmenters, file_key
 from lib.infers.unprompted import Progress, UnpromptedMasks
-from lib.models import unprompted_label
 from lib.requests import NO_CLICKS, Output, parse, parse_unprompted
 from lib.temporary import new_answer
 from sam3d_label import Segmenter

@@ -12,10 +12,10 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lib.configs.limits import Limits
 from lib.errors import body as body_of
 from lib.server.access.identity import Role
 from lib.server.json_checks import JsonError, read_json
-from lib.server.limits import Limits
 
 DRAIN_BYTES, DRAIN_SECONDS = 64 * 2**20, 10.0
 """How much of a refused body is read and dropped: most clients read the answer only after they have sent the body."""

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from lib.server.limits import Limits
+from lib.configs.limits import Limits
 from sam3d_label.errors import Sam3dError
 
 STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)

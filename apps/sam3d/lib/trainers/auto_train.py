@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import HTTPException
 from monailabel.interfaces.datastore import Datastore
 
-from lib.config import AppConfig
+from lib.configs.app_config import AppConfig
 from lib.errors import RemoteError
 from lib.stored import read_json
 from lib.trainers.sam3d import STARTED, label_time

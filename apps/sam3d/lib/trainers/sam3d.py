@@ -17,9 +17,9 @@ from monailabel.utils.others.generic import device_list
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from lib.background import step_back
-from lib.config import AppConfig
+from lib.configs.active_weights import Serving, unprompted_label
+from lib.configs.app_config import AppConfig
 from lib.infers.sam3d import resolve_device
-from lib.models import Serving, unprompted_label
 from lib.server.validation import ClientRequest, explain
 from lib.stored import read_json, write_object
 from lib.trainers.cases import labelled_cases

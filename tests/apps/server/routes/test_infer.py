@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
 
-from lib.config import AppConfig
+from lib.configs.app_config import AppConfig
 from lib.errors import install_error_handlers
 from lib.server.inference_pool import InferencePool, Load
 from lib.server.routes import infer

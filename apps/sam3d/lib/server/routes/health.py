@@ -12,10 +12,10 @@ from monailabel.config import settings
 from monailabel.interfaces.datastore import Datastore
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from lib.config import AppConfig
+from lib.configs.active_weights import Serving, UntrainedError
+from lib.configs.app_config import AppConfig
 from lib.infers.open_volumes import Segmenters
 from lib.infers.sam3d import resolve_device
-from lib.models import Serving, UntrainedError
 from lib.server.health import Health, Probe, Readiness, UnhealthyError, listed, moving, space, writable
 from lib.server.inference_pool import InferencePool
 from lib.server.metrics import AppState, Metrics

@@ -18,7 +18,7 @@ from monailabel.utils.others.generic import get_mime_type
 from requests_toolbelt import MultipartEncoder
 from starlette.types import Receive, Scope, Send
 
-from lib.config import AppConfig
+from lib.configs.app_config import AppConfig
 from lib.dicomweb import DicomWebDatastore
 from lib.infers.sam3d import VolumeTask, resolve_device
 from lib.requests import all_clicks, check_request, saves_label

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from anyio import CapacityLimiter
 from monailabel.interfaces.datastore import Datastore
 
-from lib.config import AppConfig
+from lib.configs.app_config import AppConfig
 from lib.server.tasks import Tasks
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.config import ConfigError, parse_config
+from lib.configs.app_config import ConfigError, parse_config
 from sam3d_label.image.intensity import Percentile
 
 

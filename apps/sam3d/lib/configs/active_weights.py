@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Sequence
 
-from lib.config import AppConfig
+from lib.configs.app_config import AppConfig
 from sam3d_label.errors import Sam3dError, WeightsError
 from sam3d_label.model_update.versions import Versions
 from sam3d_label.weights import Card, Weights, open_weights, untrained

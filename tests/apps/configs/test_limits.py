@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lib.config import ConfigError, parse_config
-from lib.server.limits import Limits
+from lib.configs.app_config import ConfigError, parse_config
+from lib.configs.limits import Limits
 
 
 def test_limits_have_defaults_and_are_set_by_conf() -> None:

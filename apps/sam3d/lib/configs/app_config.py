@@ -16,8 +16,8 @@ from pydantic import (
     field_validator,
 )
 
+from lib.configs.limits import Limits
 from lib.requests import RESERVED_KEYS
-from lib.server.limits import Limits
 from sam3d_label.errors import Sam3dError
 from sam3d_label.image.intensity import IntensityRule
 from sam3d_label.studies.label_names import name_fault, normal_name

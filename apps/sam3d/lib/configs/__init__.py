@@ -1,0 +1,1 @@
+"""What the app is configured with: `--conf` keys and weights."""

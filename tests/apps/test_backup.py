@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from app_helpers import SHAPE, write_nifti
 
-from lib.datastore import SafeDatastore
+from lib.datastores.studies import SafeDatastore
 from sam3d_label.model_update.split_ledger import Ledger
 from sam3d_label.model_update.versions import Versions
 from sam3d_label.studies.click_log import ClickLog, Request, now, read_log

@@ -17,8 +17,8 @@ from dicom_files import write_series
 from ohif import CLASSES, METASTASIS, Ohif, open_study, serve_archive
 from orthanc import Orthanc, orthanc
 
-from lib.dicom_seg import read_seg, segment_names
-from lib.dicom_series import open_series
+from lib.datastores.dicom_seg import read_seg, segment_names
+from lib.datastores.dicom_series import open_series
 from sam3d_label import load_model
 from sam3d_label.model_update.versions import Versions
 from sam3d_label.weights import open_weights

@@ -16,7 +16,7 @@ from dicom_files import write_series
 from ohif import AUTO, Ohif, open_study, serve_archive
 from orthanc import Orthanc, orthanc
 
-from lib.dicom_series import open_series
+from lib.datastores.dicom_series import open_series
 from sam3d_label.evaluation.metrics import dice
 from sam3d_label.image.volume import Volume
 

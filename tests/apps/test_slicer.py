@@ -19,7 +19,7 @@ from app_helpers import APP, MODULE, post, serve
 from monailabel.client.client import MONAILabelClientException
 from slicer import Slicer, world
 
-from lib.datastore import SafeDatastore
+from lib.datastores.studies import SafeDatastore
 from lib.trainers.cases import find_targets
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from app_helpers import SHAPE, make_app, write_nifti
 
-from lib.datastore import SafeDatastore
+from lib.datastores.studies import SafeDatastore
 from lib.trainers.cases import labelled_cases
 from sam3d_label.archive.pack import export
 from sam3d_label.archive.unpack import unpack

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from app_helpers import wait, write_nifti
 
-from lib.datastore import SafeDatastore
+from lib.datastores.studies import SafeDatastore
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import pytest
 from app_helpers import SHAPE, write_nifti
 from fastapi import HTTPException
 
-from lib.datastore import SafeDatastore, remember
+from lib.datastores.studies import SafeDatastore, remember
 from sam3d_label.io import PART
 
 FINAL = "final"

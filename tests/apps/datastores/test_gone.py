@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 from app_helpers import SHAPE, write_nifti
 
-from lib.datastore import SafeDatastore
+from lib.datastores.studies import SafeDatastore
 from lib.trainers.cases import labelled_cases
 
 PATTERNS = ["*.nii.gz", "*.nii", "*.nrrd"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from app_helpers import SHAPE, write_nifti
 
-from lib.datastore import SafeDatastore
+from lib.datastores.studies import SafeDatastore
 
 INDEX = "datastore_v2.json"
 NAMES = [{"name": "tumor", "idx": 1}]

@@ -10,8 +10,8 @@ import pytest
 from app_helpers import SHAPE, write_nifti
 from fastapi import HTTPException
 
-from lib.datastore import SafeDatastore
 from lib.datastores.metadata import MAX_BYTES, MAX_DEPTH, MetadataError, checked
+from lib.datastores.studies import SafeDatastore
 
 
 def nested(levels: int) -> Any:

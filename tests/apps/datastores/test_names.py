@@ -13,7 +13,7 @@ from fastapi import HTTPException
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lib.datastore import SafeDatastore
+from lib.datastores.studies import SafeDatastore
 
 names = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=40)
 ODD = (

@@ -11,7 +11,7 @@ from app_helpers import make_app, post, write_nifti
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from lib.datastore import SafeDatastore
+from lib.datastores.studies import SafeDatastore
 from lib.errors import install_error_handlers
 from lib.server.install import install
 

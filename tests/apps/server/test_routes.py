@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from lib.datastore import SafeDatastore
+from lib.datastores.studies import SafeDatastore
 from lib.errors import install_error_handlers
 from lib.server.install import install
 from lib.server.tasks import TaskQueue

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from app_helpers import ball, orthogonal, write_nifti
 
-from lib.datastore import EXTENSIONS, SafeDatastore
+from lib.datastores.studies import EXTENSIONS, SafeDatastore
 from lib.trainers.cases import group_of, labelled_cases, name_values
 from sam3d_label.errors import VolumeError
 

@@ -15,7 +15,7 @@ from fastapi import HTTPException
 
 from lib.configs.active_weights import Serving, UntrainedError
 from lib.configs.app_config import AppConfig
-from lib.stored import read_json
+from lib.datastores.json_files import read_json
 from lib.trainers import auto_train
 from lib.trainers.auto_train import AutoTrain
 from lib.trainers.sam3d import STARTED, Stats, parse_train, train_settings, trainer

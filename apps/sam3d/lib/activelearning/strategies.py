@@ -19,11 +19,11 @@ from monailabel.tasks.activelearning.first import First
 
 from lib.background import step_back
 from lib.configs.active_weights import Serving
-from lib.datastore import remember
+from lib.datastores.json_files import read_json, write_object
 from lib.datastores.metadata import fault
+from lib.datastores.studies import remember
 from lib.infers.open_volumes import Segmenters
 from lib.infers.sam3d import resolve_device
-from lib.stored import read_json, write_object
 from sam3d_label.active_learning.score import farthest, survey
 from sam3d_label.errors import Sam3dError
 from sam3d_label.io import locked, storing

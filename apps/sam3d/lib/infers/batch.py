@@ -14,7 +14,7 @@ from fastapi import HTTPException
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 
-from lib.datastore import check_tag
+from lib.datastores.studies import check_tag
 from lib.infers.sam3d import resolve_device
 from lib.requests import Batch, parse_batch
 

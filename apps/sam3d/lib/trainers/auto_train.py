@@ -13,8 +13,8 @@ from fastapi import HTTPException
 from monailabel.interfaces.datastore import Datastore
 
 from lib.configs.app_config import AppConfig
+from lib.datastores.json_files import read_json
 from lib.errors import RemoteError
-from lib.stored import read_json
 from lib.trainers.sam3d import STARTED, label_time
 from sam3d_label.model_update.update import RUN, RUN_FILE
 

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Request
 
 from lib.activelearning.strategies import STRATEGY, handed_out_by
-from lib.datastore import remember
+from lib.datastores.studies import remember
 from lib.server.routes.common import sender
 from lib.server.routes.parts import App
 from lib.server.validation import ClientRequest

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
 from lib.configs.limits import Limits
-from lib.datastore import EXTENSIONS, check_tag
+from lib.datastores.studies import EXTENSIONS, check_tag
 from lib.server.json_checks import JsonError, check_text, read_object
 from lib.server.routes.common import form_route, sender
 from lib.server.routes.infer import OnceFileResponse

@@ -19,7 +19,7 @@ from requests_toolbelt import MultipartEncoder
 from starlette.types import Receive, Scope, Send
 
 from lib.configs.app_config import AppConfig
-from lib.dicomweb import DicomWebDatastore
+from lib.datastores.dicomweb import DicomWebDatastore
 from lib.infers.sam3d import VolumeTask, resolve_device
 from lib.requests import all_clicks, check_request, saves_label
 from lib.server.inference_pool import InferencePool, OvertakenError, QueueFullError, Turn

@@ -15,7 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from monailabel.config import settings
 
-from lib.dicom_client import CONNECT_SECONDS
+from lib.datastores.dicom_client import CONNECT_SECONDS
 
 PIECE = 256 * 1024
 MOST_ENCODINGS = 8

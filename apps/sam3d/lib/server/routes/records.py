@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from lib.activelearning.strategies import INFO, STRATEGY
-from lib.datastore import UPLOADED
+from lib.datastores.dicom_seg_list import SEGMENTATION
 from lib.datastores.reconcile import CHECKSUM
-from lib.dicom_seg_list import SEGMENTATION
+from lib.datastores.studies import UPLOADED
 from sam3d_label.studies.label_names import name_fault, normal_name
 
 SERIES = frozenset({"StudyInstanceUID", "SeriesInstanceUID", SEGMENTATION})

@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from monailabel.interfaces.datastore import Datastore
 from nrrd import write as write_nrrd
 
-from lib.dicomweb import DicomWebDatastore
+from lib.datastores.dicomweb import DicomWebDatastore
 from lib.server.routes.common import reading_route
 from lib.server.routes.parts import App
 from lib.trainers.cases import FINAL

@@ -16,8 +16,8 @@ from app_helpers import CENTRE, MODULE, post, serve, write_nifti
 from dicom_files import OBLIQUE, series_array, write_series
 from orthanc import Orthanc, orthanc
 
-from lib.dicom_seg import read_seg, segment_names
-from lib.dicom_series import open_series
+from lib.datastores.dicom_seg import read_seg, segment_names
+from lib.datastores.dicom_series import open_series
 
 pytestmark = pytest.mark.slow
 USER, SECRET = "reader", "se-cr-et"

@@ -12,8 +12,8 @@ import pytest
 from dicom_files import CORONAL, OBLIQUE, write_series
 from pydicom.dataset import Dataset
 
-from lib.dicom_seg import make_seg, read_seg, referenced_series, segment_names, written_at
-from lib.dicom_series import open_series
+from lib.datastores.dicom_seg import make_seg, read_seg, referenced_series, segment_names, written_at
+from lib.datastores.dicom_series import open_series
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.volume import Volume
 

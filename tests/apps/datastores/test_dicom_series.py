@@ -11,7 +11,7 @@ from dicom_files import AXIAL, CORONAL, OBLIQUE, series_array, write_series
 from pydicom import dcmread
 from pydicom.uid import RLELossless
 
-from lib.dicom_series import keep_headers, keep_volume, open_series, read_headers
+from lib.datastores.dicom_series import keep_headers, keep_volume, open_series, read_headers
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.volume import Volume
 

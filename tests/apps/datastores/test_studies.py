@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from app_helpers import SHAPE, ball, orthogonal, write_nifti
 from fastapi import HTTPException
 
-from lib.datastore import SafeDatastore
+from lib.datastores.studies import SafeDatastore
 
 FINAL = "final"
 OBLIQUE = orthogonal()

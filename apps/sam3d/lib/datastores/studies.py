@@ -28,8 +28,8 @@ from lib.datastores.checks import (
 from lib.datastores.folder import FolderDatastore
 from lib.datastores.metadata import checked
 from lib.datastores.reconcile import CHECKSUM, checksum
+from lib.datastores.segment_names import check_names
 from lib.errors import http_error
-from lib.segments import check_names
 from lib.temporary import is_temporary
 from sam3d_label.errors import Sam3dError, StorageError, VolumeError
 from sam3d_label.image.volume import Volume

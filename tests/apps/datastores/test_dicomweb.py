@@ -21,11 +21,11 @@ from fastapi import HTTPException
 from monailabel.config import settings
 from orthanc import Orthanc, orthanc
 
-from lib import dicom_client, dicomweb
-from lib.dicom_client import DicomWeb, patient_hash
-from lib.dicom_seg import make_seg, segment_names
-from lib.dicom_series import open_series
-from lib.dicomweb import DicomWebDatastore
+from lib.datastores import dicom_client, dicomweb
+from lib.datastores.dicom_client import DicomWeb, patient_hash
+from lib.datastores.dicom_seg import make_seg, segment_names
+from lib.datastores.dicom_series import open_series
+from lib.datastores.dicomweb import DicomWebDatastore
 from lib.errors import RemoteError
 from lib.trainers.cases import labelled_cases
 from sam3d_label.errors import Sam3dError, VolumeError

@@ -19,11 +19,11 @@ from monailabel.datastore.local import DataModel, ImageLabelModel
 from pydicom.uid import generate_uid
 
 from lib.configs.app_config import AppConfig
-from lib.datastore import EXTENSIONS, SafeDatastore
-from lib.dicom_client import UID, DicomWeb, Series
-from lib.dicom_seg import make_seg, read_seg, segment_names, written_at
-from lib.dicom_seg_list import NIFTI, SEGMENTATION, SegList, seconds, seg_label
-from lib.dicom_series import keep_headers, keep_volume, open_series, read_headers
+from lib.datastores.dicom_client import UID, DicomWeb, Series
+from lib.datastores.dicom_seg import make_seg, read_seg, segment_names, written_at
+from lib.datastores.dicom_seg_list import NIFTI, SEGMENTATION, SegList, seconds, seg_label
+from lib.datastores.dicom_series import keep_headers, keep_volume, open_series, read_headers
+from lib.datastores.studies import EXTENSIONS, SafeDatastore
 from lib.errors import RemoteError
 from lib.temporary import is_temporary
 from lib.trainers.cases import FINAL, name_values

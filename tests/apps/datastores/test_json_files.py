@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from lib.activelearning.strategies import Scores
-from lib.datastore import SafeDatastore
-from lib.stored import read_json, write_object
+from lib.datastores.json_files import read_json, write_object
+from lib.datastores.studies import SafeDatastore
 from sam3d_label.errors import NewerFormatError
 
-SAMPLES = Path(__file__).parents[1] / "data" / "format_0"
+SAMPLES = Path(__file__).parents[2] / "data" / "format_0"
 
 
 def test_numbers_that_json_cannot_hold_are_stored_as_null(tmp_path: Path) -> None:

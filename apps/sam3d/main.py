@@ -23,7 +23,6 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
-from lib import page
 from lib.activelearning.strategies import Scores, SurveyScoring, strategies
 from lib.background import end_with_server, is_background
 from lib.configs.active_weights import Serving, UntrainedError
@@ -42,8 +41,9 @@ from lib.server.inference_pool import InferencePool, worker_count
 from lib.server.install import install
 from lib.server.log_privacy import protect_logs
 from lib.server.metrics import Metrics
+from lib.server.routes import page
 from lib.server.tasks import Tasks
-from lib.sessions import SafeSessions
+from lib.server.uploads.sessions import SafeSessions
 from lib.trainers.auto_train import QUIET, AutoTrain
 from lib.trainers.sam3d import SAM3DTrainTask, parse_train
 from sam3d_label import __version__

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from lib import page
+from lib.server.routes import page
 from lib.server.tasks import Task
 
 EARLIER = {"version": "0001", "gate": {"passes": True, "reason": "of an earlier training"}}

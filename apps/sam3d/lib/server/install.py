@@ -37,7 +37,7 @@ from lib.server.routes import (
     start,
     train,
 )
-from lib.server.validation import install_validation_errors
+from lib.validation import install_validation_errors
 
 ROUTERS: tuple[Callable[[Any], APIRouter], ...] = (
     infer.router,

@@ -21,8 +21,8 @@ from lib.configs.active_weights import Serving, unprompted_label
 from lib.configs.app_config import AppConfig
 from lib.datastores.json_files import read_json, write_object
 from lib.infers.sam3d import resolve_device
-from lib.server.validation import ClientRequest, explain
 from lib.trainers.cases import labelled_cases
+from lib.validation import ClientRequest, explain
 from sam3d_label.errors import Sam3dError
 from sam3d_label.model_update.split_ledger import Ledger
 from sam3d_label.model_update.update import Progress, Update

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from lib.errors import install_error_handlers
 from lib.server.access.identity import LOCAL_USER, Identity, Role
 from lib.server.routes import sessions
-from lib.sessions import SafeSessions
+from lib.server.uploads.sessions import SafeSessions
 
 
 class App:

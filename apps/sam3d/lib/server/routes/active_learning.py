@@ -12,7 +12,7 @@ from lib.activelearning.strategies import STRATEGY, handed_out_by
 from lib.datastores.studies import remember
 from lib.server.routes.common import sender
 from lib.server.routes.parts import App
-from lib.server.validation import ClientRequest
+from lib.validation import ClientRequest
 
 logger = logging.getLogger(__name__)
 

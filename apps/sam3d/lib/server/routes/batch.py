@@ -12,8 +12,8 @@ from lib.requests import Dtype, Extension
 from lib.server.routes.parts import App
 from lib.server.routes.train import shown
 from lib.server.tasks import Task
-from lib.server.validation import ClientRequest
 from lib.trainers.sam3d import Gpus
+from lib.validation import ClientRequest
 
 
 def _first(value: Any) -> Any:

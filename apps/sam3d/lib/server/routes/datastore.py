@@ -23,8 +23,8 @@ from lib.server.routes.common import form_route, sender
 from lib.server.routes.infer import OnceFileResponse
 from lib.server.routes.parts import App
 from lib.server.routes.records import IMAGE_KEYS, LABEL_KEYS, LabelInfo
-from lib.server.validation import explain
 from lib.temporary import received
+from lib.validation import explain
 
 logger = logging.getLogger(__name__)
 

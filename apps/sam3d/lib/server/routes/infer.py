@@ -26,7 +26,7 @@ from lib.server.inference_pool import InferencePool, OvertakenError, QueueFullEr
 from lib.server.json_checks import check_text, read_object
 from lib.server.routes.common import form_route
 from lib.server.routes.sessions import find_session
-from lib.sessions import SafeSessions
+from lib.server.uploads.sessions import SafeSessions
 from sam3d_label.errors import PromptError
 from sam3d_label.segmentation.cancellation import WorkCancelledError
 

@@ -10,8 +10,8 @@ from lib.server.routes.batch import _first
 from lib.server.routes.parts import App
 from lib.server.routes.train import shown
 from lib.server.tasks import Task
-from lib.server.validation import ClientRequest
 from lib.trainers.sam3d import Gpus
+from lib.validation import ClientRequest
 
 
 class ScoringRequest(ClientRequest):

@@ -13,8 +13,8 @@ from monailabel.utils.sessions import SessionInfo
 
 from lib.server.access.identity import Role
 from lib.server.routes.common import form_route
-from lib.session_files import MOST_FILES, Upload
-from lib.sessions import OWNER, SafeSessions
+from lib.server.uploads.files import MOST_FILES, Upload
+from lib.server.uploads.sessions import OWNER, SafeSessions
 
 MOST_FIELD_BYTES = 8192
 SWITCHED_OFF = "This server has no sessions: upload the image to the datastore"

@@ -7,8 +7,8 @@ from pydantic import create_model
 
 from lib.server.routes.parts import App
 from lib.server.tasks import Task
-from lib.server.validation import ClientRequest
 from lib.trainers.sam3d import TrainRequest
+from lib.validation import ClientRequest
 
 
 def router(app: App) -> APIRouter:

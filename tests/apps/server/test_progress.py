@@ -9,8 +9,8 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from lib import page
 from lib.infers.unprompted import Progress
+from lib.server.routes import page
 
 
 @pytest.fixture

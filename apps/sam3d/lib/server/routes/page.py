@@ -26,7 +26,7 @@ from sam3d_label.model_update.versions import BEFORE_ALL, Versions
 from sam3d_label.weights.card import ABILITIES, Card, lost
 from sam3d_label.weights.places import CARD
 
-FILES = Path(__file__).resolve().parent.parent / "page"
+FILES = Path(__file__).resolve().parents[3] / "page"
 PAGE = {"": "index.html", "page.css": "page.css", "page.js": "page.js"}
 NEXT = 8
 """Unlabelled images that the page lists."""

@@ -16,7 +16,7 @@ from app_helpers import CENTRE, ball, make_app, write_nifti
 from dicom_files import series_array, write_series
 from fastapi import HTTPException
 
-from lib.sessions import SafeSessions
+from lib.server.uploads.sessions import SafeSessions
 from sam3d_label.image.volume import Volume
 
 HOUR = 3600

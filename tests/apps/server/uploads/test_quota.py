@@ -12,9 +12,9 @@ from app_helpers import ball, write_nifti
 from fastapi import HTTPException
 
 from lib.configs.limits import MIB, Limits
-from lib.session_files import Upload
-from lib.session_quota import Held, SessionQuota
-from lib.sessions import SafeSessions
+from lib.server.uploads.files import Upload
+from lib.server.uploads.quota import Held, SessionQuota
+from lib.server.uploads.sessions import SafeSessions
 
 
 @pytest.fixture

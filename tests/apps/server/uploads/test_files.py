@@ -16,9 +16,9 @@ import pytest
 from app_helpers import ball, write_nifti
 from dicom_files import series_array, write_series
 
-from lib import session_files
 from lib.configs.limits import Limits
-from lib.session_files import Upload, store_image
+from lib.server.uploads import files
+from lib.server.uploads.files import Upload, store_image
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.volume import Volume
 
@@ -42,7 +42,7 @@ def store(folder: Path, *files: tuple[str, bytes], unpack: bool = False, limits:
     return store_image(uploads, folder, limits or Limits(), unpack)
 
 
-def files(folder: Path) -> list[str]:
+def files_in(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
 
 
@@ -73,7 +73,7 @@ archives = pytest.mark.parametrize("pack", ARCHIVES.values(), ids=ARCHIVES)
 
 def test_an_image_is_kept_under_a_name_of_the_server(folder: Path, image: bytes) -> None:
     assert store(folder, ("../../Müller, Anna.nii.gz", image)) == folder / "image.nii.gz"
-    assert files(folder) == ["image.nii.gz"]
+    assert files_in(folder) == ["image.nii.gz"]
 
 
 def test_the_slices_of_a_series_are_kept_whatever_their_names(folder: Path, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_the_slices_of_a_series_are_kept_whatever_their_names(folder: Path, tmp_
     sent = [(f"../{path.name}.py", path.read_bytes()) for path in (tmp_path / "slices").iterdir()]
     stored = store(folder, *sent)
     np.testing.assert_array_equal(Volume.open(stored).array, series_array())
-    assert all(name.endswith(".dcm") for name in files(folder))
+    assert all(name.endswith(".dcm") for name in files_in(folder))
 
 
 @pytest.mark.parametrize("name", ["sitecustomize.py", "x.pth", "x.nhdr", "x.mhd", "x.so", "", "nii.gz.exe"])
@@ -113,14 +113,14 @@ def test_an_archive_with_one_image_gives_that_image_and_no_other_file(
     archive = pack(("sitecustomize.py", CODE), ("deep/er/x.nii.gz", image), (".hidden.nii.gz", b"x"), ("README", b"x"))
     stored = store(folder, ("any name", archive), unpack=True)
     np.testing.assert_allclose(Volume.open(stored).array, ball())
-    assert files(folder) == ["image.nii.gz"]
+    assert files_in(folder) == ["image.nii.gz"]
 
 
 @archives
 def test_an_archive_without_an_image_is_rejected(folder: Path, pack: Callable[..., bytes]) -> None:
     with pytest.raises(VolumeError, match="There is no image in it"):
         store(folder, ("x.zip", pack(("sitecustomize.py", CODE))), unpack=True)
-    assert files(folder) == []
+    assert files_in(folder) == []
 
 
 @archives
@@ -130,7 +130,7 @@ def test_a_name_that_leads_out_of_the_archive_is_rejected(
 ) -> None:
     with pytest.raises(VolumeError, match="leads out of it"):
         store(folder, ("x.zip", pack((name, image))), unpack=True)
-    assert files(folder) == []
+    assert files_in(folder) == []
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
@@ -169,7 +169,7 @@ def test_an_archive_that_inflates_too_far_is_rejected_while_it_is_read(
 def test_an_archive_with_too_many_files_is_rejected(
     folder: Path, pack: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_files, "MOST_FILES", 3)
+    monkeypatch.setattr(files, "MOST_FILES", 3)
     with pytest.raises(VolumeError, match="More than 3 files"):
         store(folder, ("x.zip", pack(*[(str(n), b"x") for n in range(4)])), unpack=True)
 
@@ -189,14 +189,14 @@ def test_a_damaged_archive_is_rejected(folder: Path, image: bytes, pack: Callabl
 def test_members_that_are_passed_over_count(
     folder: Path, pack: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(session_files, "MOST_FILES", 3)
+    monkeypatch.setattr(files, "MOST_FILES", 3)
     with pytest.raises(VolumeError, match="More than 3 files"):
         store(folder, ("x.zip", pack(*[(name.format(n), b"") for n in range(4)])), unpack=True)
 
 
 def test_a_zip_directory_is_not_read_whatever_record_states_its_size(folder: Path) -> None:
     entry = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"x"
-    count = session_files.MOST_DIRECTORY_BYTES // len(entry) + 1
+    count = files.MOST_DIRECTORY_BYTES // len(entry) + 1
     directory = entry * count
     zip64 = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, len(directory), 0)
     locator = struct.pack("<4sLQL", b"PK\6\7", 0, len(directory), 1)

@@ -16,8 +16,8 @@ from fastapi import HTTPException
 from monailabel.utils.sessions import SessionInfo, Sessions
 
 from lib.configs.limits import Limits
-from lib.session_files import Upload, store_image
-from lib.session_quota import Held, SessionQuota
+from lib.server.uploads.files import Upload, store_image
+from lib.server.uploads.quota import Held, SessionQuota
 from sam3d_label.errors import VolumeError
 from sam3d_label.io import storing, write_text
 

@@ -1,0 +1,1 @@
+"""Sessions: volumes that clients send for a while."""

@@ -34,11 +34,11 @@ from lib.infers.batch import SafeBatch, check_batch
 from lib.infers.click_notes import ClickNotes, Note
 from lib.infers.open_volumes import Segmenters
 from lib.infers.sam3d import SAM3DAutoTask, SAM3DInferTask, VolumeTask, resolve_device
+from lib.patches.monai_label import install
 from lib.requests import saves_label
 from lib.server import listen
 from lib.server.access.login import Login, make_login
 from lib.server.inference_pool import InferencePool, worker_count
-from lib.server.install import install
 from lib.server.log_privacy import protect_logs
 from lib.server.metrics import Metrics
 from lib.server.routes import page

@@ -22,13 +22,14 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
-from lib.server import install as installing
+from lib.patches import monai_label as installing
+from lib.patches import ohif
 from lib.server.access.login import Login
 from lib.server.access.oidc import OidcSettings
 from lib.server.middleware.access import Access
 from lib.server.middleware.same_origin import SameOrigin
 from lib.server.routes import login as routes_of_login
-from lib.server.routes import logs, ohif, proxy, start
+from lib.server.routes import logs, proxy, start
 
 RSA_KEY = rsa.generate_private_key(65537, 2048)
 EC_KEY = ec.generate_private_key(ec.SECP256R1())

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from lib.datastores.studies import SafeDatastore
 from lib.errors import install_error_handlers
-from lib.server.install import install
+from lib.patches.monai_label import install
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
 

@@ -15,13 +15,14 @@ from login_helpers import BASE
 from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
-from lib.server import install as installing
+from lib.patches import monai_label as installing
+from lib.patches import ohif
 from lib.server.access.login import Login
 from lib.server.middleware.access import Access
 from lib.server.middleware.same_origin import SameOrigin
 from lib.server.proxy_headers import ProxyHeaders, forwarded_prefix
 from lib.server.routes import login as routes_of_login
-from lib.server.routes import ohif, proxy, start
+from lib.server.routes import proxy, start
 from sam3d_label.access.api_keys import ApiKeys
 
 WITH_HEADER, ROOT_PATH, API_STR = "X-Forwarded-Prefix", "--root_path", "MONAI_LABEL_API_STR"

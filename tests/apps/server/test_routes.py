@@ -24,7 +24,7 @@ from starlette.testclient import TestClient
 
 from lib.datastores.studies import SafeDatastore
 from lib.errors import install_error_handlers
-from lib.server.install import install
+from lib.patches.monai_label import install
 from lib.server.tasks import TaskQueue
 
 ECHO = [sys.executable, "-S", "-c", "import sys; print(sys.stdin.read())"]

@@ -11,7 +11,7 @@ from login_helpers import serve_with
 from monailabel.config import settings
 from starlette.testclient import TestClient
 
-from lib.server.routes.ohif import CONFIG, ohif_file
+from lib.patches.ohif import CONFIG, ohif_file
 
 
 @pytest.fixture(scope="module")

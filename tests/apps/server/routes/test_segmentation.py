@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from lib.errors import install_error_handlers
-from lib.server.install import install
+from lib.patches.monai_label import install
 from lib.server.routes.segmentation import nrrd
 from sam3d_label.image.volume import Volume
 

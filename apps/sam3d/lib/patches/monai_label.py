@@ -13,6 +13,7 @@ from monailabel.endpoints.user.auth import User, get_current_user
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
+from lib.patches import ohif
 from lib.server.access.roles import is_listed
 from lib.server.body import body_limit
 from lib.server.middleware.access import Access
@@ -29,7 +30,6 @@ from lib.server.routes import (
     login,
     logs,
     model,
-    ohif,
     proxy,
     scoring,
     segmentation,

@@ -10,7 +10,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
-from lib.server import install as installing
+from lib.patches import monai_label as installing
 
 
 def test_a_router_of_the_app_answers_instead_of_the_upstream_route_of_its_path(monkeypatch: pytest.MonkeyPatch) -> None:

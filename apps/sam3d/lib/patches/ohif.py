@@ -18,7 +18,7 @@ from lib.server.paths import base_of
 FOLDER = Path(monailabel.endpoints.__file__).resolve().parent / "static" / "ohif"
 CONFIG = "app-config.js"
 START = "index.html"
-EXTENSION = Path(__file__).resolve().parents[3] / "page" / "ohif.js"
+EXTENSION = Path(__file__).resolve().with_name("ohif.js")
 TEXTS = (".html", ".js", ".css", ".json")
 """Files that may hold paths of this server."""
 

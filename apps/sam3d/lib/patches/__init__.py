@@ -1,0 +1,1 @@
+"""What is changed in MONAI Label and in the OHIF that it brings."""

@@ -16,7 +16,7 @@ from monailabel.interfaces.exception import (
 )
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from lib.server.request_log import request_id
+from lib.request_context import request_id
 from sam3d_label.errors import DiskFullError, ReadOnlyError, Sam3dError, StorageError
 
 HANDLED = (Sam3dError, MONAILabelException, json.JSONDecodeError)

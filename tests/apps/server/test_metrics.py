@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from lib.request_context import RequestRecord
 from lib.server.metrics import AppState, Metrics
-from lib.server.request_log import RequestRecord
 from sam3d_label.cache import EmbeddingCache
 from sam3d_label.model_update import learning_curve
 

@@ -14,9 +14,10 @@ import pytest
 from fastapi import FastAPI, HTTPException, Request
 from starlette.testclient import TestClient
 
+from lib.request_context import RequestRecord, request_id
 from lib.server.access.identity import Identity, Role
 from lib.server.log_privacy import protect_logs, scrub
-from lib.server.request_log import RequestLog, RequestRecord, request_id
+from lib.server.request_log import RequestLog
 
 PATIENT = "Mueller_Hans_1954"
 ID = "0123456789abcdef0123456789abcdef"

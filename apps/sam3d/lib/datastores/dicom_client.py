@@ -21,8 +21,8 @@ from pydicom.errors import InvalidDicomError
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
+from lib.datastores.metadata import PATIENT
 from lib.errors import RemoteError
-from lib.trainers.cases import PATIENT
 from sam3d_label.errors import Sam3dError
 
 CONNECT_SECONDS, READ_SECONDS = 5, 30

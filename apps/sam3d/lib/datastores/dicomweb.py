@@ -23,14 +23,14 @@ from lib.datastores.dicom_client import UID, DicomWeb, Series
 from lib.datastores.dicom_seg import make_seg, read_seg, segment_names, written_at
 from lib.datastores.dicom_seg_list import NIFTI, SEGMENTATION, SegList, seconds, seg_label
 from lib.datastores.dicom_series import keep_headers, keep_volume, open_series, read_headers
+from lib.datastores.metadata import FINAL
 from lib.datastores.studies import EXTENSIONS, SafeDatastore
 from lib.errors import RemoteError
 from lib.temporary import is_temporary
-from lib.trainers.cases import FINAL, name_values
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.labels import as_label, open_label
 from sam3d_label.image.volume import Volume
-from sam3d_label.studies.label_names import name_fault
+from sam3d_label.studies.label_names import name_fault, name_values
 
 logger = logging.getLogger(__name__)
 RETRY_SECONDS = 10

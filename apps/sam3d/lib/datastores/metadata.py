@@ -8,7 +8,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from monailabel.interfaces.datastore import DefaultLabelTag
+
 from sam3d_label.errors import Sam3dError
+
+FINAL = DefaultLabelTag.FINAL.value
+
+PATIENT = "patient_hash"
+"""Key in the info of an image: a hash that is the same for all images of a patient."""
 
 MAX_DEPTH = 64
 """Nesting of what is stored. Parsers and writers of JSON fail at a few hundred levels."""

@@ -16,7 +16,7 @@ import traceback
 from datetime import datetime, timezone
 from typing import Any
 
-from lib.server.request_log import current_request
+from lib.request_context import current_request
 
 OWN = ("lib", "main", "sam3d", "sam3d_label")
 """Loggers of this project. Their messages pass ids of images as arguments (`"%s is gone", image`), which are hashed."""

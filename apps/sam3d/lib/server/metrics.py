@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from lib.server.request_log import CLIENT_LEFT, RequestRecord
+from lib.request_context import CLIENT_LEFT, RequestRecord
 from sam3d_label.model_update import learning_curve
 
 SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)

@@ -13,15 +13,14 @@ import re
 import time
 import uuid
 from collections.abc import Callable
-from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import parse_qsl
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lib.request_context import CURRENT, NO_ROUTE, RequestRecord
 
 logger = logging.getLogger("sam3d.requests")
 HEADER = "X-Request-ID"
@@ -31,68 +30,8 @@ WELL_FORMED = re.compile(r"[0-9a-f]{16,32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-
 
 BODY_SECONDS = 60.0
 
-CLIENT_LEFT = 499
-"""Status in the log of a request whose client was gone before the answer began, as in nginx's logs."""
-
-NO_ROUTE = "(none)"
-
-
-@dataclass
-class RequestRecord:
-    """What the log and the metrics know about one request.
-
-    Attributes:
-        id: The request id.
-        method: HTTP method; `OTHER` for one that HTTP does not define.
-        secrets: What the client sent in the URL; it is removed from messages that are logged meanwhile.
-        route: Template of the route that answered.
-        status: HTTP status of the answer.
-        seconds: Until the answer was sent.
-        bytes_in: Size of the body that was read.
-        bytes_out: Size of the body that was sent.
-        user: Hash of the user's name.
-        role: Role of the user, in lower case.
-    """
-
-    id: str
-    method: str
-    secrets: tuple[str, ...] = field(default=(), repr=False)
-    route: str = NO_ROUTE
-    status: int = CLIENT_LEFT
-    seconds: float = 0.0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    user: str | None = None
-    role: str | None = None
-
-    def as_log(self) -> dict[str, Any]:
-        """The fields of the line in the log."""
-        return {
-            "request_id": self.id,
-            "method": self.method,
-            "route": self.route,
-            "status": self.status,
-            "seconds": round(self.seconds, 4),
-            "bytes_in": self.bytes_in,
-            "bytes_out": self.bytes_out,
-            "user": self.user,
-            "role": self.role,
-        }
-
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
-_current: ContextVar[RequestRecord | None] = ContextVar("sam3d_request", default=None)
-
-
-def current_request() -> RequestRecord | None:
-    """The request that this thread or task works on; None outside of requests."""
-    return _current.get()
-
-
-def request_id() -> str | None:
-    """The id of the request that this thread or task works on."""
-    record = _current.get()
-    return record.id if record else None
 
 
 def defect_response(identifier: str) -> JSONResponse:
@@ -147,7 +86,7 @@ class RequestLog:
             await self.app(scope, receive, send)
             return
         record = _begin(scope)
-        token = _current.set(record)
+        token = CURRENT.set(record)
         scope.setdefault("state", {})["request_id"] = record.id
         began, started, complete = time.perf_counter(), False, False
 
@@ -188,7 +127,7 @@ class RequestLog:
             for observe in self.observers:
                 observe(record)
             logger.info("request", extra={"request": record.as_log()})
-            _current.reset(token)
+            CURRENT.reset(token)
 
 
 def _begin(scope: Scope) -> RequestRecord:

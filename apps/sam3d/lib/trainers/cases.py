@@ -7,18 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.datastore import Datastore
 
+from lib.datastores.metadata import FINAL, PATIENT
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.labels import open_label, structures
 from sam3d_label.image.volume import Volume
 from sam3d_label.model_update.update import LabelledCase
 from sam3d_label.studies.label_names import name_values
 from sam3d_label.training.dataset import Case
-
-FINAL = DefaultLabelTag.FINAL.value
-PATIENT = "patient_hash"
-"""Key of an image's info that tells its patient without saying who that is."""
 
 
 def labelled_cases(

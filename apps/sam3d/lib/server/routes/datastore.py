@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
 from lib.configs.limits import Limits
+from lib.datastores.metadata import FINAL
 from lib.datastores.studies import EXTENSIONS, check_tag
 from lib.server.json_checks import JsonError, check_text, read_object
 from lib.server.routes.common import form_route, sender
@@ -28,7 +29,6 @@ from lib.validation import explain
 
 logger = logging.getLogger(__name__)
 
-FINAL = "final"
 MOST_ARCHIVES = 2
 """Archives of the dataset that exist at a time: each takes as much disk space as the dataset."""
 

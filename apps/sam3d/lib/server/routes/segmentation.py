@@ -14,9 +14,9 @@ from monailabel.interfaces.datastore import Datastore
 from nrrd import write as write_nrrd
 
 from lib.datastores.dicomweb import DicomWebDatastore
+from lib.datastores.metadata import FINAL
 from lib.server.routes.common import reading_route
 from lib.server.routes.parts import App
-from lib.trainers.cases import FINAL
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.labels import open_label, structures
 from sam3d_label.image.volume import LPS_FROM_RAS, Volume

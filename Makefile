@@ -40,10 +40,11 @@ viewers: ## install Debian's Orthanc, Chromium and nginx, which the tests with r
 e2e: $(READY) ## play whole stories through running servers, with real volumes: many minutes
 	$(PY) -m pytest -m e2e $(ARGS)
 
-lint: $(READY) ## style, format and types
+lint: $(READY) ## style, format, types and the direction of imports
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	PYTHONPATH=apps/sam3d $(VENV)/bin/lint-imports --no-cache
 
 format: $(READY) ## mend style and format
 	$(PY) -m ruff check --fix .

@@ -21,7 +21,8 @@ from recipes.tiny import train
 from sam3d_label.network import PRESETS, Embedding
 from sam3d_label.network.fine_path import VOXELS, voxels_of_cells
 from sam3d_label.network.prompt_encoder import IN, OUT
-from sam3d_label.training.fine_tune import describe, fine_tune
+from sam3d_label.training.fine_tune import fine_tune
+from sam3d_label.training.log import describe
 from sam3d_label.weights import Weights
 
 SIGMA = 2.0

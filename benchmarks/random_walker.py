@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from skimage.segmentation import random_walker
 
 from sam3d_label.evaluation.pictures import window
-from sam3d_label.image.volume import CropFrame, Volume
+from sam3d_label.image.frame import CropFrame
+from sam3d_label.image.volume import Volume
 from sam3d_label.segmentation.prompts import Box, Click, Prompts
 
 SIZE = 64

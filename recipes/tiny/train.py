@@ -21,7 +21,8 @@ from sam3d_label.synthetic.supervoxels import find_pieces
 from sam3d_label.training.dataset import Case, OpenedCase, pair_cases
 from sam3d_label.training.distributed import is_main
 from sam3d_label.training.export import store
-from sam3d_label.training.fine_tune import describe, fine_tune
+from sam3d_label.training.fine_tune import fine_tune
+from sam3d_label.training.log import describe
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.weights import Base, Card, DataSource, Training, open_weights
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from sam3d_label.image.volume import CropFrame, Volume
+from sam3d_label.image.frame import CropFrame
+from sam3d_label.image.volume import Volume
 from sam3d_label.weights.load import UNTRAINED_INTENSITY as INTENSITY
 
 LAST_TRAINING_PATIENT = 28

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from sam3d_label.image.frame import CropFrame
     from sam3d_label.image.intensity import Normalization
-    from sam3d_label.image.volume import CropFrame
 
 
 def read_crop(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ import SimpleITK as sitk
 
 from sam3d_label.errors import StorageError, VolumeError
 from sam3d_label.image.dicom import read_dicom_folder
+from sam3d_label.image.frame import CropFrame
 from sam3d_label.image.intensity import Normalization
 from sam3d_label.image.limits import Limits, default_limits
 from sam3d_label.image.nifti_header import Forms
@@ -36,54 +36,6 @@ ALIGNED = 0.5
 """Share of a voxel's shortest edge by which two grids may lie apart and still be the same."""
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what matters is checked here and raised in one line
-
-
-@dataclass(frozen=True)
-class CropFrame:
-    """A cubic crop of isotropic voxels laid over a stored grid.
-
-    Its axes run along those of the stored grid, reordered and flipped to superior, posterior and left, so that taking
-    a crop needs no rotation.
-
-    Attributes:
-        centre: Middle of the crop, voxels i, j, k of the stored grid (fractions allowed).
-        spacing: Edge of a crop voxel, mm.
-        size: Edge of the crop, crop voxels.
-        axes: Stored axis under D, H and W.
-        steps: Stored voxels per mm along D, H and W; negative where the stored axis runs the other way.
-    """
-
-    centre: tuple[float, float, float]
-    spacing: float
-    size: int
-    axes: tuple[int, int, int]
-    steps: tuple[float, float, float]
-
-    def to_dhw(self, ijk: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:
-        """Crop voxels d, h, w (N, 3) of stored voxels i, j, k (N, 3)."""
-        offset = np.asarray(ijk, float).reshape(-1, 3)[:, self.axes] - np.asarray(self.centre)[list(self.axes)]
-        return offset / (np.asarray(self.steps) * self.spacing) + (self.size - 1) / 2
-
-    def to_ijk(self, dhw: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:
-        """Stored voxels i, j, k (N, 3) of crop voxels d, h, w (N, 3)."""
-        offset = (np.asarray(dhw, float).reshape(-1, 3) - (self.size - 1) / 2) * self.spacing * np.asarray(self.steps)
-        ijk = np.empty_like(offset)
-        ijk[:, self.axes] = offset + np.asarray(self.centre)[list(self.axes)]
-        return ijk
-
-    def holds(self, ijk: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:
-        """Which of some stored voxels' centres (N, 3) lie in the crop, bool (N,)."""
-        dhw = self.to_dhw(ijk)
-        return ((dhw > -0.5) & (dhw < self.size - 0.5)).all(1)
-
-    def contains(self, ijk: Sequence[float]) -> bool:
-        """Whether a stored voxel's centre lies in the crop."""
-        return bool(self.holds([ijk])[0])
-
-    @property
-    def field(self) -> float:
-        """Edge of the crop, mm."""
-        return self.spacing * self.size
 
 
 class Volume:

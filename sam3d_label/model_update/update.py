@@ -22,7 +22,8 @@ from sam3d_label.network import SAM3D
 from sam3d_label.training.dataset import Case, OpenedCase
 from sam3d_label.training.export import store, trained_card
 from sam3d_label.training.files import CHECKPOINT, CURVES, LOG
-from sam3d_label.training.fine_tune import EpochLog, TrainReport, fine_tune, open_cases
+from sam3d_label.training.fine_tune import TrainReport, fine_tune, open_cases
+from sam3d_label.training.log import EpochLog
 from sam3d_label.training.settings import TrainSettings, spacings_of_serving
 from sam3d_label.weights import Card, DataSource, Weights
 from sam3d_label.weights.card import lost

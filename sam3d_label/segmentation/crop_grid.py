@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sam3d_label.errors import VolumeError
-from sam3d_label.image.volume import CropFrame, Volume
+from sam3d_label.image.frame import CropFrame
+from sam3d_label.image.volume import Volume
 from sam3d_label.segmentation.prompts import Box, Click, Prompts
 
 LATTICE = 4

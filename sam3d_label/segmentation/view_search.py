@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sam3d_label.cache import EmbeddingCache
+from sam3d_label.image.frame import CropFrame
 from sam3d_label.image.intensity import Normalization
-from sam3d_label.image.volume import CropFrame, Volume
+from sam3d_label.image.volume import Volume
 from sam3d_label.network import Embedding
 from sam3d_label.segmentation import crop_grid
 from sam3d_label.segmentation.cancellation import checkpoint

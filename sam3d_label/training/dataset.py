@@ -13,9 +13,10 @@ from torch.utils.data import Dataset
 
 from sam3d_label.errors import VolumeError
 from sam3d_label.evaluation.protocol import find_cases
+from sam3d_label.image.frame import CropFrame
 from sam3d_label.image.intensity import IntensityRule, Normalization
 from sam3d_label.image.labels import open_label
-from sam3d_label.image.volume import CropFrame, Volume
+from sam3d_label.image.volume import Volume
 from sam3d_label.segmentation import crop_grid
 from sam3d_label.segmentation.target_size import FILL
 from sam3d_label.training.augmentation import IMAGE, INSIDE, LABEL, augmentation

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
 import math
 import sys
@@ -15,45 +13,16 @@ from typing import Any
 
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.intensity import IntensityRule
-from sam3d_label.io import replacing
 from sam3d_label.network import SAM3D
 from sam3d_label.training.cases import OpenedCases
 from sam3d_label.training.dataset import Case, OpenedCase, TrainingCrops
 from sam3d_label.training.distributed import world
-from sam3d_label.training.files import CHECKPOINT, CURVES, LOG
-from sam3d_label.training.log_chart import plot_log
+from sam3d_label.training.files import CHECKPOINT
+from sam3d_label.training.log import EpochLog, write_log
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.training.trainer import VALIDATION_CLICKS, Trainer
 
 logger = logging.getLogger(__name__)
-LINE = "epoch log "
-
-
-@dataclass(frozen=True)
-class EpochLog:
-    """One line of the log: mean training loss, mean Dice on the validation cases (NaN where not looked at)."""
-
-    epoch: int
-    loss: float
-    dice_1: float
-    dice_3: float
-    learning_rate: float
-    seconds: float
-
-    def as_line(self) -> str:
-        """For a program that reads along."""
-        return LINE + json.dumps(asdict(self))
-
-    @classmethod
-    def from_line(cls, line: str) -> EpochLog | None:
-        """The inverse of `as_line`; None for any other line."""
-        return cls(**json.loads(line.removeprefix(LINE))) if line.startswith(LINE) else None
-
-
-def describe(log: EpochLog, epochs: int) -> str:
-    """One line of the log for people."""
-    dice = "" if math.isnan(log.dice_1) else f"  Dice@1 {log.dice_1:.3f}  Dice@3 {log.dice_3:.3f}"
-    return f"epoch {log.epoch + 1}/{epochs}  loss {log.loss:.4f}{dice}  {log.seconds:.0f} s"
 
 
 @dataclass
@@ -209,13 +178,3 @@ def bytes_for_cases(settings: TrainSettings, left: int | None) -> int:
     if settings.cases_mb != "auto":
         return settings.cases_mb * 2**20
     return sys.maxsize if left is None else left // (2 + settings.workers)
-
-
-def write_log(out: Path, epochs: Sequence[EpochLog]) -> None:
-    """Write the log and its plot."""
-    with replacing(out / LOG) as beside, beside.open("w", newline="") as file:
-        table = csv.DictWriter(file, list(EpochLog.__dataclass_fields__))
-        table.writeheader()
-        table.writerows(asdict(log) for log in epochs)
-    with replacing(out / CURVES) as beside:
-        plot_log(epochs, beside)

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from sam3d_label.training.dataset import Case, pair_cases
 from sam3d_label.training.export import store
-from sam3d_label.training.fine_tune import describe, fine_tune
+from sam3d_label.training.fine_tune import fine_tune
+from sam3d_label.training.log import describe
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.weights import Card, DataSource, Weights
 

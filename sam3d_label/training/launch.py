@@ -20,7 +20,8 @@ from sam3d_label.network import SAM3D, Config
 from sam3d_label.training.busy import BusySign
 from sam3d_label.training.dataset import Case
 from sam3d_label.training.distributed import is_main
-from sam3d_label.training.fine_tune import EpochLog, TrainReport, fine_tune
+from sam3d_label.training.fine_tune import TrainReport, fine_tune
+from sam3d_label.training.log import EpochLog
 from sam3d_label.training.settings import TrainSettings
 
 JOB, WEIGHTS, DONE = "job.json", "start.pt", "done.pt"

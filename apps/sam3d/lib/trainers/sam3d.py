@@ -29,8 +29,9 @@ from sam3d_label.model_update.update import Progress, Update
 from sam3d_label.model_update.versions import Versions
 from sam3d_label.training import TrainSettings
 from sam3d_label.training.busy import BusySign
-from sam3d_label.training.fine_tune import EpochLog, fine_tune
+from sam3d_label.training.fine_tune import fine_tune
 from sam3d_label.training.launch import train_in_processes
+from sam3d_label.training.log import EpochLog
 from sam3d_label.weights import Card, untrained
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,7 @@ import math
 import pytest
 from matplotlib.image import imread
 
-from sam3d_label.training.fine_tune import EpochLog
-from sam3d_label.training.log_chart import plot_log
+from sam3d_label.training.log import EpochLog, plot_log
 
 
 def logs(*dices: float) -> list[EpochLog]:

@@ -18,7 +18,7 @@ from lib.server.paths import base_of
 FOLDER = Path(monailabel.endpoints.__file__).resolve().parent / "static" / "ohif"
 CONFIG = "app-config.js"
 START = "index.html"
-EXTENSION = Path(__file__).resolve().with_name("ohif.js")
+EXTENSION = Path(__file__).resolve().with_suffix("")
 TEXTS = (".html", ".js", ".css", ".json")
 """Files that may hold paths of this server."""
 
@@ -45,7 +45,7 @@ def ohif_file(folder: Path, extension: Path, path: str, base: str = "") -> Respo
 
     Args:
         folder: OHIF's files.
-        extension: Script that is sent after OHIF's configuration, with the scripts in the folder of its name before it.
+        extension: Folder of the scripts that are sent after OHIF's configuration.
         path: Path below the folder.
         base: Path prefix of this server, which is put in front of the paths in OHIF's files.
 
@@ -53,8 +53,8 @@ def ohif_file(folder: Path, extension: Path, path: str, base: str = "") -> Respo
         HTTPException: 404 when OHIF is not installed.
     """
     if path == CONFIG and (folder / path).is_file():
-        scripts = (*sorted(extension.with_suffix("").glob("*.js")), extension)
-        content = "\n".join((moved(folder / path, base), *(file.read_text(encoding="utf-8") for file in scripts)))
+        scripts = (file.read_text(encoding="utf-8") for file in sorted(extension.glob("*.js")))
+        content = "\n".join((moved(folder / path, base), *scripts))
         return Response(content, media_type="text/javascript")
     start_page = folder / START
     wanted = Path(os.path.normpath(folder / path)) if "\0" not in path else start_page

@@ -25,7 +25,6 @@ def viewer(tmp_path: Path) -> Path:
     (folder / "assets").mkdir(parents=True)
     for name in ("index.html", CONFIG, "assets/icon.png"):
         (folder / name).write_text(name)
-    (tmp_path / "extension.js").write_text("extension")
     (tmp_path / "secret").write_text("secret")
     return folder
 
@@ -44,23 +43,18 @@ def viewer(tmp_path: Path) -> Path:
     ],
 )
 def test_ohif_s_files_are_sent_and_its_start_page_for_other_paths(viewer: Path, path: str, sent: str) -> None:
-    answer = ohif_file(viewer, viewer.parent / "extension.js", path)
+    answer = ohif_file(viewer, viewer.parent / "extension", path)
     assert isinstance(answer, FileResponse)
     assert Path(answer.path) == viewer / sent
 
 
-def test_the_extension_comes_with_ohif_s_configuration(viewer: Path) -> None:
-    answer = ohif_file(viewer, viewer.parent / "extension.js", CONFIG)
-    assert bytes(answer.body).decode() == f"{CONFIG}\nextension"
-
-
-def test_scripts_in_the_folder_of_the_extension_come_before_it(viewer: Path) -> None:
+def test_scripts_in_the_folder_of_the_extension_come_with_ohif_s_configuration(viewer: Path) -> None:
     folder = viewer.parent / "extension"
     folder.mkdir()
     for name in ("b.js", "a.js", "notes.txt"):
         (folder / name).write_text(name)
-    answer = ohif_file(viewer, viewer.parent / "extension.js", CONFIG)
-    assert bytes(answer.body).decode().split("\n") == [CONFIG, "a.js", "b.js", "extension"]
+    answer = ohif_file(viewer, viewer.parent / "extension", CONFIG)
+    assert bytes(answer.body).decode().split("\n") == [CONFIG, "a.js", "b.js"]
 
 
 def test_an_installation_without_ohif_is_reported(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 /* An extension of OHIF, which its app-config.js loads: what the mode MONAI Label lacks, through OHIF's own interfaces.
-   A comment at each part names the fault that it fixes. lib/server/routes/ohif.py serves this file after those in ohif/,
-   which replace the panel. */
+   A comment at each part names the fault that it fixes. lib/patches/ohif.py serves this file together with the others of
+   this folder, which replace the panel. */
 (() => {
   const sam3d = (window.sam3d ??= {});
   const MODE = "monai-label";

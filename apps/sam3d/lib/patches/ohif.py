@@ -19,6 +19,9 @@ FOLDER = Path(monailabel.endpoints.__file__).resolve().parent / "static" / "ohif
 CONFIG = "app-config.js"
 START = "index.html"
 EXTENSION = Path(__file__).resolve().with_suffix("")
+LAST = "extension.js"
+"""Uses what the other scripts define, so it follows them."""
+
 TEXTS = (".html", ".js", ".css", ".json")
 """Files that may hold paths of this server."""
 
@@ -53,7 +56,8 @@ def ohif_file(folder: Path, extension: Path, path: str, base: str = "") -> Respo
         HTTPException: 404 when OHIF is not installed.
     """
     if path == CONFIG and (folder / path).is_file():
-        scripts = (file.read_text(encoding="utf-8") for file in sorted(extension.glob("*.js")))
+        files = sorted(extension.glob("*.js"), key=lambda file: (file.name == LAST, file.name))
+        scripts = (file.read_text(encoding="utf-8") for file in files)
         content = "\n".join((moved(folder / path, base), *scripts))
         return Response(content, media_type="text/javascript")
     start_page = folder / START

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
-from unittest.mock import patch
 
 import numpy as np
 import typer
@@ -28,7 +27,7 @@ from sam3d_label.evaluation.protocol import Cohort, PromptableSegmenter, evaluat
 from sam3d_label.evaluation.report import summarise
 from sam3d_label.image.volume import Volume
 from sam3d_label.io import replacing, write_json
-from sam3d_label.segmentation.segmenter import Result, Segmenter
+from sam3d_label.segmentation.segmenter import Segmenter
 from sam3d_label.weights import Weights, open_weights
 
 Open = Callable[[Volume], PromptableSegmenter]
@@ -36,29 +35,12 @@ METHODS = ("sam3d", "unet", "random_walker", "one_pass")
 COLOURS = {"sam3d": "#0f766e", "unet": "#b45309", "random_walker": "#6366f1", "one_pass": "#64748b"}
 
 
-class OnePass:
-    """One volume under `sam3d` without an opening: the prompts of a crop are decoded as a set.
-
-    Args:
-        segmenter: Answers with an opening.
-    """
-
-    def __init__(self, segmenter: Segmenter) -> None:
-        self.segmenter = segmenter
-
-    def segment(self, prompts: Any) -> Result:
-        """The mask for all of the prompts; errors as in `Segmenter.segment`."""
-        with patch("sam3d_label.segmentation.view_search.opening", return_value=None):
-            return self.segmenter.segment(prompts)
-
-
 def opener(method: str, unet: Path | None, weights: str | None = None) -> Open:
     """What puts a volume under a method; BadParameter for an unknown method, or `unet` without a checkpoint."""
     if method == "random_walker":
         return RandomWalker
     if method in ("sam3d", "one_pass"):
-        opened = with_weights(open_weights(weights))
-        return opened if method == "sam3d" else lambda volume: OnePass(opened(volume))
+        return with_weights(open_weights(weights), two_pass=method == "sam3d")
     if method == "unet" and unet is not None:
         from click_unet import open_unet
 
@@ -68,9 +50,9 @@ def opener(method: str, unet: Path | None, weights: str | None = None) -> Open:
     )
 
 
-def with_weights(weights: Weights) -> Callable[[Volume], Segmenter]:
+def with_weights(weights: Weights, *, two_pass: bool = True) -> Callable[[Volume], Segmenter]:
     """Segmenters that share weights and nothing else."""
-    return lambda volume: Segmenter(volume, weights)
+    return lambda volume: Segmenter(volume, weights, two_pass=two_pass)
 
 
 def in_common(cohorts: Mapping[str, Cohort]) -> dict[str, Cohort]:

@@ -16,19 +16,22 @@ from sam3d_label.cache import EmbeddingCache
 from sam3d_label.errors import PromptError
 from sam3d_label.image.intensity import Normalization
 from sam3d_label.image.volume import Volume
+from sam3d_label.segmentation.crop_encoder import CropEncoder
+from sam3d_label.segmentation.crop_grid import CropGrid
+from sam3d_label.segmentation.merge import Part, enforce_clicks, merge_tiles
 from sam3d_label.segmentation.prompts import Box, Click, Prompts
 from sam3d_label.segmentation.uncertainty import Uncertainty, next_click, perturbed
-from sam3d_label.segmentation.view_search import Look, Part, Seen, honour, stitch
+from sam3d_label.segmentation.view_search import TargetViews, ViewSearch
 from sam3d_label.weights import Weights, open_weights
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one set of prompts gave.
+    """The mask of one set of prompts.
 
     Attributes:
         mask: uint8 (I, J, K) on the stored grid, 1 in the target.
-        parts: Logits on the parts of the stored grid that were looked at.
+        parts: Logits, and the regions of the stored grid that the crops covered.
         changed_box: (i0, i1, j0, j1, k0, k1) around the mask, upper ends exclusive; None when it is empty.
         seconds: Time that it took.
         encoded: Crops that had to be encoded; 0 when every embedding was cached.
@@ -44,7 +47,7 @@ class Result:
 
     @cached_property
     def probability(self) -> np.ndarray:
-        """Probability of the target, float32 (I, J, K); 0 where the model did not look."""
+        """Probability of the target, float32 (I, J, K); 0 outside of all crops."""
         probability = np.zeros(self.mask.shape, np.float32)
         for logit, region in self.parts:
             part = torch.from_numpy(logit).sigmoid().numpy()
@@ -77,10 +80,14 @@ class Segmenter:
         volume: The volume.
         weights: The weights, on the device that is to do the work.
         cache: Embeddings, shared between segmenters or not.
+        two_pass: Let the prompts correct the mask of the initial one, as the weights were trained; else all prompts of
+            a crop are decoded as a set.
     """
 
-    def __init__(self, volume: Volume, weights: Weights, *, cache: EmbeddingCache | None = None) -> None:
-        self.volume, self.weights = volume, weights
+    def __init__(
+        self, volume: Volume, weights: Weights, *, cache: EmbeddingCache | None = None, two_pass: bool = True
+    ) -> None:
+        self.volume, self.weights, self.two_pass = volume, weights, two_pass
         self.cache = cache if cache is not None else EmbeddingCache()
 
     @classmethod
@@ -101,8 +108,8 @@ class Segmenter:
                 learned.
         """
         started = time.monotonic()
-        look = self._look(self._checked(prompts))
-        return self._result([self._part(seen) for seen in look.targets()], look, started)
+        search = self.search(self._checked(prompts))
+        return self._result([self._part(target) for target in search.targets()], search, started)
 
     def segment_unprompted(self, progress: Callable[[int, int], None] | None = None) -> Result:
         """The mask without any prompt, from crops over the whole volume.
@@ -115,14 +122,14 @@ class Segmenter:
         """
         started = time.monotonic()
         self._require_learned({"no_click": "to segment without a prompt"})
-        look = self._look(Prompts())
-        frames = look.everywhere()
+        search = self.search(Prompts())
+        frames = search.grid.whole_volume()
         tiles = []
         for done, frame in enumerate(frames, start=1):
-            tiles.append((frame, look.view(frame).logit))
+            tiles.append((frame, search.view(frame).logit))
             if progress:
                 progress(done, len(frames))
-        return self._result([stitch(self.volume, None, tiles)], look, started)
+        return self._result([merge_tiles(self.volume, None, tiles)], search, started)
 
     def uncertainty(self, prompts: Prompts | Iterable[Click | Box]) -> Uncertainty:
         """Where the mask under a set of prompts would be another, had they been drawn a little differently.
@@ -132,12 +139,12 @@ class Segmenter:
         """
         started = time.monotonic()
         prompts = self._checked(prompts)
-        look = self._look(prompts)
+        search = self.search(prompts)
         draws = perturbed(prompts, self.volume.shape, self.volume.spacing)
         unsure = np.zeros(self.volume.shape, np.float32)
-        for seen in look.targets():
-            for view in seen.tiles or (seen.view,):
-                drawn = [look.view(view.frame, view.wider, draw).logit.sigmoid() for draw in draws]
+        for target in search.targets():
+            for view in target.tiles or (target.whole,):
+                drawn = [search.view(view.frame, view.wider, draw).logit.sigmoid() for draw in draws]
                 spread, region = self.volume.uncrop(2 * torch.stack(drawn).std(0, correction=0), view.frame)
                 unsure[region] = np.maximum(unsure[region], spread.clip(0, 1))
         return Uncertainty(
@@ -153,8 +160,10 @@ class Segmenter:
         Returns:
             float32 (2 · channels,), over all crops of the volume.
         """
-        look = self._look(Prompts())
-        means, squares = zip(*(look.moments(frame) for frame in look.everywhere()), strict=True)
+        search = self.search(Prompts())
+        with torch.inference_mode():
+            moments = [search.encoder.moments(frame) for frame in search.grid.whole_volume()]
+        means, squares = zip(*moments, strict=True)
         mean = torch.stack(means).mean(0)
         deviation = (torch.stack(squares).mean(0) - mean**2).clamp(min=0).sqrt()
         return torch.cat([mean, deviation]).cpu().numpy()
@@ -183,18 +192,27 @@ class Segmenter:
                     f"the weights {self.weights.version} have not learned {what}, only: {', '.join(known) or 'nothing'}"
                 )
 
-    def _look(self, prompts: Prompts) -> Look:
+    def search(self, prompts: Prompts) -> ViewSearch:
+        """Return the search for the crops that show what some prompts mean.
+
+        Raises:
+            VolumeError: The volume is larger than any scanner makes them.
+        """
         self.volume.require_plausible_size()
-        return Look(self.volume, self.weights, self.normalization, self.cache, prompts)
+        card = self.weights.card
+        spacings = [card.spacing * scale for scale in card.scales]
+        grid = CropGrid(self.volume, self.weights.model.config.crop, spacings, card.spacing)
+        encoder = CropEncoder(self.volume, self.weights, self.normalization, self.cache)
+        return ViewSearch(grid, encoder, prompts, two_pass=self.two_pass)
 
-    def _part(self, seen: Seen) -> Part:
-        base = self.volume.uncrop(seen.view.logit, seen.view.frame)
-        return stitch(self.volume, base, [(tile.frame, tile.logit) for tile in seen.tiles])
+    def _part(self, target: TargetViews) -> Part:
+        base = self.volume.uncrop(target.whole.logit, target.whole.frame)
+        return merge_tiles(self.volume, base, [(tile.frame, tile.logit) for tile in target.tiles])
 
-    def _result(self, parts: Sequence[Part], look: Look, started: float) -> Result:
+    def _result(self, parts: Sequence[Part], search: ViewSearch, started: float) -> Result:
         mask = np.zeros(self.volume.shape, np.uint8)
         for part in parts:
-            honour(part, look.prompts.clicks, self.volume.spacing)
+            enforce_clicks(part, search.prompts.clicks, self.volume.spacing)
             logit, region = part
             mask[region] |= logit > 0
         return Result(
@@ -202,7 +220,7 @@ class Segmenter:
             parts=tuple(parts),
             changed_box=bounding_box(mask),
             seconds=time.monotonic() - started,
-            encoded=look.encoded,
+            encoded=search.encoder.encoded,
             model_version=self.weights.version,
         )
 

@@ -1,7 +1,7 @@
-"""How large a target may be, told before the network has looked: by the image around a click, and by clicks outside.
+"""Size of a target, estimated before the network runs: from the image around a click, and from clicks outside.
 
-What the network answers to one click takes about the same share of its view, whatever lies there. So a target is first
-looked at in a view that suits its size.
+The mask of one click takes about the same share of its crop, whatever is there. So the first crop has to suit the size
+of the target.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 FILL = 0.5
-"""Largest share of a view's edge that a target takes whose size is told beforehand."""
+"""Largest share of a crop's edge that a target of known size takes."""
 
 UNLIKE = 0.35
 """Difference of normalized intensities by which something else begins."""
@@ -32,8 +32,8 @@ RAYS, STEP, REACH = 200, 0.5, 0.25
 """Ways that are tried from a click; voxels between two looks on them; their length as a share of the crop's edge."""
 
 
-def size_by_looks(image: Tensor, click: np.ndarray) -> Tensor:
-    """How large what was clicked is, voxels, (): from how far it looks alike in all but a quarter of the directions.
+def size_by_appearance(image: Tensor, click: np.ndarray) -> Tensor:
+    """Return the size of a structure, voxels, (): how far it is homogeneous in all but a quarter of the directions.
 
     Args:
         image: The normalized crop, (D, H, W), a cube.
@@ -66,7 +66,7 @@ def smoothed(image: Tensor) -> Tensor:
 
 
 def size_by_clicks(inside: np.ndarray, outside: np.ndarray, spacing: np.ndarray) -> float:
-    """How large what was clicked is, mm: from the nearest click outside beyond all inside; infinite without any.
+    """Return an upper bound of a target's size, mm: from the nearest click outside beyond all inside; infinite without.
 
     A click outside that is nearer than one inside, such as one of the wrong sign, does not bound the target all around.
 

@@ -1,53 +1,28 @@
-"""Two passes for one set of prompts: what the first of them means alone, then all of them as corrections of that.
+"""Two passes for one set of prompts: the mask of the initial prompt, then all prompts as corrections of that mask.
 
-Clicks that correct a mask lie off the target's middle, often at its border, and a network that sees them all at once
-cannot tell them from the click that meant the whole. So one prompt opens: the boxes or, without any, the first click
-inside. Its mask is given along when all prompts are decoded. A further click then does not move what the opening says;
-the order of the corrections does not matter, and nothing but the prompts need be remembered.
+Clicks that correct a mask are off the target's middle, often at its border, and a network that sees them all at once
+cannot distinguish them from the click that meant the whole. So the first pass decodes the boxes or, without any, the
+first click inside alone, and its mask is an input of the second pass with all prompts. A further click then does not
+change the initial mask; the order of the corrections does not matter, and nothing is stored between requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import torch
-from torch import Tensor
 
-from sam3d_label.network import SAM3D, Embedding
-
-CropPrompts = tuple[Tensor, Tensor, Tensor]
-"""Points (1, N, 3), in the order drawn, signs (1, N) and boxes (1, M, 2, 3) of one crop, as `SAM3D.decode` has them."""
-
-Remember = Callable[[tuple[float, ...], Callable[[], Tensor]], Tensor]
-"""Keeps what a click (voxels d, h, w of the crop) means alone, (1, 1, D, H, W), or makes it."""
+from sam3d_label.segmentation.crop_prompts import CropPrompts
 
 
-def opening(
-    model: SAM3D,
-    embedding: Embedding,
-    prompts: CropPrompts,
-    remember: Remember,
-    reach: Sequence[Tensor] | None = None,
-) -> Tensor | None:
-    """The logit (1, 1, D, H, W) that the prompts correct; None when there is nothing to correct it with.
+def initial_clicks(prompts: CropPrompts) -> slice | None:
+    """Return which clicks the first pass decodes, together with all boxes; None when one pass does.
 
-    Args:
-        model: The network.
-        embedding: A crop, encoded, of one item.
-        prompts: All prompts of the crop.
-        remember: Keeps what a click means alone.
-        reach: The geodesic maps of all clicks; None where the network takes none, or shall make them itself.
+    One pass does for a single click and for boxes alone. With boxes, or with clicks outside only, the first pass
+    decodes no click.
     """
-    points, signs, boxes = prompts
-    if boxes.shape[1]:
-        return model.decode(embedding, points[:, :0], signs[:, :0], boxes=boxes) if points.shape[1] else None
-    if points.shape[1] < 2:
+    clicks = prompts.points.shape[1]
+    if prompts.boxes.shape[1]:
+        return slice(0, 0) if clicks else None
+    if clicks < 2:
         return None
-    inside = torch.nonzero(signs[0] == 1)[:, 0].tolist()
-    if not inside:
-        return model.decode(embedding, points[:, :0], signs[:, :0])
-    first = slice(inside[0], inside[0] + 1)
-    click = tuple(points[0, inside[0]].tolist())
-    known: dict[str, Any] = {} if reach is None else {"reach": reach[first]}
-    return remember(click, lambda: model.decode(embedding, points[:, first], signs[:, first], **known))
+    inside = torch.nonzero(prompts.signs[0] == 1)[:, 0].tolist()
+    return slice(inside[0], inside[0] + 1) if inside else slice(0, 0)

@@ -17,7 +17,7 @@ from sam3d_label.image.frame import CropFrame
 from sam3d_label.image.intensity import IntensityRule, Normalization
 from sam3d_label.image.labels import open_label
 from sam3d_label.image.volume import Volume
-from sam3d_label.segmentation import crop_grid
+from sam3d_label.segmentation.crop_grid import CropGrid
 from sam3d_label.segmentation.target_size import FILL
 from sam3d_label.training.augmentation import IMAGE, INSIDE, LABEL, augmentation
 
@@ -176,12 +176,13 @@ class OpenedCase:
             rng: Chooses the click, the view, and how far the spacing lies beside that of serving.
             serves_at: Spacings of serving, mm, the usual one first.
         """
-        first = crop_grid.first_spacing(self.volume, size, serves_at, serves_at[0])
+        grid = CropGrid(self.volume, size, serves_at, serves_at[0])
+        first = grid.first
         wider = [spacing for spacing in serves_at if first < spacing and first * size < self.extent]
         closer = [spacing for spacing in serves_at if spacing < first and self.extent <= FILL * spacing * size]
         spacing = float(rng.choice([first, *wider, *closer]))
         click = rng.uniform(self.lower, self.upper)[None]
-        centre = crop_grid.lattice_frame(self.volume, click, spacing, size).centre
+        centre = grid.frame(click, spacing).centre
         return self.volume.frame(centre, spacing * float(np.exp(rng.uniform(-BESIDE, BESIDE))), size)
 
     def random_crop(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from sam3d_label.evaluation.annotators import error_centre, jittered, random_foreground
 from sam3d_label.network import SAM3D, Embedding
+from sam3d_label.segmentation.crop_prompts import CropPrompts, decode
 from sam3d_label.segmentation.prompts import Click
-from sam3d_label.segmentation.two_pass import opening
+from sam3d_label.segmentation.two_pass import initial_clicks
 from sam3d_label.training.settings import TrainSettings
 
 CELLS = (1.0, 1.0, 1.0)
@@ -53,8 +54,8 @@ class SimulatedPrompts:
         self.device, self.two_passes = device, two_passes
         self.clicks: list[Click] = []
         self.boxes: list[tuple[np.ndarray, np.ndarray]] = []
-        self._alone: dict[tuple[float, ...], Tensor] = {}
-        self._reach: list[Tensor] = []
+        self._initial_logits: dict[tuple[float, ...], Tensor] = {}
+        self._geodesic_maps: list[Tensor] = []
 
     def begin(self, target: np.ndarray, settings: TrainSettings, rng: np.random.Generator) -> None:
         """Draw what a session begins with: a box or clicks on the target (D, H, W)."""
@@ -63,16 +64,12 @@ class SimulatedPrompts:
         else:
             self.clicks.extend(first_clicks(target, settings, rng))
 
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Points (1, N, 3) and signs (1, N) and boxes (1, M, 2, 3), in voxels of the crop."""
+    def in_crop(self) -> CropPrompts:
+        """Return the prompts in voxels of the crop."""
         points = torch.tensor([click.ijk for click in self.clicks], dtype=torch.float32).reshape(1, -1, 3)
         signs = torch.tensor([[int(click.positive) for click in self.clicks]], dtype=torch.long).reshape(1, -1)
         boxes = torch.tensor(np.array(self.boxes), dtype=torch.float32).reshape(1, -1, 2, 3)
-        return (
-            (2 * points + 0.5).to(self.device),
-            signs.to(self.device),
-            (2 * boxes + 0.5).to(self.device),
-        )
+        return CropPrompts((2 * points + 0.5).to(self.device), signs.to(self.device), (2 * boxes + 0.5).to(self.device))
 
     def decode(self, model: SAM3D, embedding: Embedding, base: Tensor | None = None) -> Tensor:
         """The logit (1, 1, D, H, W), float32, of a crop under the prompts.
@@ -82,18 +79,26 @@ class SimulatedPrompts:
             embedding: The crop, encoded.
             base: The logit that they correct; None for what the first of them gives alone.
         """
-        points, signs, boxes = self.tensors()
-        self._reach.extend(model.reach(embedding, points[:, len(self._reach) :]))
+        prompts, maps = self.in_crop(), self._geodesic_maps
+        maps.extend(model.reach(embedding, prompts.points[:, len(maps) :]))
         if base is None and self.two_passes:
             with torch.no_grad():
-                base = opening(model, embedding, (points, signs, boxes), self._remember, self._reach or None)
-        known = {"reach": self._reach} if self._reach else {}
-        return model.decode(embedding, points, signs, boxes=boxes, mask=base, **known).float()
+                base = self._initial_logit(model, embedding, prompts)
+        return decode(model, embedding, prompts, base, maps or None).float()
 
-    def _remember(self, click: tuple[float, ...], make: Callable[[], Tensor]) -> Tensor:
-        if click not in self._alone:
-            self._alone[click] = make()
-        return self._alone[click]
+    def _initial_logit(self, model: SAM3D, embedding: Embedding, prompts: CropPrompts) -> Tensor | None:
+        """Return the logit of the first of two passes, computed once for each click; None when one pass does."""
+        clicks = initial_clicks(prompts)
+        if clicks is None:
+            return None
+        first = prompts.with_clicks(clicks)
+        if not first.points.shape[1]:
+            return decode(model, embedding, first)
+        key = tuple(first.points[0, 0].tolist())
+        if key not in self._initial_logits:
+            maps = self._geodesic_maps[clicks] or None
+            self._initial_logits[key] = decode(model, embedding, first, geodesic_maps=maps)
+        return self._initial_logits[key]
 
 
 def train_rounds(

@@ -12,7 +12,7 @@ from sam3d_label.image.volume import Volume
 from sam3d_label.network import SAM3D
 from sam3d_label.segmentation.prompts import Box, Click, Prompts
 from sam3d_label.segmentation.segmenter import Segmenter, bounding_box
-from sam3d_label.segmentation.view_search import Look
+from sam3d_label.segmentation.view_search import ViewSearch
 from tests.helpers.networks import Ball, bright
 
 OBLIQUE = np.array([[-0.9, 0.2, 0, 40], [0.2, 0.9, 0, -30], [0, 0, 2.5, 10], [0, 0, 0, 1]])
@@ -168,7 +168,7 @@ def test_a_target_larger_than_the_crop_is_finer_with_its_tiles(small_weights, mo
         return 2 * (mask * truth).sum() / (mask.sum() + truth.sum())
 
     tiled = dice()
-    monkeypatch.setattr(Look, "_tiles", lambda look, view: iter(()))
+    monkeypatch.setattr(ViewSearch, "tiles", lambda search, view: iter(()))
     assert 1 - tiled < (1 - dice()) / 1.5
 
 
@@ -198,11 +198,10 @@ def test_an_embedding_stays_on_its_device(volume, small_weights):
     cache = EmbeddingCache(10**9)
     click = [Click((20, 18, 7))]
     Segmenter(volume, small_weights, cache=cache).segment(click)
-    here = Segmenter(volume, small_weights, cache=cache)
-    elsewhere = Look(volume, small_weights, here.normalization, cache, Prompts.of(click))
-    elsewhere.device = torch.device("cpu", 0)
+    elsewhere = Segmenter(volume, small_weights, cache=cache).search(Prompts.of(click))
+    elsewhere.encoder.device = torch.device("cpu", 0)
     list(elsewhere.targets())
-    assert elsewhere.encoded >= 1
+    assert elsewhere.encoder.encoded >= 1
 
 
 def test_equal_masks_have_equal_digests_and_others_have_not(volume, small_weights):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.networks.layers import GaussianFilter
 
-from sam3d_label.segmentation.target_size import directions, size_by_clicks, size_by_looks, smoothed
+from sam3d_label.segmentation.target_size import directions, size_by_appearance, size_by_clicks, smoothed
 
 SIZE = 64
 
@@ -17,28 +17,28 @@ def test_a_ball_looks_as_large_as_it_is(radius, contrast):
     away = np.linalg.norm(np.indices((SIZE,) * 3).T - middle, axis=-1).T
     noise = np.random.default_rng(0).normal(0, 0.3, (SIZE,) * 3)
     image = torch.from_numpy(contrast * (away <= radius) + noise).float()
-    assert 2 * radius <= float(size_by_looks(image, middle)) <= 5 * radius
+    assert 2 * radius <= float(size_by_appearance(image, middle)) <= 5 * radius
 
 
 def test_a_ball_clicked_near_its_border_does_not_look_smaller_than_it_is():
     middle = np.array([30.0, 36.0, 28.0])
     away = np.linalg.norm(np.indices((SIZE,) * 3).T - middle, axis=-1).T
     image = torch.from_numpy(away <= 8).float()
-    assert float(size_by_looks(image, middle + np.array([0, 6, 0]))) >= 16
+    assert float(size_by_appearance(image, middle + np.array([0, 6, 0]))) >= 16
 
 
 def test_where_everything_looks_alike_a_target_may_be_larger_than_half_of_the_crop():
-    assert float(size_by_looks(torch.zeros((SIZE,) * 3), np.array([32.0, 32.0, 32.0]))) > SIZE / 2
+    assert float(size_by_appearance(torch.zeros((SIZE,) * 3), np.array([32.0, 32.0, 32.0]))) > SIZE / 2
 
 
 def test_what_lies_in_a_few_directions_only_does_not_count():
     image = torch.zeros((SIZE,) * 3)
     image[:, 36:38, 30:34] = 2.0
-    assert float(size_by_looks(image, np.array([32.0, 32.0, 32.0]))) > SIZE / 2
+    assert float(size_by_appearance(image, np.array([32.0, 32.0, 32.0]))) > SIZE / 2
 
 
 def test_a_click_at_the_border_of_the_crop_is_no_error():
-    assert float(size_by_looks(torch.zeros((SIZE,) * 3), np.array([0.0, 63.4, -0.4]))) > 0
+    assert float(size_by_appearance(torch.zeros((SIZE,) * 3), np.array([0.0, 63.4, -0.4]))) > 0
 
 
 def test_the_nearest_click_outside_bounds_the_size_in_mm():

@@ -1,56 +1,30 @@
-"""One prompt opens, all correct."""
+"""The first pass decodes the initial prompt, the second all of them."""
 
 import torch
 
-from sam3d_label.segmentation.two_pass import opening
+from sam3d_label.segmentation.crop_prompts import CropPrompts
+from sam3d_label.segmentation.two_pass import initial_clicks
 
 
-class Recorder:
-    """Stands for a network: its answer is the first coordinate of a single click."""
-
-    def __init__(self):
-        self.asked = []
-
-    def decode(self, embedding, points, signs, *, boxes=None, mask=None):
-        self.asked.append((points.shape[1], 0 if boxes is None else boxes.shape[1]))
-        return torch.full((1, 1, 2, 2, 2), float(points[0, 0, 0]) if points.shape[1] else -5.0)
+def prompts(*signs, boxes=0) -> CropPrompts:
+    points, sign = torch.zeros(1, len(signs), 3), torch.tensor([signs], dtype=torch.long)
+    return CropPrompts(points, sign.reshape(1, -1), torch.zeros(1, boxes, 2, 3))
 
 
-def prompts(clicks, boxes=0):
-    points = torch.tensor([[float(at), 0, 0] for at, _ in clicks]).reshape(1, -1, 3)
-    return points, torch.tensor([[sign for _, sign in clicks]]).reshape(1, -1), torch.zeros(1, boxes, 2, 3)
+def test_one_pass_does_for_a_single_prompt():
+    assert initial_clicks(prompts(1)) is None
+    assert initial_clicks(prompts()) is None
+    assert initial_clicks(prompts(boxes=2)) is None
 
 
-def opened(*asked):
-    network, kept = Recorder(), {}
-
-    def remember(click, make):
-        if click not in kept:
-            kept[click] = make()
-        return kept[click]
-
-    return [opening(network, None, each, remember) for each in asked], network.asked
+def test_the_first_click_inside_is_the_initial_one_whatever_comes_before_it():
+    assert initial_clicks(prompts(1, 1, 0)) == slice(0, 1)
+    assert initial_clicks(prompts(0, 1, 1)) == slice(1, 2)
 
 
-def test_one_prompt_has_nothing_to_correct():
-    answers, asked = opened(prompts([(3, 1)]), prompts([]), prompts([], boxes=2))
-    assert answers == [None, None, None]
-    assert asked == []
+def test_boxes_are_decoded_first_without_any_click():
+    assert initial_clicks(prompts(1, 0, boxes=1)) == slice(0, 0)
 
 
-def test_the_first_click_inside_opens_whatever_the_order_of_the_others():
-    (one, other), asked = opened(prompts([(9, 0), (4, 1), (1, 1), (2, 1)]), prompts([(4, 1), (2, 1), (9, 0), (1, 1)]))
-    assert one.flatten()[0] == other.flatten()[0] == 4
-    assert asked == [(1, 0)], "it is decoded once"
-
-
-def test_boxes_open_before_clicks():
-    (answer,), asked = opened(prompts([(4, 1), (9, 0)], boxes=1))
-    assert answer is not None
-    assert asked == [(0, 1)]
-
-
-def test_clicks_outside_alone_correct_what_is_found_unasked():
-    (answer,), asked = opened(prompts([(4, 0), (9, 0)]))
-    assert answer is not None
-    assert asked == [(0, 0)]
+def test_clicks_outside_alone_correct_the_mask_of_no_prompt():
+    assert initial_clicks(prompts(0, 0)) == slice(0, 0)

@@ -102,7 +102,8 @@ def test_simulated_prompts_are_in_voxels_of_the_crop():
     prompts = SimulatedPrompts(torch.device("cpu"))
     corner = np.pad(np.ones((1, 1, 1), bool), ((15, 0),) * 3)
     prompts.clicks.extend(first_clicks(corner, TrainSettings(several_share=0), np.random.default_rng(0)))
-    points, signs, boxes = prompts.tensors()
+    drawn = prompts.in_crop()
+    points, signs, boxes = drawn.points, drawn.signs, drawn.boxes
     assert points.tolist() == [[[30.5, 30.5, 30.5]]]  # the middle of the last cell of 32 voxels
     assert signs.tolist() == [[1]]
     assert boxes.shape == (1, 0, 2, 3)

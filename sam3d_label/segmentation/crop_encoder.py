@@ -1,0 +1,97 @@
+"""What the network computes of a crop, kept in a cache for the next request on the same volume."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from torch import Tensor
+
+from sam3d_label.cache import EmbeddingCache
+from sam3d_label.image.frame import CropFrame
+from sam3d_label.image.intensity import Normalization
+from sam3d_label.image.volume import Volume
+from sam3d_label.network import Embedding
+from sam3d_label.segmentation.crop_prompts import CropPrompts, decode
+from sam3d_label.segmentation.target_size import size_by_appearance
+from sam3d_label.segmentation.two_pass import initial_clicks
+from sam3d_label.weights import Weights
+
+IMAGE, SIZE, MAPS = "image", "size", "maps"
+"""Ends of the keys of a normalized crop, of the apparent size around a click, and of a click's geodesic maps."""
+
+
+class CropEncoder:
+    """Encodes and decodes the crops of one volume with one set of weights.
+
+    Args:
+        volume: The volume.
+        weights: The network and its card.
+        normalization: The card's intensity rule, fitted to the volume.
+        cache: Where embeddings, and what a single click gives, are kept. Keys hold the volume's voxels and affine, the
+            weights, the rule, the crop and the device.
+
+    Attributes:
+        device: Where the network computes.
+        encoded: Number of crops that had to be encoded so far.
+    """
+
+    def __init__(self, volume: Volume, weights: Weights, normalization: Normalization, cache: EmbeddingCache) -> None:
+        self.volume, self.weights, self.normalization, self.cache = volume, weights, normalization, cache
+        self.device = next(weights.model.parameters()).device
+        self.accepts_masks = "mask" in weights.card.capabilities
+        self.encoded = 0
+
+    def image(self, frame: CropFrame) -> Tensor:
+        """Return a crop of the volume, normalized, float32 (D, H, W)."""
+        image, _ = self.cache.get(
+            (*self._key(frame), IMAGE), lambda: self.volume.crop(frame, self.normalization).to(self.device)
+        )
+        return image
+
+    def embedding(self, frame: CropFrame) -> Embedding:
+        """Return the embedding of a crop."""
+        embedding, made = self.cache.get(
+            self._key(frame), lambda: self.weights.model.encode(self.image(frame)[None, None])
+        )
+        self.encoded += made
+        return embedding
+
+    def moments(self, frame: CropFrame) -> tuple[Tensor, Tensor]:
+        """Return mean and mean square of each channel of a crop's deepest feature map, (channels,)."""
+        feature = self.embedding(frame).feature[0].float().flatten(1)
+        return feature.mean(1), (feature**2).mean(1)
+
+    def apparent_size(self, frame: CropFrame, ijk: tuple[int, int, int]) -> float:
+        """Return how large the structure around a stored voxel appears to be in a crop, mm."""
+        (at,) = frame.to_dhw([ijk])
+        voxels, _ = self.cache.get((*self._key(frame), SIZE, ijk), lambda: size_by_appearance(self.image(frame), at))
+        return float(voxels) * frame.spacing
+
+    def initial_logit(self, frame: CropFrame, prompts: CropPrompts) -> Tensor | None:
+        """Return the logit (1, 1, D, H, W) of the first of two passes, None when one pass does."""
+        clicks = initial_clicks(prompts)
+        if clicks is None:
+            return None
+        first = prompts.with_clicks(clicks)
+        if not first.points.shape[1]:
+            return decode(self.weights.model, self.embedding(frame), first)
+        key = (self._key(frame), tuple(first.points[0, 0].tolist()))
+        return self.cache.get(key, lambda: self.logit(frame, first))[0]
+
+    def logit(self, frame: CropFrame, prompts: CropPrompts, mask: Tensor | None = None) -> Tensor:
+        """Return the foreground minus background logit (1, 1, D, H, W) of a crop; `mask` as in `decode`."""
+        maps = self.geodesic_maps(frame, prompts)
+        return decode(self.weights.model, self.embedding(frame), prompts, mask, maps)
+
+    def geodesic_maps(self, frame: CropFrame, prompts: CropPrompts) -> list[Tensor] | None:
+        """Return the geodesic maps of the clicks, made once for each; None for weights without such maps."""
+        if not self.weights.model.config.geodesic:
+            return None
+        return [self._geodesic_map(frame, point) for point in prompts.points[0]]
+
+    def _geodesic_map(self, frame: CropFrame, point: Tensor) -> Tensor:
+        key = (*self._key(frame), MAPS, *point.tolist())
+        return self.cache.get(key, lambda: self.weights.model.reach(self.embedding(frame), point[None, None])[0])[0]
+
+    def _key(self, frame: CropFrame) -> tuple[Hashable, ...]:
+        return (self.volume.signature, self.weights.signature, self.normalization, frame, self.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,13 +122,29 @@ def id_fault(image: str) -> str | None:
         return "it is not valid UTF-8"
     if size > LONGEST_ID:
         return f"it has {size} bytes in UTF-8, at most {LONGEST_ID} are allowed"
-    if not image.isprintable():
-        return "it holds control characters, line breaks or marks that reverse the writing direction"
+    if reason := hidden_character(image):
+        return reason
     if image != image.strip():
         return "remove the space at its beginning or end"
     if set(image) & {"/", "\\"}:
         return "it must be a name, not a path: remove / and \\"
     return None
+
+
+def hidden_character(text: str) -> str | None:
+    """Say which character of a name cannot be seen, or looks like a space and is another; None when there is none.
+
+    Args:
+        text: The name.
+    """
+    hidden = next((character for character in text if not character.isprintable()), None)
+    if hidden is None:
+        return None
+    code = f"U+{ord(hidden):04X}"
+    if unicodedata.category(hidden) == "Zs":
+        return f"it holds {code} ({unicodedata.name(hidden)}), which looks like a space: use a plain space"
+    called = unicodedata.name(hidden, "a control character" if ord(hidden) < 160 else "no character of Unicode")
+    return f"it holds {code} ({called}), which cannot be seen: remove it"
 
 
 def fault_of(file: Path, extension: str) -> str | None:

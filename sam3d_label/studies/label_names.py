@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sam3d_label.errors import VolumeError
+from sam3d_label.image.listing import hidden_character
 
 LONGEST_NAME = 64
 """Characters of a name: what a segment's label in DICOM holds."""
@@ -63,12 +64,12 @@ def name_fault(name: str) -> str | None:
         return "it is empty"
     if len(name) > LONGEST_NAME:
         return f"it has {len(name)} characters, at most {LONGEST_NAME} are allowed"
+    if reason := hidden_character(name):
+        return reason
     if name != name.strip():
         return "remove the space at its beginning or end"
     if "\\" in name:
         return "it holds a backslash, which separates values in DICOM"
-    if not name.isprintable():
-        return "it holds line breaks, control characters or marks that reverse the writing direction"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -48,3 +49,17 @@ def test_any_other_text_is_a_name(name: str) -> None:
 def test_a_name_is_the_same_however_its_accents_are_encoded() -> None:
     info = {"label_info": [{"name": "Le\u0301sion", "idx": 1}]}
     assert name_values([1], info, ["L\u00e9sion"]) == {1: "L\u00e9sion"}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a\u00a0b", r"U\+00A0 \(NO-BREAK SPACE\), which looks like a space"),
+        ("a\u3000b", r"U\+3000 \(IDEOGRAPHIC SPACE\), which looks like a space"),
+        ("a\u200db", r"U\+200D \(ZERO WIDTH JOINER\), which cannot be seen"),
+        ("a\nb", r"U\+000A \(a control character\)"),
+        ("a\ud800b", r"U\+D800 \(no character of Unicode\)"),
+    ],
+)
+def test_the_character_that_is_not_accepted_is_named(name: str, reason: str) -> None:
+    assert re.search(reason, name_fault(name) or "")

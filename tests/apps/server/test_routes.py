@@ -255,6 +255,19 @@ class TestDatastore:
         assert info["name"] == "a.nii.gz"
         assert info["ts"] > 1
 
+    @pytest.mark.parametrize("name", [".nii.gz", "folder/.NII", ".nrrd"])
+    def test_a_file_that_has_a_suffix_only_is_400_and_says_so(
+        self, client: TestClient, label: bytes, name: str
+    ) -> None:
+        message = detail(client.put("/datastore/image", files={"file": (name, label)}), 400)
+        assert "has no name before its suffix" in message
+        assert "?image=ID" in message
+
+    @pytest.mark.parametrize("name", ["a\u00a0b", "a\u3000b", "a\u200db"])
+    def test_a_character_that_cannot_be_seen_is_named(self, client: TestClient, label: bytes, name: str) -> None:
+        answer = client.put("/datastore/image", params={"image": name}, files={"file": ("x.nii.gz", label)})
+        assert f"it holds U+{ord(name[1]):04X} (" in detail(answer, 400)
+
     @pytest.mark.parametrize("name", ["x.py", "x.nii.gz/../../y.sh", "x", "x.nii.gz\\..\\y.exe", ".nii.gz.so"])
     def test_a_file_of_another_type_is_400_whatever_its_name_says(
         self, client: TestClient, label: bytes, name: str

@@ -73,7 +73,7 @@ def router(app: App) -> APIRouter:
     def add_image(request: Request, file: Upload, image: str | None = None, params: Text = "{}") -> dict[str, str]:
         info = _without(read_object(params, limits, "params", IMAGE_EXAMPLE), IMAGE_KEYS)
         suffix = suffix_of(file)
-        name = image or os.path.basename((file.filename or "").replace("\\", "/"))[: -len(suffix)]
+        name = image or _stem(file, suffix)
         with received(file.file, suffix) as path:
             stored = app.datastore().add_image(check_text(name, limits, "image"), path, _signed(info, request))
         return {"image": stored}
@@ -193,6 +193,18 @@ def suffix_of(upload: UploadFile) -> str:
             return suffix
     shown = f".{name.rpartition('.')[2]}"[:20] if "." in name else "(none)"
     raise HTTPException(400, f"A file of type {shown!r} is not taken: send one of {', '.join(EXTENSIONS)}")
+
+
+def _stem(upload: UploadFile, suffix: str) -> str:
+    """The name of an uploaded file without its suffix.
+
+    Raises:
+        HTTPException: 400; nothing is left of it.
+    """
+    name = os.path.basename((upload.filename or "").replace("\\", "/"))[: -len(suffix)]
+    if not name:
+        raise HTTPException(400, f"The file has no name before its suffix {suffix}: rename it, or add ?image=ID")
+    return name
 
 
 def label_info(info: dict[str, Any], field: str) -> dict[str, Any]:

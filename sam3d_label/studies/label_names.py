@@ -24,8 +24,9 @@ def name_values(present: Sequence[int], info: Mapping[str, Any], labels: Sequenc
     """The names of a label map's values.
 
     Without any `label_info` the values count the app's labels, or stand for its only one. Otherwise a value is the
-    `idx` of its structure or its place in the list, counted from 1: Slicer sends an `idx` that also counts segments
-    which the map leaves out, so that there the place is right wherever the two differ.
+    `idx` of its structure, or its place in the list, counted from 1, where the structure has none or the map holds
+    other values. Slicer sends an `idx` that also counts segments which the map leaves out, so that there the place is
+    right wherever the two differ; such numbers count up, also where its client_id is another.
 
     Args:
         present: Values in the label map, but 0.
@@ -33,20 +34,69 @@ def name_values(present: Sequence[int], info: Mapping[str, Any], labels: Sequenc
         labels: The app's.
 
     Raises:
-        VolumeError: A value has no name.
+        VolumeError: A value has no name, or two names.
     """
     listed = list(_listed(info))
     if not listed and len(labels) == 1:
         return dict.fromkeys(present, labels[0])
     by_place = dict(enumerate((name for name, _ in listed), start=1)) or dict(enumerate(labels, start=1))
-    by_idx = {idx: name for name, idx in listed if idx is not None}
-    from_slicer = str(info.get("client_id", "")).startswith(SLICER)
-    ways = [by_place, by_idx] if from_slicer else [by_idx, by_place]
-    for names in ways:
-        if set(present) <= names.keys():
-            return {value: names[value] for value in present}
-    known = ", ".join(f"{value} = {name}" for value, name in (by_idx or by_place).items())
+    if _from_slicer(info) and set(present) <= by_place.keys():
+        return {value: by_place[value] for value in present}
+    by_number = _numbered(listed) or by_place
+    if set(present) <= by_number.keys():
+        return {value: by_number[value] for value in present}
+    if set(present) <= by_place.keys():
+        two = next((value for value in present if by_number.get(value, by_place[value]) != by_place[value]), None)
+        if two is not None and not _count_up(listed):
+            raise VolumeError(_two_names(two, by_number[two], by_place[two]))
+        return {value: by_place[value] for value in present}
+    known = ", ".join(f"{value} = {name}" for value, name in by_number.items())
     raise VolumeError(f"the label holds the values {', '.join(map(str, present))}, but the names of {known}")
+
+
+def require_one_name(info: Mapping[str, Any]) -> None:
+    """Check that `label_info` gives no value two names; the numbers that Slicer sends are not used where they differ.
+
+    Args:
+        info: What a client says about a label.
+
+    Raises:
+        VolumeError: It does, or a number is none.
+    """
+    listed = list(_listed(info))
+    if not _from_slicer(info):
+        _numbered(listed)
+
+
+def _numbered(listed: Sequence[tuple[str, int | None]]) -> dict[int, str]:
+    """Names by value: the number of a structure, or its place where it has none.
+
+    Raises:
+        VolumeError: Two structures have the same value.
+    """
+    names: dict[int, str] = {}
+    for place, (name, number) in enumerate(listed, start=1):
+        value = place if number is None else number
+        if names.setdefault(value, name) != name:
+            raise VolumeError(_two_names(value, names[value], name))
+    return names
+
+
+def _count_up(listed: Sequence[tuple[str, int | None]]) -> bool:
+    """Whether every structure has a number, each higher than the one before."""
+    numbers = [number for _, number in listed if number is not None]
+    return len(numbers) == len(listed) and numbers == sorted(set(numbers))
+
+
+def _two_names(value: int, one: str, other: str) -> str:
+    return (
+        f"label_info names the value {value} {one[:LONGEST_NAME]!r} and {other[:LONGEST_NAME]!r}: give each structure"
+        " the value of its voxels as idx"
+    )
+
+
+def _from_slicer(info: Mapping[str, Any]) -> bool:
+    return str(info.get("client_id", "")).startswith(SLICER)
 
 
 def normal_name(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sam3d_label.errors import VolumeError
-from sam3d_label.studies.label_names import name_fault, name_values
+from sam3d_label.studies.label_names import name_fault, name_values, require_one_name
 
 
 @pytest.mark.parametrize("labels", [("tumor", "cyst"), ("cyst", "tumor")])
@@ -49,6 +49,39 @@ def test_any_other_text_is_a_name(name: str) -> None:
 def test_a_name_is_the_same_however_its_accents_are_encoded() -> None:
     info = {"label_info": [{"name": "Le\u0301sion", "idx": 1}]}
     assert name_values([1], info, ["L\u00e9sion"]) == {1: "L\u00e9sion"}
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        [{"name": "tumor", "idx": 1}, {"name": "cyst", "idx": 1}],
+        [{"name": "tumor", "id": "1"}, {"name": "cyst", "idx": 1.0}],
+        [{"name": "tumor"}, {"name": "cyst", "idx": 1}],
+        [{"name": "tumor", "idx": 2}, {"name": "cyst"}],
+        [{"name": "cyst", "idx": 3}, {"name": "tumor", "idx": 1}],
+    ],
+)
+def test_a_value_with_two_names_is_rejected(listed: list[Any]) -> None:
+    with pytest.raises(VolumeError, match=r"label_info names the value [12] '(tumor|cyst)' and '(tumor|cyst)'"):
+        name_values([1, 2], {"label_info": listed}, ("tumor", "cyst"))
+
+
+@pytest.mark.parametrize(
+    ("listed", "names"),
+    [
+        ([{"name": "tumor"}, {"name": "cyst", "idx": 5}], {1: "tumor", 5: "cyst"}),
+        ([{"name": "tumor", "idx": 1}, {"name": "cyst", "idx": 3}], {1: "tumor", 2: "cyst"}),
+        ([{"name": "tumor", "idx": 1}, {"name": "tumor", "idx": 1}], {1: "tumor"}),
+    ],
+)
+def test_a_place_counts_where_no_number_contradicts_it(listed: list[Any], names: dict[int, str]) -> None:
+    assert name_values(list(names), {"label_info": listed}, ()) == names
+
+
+def test_of_slicer_the_place_counts() -> None:
+    info = {"client_id": "user-x", "label_info": [{"name": "tumor", "idx": 2}, {"name": "cyst", "idx": 3}]}
+    assert name_values([1, 2], info, ()) == {1: "tumor", 2: "cyst"}
+    require_one_name(info)
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,11 @@ class TestDatastore:
             '{"label_info": [{"name": "tumor", "idx": -1}]}',
             '{"label_info": [{"name": "tumor", "color": "red"}]}',
             '{"client_id": ["x"]}',
+            '{"label_info": [{"name": "tumor", "idx": 1}, {"name": "cyst", "idx": 1}]}',
+            '{"label_info": [{"name": "tumor"}, {"name": "cyst", "idx": 1}]}',
+            '{"label_info": {"tumor": 1, "cyst": "1"}}',
+            '{"label_info": {"tumor": "one"}}',
+            '{"label_info": [{"name": "tumor", "id": "one"}]}',
         ],
     )
     def test_names_of_structures_have_one_form(self, client: TestClient, label: bytes, params: str) -> None:
@@ -254,6 +259,11 @@ class TestDatastore:
         assert {key: info[key] for key in said} == said
         assert info["name"] == "a.nii.gz"
         assert info["ts"] > 1
+
+    def test_names_may_be_a_mapping_to_numbers(self, client: TestClient, label: bytes) -> None:
+        assert save(client, "b", label, '{"label_info": {"tumor": "1", "cyst": 2}}', "mapped").status_code == 200
+        info = client.get("/datastore/label/info?label=b&tag=mapped").json()
+        assert info["label_info"] == [{"name": "tumor", "idx": 1}, {"name": "cyst", "idx": 2}]
 
     @pytest.mark.parametrize("name", [".nii.gz", "folder/.NII", ".nrrd"])
     def test_a_file_that_has_a_suffix_only_is_400_and_says_so(

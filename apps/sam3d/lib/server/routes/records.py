@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lib.activelearning.strategies import INFO, STRATEGY
 from lib.datastores.dicom_seg_list import SEGMENTATION
 from lib.datastores.reconcile import CHECKSUM
 from lib.datastores.studies import UPLOADED
-from sam3d_label.studies.label_names import name_fault, normal_name
+from sam3d_label.errors import VolumeError
+from sam3d_label.studies.label_names import name_fault, normal_name, require_one_name
 
 SERIES = frozenset({"StudyInstanceUID", "SeriesInstanceUID", SEGMENTATION})
 """Where an image or a label is on a DICOM server."""
@@ -61,3 +63,19 @@ class LabelInfo(BaseModel):
     client_id: str | None = None
     model: str | None = None
     params: dict[str, Any] | None = None
+
+    @field_validator("label_info", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        """Accept a mapping of names to numbers, too."""
+        if isinstance(given, Mapping):
+            return [{"name": name, "idx": number} for name, number in given.items()]
+        return given
+
+    @model_validator(mode="after")
+    def _one_name_for_each_value(self) -> LabelInfo:
+        try:
+            require_one_name(self.model_dump(exclude_none=True))
+        except VolumeError as error:
+            raise ValueError(str(error)) from None
+        return self

@@ -18,10 +18,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.image.labels import open_label, structures
-from sam3d_label.image.listing import EXTENSIONS
+from sam3d_label.image.listing import EXTENSIONS, id_fault
 from sam3d_label.image.volume import Volume, last_line
 from sam3d_label.io import storing, sync_file, sync_folder
 from sam3d_label.studies.folder import FINAL, KEPT, Entry, Image, Listing, Studies, image_id
+from sam3d_label.studies.label_names import name_fault, normal_name
 
 FROM = "imported_from"
 """Key of an image's info that says which data set it came from."""
@@ -121,7 +122,7 @@ def open_msd(source: Path, channel: str | None = None) -> DataSet:
     ]
     return DataSet(
         name=told.name or source.resolve().name,
-        names={value: name for value, name in told.labels.items() if value},
+        names=_names(path, {value: name for value, name in told.labels.items() if value}),
         cases=cases,
         channel=_channel(told.modality, channel),
         channels=len(told.modality),
@@ -182,6 +183,8 @@ def import_data(
 
 def _import(case: Case, data: DataSet, studies: Studies, scratch: Path, link: bool, seen: set[str]) -> bool:
     """Import a case; False when there is nothing to do."""
+    if reason := id_fault(case.id):
+        raise VolumeError(f"the server does not accept this name as an image id: {reason}; rename the file")
     if case.id in seen:
         raise VolumeError("another case of the data set has this name")
     with studies.changing() as listing:
@@ -190,44 +193,52 @@ def _import(case: Case, data: DataSet, studies: Studies, scratch: Path, link: bo
     image, volume = _stage_image(case, data, scratch, link)
     label = _stage_label(case, data, volume, scratch, link) if case.label else None
     with studies.changing() as listing:
-        new = _list_image(case, data, studies, listing, image, volume)
-        return (_list_label(case, data, studies, listing, *label) if label else False) or new
+        labelled = label is not None and not _has_label(case, studies, listing)
+        image_file = _held(studies.folder / listing.images_dir, case.id, volume, "image")
+        label_file = _held(_labels(studies, listing), case.id, label[1], "label") if label and labelled else None
+        new = _list_image(case, data, studies, listing, image, image_file)
+        if label and labelled:
+            _list_label(case, data, studies, listing, label[0], label_file)
+        return labelled or new
 
 
-def _list_image(case: Case, data: DataSet, studies: Studies, listing: Listing, staged: Path, volume: Volume) -> bool:
-    """Move an image to its place, unless it is there, and list it; False when it was listed."""
+def _list_image(case: Case, data: DataSet, studies: Studies, listing: Listing, staged: Path, held: Path | None) -> bool:
+    """List an image, and move it to its place unless the studies hold it; False when it was listed."""
     known = listing.objects.get(case.id)
-    entry = known or Image(image=Entry(ext=_extension(staged)))
-    place = studies.folder / listing.images_dir / f"{case.id}{entry.image.ext}"
-    if not _holds(place, volume, "image"):
-        entry.image.ext = _extension(staged)
-        place = place.with_name(f"{case.id}{entry.image.ext}")
+    place = held or studies.folder / listing.images_dir / f"{case.id}{_extension(staged)}"
+    if held is None:
         _put(staged, place)
-    entry.image.info = {"ts": int(time.time()), "name": place.name, **entry.image.info, FROM: data.name}
+    entry = known or Image(image=Entry())
+    entry.image.ext = _extension(place)
+    entry.image.info = {"ts": int(time.time()), **entry.image.info, "name": place.name, FROM: data.name}
     listing.objects[case.id] = entry
     return known is None
 
 
-def _list_label(case: Case, data: DataSet, studies: Studies, listing: Listing, staged: Path, label: Volume) -> bool:
-    """Move a label to its place and list it; False when there is a listed one, which may be an annotator's."""
-    labels = listing.objects[case.id].labels
-    if FINAL in labels and studies.label_file(listing, case.id).is_file():
-        return False
-    place = studies.folder / listing.labels_dir / FINAL / f"{case.id}{_extension(staged)}"
-    if not _holds(place, label, "label"):
+def _list_label(case: Case, data: DataSet, studies: Studies, listing: Listing, staged: Path, held: Path | None) -> None:
+    """List a label, and move it to its place unless the studies hold it."""
+    place = held or _labels(studies, listing) / f"{case.id}{_extension(staged)}"
+    if held is None:
         _put(staged, place)
     info = {"ts": int(time.time()), "name": place.name, "label_info": _label_info(data), FROM: data.name}
-    labels[FINAL] = Entry(ext=_extension(staged), info=info)
-    return True
+    listing.objects[case.id].labels[FINAL] = Entry(ext=_extension(place), info=info)
+
+
+def _labels(studies: Studies, listing: Listing) -> Path:
+    return studies.folder / listing.labels_dir / FINAL
+
+
+def _has_label(case: Case, studies: Studies, listing: Listing) -> bool:
+    """Whether a label is listed and there; it may be an annotator's."""
+    known = listing.objects.get(case.id)
+    return known is not None and FINAL in known.labels and studies.label_file(listing, case.id).is_file()
 
 
 def _is_there(case: Case, data: DataSet, studies: Studies, listing: Listing) -> bool:
     known = listing.objects.get(case.id)
     if known is None or known.image.info.get(FROM) != data.name or not studies.image_file(listing, case.id).is_file():
         return False
-    if case.label is None:
-        return True
-    return FINAL in known.labels and studies.label_file(listing, case.id).is_file()
+    return case.label is None or _has_label(case, studies, listing)
 
 
 def _stage_image(case: Case, data: DataSet, scratch: Path, link: bool) -> tuple[Path, Volume]:
@@ -283,17 +294,33 @@ def _stage(source: Path, scratch: Path, name: str, link: bool) -> Path:
     return staged
 
 
-def _holds(path: Path, volume: Volume, what: str) -> bool:
-    """Whether a file is there already, such as after a kill.
+def _held(folder: Path, image: str, volume: Volume, what: str) -> Path | None:
+    """The file of an id in a folder, such as after a kill; None when there is none.
+
+    Every file whose name gives this id counts, whatever its suffix and whether it is listed or not, since the server
+    serves one file for each id.
+
+    Args:
+        folder: The folder.
+        image: The id.
+        volume: What the file must hold.
+        what: What the folder holds, for the message.
 
     Raises:
-        VolumeError: Another one has that name.
+        VolumeError: A file of that id holds something else.
     """
-    if not path.exists():
+    found = [path for path in sorted(folder.iterdir()) if image_id(path) == image] if folder.is_dir() else []
+    for path in found:
+        if not _is_same(path, volume):
+            raise VolumeError(f"the studies hold another {what} of this name, {path.name}: move it away or rename it")
+    return found[0] if found else None
+
+
+def _is_same(path: Path, volume: Volume) -> bool:
+    try:
+        return Volume.open(path).signature == volume.signature
+    except VolumeError:
         return False
-    if Volume.open(path).signature != volume.signature:
-        raise VolumeError(f"the studies hold another {what} of this name, {path.name}: move it away or rename it")
-    return True
 
 
 def _put(staged: Path, place: Path) -> None:
@@ -332,6 +359,23 @@ def _extension(file: Path) -> str:
 def _kits_case(folder: Path) -> Case:
     labels = [folder / name for name in KITS_LABELS if (folder / name).is_file()]
     return Case(folder.name, folder / "imaging.nii.gz", labels[0] if labels else None)
+
+
+def _names(path: Path, names: Mapping[int, str]) -> dict[int, str]:
+    """Return the names of a data set's structures.
+
+    Raises:
+        Sam3dError: The server does not accept one of them as a label, or `--conf labels` cannot hold it.
+    """
+    accepted: dict[int, str] = {}
+    for value, name in names.items():
+        reason = name_fault(name) or ("it holds a comma, which separates labels" if "," in name else None)
+        if normal_name(name) in accepted.values():
+            reason = "another structure has this name"
+        if reason:
+            raise Sam3dError(f"{path} calls value {value} {name[:60]!r}, which cannot be a label: {reason}; change it")
+        accepted[value] = normal_name(name)
+    return accepted
 
 
 def _channel(modality: Mapping[int, str], wanted: str | None) -> int | None:

@@ -185,6 +185,76 @@ def test_an_image_of_the_same_name_in_the_studies_is_not_replaced(msd, studies):
     assert listing(studies)["liver_1"]["labels"]["final"]["info"]["label_info"][0]["name"] == "liver"
 
 
+@pytest.mark.parametrize("end", [".nii", ".NII.GZ", ".nrrd"])
+@pytest.mark.parametrize(("folder", "kind"), [(".", "image"), ("labels/final", "label")])
+@pytest.mark.parametrize("content", ["volume", "damaged"])
+def test_a_file_of_the_user_with_another_suffix_still_has_its_id(msd, studies, end, folder, kind, content):
+    own = studies / folder / f"liver_0{end}"
+    own.parent.mkdir(parents=True)
+    if content == "volume" and end != ".nrrd":
+        write(own.with_suffix(".nii"), image(99)).rename(own)
+    else:
+        own.write_bytes(b"of the user")
+    before = own.read_bytes()
+    result = run("import-msd", msd, studies)
+    assert f"rejected liver_0: the studies hold another {kind} of this name, {own.name}: move it away" in result.stderr
+    assert own.read_bytes() == before
+    assert "liver_0" not in listing(studies)
+    assert not list(studies.rglob("liver_0.nii.gz"))
+    assert "liver_1" in listing(studies)
+
+
+def test_the_same_image_with_another_suffix_is_served_as_it_is(msd, studies):
+    own = write(studies / "liver_0.nii", image(0))
+    result = run("import-msd", msd, studies)
+    assert "imported 4 of 4" in result.stdout
+    assert listing(studies)["liver_0"]["image"]["ext"] == ".nii"
+    assert not (studies / "liver_0.nii.gz").exists()
+    assert Studies(studies).read().objects["liver_0"].image.info["name"] == own.name
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("x" * 220, "220 bytes in UTF-8"),
+        ("a\nb", "U+000A"),
+        (" a", "remove the space"),
+        ("a\u202eb", "U+202E"),
+    ],
+)
+def test_an_image_whose_name_the_server_does_not_accept_is_rejected(msd, studies, name, reason):
+    (msd / "imagesTr/liver_0.nii.gz").rename(msd / "imagesTr" / f"{name}.nii.gz")
+    told = (msd / "dataset.json").read_text().replace('"./imagesTr/liver_0.nii.gz"', json.dumps(f"{name}.nii.gz"))
+    (msd / "dataset.json").write_text(told.replace(json.dumps(f"{name}.nii.gz"), json.dumps(f"imagesTr/{name}.nii.gz")))
+    result = run("import-msd", msd, studies)
+    assert "imported 3 of 4 cases" in result.stdout
+    assert "does not accept this name as an image id" in result.stderr
+    assert reason in " ".join(result.stderr.split())
+    assert len(list(studies.glob("*.nii.gz"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (["liver,cancer"], "it holds a comma"),
+        (["a\\b"], "it holds a backslash"),
+        ([" liver"], "remove the space"),
+        (["x" * 65], "65 characters"),
+        (["liver", "liver"], "another structure has this name"),
+        (["L\u00e9sion", "Le\u0301sion"], "another structure has this name"),
+    ],
+)
+def test_a_structure_that_cannot_be_a_label_is_named(msd, studies, names, reason):
+    told = json.loads((msd / "dataset.json").read_text())
+    told["labels"] = {"0": "background", **{str(value): name for value, name in enumerate(names, start=1)}}
+    (msd / "dataset.json").write_text(json.dumps(told))
+    message = refusal("import-msd", msd, studies)
+    assert f"calls value {len(names)} " in message
+    assert "cannot be a label" in message
+    assert reason in message
+    assert not studies.exists()
+
+
 @pytest.mark.parametrize("moves", range(6))
 def test_a_run_that_was_cut_off_leaves_whole_files_and_is_gone_on_with(msd, studies, monkeypatch, moves):
     whole = tree(msd)

@@ -77,6 +77,22 @@ def require_unused(*outputs: Path, overwrite: bool, inputs: Iterable[Path] = ())
         _require_writable(output.parent)
 
 
+def require_apart(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> None:
+    """Check that nothing that a command reads is among the files and folders that it writes or replaces.
+
+    Args:
+        outputs: What it writes.
+        inputs: What it reads; None stands for an input that was not given.
+
+    Raises:
+        Sam3dError: An input is an output, or below one.
+    """
+    written = [output.resolve() for output in outputs]
+    for path in inputs:
+        if path is not None and any(path.resolve().is_relative_to(output) for output in written):
+            raise Sam3dError(f"{path} is what the command reads and would replace: give another folder to write to")
+
+
 def require_folder(folder: Path) -> None:
     """Check that a folder can be written to, or made.
 

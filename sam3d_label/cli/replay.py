@@ -19,8 +19,9 @@ from sam3d_label.cli.options import (
     examples,
     require_weights,
 )
-from sam3d_label.cli.paths import require_folder, require_inputs
+from sam3d_label.cli.paths import require_apart, require_folder, require_inputs
 from sam3d_label.errors import Sam3dError
+from sam3d_label.replay.files import WRITTEN
 
 if TYPE_CHECKING:
     from sam3d_label.replay.jobs import Shard
@@ -82,6 +83,7 @@ def replay(
     """
     require_folder(out)
     require_inputs(log, studies, model_dir)
+    require_apart((out / name for name in WRITTEN), (log, studies, model_dir, Path(weights) if weights else None))
     require_weights(weights)
     from sam3d_label.replay.jobs import find_shard
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,13 +16,17 @@ from pydantic import ValidationError
 
 from sam3d_label.errors import Sam3dError
 from sam3d_label.io import append_line, read_object, replacing, with_format, write_json, write_text
+from sam3d_label.replay.files import LOG, ROWS, SETTINGS, SUMMARY, TABLE
 from sam3d_label.replay.request import Row
 from sam3d_label.replay.summary import summarise
 from sam3d_label.studies.click_log import Request, read_log
 
-LOG, SETTINGS, ROWS, TABLE, SUMMARY = "log.jsonl", "replay.json", "rows", "requests.csv", "summary.json"
 FORMAT = 1
+ROW_FILE = re.compile(r"[0-9a-f]{32}\.jsonl")
+"""Names of the files of rows."""
+
 FIX = "give another folder, or add --overwrite to replace it"
+MOVE = "give another folder, or move it away"
 
 
 class Store:
@@ -43,7 +48,7 @@ class Store:
         Args:
             source: As of `read_log`.
             settings: What must be the same whenever the replay goes on.
-            overwrite: Whether to begin anew in place of what the folder holds.
+            overwrite: Whether to begin anew in place of the replay that the folder holds; other files stay.
 
         Returns:
             The requests to replay, and how many the log has got since.
@@ -55,7 +60,7 @@ class Store:
         now = read_log(source).requests
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
-            if overwrite:
+            if overwrite and (self.folder / SETTINGS).is_file():
                 self._clear()
             if not (self.folder / SETTINGS).is_file():
                 text = "".join(f"{each.model_dump_json()}\n" for each in now)
@@ -84,7 +89,7 @@ class Store:
     def rows(self) -> dict[int, Row]:
         """What is known so far, by number; a line that a killed process left torn is left out."""
         found: dict[int, Row] = {}
-        for file in sorted((self.folder / ROWS).glob("*.jsonl")):
+        for file in self._row_files():
             for line in file.read_bytes().splitlines():
                 try:
                     row = Row.model_validate_json(line)
@@ -123,16 +128,27 @@ class Store:
         if LOG in there and (self.folder / LOG).is_file() and (self.folder / LOG).read_bytes() == text.encode():
             there.remove(LOG)
         if there:
-            raise Sam3dError(f"{self.folder} holds {', '.join(there)}, which no replay has written: {FIX}")
+            raise Sam3dError(f"{self.folder} holds {', '.join(there)}, which no replay has written: {MOVE}")
+
+    def _row_files(self) -> list[Path]:
+        folder = self.folder / ROWS
+        return sorted(path for path in folder.iterdir() if ROW_FILE.fullmatch(path.name)) if folder.is_dir() else []
 
     def _clear(self) -> None:
-        """Remove everything that a replay writes; other files stay."""
-        for path in (self.folder / SETTINGS, *(self.folder / ROWS).glob("*.jsonl")):
+        """Remove everything that the replay in the folder wrote; its settings last, so that a killed call is repeated.
+
+        Raises:
+            Sam3dError: The folder of the rows holds other files; nothing is removed.
+        """
+        rows, folder = self._row_files(), self.folder / ROWS
+        others = sorted(path.name for path in {*folder.iterdir()} - {*rows}) if folder.is_dir() else []
+        if others:
+            raise Sam3dError(f"{folder} holds {', '.join(others[:3])}, which no replay has written: {MOVE}")
+        for path in (*rows, *(self.folder / name for name in (SUMMARY, TABLE, LOG))):
             path.unlink(missing_ok=True)
-        for name in (SUMMARY, TABLE, LOG):
-            (self.folder / name).unlink(missing_ok=True)
-        with suppress(OSError):  # there is none, or it holds files of something else, which `_require_new` reports
-            (self.folder / ROWS).rmdir()
+        with suppress(FileNotFoundError):
+            folder.rmdir()
+        (self.folder / SETTINGS).unlink()
 
     def _require_same(self, settings: Mapping[str, Any]) -> None:
         path = self.folder / SETTINGS

@@ -320,8 +320,34 @@ def test_a_file_of_something_else_is_named_and_kept(cohort, name):
     logged(cohort, request("a"))
     (cohort / "out").mkdir()
     (cohort / "out" / name).write_text("of an evaluation")
-    assert f"holds {name}, which no replay has written" in run(cohort).stderr
-    assert (cohort / "out" / name).read_text() == "of an evaluation"
+    for options in ((), ("--overwrite",)):
+        assert f"holds {name}, which no replay has written" in run(cohort, *options).stderr
+        assert (cohort / "out" / name).read_text() == "of an evaluation"
+
+
+def test_a_file_among_the_rows_that_no_replay_wrote_is_kept(cohort):
+    logged(cohort, request("a"))
+    replayed(cohort)
+    (cohort / "out/rows/notes.jsonl").write_text("of the user")
+    before = (cohort / "out/summary.json").read_bytes()
+    assert "rows holds notes.jsonl, which no replay has written" in run(cohort, "--overwrite").stderr
+    assert (cohort / "out/rows/notes.jsonl").read_text() == "of the user"
+    assert (cohort / "out/summary.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("overwrite", [(), ("--overwrite",)])
+def test_what_is_read_is_never_replaced(cohort, overwrite):
+    logged(cohort, request("a"), request("b"))
+    (cohort / "out/rows").mkdir(parents=True)
+    log = (cohort / "model/clicks/clicks-000001.jsonl").rename(cohort / "out/log.jsonl")
+    studies = (cohort / "studies").rename(cohort / "out/rows/studies")
+    before = log.read_bytes()
+    for given in ((log, cohort), (cohort / "model", studies)):
+        result = CliRunner().invoke(app, ["replay", *map(str, given), str(cohort / "out"), *overwrite])
+        assert result.exit_code == 2
+        assert "is what the command reads and would replace" in result.stderr
+    assert log.read_bytes() == before
+    assert sorted(path.name for path in (cohort / "out").iterdir()) == ["log.jsonl", "rows"]
 
 
 def test_without_studies_nothing_is_written(cohort):

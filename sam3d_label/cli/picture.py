@@ -59,8 +59,9 @@ def picture(
     """Draw an axial slice with clicks and their mask, or with a saved mask.
 
     With LABEL, the picture shows the label too, and the title its Dice with
-    the mask. The slice is that of the first click; without a click, the one
-    with most errors of the mask, or with most of the mask.
+    the mask; voxels with a negative label do not count. The slice is that of
+    the first click; without a click, the one with most errors of the mask, or
+    with most of the mask.
     """
     truth, out = _label_and_out(files)
     prompts = prompts_of(click, exclude, None)
@@ -74,15 +75,15 @@ def picture(
     if mask is None:
         require_weights(weights)
     from sam3d_label.evaluation.pictures import draw_click
-    from sam3d_label.evaluation.protocol import Case, open_case
+    from sam3d_label.evaluation.protocol import Case, read_case
     from sam3d_label.image.labels import open_label
     from sam3d_label.image.volume import Volume
 
-    target = None
+    target = ignored = None
     if truth is None:
         volume = Volume.open(image)
     else:
-        volume, target = open_case(Case(image.name, image, truth), label)
+        volume, target, ignored = read_case(Case(image.name, image, truth), label)
     prompts.require_inside(volume.shape)
     if mask is None:
         check_device(device)
@@ -91,6 +92,8 @@ def picture(
         stored = open_label(mask)
         volume.require_same_grid(stored)
         found = stored.array > 0
+    if ignored is not None:
+        found &= ~ignored  # as in an evaluation
     draw_click(out, volume.array, volume.affine, found, target, prompts.clicks)
     typer.echo(f"wrote {out}")
 

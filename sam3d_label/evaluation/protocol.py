@@ -439,12 +439,6 @@ def _label_files(labels: Path) -> dict[str, Path]:
     return {_case_name(path): path for path in files}
 
 
-def open_case(case: Case, label: int | None) -> tuple[Volume, NDArray[np.bool_]]:
-    """The volume of a case and its target as bool (I, J, K); errors as in `read_case`."""
-    volume, truth, _ = read_case(case, label)
-    return volume, truth
-
-
 def read_case(case: Case, label: int | None) -> tuple[Volume, NDArray[np.bool_], NDArray[np.bool_] | None]:
     """The volume of a case, its target, and the voxels that are neither target nor background.
 

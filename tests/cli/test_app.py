@@ -398,6 +398,24 @@ def test_picture(volumes, capabilities):
     assert (volumes / "new/click.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("source", [("--click", "8,9,5"), ("--mask", "mask.nii.gz")])
+def test_ignored_voxels_do_not_count_in_a_picture(volumes, capabilities, monkeypatch, source):
+    drawn = {}
+
+    def draw_click(path, image, affine, mask, truth, clicks):
+        drawn.update(mask=mask, truth=truth)
+
+    monkeypatch.setattr("sam3d_label.evaluation.pictures.draw_click", draw_click)
+    ball = (((np.indices(SHAPE) - np.reshape((8, 9, 5), (3, 1, 1, 1))) ** 2).sum(axis=0) <= 25).astype(np.int16)
+    nib.save(nib.Nifti1Image(ball, AFFINE), "mask.nii.gz")
+    ball[8:][ball[8:] > 0] = -1
+    nib.save(nib.Nifti1Image(ball, AFFINE), "label.nii.gz")
+    result = run("picture", "images/a.nii.gz", "label.nii.gz", "new.png", *source)
+    assert result.exit_code == 0, result.output
+    assert np.array_equal(drawn["mask"], drawn["truth"])
+    assert np.array_equal(drawn["truth"], ball > 0)
+
+
 def test_phantom(tmp_path):
     result = run("phantom", tmp_path, "--cases", 1, "--seed", 3)
     assert result.exit_code == 0, result.output

@@ -15,8 +15,10 @@ from typing import BinaryIO
 
 from pydantic import ValidationError
 
-from sam3d_label.archive.manifest import MANIFEST, PART, Entry, Manifest
+from sam3d_label.archive.manifest import MANIFEST, Entry, Manifest
+from sam3d_label.archive.manifest import PART as PIECE
 from sam3d_label.errors import Sam3dError
+from sam3d_label.io import PART
 from sam3d_label.model_update.versions import Versions
 
 Show = Callable[[str, int, int], None]
@@ -54,17 +56,27 @@ def unpack(path: Path, folder: Path, progress: Show = lambda *_: None) -> Manife
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise Sam3dError(f"{folder} is not empty: give a new folder")
-    beside = folder.with_name(f".{uuid.uuid4().hex}.{folder.name}")
+    folder = folder.resolve()
+    part = (folder if folder.exists() else folder.parent) / f"{PART}{uuid.uuid4().hex}"
     try:
         with _opened(path) as (archive, manifest):
-            beside.mkdir(parents=True)
-            _read(path, archive, manifest, beside, progress)
+            part.mkdir(parents=True)
+            _read(path, archive, manifest, part, progress)
         if manifest.serves:
-            Versions(beside / "versions").publish(manifest.serves, "export")
-        os.replace(beside, folder)
+            Versions(part / "versions").publish(manifest.serves, "export")
+        _move(part, folder)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
     return manifest
+
+
+def _move(part: Path, folder: Path) -> None:
+    """Give an unpacked folder its name; one that exists is filled, as it may be the current folder or a mount point."""
+    if not folder.exists():
+        os.replace(part, folder)
+        return
+    for entry in part.iterdir():
+        os.replace(entry, folder / entry.name)
 
 
 @contextmanager
@@ -109,7 +121,7 @@ def _read(path: Path, archive: zipfile.ZipFile, manifest: Manifest, out: Path | 
 def _copy(path: Path, archive: zipfile.ZipFile, entry: Entry, out: BinaryIO | None) -> None:
     digest, size = hashlib.sha256(), 0
     with archive.open(entry.path) as member:
-        while size <= entry.bytes and (part := member.read(PART)):
+        while size <= entry.bytes and (part := member.read(PIECE)):
             digest.update(part)
             size += len(part)
             if out:

@@ -303,6 +303,21 @@ def test_unpacking_takes_a_new_folder_only(team):
     assert run("unpack", team / "out.zip", "--check").exit_code == 0
 
 
+@pytest.mark.parametrize("folder", [".", "../" + "x" * 255, "../new/deep", "../link"])
+def test_unpacking_fills_a_folder_that_is_empty_wherever_it_is(team, monkeypatch, folder):
+    exported(team)
+    for name in ("empty", "target"):
+        (team / name).mkdir()
+    (team / "link").symlink_to(team / "target")
+    monkeypatch.chdir(team / "empty")
+    before = Path(folder).stat().st_ino if Path(folder).exists() else None
+    result = run("unpack", "../out.zip", folder)
+    assert result.exit_code == 0, result.output
+    assert {"clicks", "labels", "versions"} <= {path.name for path in Path(folder).iterdir()}
+    assert before in {None, Path(folder).stat().st_ino}  # the current folder of a shell stays
+    assert not list(team.rglob(".part-*"))
+
+
 @pytest.mark.parametrize(
     ("text", "cleaned"),
     [

@@ -123,10 +123,12 @@ def phantom(
 ) -> None:
     """Make synthetic CT and MR volumes with lesions, and their labels."""
     require_folder(out)
-    present = (entry for kind in ("images", "labels") for entry in (out / kind).glob("*"))
-    require_unused(*(entry for entry in present if not entry.is_dir()), overwrite=overwrite)
     from sam3d_label.cli.progress import bar
     from sam3d_label.synthetic import write_phantoms
+    from sam3d_label.synthetic.phantoms import phantom_name
+
+    names = [phantom_name(index) for index in range(cases)]
+    require_unused(*(out / kind / name for kind in ("images", "labels") for name in names), overwrite=overwrite)
 
     with bar(Console(stderr=True)) as show:
         written = write_phantoms(out, cases, seed, progress=show)

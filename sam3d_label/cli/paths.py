@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from sam3d_label.errors import Sam3dError
 
 LONGEST_NAME = 255
-"""Bytes of a file name that every common file system accepts."""
+"""Bytes of the name of a file or folder that every common file system accepts."""
 
 MOST_NAMED = 3
 """Files that a message names."""
@@ -55,7 +56,7 @@ def require_unused(*outputs: Path, overwrite: bool, inputs: Iterable[Path] = ())
             cannot be made.
     """
     for output in outputs:
-        _require_file_name(output)
+        _require_possible(output)
     seen: set[Path] = set()
     for output in map(Path.absolute, outputs):
         if output in seen:
@@ -99,19 +100,27 @@ def require_folder(folder: Path) -> None:
     Raises:
         Sam3dError: It is a file, or cannot be written to or made.
     """
+    _require_possible(folder)
     if os.path.lexists(folder) and not folder.is_dir():
         raise Sam3dError(f"{folder} is not a folder: give the name of a folder to write to")
     _require_writable(folder)
 
 
-def _require_file_name(output: Path) -> None:
-    """Check that the file system accepts the name of a file."""
+def _require_possible(output: Path) -> None:
+    """Check that the file system, and the libraries that write volumes, accept every name of a path."""
     try:
-        size = len(output.name.encode())
+        sizes = {part: len(part.encode()) for part in output.parts}
     except UnicodeEncodeError:
-        raise Sam3dError(f"{str(output)!r} is not valid UTF-8: give another name") from None
-    if size > LONGEST_NAME:
-        raise Sam3dError(f"{output.name[:40]}... has {size} bytes in UTF-8: a file name has at most {LONGEST_NAME}")
+        raise Sam3dError(f"{str(output)!r} is not valid UTF-8: give another path") from None
+    for part, size in sizes.items():
+        if size > LONGEST_NAME:
+            raise Sam3dError(f"{part[:40]}... has {size} bytes in UTF-8: a name has at most {LONGEST_NAME}")
+    try:
+        os.lstat(output / ("x" * LONGEST_NAME))  # with room for a temporary name
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            size = sum(sizes.values())
+            raise Sam3dError(f"{str(output)[:40]}... has {size} bytes in UTF-8, too many for a path") from None
 
 
 def _require_writable(folder: Path) -> None:

@@ -120,7 +120,7 @@ def write_phantoms(
     """
     paths = []
     for index, rng in enumerate(_streams(cases, seed)):
-        name = f"phantom_{index:03d}.nii.gz"
+        name = phantom_name(index)
         if progress:
             progress(name, index, cases)
         phantom = make_phantom(rng)
@@ -131,6 +131,11 @@ def write_phantoms(
     if progress:
         progress("", cases, cases)
     return paths
+
+
+def phantom_name(index: int) -> str:
+    """Return the file name of a phantom of a set."""
+    return f"phantom_{index:03d}.nii.gz"
 
 
 def write_mosaics(out: Path, cases: int, seed: int) -> list[Path]:

@@ -440,7 +440,7 @@ def test_benchmark_writes_its_numbers(tmp_path, monkeypatch):
         (("segment", "images/a.nii.gz", "mask.nii.gz", "--click", "8,9,5"), "mask.nii.gz"),
         (("evaluate", "images", "labels", "out", "--clicks", "1"), "out/cases.csv"),
         (("picture", "images/a.nii.gz", "labels/a.nii.gz", "click.png", "--click", "8,9,5"), "click.png"),
-        (("phantom", "made", "--cases", "1"), "made/images/of-the-user.nii.gz"),
+        (("phantom", "made", "--cases", "1"), "made/labels/phantom_000.nii.gz"),
     ],
 )
 def test_nothing_is_overwritten_unasked(command, written, volumes, capabilities):
@@ -465,14 +465,76 @@ def test_everything_that_would_be_overwritten_is_named(volumes, capabilities):
     [
         ("folder.nii.gz", "is a folder"),
         ("images/a.nii.gz/mask.nii.gz", "a.nii.gz is not a folder"),
-        (f"{'m' * 250}.nii.gz", "has 257 bytes in UTF-8: a file name has at most 255"),
+        (f"{'m' * 250}.nii.gz", "has 257 bytes in UTF-8: a name has at most 255"),
         ("m\udcff.nii.gz", "is not valid UTF-8"),
+        ("bad\udcff/mask.nrrd", "is not valid UTF-8"),
     ],
 )
 @pytest.mark.parametrize("also", [(), ("--overwrite",)])
 def test_a_name_that_no_file_can_have_is_rejected_before_work(out, message, also, volumes, capabilities):
     (volumes / "folder.nii.gz").mkdir()
     assert message in refused("segment", "images/a.nii.gz", out, "--click", "8,9,5", *also)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("segment", "images/a.nii.gz", "{}/m.nii.gz", "--click", "8,9,5"),
+        ("picture", "images/a.nii.gz", "{}/m.png", "--click", "8,9,5"),
+        ("evaluate", "images", "labels", "{}"),
+        ("train", "images", "labels", "{}"),
+        ("phantom", "{}"),
+        ("replay", "images", "images", "{}"),
+        ("export", "images", "{}/team.zip"),
+        ("export", "images", "team.zip", "--pseudonyms", "{}/key.csv"),
+        ("unpack", "images/a.nii.gz", "{}"),
+        ("import-msd", "images", "{}"),
+        ("import-kits", "images", "{}"),
+        ("benchmark", "--json", "{}/b.json"),
+        ("convert-reference", "images/a.nii.gz", "{}/w.safetensors"),
+        ("fetch", "vit_b", "--folder", "{}"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("x" * 256, "has 256 bytes in UTF-8: a name has at most 255"),
+        ("\u80ba" * 86 + "/new", "has 258 bytes in UTF-8: a name has at most 255"),
+        ("bad\udcff", "is not valid UTF-8"),
+        ("/".join(["x" * 200] * 20), "bytes in UTF-8, too many for a path"),
+    ],
+    ids=["long", "long above", "not UTF-8", "deep"],
+)
+def test_every_folder_of_an_output_is_checked_before_work(command, folder, message, volumes):
+    assert message in refused(*(part.format(folder) for part in command))
+    assert sorted(path.name for path in volumes.iterdir()) == ["images", "labels"]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("images/phantom_000.nii.gz/", "phantom_000.nii.gz is a folder"),
+        ("images", "images is not a folder"),
+        ("labels", "labels is not a folder"),
+    ],
+)
+def test_phantoms_are_not_written_over_anything_else(tmp_path, path, message):
+    (tmp_path / path).parent.mkdir(exist_ok=True)
+    (tmp_path / path).mkdir() if path.endswith("/") else (tmp_path / path).touch()
+    assert message in refused("phantom", tmp_path, "--overwrite")
+    assert not list(tmp_path.rglob("phantom_001.nii.gz"))
+
+
+def test_other_files_of_a_folder_of_phantoms_are_not_mentioned(tmp_path):
+    for name in ("images/.lock", "images/datastore_v2.json", "labels/phantom_000.nii.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    message = refused("phantom", tmp_path)
+    assert (
+        message
+        == f"error: {tmp_path}/labels/phantom_000.nii.gz exists: write elsewhere, or add --overwrite to replace it\n"
+    )
 
 
 @pytest.mark.parametrize("name", ["m" * 248, "a\nb", "\u202egpj", "-x", "100%", "[red]", "\u80ba" * 82])

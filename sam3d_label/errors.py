@@ -1,5 +1,7 @@
 """What a caller did wrong and can mend: the command line answers it with one line, the server with a 400."""
 
+import re
+
 
 class Sam3dError(ValueError):
     """Base of the errors whose message tells the user what is wrong and how to mend it."""
@@ -40,3 +42,23 @@ class DiskFullError(StorageError):
 
 class ReadOnlyError(StorageError):
     """The folder is read-only for this user."""
+
+
+_PLAIN = (
+    (r"Value error, ", ""),
+    (r"Input should be a valid integer.*", "give a whole number"),
+    (r"Input should be a valid number.*", "give a number"),
+    (r"Input should be a valid boolean.*", "give true or false"),
+    (r"Input should be greater than or equal to (\S+)", r"give \1 or more"),
+    (r"Input should be less than or equal to (\S+)", r"give at most \1"),
+    (r"Input should be greater than (\S+)", r"give more than \1"),
+    (r"Input should be ", "give "),
+)
+"""Words of pydantic, and what they mean to somebody who has typed a value."""
+
+
+def plain_words(message: str) -> str:
+    """Return pydantic's message about a value in words for people who have typed it."""
+    for words, plain in _PLAIN:
+        message = re.sub(words, plain, message)
+    return message

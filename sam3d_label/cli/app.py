@@ -34,7 +34,7 @@ from sam3d_label.cli.options import (
     require_weights,
 )
 from sam3d_label.cli.paths import require_folder, require_inputs, require_suffix, require_unused
-from sam3d_label.errors import Sam3dError
+from sam3d_label.errors import Sam3dError, plain_words
 from sam3d_label.image.suffixes import MASK_SUFFIXES
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -60,7 +60,7 @@ class OneLineErrors(TyperGroup):
         try:
             status = run()
         except _UsageError as error:
-            _fail(error.format_message())  # type: ignore[attr-defined]
+            _fail(plain_words(error.format_message()))  # type: ignore[attr-defined]
         except Sam3dError as error:
             _fail(str(error))
         except BrokenPipeError:

@@ -18,13 +18,16 @@ from pydantic import (
 
 from lib.configs.limits import Limits
 from lib.requests import RESERVED_KEYS
-from sam3d_label.errors import Sam3dError
+from sam3d_label.errors import Sam3dError, plain_words
 from sam3d_label.image.intensity import IntensityRule
 from sam3d_label.studies.label_names import name_fault, normal_name
 from sam3d_label.weights.load import UNTRAINED_INTENSITY
 
 HOST_NAME = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?")
 TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
+SHOWN = 100
+"""Characters of a value that a message repeats."""
+
 Preset = Literal["tiny", "vit_b", "vit_l", "vit_h"]
 
 INTENSITIES: dict[str, IntensityRule] = {
@@ -198,5 +201,6 @@ def _complaint(item: Any) -> str:
     key = str(item["loc"][0])
     if item["type"] == "extra_forbidden":
         return f"--conf {key}: unknown key"
-    reason = str(item["ctx"]["error"]) if item["type"] == "value_error" else item["msg"]
-    return f"--conf {key} {item['input']!r}: {reason}"
+    given = repr(item["input"])
+    shown = given if len(given) <= SHOWN else f"{given[:SHOWN]}..."
+    return f"--conf {key} {shown}: {plain_words(item['msg'])}"

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 DEFAULT_CLICKS = "1,2,3,5,10"
+MOST_CLICKS = 1000
+"""Clicks on a case: each one is a request, and the prompts of all clicks are sent again each time."""
+
 WRITTEN = ("cases.csv", "clicks.csv", "summary.json", "curve.png", "worst.png")
 
 
@@ -77,6 +80,7 @@ def evaluate(
         typer.Option(
             metavar="CAP",
             min=1,
+            max=MOST_CLICKS,
             help="Continue to this count to measure the number of clicks (NoC) to Dice 0.80, 0.85 and 0.90; "
             "a case that does not reach it counts as CAP. The published cap is 20.",
             show_default="largest of --clicks",
@@ -99,10 +103,10 @@ def evaluate(
     require_unused(*(out / name for name in WRITTEN), overwrite=overwrite)
     require_weights(weights)
     from sam3d_label.evaluation.annotators import ANNOTATORS
-    from sam3d_label.evaluation.protocol import find_cases
+    from sam3d_label.evaluation.protocol import find_cases, require_value
     from sam3d_label.evaluation.report import write_report
 
-    find_cases(images, labels, cases)
+    require_value(find_cases(images, labels, cases), label)
     check_device(device)
     from sam3d_label.weights import open_weights
 
@@ -139,6 +143,8 @@ def _counts(text: str) -> list[int]:
         counts = []
     if not counts or counts[0] < 0 or counts[-1] < 1:
         raise Sam3dError(f"--clicks {text}: give click counts from 1 on, such as {DEFAULT_CLICKS}, and 0 if wanted")
+    if counts[-1] > MOST_CLICKS:
+        raise Sam3dError(f"--clicks {text}: give click counts up to {MOST_CLICKS}")
     return counts
 
 

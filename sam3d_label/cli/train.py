@@ -68,7 +68,7 @@ def train(
     require_inputs(images, labels)
     if not preset:
         require_weights(weights)
-    from sam3d_label.evaluation.protocol import find_cases
+    from sam3d_label.evaluation.protocol import find_cases, require_value
     from sam3d_label.training.files import CHECKPOINT, CURVES, LOG
     from sam3d_label.weights.places import ADAPTER, CARD, TRUNK
 
@@ -77,7 +77,7 @@ def train(
     if not resume and main_process:  # under torchrun the main process checks, before any of them has written
         written = (ADAPTER, CARD, TRUNK, CHECKPOINT, LOG, CURVES)
         require_unused(*(out / name for name in written), overwrite=overwrite)
-    find_cases(images, labels)
+    require_value(find_cases(images, labels), label)
     check_device(device)
     from sam3d_label.training.folder import train_folder
     from sam3d_label.weights import open_weights, untrained

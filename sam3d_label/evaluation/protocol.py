@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import fnmatch
 import time
+import unicodedata
 import zlib
 from bisect import insort
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
@@ -25,7 +27,7 @@ from sam3d_label.errors import PromptError, Sam3dError
 from sam3d_label.evaluation import metrics
 from sam3d_label.evaluation.annotators import Annotator, BoolVolume
 from sam3d_label.evaluation.pictures import SheetRow, sheet_row
-from sam3d_label.image.labels import open_label
+from sam3d_label.image.labels import open_label, structures
 from sam3d_label.image.volume import Volume
 from sam3d_label.segmentation.prompts import Click, Prompts
 
@@ -404,6 +406,27 @@ def find_cases(images: Path, labels: Path, pattern: str | None = None) -> list[C
     return chosen
 
 
+def require_value(cases: Iterable[Case], label: int | None) -> None:
+    """Check that a value is in a label, before anything is computed; label files are read until one holds it.
+
+    Args:
+        cases: as `find_cases` returns them.
+        label: the value of the target; with ``None``, any but 0 is one.
+
+    Raises:
+        Sam3dError: no label file that can be read holds it.
+    """
+    found: set[int] = set()
+    for case in cases if label is not None else ():
+        if case.label is not None:
+            with suppress(Sam3dError):  # an evaluation names it
+                found |= set(structures(open_label(case.label)))
+        if label in found:
+            return
+    if found:
+        raise Sam3dError(f"no label holds the value {label}, only {', '.join(map(str, sorted(found)))}")
+
+
 def _volumes(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         visible = not path.name.startswith(".")
@@ -412,8 +435,8 @@ def _volumes(folder: Path) -> Iterator[Path]:
 
 
 def _matches(case: Case, pattern: str | None) -> bool:
-    names = (case.image.name, case.name)
-    globs = pattern.split(",") if pattern is not None else ["*"]
+    names = (_composed(case.image.name), _composed(case.name))
+    globs = _composed(pattern).split(",") if pattern is not None else ["*"]
     return any(fnmatch.fnmatchcase(name, glob) for name in names for glob in globs)
 
 
@@ -427,16 +450,21 @@ def _suffix(path: Path) -> str:
 
 
 def _label_of(image: Path, labels: Path, by_case: Mapping[str, Path]) -> Path | None:
-    """The label file of an image: that of its very name, else that of its case."""
+    """The label file of an image: that of its very name, else that of its case, however accents are encoded."""
     exact = labels / image.name
-    return exact if exact.is_file() else by_case.get(_case_name(image))
+    return exact if exact.is_file() else by_case.get(_composed(_case_name(image)))
 
 
 def _label_files(labels: Path) -> dict[str, Path]:
-    """The label file of each case; the first suffix of `SUFFIXES`, in any case, counts."""
+    """The label file of each case, its name composed; the first suffix of `SUFFIXES`, in any case, counts."""
     files = [path for path in _volumes(labels) if path.is_file()] if labels.is_dir() else []
     files.sort(key=lambda path: SUFFIXES.index(_suffix(path).lower()), reverse=True)
-    return {_case_name(path): path for path in files}
+    return {_composed(_case_name(path)): path for path in files}
+
+
+def _composed(name: str) -> str:
+    """A name in the composed form of Unicode: systems differ in how they encode an accent."""
+    return unicodedata.normalize("NFC", name)
 
 
 def read_case(case: Case, label: int | None) -> tuple[Volume, NDArray[np.bool_], NDArray[np.bool_] | None]:

@@ -89,7 +89,8 @@ def pair_cases(images: Path, labels: Path, pattern: str = "*", weight: float = 1
     found = find_cases(images, labels, pattern)
     cases = [Case(case.image, case.label, weight) for case in found if case.label is not None]
     if not cases:
-        raise VolumeError(f"no image {pattern} of {images} has a label of the same name in {labels}")
+        chosen = "" if pattern == "*" else f"that matches {pattern!r} "
+        raise VolumeError(f"no image {chosen}in {images} has a label of the same name in {labels}")
     return cases
 
 

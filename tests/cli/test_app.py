@@ -144,6 +144,8 @@ def test_module_runs():
         (["evaluate", "i", "l", "o", "--clicks", "0"], "--clicks 0: give click counts from 1 on"),
         (["evaluate", "i", "l", "o", "--clicks", "-1,1"], "--clicks -1,1"),
         (["evaluate", "i", "l", "o", "--clicks", "one"], "--clicks one"),
+        (["evaluate", "i", "l", "o", "--clicks", "1,1001"], "--clicks 1,1001: give click counts up to 1000"),
+        (["evaluate", "i", "l", "o", "--noc", "1001"], "'--noc': give at most 1000"),
         (["evaluate", "i", "l", "o", "--annotator", "bob"], "'bob' is not one of 'error_centre'"),
         (["evaluate", "i", "l", "o", "--noc", "0"], "'--noc': give 1 or more"),
         (["evaluate", "i", "l", "o", "--seed", "x"], "--seed"),
@@ -211,6 +213,8 @@ def test_a_wrong_suffix_is_rejected_before_anything_is_read(args, ends):
         ["evaluate", "missing", "missing", "out"],
         ["evaluate", ".", ".", "ct.nii.gz"],
         ["evaluate", "empty", "empty", "out"],
+        ["evaluate", "ct.nii.gz", "label.nii.gz", "out", "--label", "7"],
+        ["train", "ct.nii.gz", "label.nii.gz", "out", "--label", "7"],
         ["train", "missing", "missing", "out"],
         ["train", "empty", "empty", "out"],
         ["train", "empty", "empty", "out", "--resume"],
@@ -232,6 +236,7 @@ def test_the_first_answer_needs_no_torch(args, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.nii.gz").write_text("no volume")
     nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.float32), AFFINE), tmp_path / "ct.nii.gz")
+    nib.save(nib.Nifti1Image(np.ones(SHAPE, np.uint8), AFFINE), tmp_path / "label.nii.gz")
     code = (
         "import atexit, sys\n"
         f"heavy = {HEAVY}\n"
@@ -343,7 +348,7 @@ def test_evaluate_says_what_it_skipped(volumes, capabilities):
     result = run("evaluate", "images", "labels", "out", "--clicks", "1")
     assert result.exit_code == 0, result.output
     assert "skipped b: there is no label" in result.stderr
-    assert "could be measured" in refused("evaluate", "images", "labels", "other", "--label", "9")
+    assert "no label holds the value 9, only 1" in refused("evaluate", "images", "labels", "other", "--label", "9")
 
 
 def test_evaluate_needs_what_the_annotator_uses(volumes, capabilities):

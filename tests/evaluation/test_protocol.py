@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from types import SimpleNamespace
 
 import numpy as np
@@ -191,6 +192,17 @@ def test_other_suffix_and_single_files(cohort, save, truth):
     assert find_cases(cohort / "images", cohort / "labels")[0].label == label
     assert find_cases(image, cohort / "labels")[0].label == label
     assert find_cases(image, label)[0].label == label
+
+
+@pytest.mark.parametrize("forms", [("NFD", "NFC"), ("NFC", "NFD")])
+def test_image_and_label_pair_however_their_accents_are_encoded(cohort, forms):
+    image, label = (unicodedata.normalize(form, "caf\u00e9.nii.gz") for form in forms)
+    for old in (cohort / "images").iterdir():
+        old.rename(cohort / "images" / image)
+    next((cohort / "labels").iterdir()).rename(cohort / "labels" / label)
+    for pattern in (None, "caf\u00e9", "cafe\u0301.*"):
+        (case,) = find_cases(cohort / "images", cohort / "labels", pattern)
+        assert case.label == cohort / "labels" / label
 
 
 def test_suffixes_of_labels_count_in_any_case_and_hidden_files_do_not(cohort):

@@ -37,6 +37,11 @@ def test_cases_pair_by_file_name(tmp_path):
     assert [c.name for c in pair_cases(tmp_path / "images", tmp_path / "labels")] == ["b.nii.gz", "c.nii.gz"]
     with pytest.raises(Sam3dError, match="no volumes that match 'x"):
         pair_cases(tmp_path / "images", tmp_path / "labels", "x*")
+    with pytest.raises(Sam3dError, match=r"no image that matches 'a\*' in .*images has a label of the same name in"):
+        pair_cases(tmp_path / "images", tmp_path / "labels", "a*")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(Sam3dError, match=r"no image in .*images has a label"):
+        pair_cases(tmp_path / "images", tmp_path / "none")
 
 
 def test_a_crop_shows_the_whole_target_at_the_asked_share(opened):

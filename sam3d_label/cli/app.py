@@ -32,6 +32,7 @@ from sam3d_label.cli.options import (
     examples,
     prompts_of,
     require_weights,
+    segmented,
 )
 from sam3d_label.cli.paths import require_folder, require_inputs, require_suffix, require_unused
 from sam3d_label.errors import Sam3dError, plain_words
@@ -166,17 +167,15 @@ def segment(
     require_weights(weights)
     import numpy as np
 
+    from sam3d_label.cli.progress import stderr, steps
     from sam3d_label.image.volume import Volume, require_mask_geometry, save_mask
 
-    volume = Volume.open(image)
-    require_mask_geometry(out, volume)
-    prompts.validate(volume.shape)
-    check_device(device)
-    from sam3d_label.segmentation.segmenter import Segmenter
-    from sam3d_label.weights import open_weights
-
-    result = Segmenter(volume, open_weights(weights, device)).segment(prompts)
-    save_mask(out, result.mask, volume)
+    with steps(stderr(), f"Reading {image.name} …") as say:
+        volume = Volume.open(image)
+        require_mask_geometry(out, volume)
+        prompts.validate(volume.shape)
+        result = segmented(volume, prompts, weights, device, say)
+        save_mask(out, result.mask, volume)
     voxels = int(np.count_nonzero(result.mask))
     millilitres = voxels * float(np.prod(volume.spacing)) / 1000
     typer.echo(f"wrote {out}: {voxels} voxels, {millilitres:.1f} mL, in {result.seconds:.1f} s")
@@ -198,9 +197,13 @@ def convert_reference(
     require_suffix(out, [".safetensors"], "converted weights")
     require_unused(out, out.with_suffix(".card.json"), overwrite=overwrite, inputs=[checkpoint])
     require_inputs(checkpoint)
-    from sam3d_label.weights.reference import convert
+    from sam3d_label.cli.progress import stderr, steps
 
-    card = convert(checkpoint, out, dataset=dataset.value, prompt_heads=prompt_heads)
+    with steps(stderr()) as say:
+        say(f"Converting {checkpoint.name} …")
+        from sam3d_label.weights.reference import convert
+
+        card = convert(checkpoint, out, dataset=dataset.value, prompt_heads=prompt_heads)
     typer.echo(f"wrote {out}: {(card.training.model_extra or {})['note']}")
 
 
@@ -234,10 +237,14 @@ def benchmark(
     if json is not None:
         require_suffix(json, [".json"], "the file of results")
         require_unused(json, overwrite=overwrite)
-    check_device(device)
-    from sam3d_label.benchmark import run
+    from sam3d_label.cli.progress import stderr, steps
 
-    numbers = run(preset.value, device, console=Console())
+    with steps(stderr()) as say:
+        say(f"Measuring {preset.value} on {device} …")
+        check_device(device)
+        from sam3d_label.benchmark import run
+
+        numbers = run(preset.value, device, console=Console())
     if json is not None:
         from sam3d_label.io import write_json
 

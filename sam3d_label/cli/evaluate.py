@@ -102,15 +102,18 @@ def evaluate(
     require_inputs(images, labels)
     require_unused(*(out / name for name in WRITTEN), overwrite=overwrite)
     require_weights(weights)
+    from sam3d_label.cli.progress import loading, stderr, steps
     from sam3d_label.evaluation.annotators import ANNOTATORS
     from sam3d_label.evaluation.protocol import find_cases, require_value
     from sam3d_label.evaluation.report import write_report
 
     require_value(find_cases(images, labels, cases), label)
-    check_device(device)
-    from sam3d_label.weights import open_weights
+    with steps(stderr()) as say:
+        say(loading(weights))
+        check_device(device)
+        from sam3d_label.weights import open_weights
 
-    opened = open_weights(weights, device)
+        opened = open_weights(weights, device)
     _check_learned(opened, annotator.value, counts)
     cohort = _measured(
         images,

@@ -14,7 +14,10 @@ from typer.core import TyperCommand
 from sam3d_label.errors import Sam3dError
 
 if TYPE_CHECKING:
+    from sam3d_label.cli.progress import Say
+    from sam3d_label.image.volume import Volume
     from sam3d_label.segmentation.prompts import Box, Prompts
+    from sam3d_label.segmentation.segmenter import Result
 
 _VOXEL = re.compile(r"-?\d+(,-?\d+){2}")
 _LISTS = ("--click", "--exclude")
@@ -167,3 +170,17 @@ def check_device(device: str) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise Sam3dError(f"--device {device}: not on this machine; use cpu ({str(error).splitlines()[0]})") from error
+
+
+def segmented(volume: Volume, prompts: Prompts, weights: str | None, device: str, say: Say) -> Result:
+    """Load weights and segment a volume; report both steps, the first one before torch is imported."""
+    from sam3d_label.cli.progress import loading
+
+    say(loading(weights))
+    check_device(device)
+    from sam3d_label.segmentation.segmenter import Segmenter
+    from sam3d_label.weights import open_weights
+
+    segmenter = Segmenter(volume, open_weights(weights, device))
+    say("Segmenting …")
+    return segmenter.segment(prompts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,19 +15,13 @@ from sam3d_label.cli.options import (
     ListedVoxels,
     OverwriteOption,
     WeightsOption,
-    check_device,
     examples,
     prompts_of,
     require_weights,
+    segmented,
 )
 from sam3d_label.cli.paths import require_inputs, require_suffix, require_unused
 from sam3d_label.errors import Sam3dError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from sam3d_label.image.volume import Volume
-    from sam3d_label.segmentation.prompts import Prompts
 
 app = typer.Typer()
 
@@ -74,27 +68,29 @@ def picture(
     require_inputs(image, truth, mask)
     if mask is None:
         require_weights(weights)
+    from sam3d_label.cli.progress import stderr, steps
     from sam3d_label.evaluation.pictures import draw_click
     from sam3d_label.evaluation.protocol import Case, read_case
     from sam3d_label.image.labels import open_label
     from sam3d_label.image.volume import Volume
 
     target = ignored = None
-    if truth is None:
-        volume = Volume.open(image)
-    else:
-        volume, target, ignored = read_case(Case(image.name, image, truth), label)
-    prompts.require_inside(volume.shape)
-    if mask is None:
-        check_device(device)
-        found = _segmented(volume, prompts, weights, device)
-    else:
-        stored = open_label(mask)
-        volume.require_same_grid(stored)
-        found = stored.array > 0
-    if ignored is not None:
-        found &= ~ignored  # as in an evaluation
-    draw_click(out, volume.array, volume.affine, found, target, prompts.clicks)
+    with steps(stderr(), f"Reading {image.name} …") as say:
+        if truth is None:
+            volume = Volume.open(image)
+        else:
+            volume, target, ignored = read_case(Case(image.name, image, truth), label)
+        prompts.require_inside(volume.shape)
+        if mask is None:
+            prompts.validate(volume.shape)
+            found = segmented(volume, prompts, weights, device, say).mask > 0
+        else:
+            stored = open_label(mask)
+            volume.require_same_grid(stored)
+            found = stored.array > 0
+        if ignored is not None:
+            found &= ~ignored  # as in an evaluation
+        draw_click(out, volume.array, volume.affine, found, target, prompts.clicks)
     typer.echo(f"wrote {out}")
 
 
@@ -102,11 +98,3 @@ def _label_and_out(files: list[Path]) -> tuple[Path | None, Path]:
     if len(files) > 2:
         raise Sam3dError(f"{files[2]} is one file too many: give IMAGE, LABEL if there is one, and OUT")
     return (None, files[0]) if len(files) == 1 else (files[0], files[1])
-
-
-def _segmented(volume: Volume, prompts: Prompts, weights: str | None, device: str) -> np.ndarray:
-    from sam3d_label.segmentation.segmenter import Segmenter
-    from sam3d_label.weights import open_weights
-
-    prompts.validate(volume.shape)
-    return Segmenter(volume, open_weights(weights, device)).segment(prompts).mask > 0

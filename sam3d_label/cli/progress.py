@@ -1,13 +1,17 @@
-"""Progress of a long command with the time that remains: a bar in a terminal, lines elsewhere."""
+"""Progress of a long command: a spinner, or a bar with the time that remains, in a terminal; lines elsewhere."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sam3d_label.weights.places import DEFAULT
 
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 LINE_SECONDS = 30.0
@@ -15,6 +19,38 @@ LINE_SECONDS = 30.0
 
 Show = Callable[[str, int, int], None]
 """Shows progress: called with the current item, the number that are done and the number of all."""
+
+
+Say = Callable[[str], None]
+"""Shows what a command does now."""
+
+
+def stderr() -> Console:
+    """Return standard error as a console; in all but the main process of torchrun it shows nothing."""
+    return Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
+
+
+@contextmanager
+def steps(console: Console, first: str = "") -> Iterator[Say]:
+    """Show what a command does until the block ends: next to a spinner that is then removed, or as lines elsewhere.
+
+    Args:
+        console: Where to; a quiet one shows nothing.
+        first: What it does first; for steps that take long only now and then, which are no lines elsewhere.
+
+    Yields:
+        The function to call with each further step, before the imports that it needs.
+    """
+    if not console.is_terminal:
+        yield lambda step: console.print(step, highlight=False, markup=False, soft_wrap=True)
+        return
+    with console.status(escape(first)) as status:
+        yield lambda step: status.update(escape(step))
+
+
+def loading(weights: str | None) -> str:
+    """Return the step of opening weights, with torch."""
+    return f"Loading the weights {weights or DEFAULT} …"
 
 
 @contextmanager

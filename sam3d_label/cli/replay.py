@@ -90,17 +90,21 @@ def replay(
     found = find_shard(shard, os.environ)
     if overwrite and found.of > 1:
         raise Sam3dError("--overwrite: one of several shards would remove the results of the others; remove OUT first")
-    from sam3d_label.cli.progress import bar
-    from sam3d_label.replay.request import Cohort
-    from sam3d_label.replay.workers import Work
-    from sam3d_label.replay.workers import replay as run
+    from sam3d_label.cli.progress import bar, loading, stderr, steps
+
+    console = stderr()
+    device = _device(device)
+    with steps(console) as say:
+        say(loading(weights))
+        check_device(device)
+        from sam3d_label.replay.request import Cohort
+        from sam3d_label.replay.workers import Work
+        from sam3d_label.replay.workers import replay as run
 
     given = tuple(name.strip() for name in (labels or "").split(",") if name.strip())
-    device = _device(device)
-    check_device(device)
     work = Work(weights, device, Cohort(studies, tag, given, model_dir), out)
     about = {"command": shlex.join(["python", "-m", "sam3d_label", *sys.argv[1:]])}
-    with bar(Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")) as show:
+    with bar(console) as show:
         outcome = run(log, work, workers=workers, shard=found, about=about, progress=show, overwrite=overwrite)
     _report(outcome, found, out)
 

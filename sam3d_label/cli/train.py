@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from sam3d_label.cli.options import (
     DeviceOption,
@@ -21,7 +20,7 @@ from sam3d_label.cli.options import (
     require_weights,
 )
 from sam3d_label.cli.paths import require_folder, require_inputs, require_unused
-from sam3d_label.cli.progress import bar
+from sam3d_label.cli.progress import bar, loading, stderr, steps
 from sam3d_label.errors import Sam3dError
 
 app = typer.Typer()
@@ -78,12 +77,14 @@ def train(
         written = (ADAPTER, CARD, TRUNK, CHECKPOINT, LOG, CURVES)
         require_unused(*(out / name for name in written), overwrite=overwrite)
     require_value(find_cases(images, labels), label)
-    check_device(device)
-    from sam3d_label.training.folder import train_folder
-    from sam3d_label.weights import open_weights, untrained
+    console = stderr()
+    with steps(console) as say:
+        say(f"Building the network {preset.value} …" if preset else loading(weights))
+        check_device(device)
+        from sam3d_label.training.folder import train_folder
+        from sam3d_label.weights import open_weights, untrained
 
-    start = untrained(preset.value, device=device) if preset else open_weights(weights, device)
-    console = Console(stderr=True, quiet=not main_process)
+        start = untrained(preset.value, device=device) if preset else open_weights(weights, device)
     with bar(console) as show:
         card = train_folder(
             start,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -84,13 +85,14 @@ def run(*args):
 
 
 def refused(*args):
-    """The one line on standard error of a command that ends with status 2."""
+    """The one line on standard error, after those of steps, of a command that ends with status 2."""
     result = run(*args)
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    return result.stderr
+    *steps, message = result.stderr.splitlines(keepends=True)
+    assert all(step.endswith(" …\n") for step in steps)
+    assert message.startswith("error: ")
+    return message
 
 
 def test_help_lists_the_commands():
@@ -251,6 +253,48 @@ def test_the_first_answer_needs_no_torch(args, tmp_path):
     assert "Traceback" not in done.stderr
     assert done.stdout.endswith("imported []\n")
     assert done.returncode == 2 or done.stdout.count("\n") > 1  # a rejection, or an answer
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["segment", "images/a.nii.gz", "m.nii", "--click", "8,9,5"],
+        ["picture", "images/a.nii.gz", "m.png", "--click", "8,9,5"],
+        ["evaluate", "images", "labels", "out", "--weights", "{weights}"],
+        ["train", "images", "labels", "out"],
+        ["train", "images", "labels", "out", "--preset", "tiny"],
+        ["replay", "log.jsonl", "images", "out"],
+        ["convert-reference", "images/a.nii.gz", "w.safetensors"],
+        ["benchmark", "--preset", "tiny"],
+    ],
+    ids=" ".join,
+)
+def test_a_long_command_says_what_it_does_before_it_imports_torch(args, volumes):
+    (volumes / "log.jsonl").touch()
+    weights = volumes / "own.safetensors"
+    weights.touch()
+    args = [part.format(weights=weights) for part in args]
+    code = (
+        "import builtins, os, sys\n"
+        "real = builtins.__import__\n"
+        "def stop(name, *rest, **more):\n"
+        "    if name.split('.')[0] == 'torch':\n"
+        "        sys.stdout.flush(); sys.stderr.flush(); os._exit(7)\n"
+        "    return real(name, *rest, **more)\n"
+        "builtins.__import__ = stop\n"
+        f"sys.argv = ['sam3d_label', *{args}]\n"
+        "from sam3d_label.cli.app import app\n"
+        "app()"
+    )
+    for rank in ("0", "1"):
+        environment = {**os.environ, "RANK": rank}
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
+        assert done.returncode == 7, done.stderr
+        assert done.stdout == ""
+        lines = done.stderr.splitlines()
+        assert (len(lines) == 1 and lines[0].endswith(" …")) if rank == "0" else not lines
+        assert "own.safetensors" in done.stderr or rank == "1" or "--weights" not in args
 
 
 def test_the_choices_are_those_of_the_library():

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from sam3d_label.cli.progress import bar, duration
+from sam3d_label.cli.progress import bar, duration, steps
 
 
 class Clock:
@@ -64,3 +64,15 @@ def test_a_terminal_shows_a_bar_and_removes_it() -> None:
 @pytest.mark.parametrize(("seconds", "shown"), [(0.4, "0 s"), (99, "99 s"), (120, "2 min"), (7500, "2 h 05 min")])
 def test_durations_are_for_people(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
+
+
+def test_steps_are_lines_without_a_terminal_and_a_spinner_in_one() -> None:
+    lines, spinner, nothing = io.StringIO(), io.StringIO(), io.StringIO()
+    consoles = Console(file=lines), Console(file=spinner, force_terminal=True, width=100)
+    for console in (*consoles, Console(file=nothing, quiet=True)):
+        with steps(console, "Reading [a] …") as say:
+            say("Loading [b] …")
+            say("Segmenting [c] …")
+    assert lines.getvalue() == "Loading [b] …\nSegmenting [c] …\n"
+    assert "Segmenting [c] …" in spinner.getvalue()
+    assert nothing.getvalue() == ""

@@ -27,7 +27,7 @@ from rich.progress import track
 from serving import server
 
 from sam3d_label.evaluation.annotators import error_centre
-from sam3d_label.evaluation.protocol import Case, find_cases
+from sam3d_label.evaluation.cases import Case, find_cases
 from sam3d_label.image.volume import Volume
 from sam3d_label.io import write_json
 

@@ -104,7 +104,7 @@ def evaluate(
     require_weights(weights)
     from sam3d_label.cli.progress import loading, stderr, steps
     from sam3d_label.evaluation.annotators import ANNOTATORS
-    from sam3d_label.evaluation.protocol import find_cases, require_value
+    from sam3d_label.evaluation.cases import find_cases, require_value
     from sam3d_label.evaluation.report import write_report
 
     require_value(find_cases(images, labels, cases), label)

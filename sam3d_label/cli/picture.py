@@ -69,8 +69,8 @@ def picture(
     if mask is None:
         require_weights(weights)
     from sam3d_label.cli.progress import stderr, steps
+    from sam3d_label.evaluation.cases import Case, read_case
     from sam3d_label.evaluation.pictures import draw_click
-    from sam3d_label.evaluation.protocol import Case, read_case
     from sam3d_label.image.labels import open_label
     from sam3d_label.image.volume import Volume
 

@@ -67,7 +67,7 @@ def train(
     require_inputs(images, labels)
     if not preset:
         require_weights(weights)
-    from sam3d_label.evaluation.protocol import find_cases, require_value
+    from sam3d_label.evaluation.cases import find_cases, require_value
     from sam3d_label.training.files import CHECKPOINT, CURVES, LOG
     from sam3d_label.weights.places import ADAPTER, CARD, TRUNK
 

@@ -7,13 +7,10 @@ slice is kept.
 
 from __future__ import annotations
 
-import fnmatch
 import time
-import unicodedata
 import zlib
 from bisect import insort
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
@@ -26,16 +23,14 @@ from numpy.typing import NDArray
 from sam3d_label.errors import PromptError, Sam3dError
 from sam3d_label.evaluation import metrics
 from sam3d_label.evaluation.annotators import Annotator, BoolVolume
+from sam3d_label.evaluation.cases import find_cases, read_case
 from sam3d_label.evaluation.pictures import SheetRow, sheet_row
-from sam3d_label.image.labels import open_label, structures
 from sam3d_label.image.volume import Volume
 from sam3d_label.segmentation.prompts import Click, Prompts
 
 CLICK_COUNTS = (1, 2, 3, 5, 10)
 WORST = 8
 """Cases on a contact sheet."""
-
-SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha")
 
 
 class SegmentedMask(Protocol):
@@ -139,15 +134,6 @@ class Cohort:
     results: list[CaseResult] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     worst: list[SheetRow] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One image and its label; ``label`` is ``None`` when there is no file for it."""
-
-    name: str
-    image: Path
-    label: Path | None
 
 
 Progress = Callable[[str, int, int], None]
@@ -373,120 +359,6 @@ class _Worst:
         if len(self._ranked) < self.most or (self._ranked and dice < self._ranked[-1][0]):
             insort(self._ranked, (dice, make()), key=itemgetter(0))
             del self._ranked[self.most :]
-
-
-def find_cases(images: Path, labels: Path, pattern: str | None = None) -> list[Case]:
-    """Pair images and labels by name, in the order of the names.
-
-    Args:
-        images: a folder of volumes, or one file.
-        labels: a folder of label files, or one file.
-        pattern: globs, separated by commas, one of which the image's file name, or the case's name, must match.
-
-    Raises:
-        Sam3dError: a folder is missing, holds no such case, or a name cannot be written to a table.
-    """
-    for path in (images, labels):
-        if not path.exists():
-            raise Sam3dError(f"{path} does not exist; give the folder of the images and the folder of their labels")
-    if images.is_file():
-        label = labels if labels.is_file() else _label_of(images, labels, _label_files(labels))
-        return [Case(_case_name(images), images, label)]
-    by_case = _label_files(labels)
-    found = [Case(_case_name(path), path, _label_of(path, labels, by_case)) for path in _volumes(images)]
-    chosen = [case for case in found if _matches(case, pattern)]
-    if not chosen:
-        said = f"that match {pattern!r} " if pattern and found else ""
-        raise Sam3dError(f"no volumes {said}in {images}; expected files that end in {', '.join(SUFFIXES)}")
-    for case in chosen:
-        try:
-            case.name.encode()
-        except UnicodeEncodeError:
-            raise Sam3dError(f"the name of {str(case.image)!r} is not valid UTF-8: rename the file") from None
-    return chosen
-
-
-def require_value(cases: Iterable[Case], label: int | None) -> None:
-    """Check that a value is in a label, before anything is computed; label files are read until one holds it.
-
-    Args:
-        cases: as `find_cases` returns them.
-        label: the value of the target; with ``None``, any but 0 is one.
-
-    Raises:
-        Sam3dError: no label file that can be read holds it.
-    """
-    found: set[int] = set()
-    for case in cases if label is not None else ():
-        if case.label is not None:
-            with suppress(Sam3dError):  # an evaluation names it
-                found |= set(structures(open_label(case.label)))
-        if label in found:
-            return
-    if found:
-        raise Sam3dError(f"no label holds the value {label}, only {', '.join(map(str, sorted(found)))}")
-
-
-def _volumes(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        visible = not path.name.startswith(".")
-        if visible and (path.is_dir() or path.name.lower().endswith(SUFFIXES)):
-            yield path
-
-
-def _matches(case: Case, pattern: str | None) -> bool:
-    names = (_composed(case.image.name), _composed(case.name))
-    globs = _composed(pattern).split(",") if pattern is not None else ["*"]
-    return any(fnmatch.fnmatchcase(name, glob) for name in names for glob in globs)
-
-
-def _case_name(path: Path) -> str:
-    return path.name[: len(path.name) - len(_suffix(path))]
-
-
-def _suffix(path: Path) -> str:
-    """The end of a file's name, as written, that names its format; empty for other names."""
-    return next((path.name[-len(end) :] for end in SUFFIXES if path.name.lower().endswith(end)), "")
-
-
-def _label_of(image: Path, labels: Path, by_case: Mapping[str, Path]) -> Path | None:
-    """The label file of an image: that of its very name, else that of its case, however accents are encoded."""
-    exact = labels / image.name
-    return exact if exact.is_file() else by_case.get(_composed(_case_name(image)))
-
-
-def _label_files(labels: Path) -> dict[str, Path]:
-    """The label file of each case, its name composed; the first suffix of `SUFFIXES`, in any case, counts."""
-    files = [path for path in _volumes(labels) if path.is_file()] if labels.is_dir() else []
-    files.sort(key=lambda path: SUFFIXES.index(_suffix(path).lower()), reverse=True)
-    return {_composed(_case_name(path)): path for path in files}
-
-
-def _composed(name: str) -> str:
-    """A name in the composed form of Unicode: systems differ in how they encode an accent."""
-    return unicodedata.normalize("NFC", name)
-
-
-def read_case(case: Case, label: int | None) -> tuple[Volume, NDArray[np.bool_], NDArray[np.bool_] | None]:
-    """The volume of a case, its target, and the voxels that are neither target nor background.
-
-    Returns:
-        The volume; the target, bool (I, J, K); the ignored voxels, bool (I, J, K), or None where there are none.
-
-    Raises:
-        Sam3dError: there is no label, a file cannot be read, the grids differ, or the target is empty.
-    """
-    if case.label is None:
-        raise Sam3dError(f"there is no label file with the name of {case.image.name}")
-    volume = Volume.open(case.image)
-    stored = open_label(case.label)
-    volume.require_same_grid(stored)
-    values = stored.array
-    truth = (values == label) if label is not None else values > 0
-    ignored = values < 0
-    if not truth.any():
-        raise Sam3dError("the label is empty" if label is None else f"the label holds no voxel of value {label}")
-    return volume, truth, ignored if ignored.any() else None
 
 
 def _case_seed(seed: int, name: str) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sam3d_label.errors import VolumeError
-from sam3d_label.evaluation.protocol import find_cases
+from sam3d_label.evaluation.cases import find_cases
 from sam3d_label.image.frame import CropFrame
 from sam3d_label.image.intensity import IntensityRule, Normalization
 from sam3d_label.image.labels import open_label

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,8 @@ VIEWPORT = """id => {
 """
 LOADED = f"""id => {{
     const viewport = ({VIEWPORT} return viewport }})(id)
-    const volume = viewport && cornerstone.cache.getVolume(viewport.getVolumeId?.())
-    return volume?.loadStatus?.loaded ? volume.dimensions : false
+    const uid = viewport?.getVolumeId?.()
+    return Boolean(uid && cornerstone.cache.getVolume(uid)?.loadStatus?.loaded)
 }}"""
 SLICE = f"{VIEWPORT} return [viewport.getSliceIndex(), viewport.getNumberOfSlices()] }}"
 PLACE = f"""([id, ijk]) => {{
@@ -55,30 +55,41 @@ BOX = f"""{VIEWPORT}
 NOTICES = "() => [...document.querySelectorAll('[data-sonner-toast]')].map(each => each.innerText)"
 CLICKS = """() => cornerstoneTools.annotation.state.getAllAnnotations()
     .filter(each => each.metadata.toolName === 'ProbeMONAILabel').length"""
-PAINTED = """() => {
-    const [segmentation] = services.segmentationService.getSegmentations()
+ACTIVE = """(() => {
+    const { viewports, activeViewportId } = services.viewportGridService.getState()
+    const [uid] = viewports.get(activeViewportId).displaySetInstanceUIDs
+    const display = services.displaySetService.getDisplaySetByUID(uid)
+    const segmentation = services.segmentationService.getActiveSegmentation(activeViewportId)
     const map = segmentation && services.segmentationService.getLabelmapVolume(segmentation.segmentationId)
-    return Boolean(map?.voxelManager?.getCompleteScalarDataArray().some(Boolean))
-}"""
-RUNS = """() => {
-    const [segmentation] = services.segmentationService.getSegmentations()
-    if (!segmentation) return null
-    const map = services.segmentationService.getLabelmapVolume(segmentation.segmentationId)
+    return { display, segmentation, map, viewport: activeViewportId }
+})()"""
+"""What the active viewport shows: a display set, the segmentation that is active on it, and its voxels."""
+
+SHOWN = f"() => {ACTIVE}.display.SeriesInstanceUID"
+READY = f"""uid => {{
+    const {{ display, map, viewport }} = {ACTIVE}
+    const volume = services.cornerstoneViewportService.getCornerstoneViewport(viewport)?.getVolumeId?.()
+    if (!map || display.SeriesInstanceUID !== uid || !volume?.endsWith(display.displaySetInstanceUID)) return false
+    return Boolean(cornerstone.cache.getVolume(volume)?.loadStatus?.loaded)
+}}"""
+PAINTED = f"() => Boolean({ACTIVE}.map?.voxelManager?.getCompleteScalarDataArray().some(Boolean))"
+RUNS = f"""() => {{
+    const {{ map }} = {ACTIVE}
+    if (!map) return null
     const values = map.voxelManager.getCompleteScalarDataArray()
     const runs = []
-    for (let start = 0; start < values.length; ) {
+    for (let start = 0; start < values.length; ) {{
         let end = start + 1
         while (end < values.length && values[end] === values[start]) end++
         if (values[start]) runs.push([start, end, values[start]])
         start = end
-    }
+    }}
     return [Array.from(map.dimensions), runs]
-}"""
-SEGMENTS = """() => {
-    const [segmentation] = services.segmentationService.getSegmentations()
-    const segments = Object.values(segmentation?.segments ?? {}).filter(Boolean)
+}}"""
+SEGMENTS = f"""() => {{
+    const segments = Object.values({ACTIVE}.segmentation?.segments ?? {{}}).filter(Boolean)
     return Object.fromEntries(segments.map(each => [each.label, each.segmentIndex]))
-}"""
+}}"""
 
 
 class Ohif:
@@ -93,10 +104,13 @@ class Ohif:
     def __init__(self, page: Any, server: str, study: str) -> None:
         self.page = page
         page.goto(f"{server}/ohif/monai-label?StudyInstanceUIDs={study}")
-        page.wait_for_selector(".monaiLabelPanel", timeout=60 * SECONDS)
-        if page.get_by_role("button", name="Confirm and Hide").count():
-            page.get_by_role("button", name="Confirm and Hide").click()
-        page.wait_for_function(LOADED, arg=AXIAL, timeout=120 * SECONDS)
+        self._wait_for_volume()
+
+    def _wait_for_volume(self) -> None:
+        self.page.wait_for_selector(".monaiLabelPanel", timeout=60 * SECONDS)
+        if self.page.get_by_role("button", name="Confirm and Hide").count():
+            self.page.get_by_role("button", name="Confirm and Hide").click()
+        self.page.wait_for_function(LOADED, arg=AXIAL, timeout=120 * SECONDS)
 
     def connect(self) -> None:
         """Waits until the panel has connected, which it does by itself."""
@@ -202,6 +216,25 @@ class Ohif:
         )
         self.page.dblclick(f"#thumbnail-{shown}")
 
+    def show_series(self, series: str) -> None:
+        """Double-clicks a series of images, and waits until it is shown with its segmentation."""
+        self.open_series(series)
+        self.page.wait_for_function(READY, arg=series, timeout=60 * SECONDS)
+        self.page.wait_for_timeout(500)
+
+    def shown_series(self) -> str:
+        """SeriesInstanceUID of what the active view shows."""
+        return str(self.page.evaluate(SHOWN))
+
+    def next_sample(self) -> None:
+        """Presses Next Sample and OK, and waits until the panel has connected on the page that follows."""
+        self.open_learning()
+        self.page.get_by_role("button", name="Next Sample").click()
+        with self.page.expect_navigation():
+            self.page.click(".nextSampleForm button.actionButton")
+        self._wait_for_volume()
+        self.connect()
+
     def take(self, tool: str, segment: str, radius: float) -> None:
         """Takes the `Brush` or the `Eraser`, as a sphere, for a segment."""
         self.page.get_by_text(segment, exact=True).last.click()
@@ -279,11 +312,20 @@ def serve_archive(archive: Orthanc, folder: Path, **conf: str) -> Iterator[str]:
 
 
 @contextmanager
-def open_study(server: str, slices: Sequence[Path]) -> Iterator[Ohif]:
-    """Opens the study of some slices in a browser, connects, and enlarges the axial view."""
+def open_study(
+    server: str, slices: Sequence[Path], on_page: Callable[[Any], object] = lambda _: None
+) -> Iterator[Ohif]:
+    """Opens the study of some slices in a browser, connects, and enlarges the axial view.
+
+    Args:
+        server: The server's address.
+        slices: Files of the study.
+        on_page: Gets the browser's page before OHIF is opened on it.
+    """
     study = str(pydicom.dcmread(slices[0], stop_before_pixels=True).StudyInstanceUID)
     with browser() as chromium:
         page, _ = open_page(chromium, "about:blank", 1280, 800)
+        on_page(page)
         viewer = Ohif(page, server, study)
         viewer.connect()
         viewer.enlarge()

@@ -8,18 +8,13 @@
   const SERVER = new URL("..", document.currentScript.src).href;
 
   let services, commands, extensions;
+  let isSaving = false;
   sam3d.server = SERVER;
 
   /* The panel proposes port 8000 whatever the port is (SettingsTable.tsx). It forgets this with the page. */
   document.cookie = `MONAILABEL_SERVER_URL=${escape(SERVER)}`;
 
   const inMode = () => location.pathname.split("/").includes(MODE);
-
-  function segmentation() {
-    const [first] = services.segmentationService.getSegmentations();
-    const volume = first && services.segmentationService.getLabelmapVolume(first.segmentationId);
-    return volume && { volume, segments: Object.values(first.segments).filter(Boolean) };
-  }
 
   /* The mode prepares brushes and names the panel that has them and Export DICOM SEG, but shows neither (modes/monai-label).
      It goes below the mode's own: in a tab of its own it would take the connection and the clicks away with each change. */
@@ -97,28 +92,67 @@
     return new Blob([header, await new Response(packed).blob()]);
   }
 
+  /* What is painted on the series that is shown, and the names of its segments. */
+  function painted() {
+    const { panel } = sam3d;
+    if (!panel?.series) throw new Error("The panel is not connected to the server.");
+    const [volume, voxels, found] = [panel.labelmap(), panel.voxels(), new Set(panel.voxels())];
+    const segments = Object.values(services.segmentationService.getSegmentation(panel.series).segments).filter(Boolean);
+    const info = segments.filter(({ segmentIndex }) => found.has(segmentIndex)).map(({ label, segmentIndex }) => ({ name: label, idx: segmentIndex }));
+    return { series: panel.series, volume, voxels, info };
+  }
+
+  async function putLabel({ series, volume, voxels, info }) {
+    const form = new FormData();
+    form.append("params", JSON.stringify({ label_info: info, client_id: "ohif" }));
+    form.append("label", await nrrd(volume, voxels), "label.nrrd");
+    const url = new URL("datastore/label", SERVER);
+    url.searchParams.set("image", series);
+    await sam3d.request(url, { method: "PUT", body: form });
+  }
+
+  /* Say that there is nothing to save, until something is painted. */
+  function reportUnpainted() {
+    const { SEGMENTATION_DATA_MODIFIED } = cornerstoneTools.Enums.Events;
+    const forget = () => {
+      cornerstone.eventTarget.removeEventListener(SEGMENTATION_DATA_MODIFIED, forget);
+      sam3d.notices.remove("unpainted");
+    };
+    cornerstone.eventTarget.addEventListener(SEGMENTATION_DATA_MODIFIED, forget);
+    sam3d.notices.show("unpainted", "error", "Not saved. Nothing is painted: there is no label to save");
+  }
+
   /* The client of the panel can save a label, and no button does (services/MonaiLabelClient.js, save_label; issue 1805). */
   async function saveLabel() {
-    sam3d.notices.show("save", "loading", "Saving…", Infinity);
+    if (isSaving) return;
+    isSaving = true;
+    sam3d.notices.remove("unpainted");
+    sam3d.notices.show("save", "loading", "Saving…");
     try {
-      const { volume, segments } = segmentation() ?? {};
-      const voxels = volume && Uint8Array.from(volume.voxelManager.getCompleteScalarDataArray());
-      if (!voxels?.some(Boolean)) throw new Error("Nothing is painted: there is no label to save");
-      const painted = new Set(voxels);
-      const { viewports, activeViewportId } = services.viewportGridService.getState();
-      const [shown] = viewports.get(activeViewportId).displaySetInstanceUIDs;
-      const series = services.displaySetService.getDisplaySetByUID(shown).SeriesInstanceUID;
-      const info = segments.filter((each) => painted.has(each.segmentIndex)).map((each) => ({ name: each.label, idx: each.segmentIndex }));
-      const form = new FormData();
-      form.append("params", JSON.stringify({ label_info: info, client_id: "ohif" }));
-      form.append("label", await nrrd(volume, voxels), "label.nrrd");
-      const url = `${SERVER}datastore/label?image=${encodeURIComponent(series)}`;
-      const answer = await fetch(url, { method: "PUT", body: form });
-      if (!answer.ok) throw new Error((await answer.json()).detail);
-      sam3d.notices.show("save", "success", `Saved as a label: ${info.map((each) => each.name).join(", ")}`, 5);
+      const label = painted();
+      if (label.info.length) {
+        await putLabel(label);
+        sam3d.notices.show("save", "success", `Saved as a label: ${label.info.map((each) => each.name).join(", ")}`, 5);
+      } else {
+        sam3d.notices.remove("save");
+        reportUnpainted();
+      }
     } catch (error) {
       sam3d.notices.show("save", "error", `Not saved. ${error.message}`);
+    } finally {
+      isSaving = false;
     }
+  }
+
+  /* The protocol of the mode shows the first series that it finds, also when the address names another. */
+  function letAddressChooseSeries() {
+    const { hangingProtocolService } = services;
+    const protocol = hangingProtocolService.getProtocolById("mpr");
+    const rules = protocol?.displaySetSelectors?.activeDisplaySet?.seriesMatchingRules;
+    if (!rules) sam3d.unfit("the hanging protocol mpr");
+    if (rules.some(({ attribute }) => attribute === "isDisplaySetFromUrl")) return;
+    rules.push({ attribute: "isDisplaySetFromUrl", weight: 10, constraint: { equals: true } });
+    hangingProtocolService.addProtocol("mpr", protocol);
   }
 
   /* Export DICOM SEG is called without a data source, throws, and takes the whole view with it
@@ -151,6 +185,7 @@
     onModeEnter() {
       if (!inMode()) return;
       addButtons();
+      letAddressChooseSeries();
       letExportKnowItsServer();
     },
     getCommandsModule: () => ({ definitions: { saveLabel: { commandFn: saveLabel } }, defaultContext: "DEFAULT" }),

@@ -1,9 +1,10 @@
-/* The panel (components/MonaiLabelPanel.tsx): it connects by itself, and keeps the order of the server's labels. */
+/* The panel (components/MonaiLabelPanel.tsx): it connects by itself, keeps the order of the server's labels, and follows the
+   series that is shown. */
 (() => {
   const sam3d = (window.sam3d ??= {});
   const PANEL = "@ohif/extension-monai-label.panelModule.monailabel";
-  const SEGMENTATION = "1";
   const READY = 100;
+  const SERIES_TOPICS = ["points", "structures", "reopen", "save", "unpainted"];
 
   /* What the tabs read of GET /info/. Upstream sorts the labels by name; the server lists them in the order of --conf labels. */
   function describe(data, colorOf) {
@@ -39,11 +40,16 @@
 
     /* Upstream waits for its button. */
     componentDidMount() {
+      sam3d.panel = this;
+      this.series = null; // SeriesInstanceUID of what the tabs work on
+      this.unwatch = sam3d.watchSeries(() => this.follow());
       this.connect(this.settings.current.state.url);
     }
 
     componentWillUnmount() {
       this.isGone = true;
+      this.unwatch();
+      if (sam3d.panel === this) sam3d.panel = null;
     }
 
     /* Replaces onInfo. */
@@ -51,44 +57,51 @@
       this.serverURI = url;
       const answer = await this.client().info();
       if (answer.status !== 200) {
-        sam3d.notices.show("connection", "error", `No connection to ${url}. ${sam3d.reason(answer)}`, Infinity);
+        sam3d.notices.show("connection", "error", `No connection to ${url}. ${sam3d.reason(answer)}`);
         return;
       }
       sam3d.notices.remove("connection");
-      const info = describe(answer.data, (label) => this.segmentColor(label));
-      await this.addSegmentation(info.initialSegs);
-      if (this.isGone) return;
-      this.setState({ info, options: {}, isDataReady: true });
+      this.info = describe(answer.data, (label) => this.segmentColor(label));
+      this.awaited = null;
+      await this.follow();
+    }
+
+    /* Let the tabs work on the series in the active viewport: on its segmentation, its points and its saved label. */
+    async follow() {
+      const series = sam3d.shownSeries();
+      if (this.isGone || !this.info || !series || series === this.awaited) return;
+      this.awaited = series;
+      this.series = null;
+      for (const topic of SERIES_TOPICS) sam3d.notices.remove(topic);
+      const isOver = () => this.isGone || this.awaited !== series;
+      const becomes = async (isReady) => {
+        while (!isOver() && !isReady()) await new Promise((resolve) => setTimeout(resolve, READY));
+        return !isOver();
+      };
+      if (!(await becomes(() => sam3d.hasVolume()))) return;
+      await sam3d.showSegmentation(series, this.info.initialSegs);
+      if (!(await becomes(() => sam3d.hasLabelmap(series)))) return;
+      this.series = series;
+      const { info } = this;
+      if (this.state.info !== info) await new Promise((resolve) => this.setState({ info, options: {}, isDataReady: true }, resolve));
+      this.points()?.showSeries();
       await sam3d.openSavedLabel(this);
     }
 
-    /* Add the segmentation that the tabs paint, once there is a volume to paint on. */
-    async addSegmentation(segments) {
-      const { segmentationService } = this.props.servicesManager.services;
-      while (!this.hasVolume()) {
-        if (this.isGone) return;
-        await new Promise((resolve) => setTimeout(resolve, READY));
-      }
-      if (segmentationService.getSegmentation(SEGMENTATION)) return;
-      const representation = { type: cornerstoneTools.Enums.SegmentationRepresentations.Labelmap };
-      const segmentation = { segmentationId: SEGMENTATION, representation, config: { label: "Segmentations", segments } };
-      await this.props.commandsManager.runCommand("loadSegmentationsForViewport", { segmentations: [segmentation] });
-      const { viewport } = this.getActiveViewportInfo();
-      for (const { segmentIndex, color } of Object.values(segments)) {
-        cornerstoneTools.segmentation.config.color.setSegmentIndexColor(viewport.viewportId, SEGMENTATION, segmentIndex, color);
-      }
+    /* The tab Point Prompts; null until the panel has connected. */
+    points() {
+      return this.actions.pointprompts.current;
     }
 
-    hasVolume() {
-      const { viewportGridService, cornerstoneViewportService } = this.props.servicesManager.services;
-      const { viewports, activeViewportId } = viewportGridService.getState();
-      const viewport = cornerstoneViewportService.getCornerstoneViewport(activeViewportId);
-      return Boolean(viewports.get(activeViewportId)?.displaySetInstanceUIDs?.length && viewport?.getActors?.().length);
+    /* Throw unless a series is the one that is shown and that the tabs work on. */
+    checkShown(series) {
+      if (!this.series || sam3d.shownSeries() !== this.series) throw new Error("The series is not open yet. Try again in a moment.");
+      if (series !== this.series) throw new Error("Another series is shown by now. Open the series again and repeat the step.");
     }
 
     /* The segments of the segmentation by label; upstream's currentSegmentsInfo fails on one that came from a DICOM SEG. */
     segments() {
-      const current = this.props.servicesManager.services.segmentationService.getSegmentation(SEGMENTATION)?.segments ?? {};
+      const current = services.segmentationService.getSegmentation(this.series)?.segments ?? {};
       const all = [...Object.values(this.state.info.initialSegs), ...Object.values(current).filter(Boolean)];
       return Object.fromEntries(all.map(({ label, segmentIndex }) => {
         return [label, { segmentIndex, color: this.state.info.initialSegs[segmentIndex]?.color ?? this.segmentColor(label) }];
@@ -96,7 +109,7 @@
     }
 
     /* Put a new mask in the place of the earlier masks of its segments. Other segments stay, also where the masks overlap.
-       Replaces updateView, which keeps the earlier mask when the new one is empty, and clears others from Auto-Segmentation.
+       Replaces updateView, which clears others from Auto-Segmentation.
        segmentOf: index of the segment by value of the mask. */
     paint(mask, segmentOf) {
       const voxels = this.voxels();
@@ -108,23 +121,30 @@
       this.setVoxels(voxels);
     }
 
+    /* What is painted on the series, as cornerstone holds it. */
+    labelmap() {
+      this.checkShown(this.series);
+      const { segmentationService } = services;
+      if (!sam3d.hasLabelmap(this.series)) throw new Error("The segmentation of this series was removed. Reload the page.");
+      if (sam3d.referencedSeries(this.series) !== this.series) throw new Error("The segmentation belongs to another series.");
+      return segmentationService.getLabelmapVolume(this.series);
+    }
+
     /* A copy of what is painted. */
     voxels() {
-      const { segmentationService } = this.props.servicesManager.services;
-      return Uint8Array.from(segmentationService.getLabelmapVolume(SEGMENTATION).voxelManager.getCompleteScalarDataArray());
+      return Uint8Array.from(this.labelmap().voxelManager.getCompleteScalarDataArray());
     }
 
     setVoxels(voxels) {
-      const { segmentationService } = this.props.servicesManager.services;
-      segmentationService.getLabelmapVolume(SEGMENTATION).voxelManager.setCompleteScalarDataArray(voxels);
+      this.labelmap().voxelManager.setCompleteScalarDataArray(voxels);
       const { SEGMENTATION_DATA_MODIFIED } = cornerstoneTools.Enums.Events;
-      cornerstone.triggerEvent(cornerstone.eventTarget, SEGMENTATION_DATA_MODIFIED, { segmentationId: SEGMENTATION });
+      cornerstone.triggerEvent(cornerstone.eventTarget, SEGMENTATION_DATA_MODIFIED, { segmentationId: this.series });
     }
 
     selectSegment(label) {
       const index = this.segments()[label]?.segmentIndex;
-      const { segmentationService } = this.props.servicesManager.services;
-      if (index && segmentationService.getSegmentation(SEGMENTATION)) segmentationService.setActiveSegment(SEGMENTATION, index);
+      const { segmentationService } = services;
+      if (index && segmentationService.getSegmentation(this.series)) segmentationService.setActiveSegment(this.series, index);
     }
 
     render() {

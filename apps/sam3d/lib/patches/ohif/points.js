@@ -23,17 +23,15 @@
         onRunInference: () => this.run(),
         initPoints: () => {},
         clearPoints: () => this.clear([this.segment]),
-        clearAllPoints: () => this.clear([...this.points.keys()]),
+        clearAllPoints: () => this.clearAll(),
         segmentInfo: () => ({ ...this.props.panel.segments(), [BACKGROUND]: { color: OUTSIDE } }),
       });
-      this.points = new Map(); // segment -> [{ annotation, isInside }], in the order of the clicks
-      this.turns = new Map(); // segment -> number of its latest request or clearing
-      this.sent = new Map(); // segment -> signature of the points of its latest request
+      this.series = new Map(); // SeriesInstanceUID -> what `ofSeries` returns
       this.enter_ = onEnterActionTab;
       this.isEntered = false;
       [this.segment] = this.labels();
       this.state = { ...this.state, currentLabel: this.segment, runsOnClick: localStorage.getItem(KEY) !== "false" };
-      this.onAdded = ({ detail }) => this.add(detail.annotation);
+      this.onAdded = ({ detail }) => this.add(detail.annotation, sam3d.shownSeries(detail.viewportId));
       this.onCompleted = ({ detail }) => detail.annotation.metadata.toolName === PROBE && this.runIfWanted();
       this.onReleased = () => setTimeout(() => this.runIfWanted()); // a point was dragged: the tool has no event for it
     }
@@ -81,15 +79,29 @@
       this.setState({ currentLabel: label });
     }
 
-    pointsOf(segment) {
-      if (!this.points.has(segment)) this.points.set(segment, []);
-      return this.points.get(segment);
+    /* The clicks of a series, by segment: its points in the order of the clicks, [{ annotation, isInside }]; the number of its
+       latest request or clearing; and the signature of the points of its latest request. */
+    ofSeries(series = this.props.panel.series) {
+      if (!this.series.has(series)) this.series.set(series, { points: new Map(), turns: new Map(), sent: new Map() });
+      return this.series.get(series);
     }
 
-    add(annotation) {
+    pointsOf(segment, series) {
+      const { points } = this.ofSeries(series);
+      if (!points.has(segment)) points.set(segment, []);
+      return points.get(segment);
+    }
+
+    /* Another series is shown: its points and no others. */
+    showSeries() {
+      this.showPoints(this.isEntered ? this.segment : null);
+      this.props.panel.selectSegment(this.segment);
+    }
+
+    add(annotation, series) {
       if (annotation.metadata.toolName !== PROBE) return;
       const isInside = this.state.currentLabel !== BACKGROUND;
-      this.pointsOf(this.segment).push({ annotation, isInside });
+      this.pointsOf(this.segment, series).push({ annotation, isInside });
       this.color(annotation, isInside ? this.segmentInfo()[this.segment].color : OUTSIDE);
     }
 
@@ -99,24 +111,30 @@
       cornerstoneTools.annotation.config.style.setAnnotationStyles(annotation.annotationUID, styles);
     }
 
-    /* Show the points of one segment, inside and outside, and those of no other. */
+    /* Show the points of one segment on the series that is shown, inside and outside, and no others. */
     showPoints(segment) {
-      for (const [owner, points] of this.points) {
+      const wanted = this.pointsOf(segment);
+      for (const points of [...this.series.values()].flatMap((each) => [...each.points.values()])) {
         for (const { annotation } of points) {
           const isShown = Boolean(manager().getAnnotation(annotation.annotationUID));
-          if (owner === segment && !isShown) manager().addAnnotation(annotation);
-          if (owner !== segment && isShown) manager().removeAnnotation(annotation.annotationUID);
+          if (points === wanted && !isShown) manager().addAnnotation(annotation);
+          if (points !== wanted && isShown) manager().removeAnnotation(annotation.annotationUID);
         }
       }
       this.draw();
     }
 
+    clearAll() {
+      this.clear([...this.ofSeries().points.keys()]);
+    }
+
     clear(segments) {
+      const { points, turns, sent } = this.ofSeries();
       for (const segment of segments) {
         for (const { annotation } of this.pointsOf(segment)) manager().removeAnnotation(annotation.annotationUID);
-        this.points.delete(segment);
-        this.sent.delete(segment);
-        this.turns.set(segment, (this.turns.get(segment) ?? 0) + 1); // what is still on its way belongs to the cleared points
+        points.delete(segment);
+        sent.delete(segment);
+        turns.set(segment, (turns.get(segment) ?? 0) + 1); // what is still on its way belongs to the cleared points
       }
       sam3d.notices.remove(TOPIC);
       this.draw();
@@ -151,20 +169,21 @@
 
     runIfWanted() {
       if (!this.isEntered || !this.state.runsOnClick || !this.shownPoints().length) return;
-      if (this.signature() !== this.sent.get(this.segment)) this.run();
+      if (this.signature() !== this.ofSeries().sent.get(this.segment)) this.run();
     }
 
     /* Replaces onRunInference. The mask of overtaken clicks is not painted. */
     run() {
       const { segment } = this;
-      const turn = (this.turns.get(segment) ?? 0) + 1;
-      this.turns.set(segment, turn);
-      this.sent.set(segment, this.signature());
+      const { turns, sent } = this.ofSeries();
+      const turn = (turns.get(segment) ?? 0) + 1;
+      turns.set(segment, turn);
+      sent.set(segment, this.signature());
       const clicks = this.clicks();
       return sam3d.segment(this, TOPIC, {
         ...{ model: this.getSelectedModel(), params: { ...clicks, label: segment }, message: `Segmenting ${segment}…` },
         segmentOf: new Map([[1, this.props.panel.segments()[segment].segmentIndex]]),
-        isOvertaken: () => this.turns.get(segment) !== turn,
+        isOvertaken: () => turns.get(segment) !== turn,
         failed: (answer) => (clicks.foreground.length ? sam3d.reason(answer) : "Place a point inside the lesion first."),
       });
     }
@@ -183,9 +202,6 @@
       ]);
       const replaced = new Set();
       const change = (element) => {
-        if (typeof element.type === "function" && element.props.usage) {
-          return { ...element, props: { ...element.props, usage: sam3d.mapElements(element.props.usage, change) } };
-        }
         const text = element.type === "p" && texts.get(element.props.children);
         if (!text) return element;
         replaced.add(text);

@@ -4,8 +4,7 @@
 (() => {
   const sam3d = (window.sam3d ??= {});
   const TOPIC = "reopen";
-  const SEGMENTATION = "1";
-  let panel = null;
+  const opened = new Set(); // series whose saved label was painted, or that had none
 
   /* Names by value, from the keys that name the segments in an NRRD header. */
   function segmentNames(header) {
@@ -21,61 +20,63 @@
   async function read(image, series) {
     const url = new URL("datastore/segmentation", sam3d.server);
     url.search = new URLSearchParams(series ? { image, series } : { image });
-    const answer = await fetch(url);
+    const answer = await sam3d.request(url);
     if (answer.status === 204) return null;
-    if (!answer.ok) throw new Error((await answer.json()).detail);
     const { header, voxels } = sam3d.readNrrd(await answer.arrayBuffer());
     return { voxels, names: segmentNames(header) };
   }
 
   /* Index of the segment by value, for names by value; a name that the panel does not know becomes a segment. */
-  function segmentsOf(names) {
-    const { segmentationService } = panel.props.servicesManager.services;
-    const known = () => Object.values(segmentationService.getSegmentation(SEGMENTATION).segments).filter(Boolean);
+  function segmentsOf(panel, names) {
+    const { segmentationService } = services;
+    const known = () => Object.values(segmentationService.getSegmentation(panel.series).segments).filter(Boolean);
     const active = known().find((segment) => segment.active);
     for (const name of names.values()) {
       if (known().some(({ label }) => label === name)) continue;
-      segmentationService.addSegment(SEGMENTATION, { label: name, color: panel.segmentColor(name) });
-      if (active) segmentationService.setActiveSegment(SEGMENTATION, active.segmentIndex);
+      segmentationService.addSegment(panel.series, { label: name, color: panel.segmentColor(name) });
+      if (active) segmentationService.setActiveSegment(panel.series, active.segmentIndex);
     }
     const indices = new Map(known().map(({ label, segmentIndex }) => [label, segmentIndex]));
     return new Map([...names].map(([value, name]) => [value, indices.get(name)]));
   }
 
-  function paint({ voxels, names }) {
+  /* Paint a label instead of what is painted. The points belong to what was there before. */
+  function paint(panel, { voxels, names }) {
     if (voxels.length !== panel.voxels().length) throw new Error("It was drawn on another grid than the one shown");
-    const segmentOf = segmentsOf(names);
+    const segmentOf = segmentsOf(panel, names);
     panel.setVoxels(voxels.map((value) => segmentOf.get(value) ?? 0));
+    panel.points()?.clearAll();
     const listed = [...names.values()].join(", ") || "nothing";
     const message = `The saved label is open: ${listed}. Brush and eraser change it, a click replaces its segment.`;
     sam3d.notices.show(TOPIC, "success", message);
   }
 
-  /* Paint the saved label of the series that a panel shows, unless somebody was faster than the server. */
-  sam3d.openSavedLabel = async (opened) => {
-    panel = opened;
+  /* Paint the saved label of the series that a panel shows, unless somebody was faster than the server; once for each series. */
+  sam3d.openSavedLabel = async (panel) => {
+    const { series } = panel;
+    if (opened.has(series)) return;
     sam3d.notices.working(TOPIC, "Opening the saved label…");
     try {
-      const saved = await read(panel.getActiveViewportInfo().displaySet.SeriesInstanceUID);
-      if (saved && !panel.isGone && !panel.voxels().some(Boolean)) paint(saved);
+      const saved = await read(series);
+      if (panel.isGone || panel.series !== series) return;
+      if (saved && !panel.voxels().some(Boolean)) paint(panel, saved);
       else sam3d.notices.remove(TOPIC);
+      opened.add(series);
     } catch (error) {
-      sam3d.notices.show(TOPIC, "error", `The saved label is not shown. ${error.message}`);
+      if (panel.series === series) sam3d.notices.show(TOPIC, "error", `The saved label is not shown. ${error.message}`);
     }
   };
 
-  async function openSeg({ SeriesInstanceUID, referencedSeriesInstanceUID }) {
+  async function openSeg({ SeriesInstanceUID, referencedSeriesInstanceUID: series }) {
+    const { panel } = sam3d;
     sam3d.notices.working(TOPIC, "Opening the segmentation…");
     try {
-      const { displaySet } = panel?.getActiveViewportInfo() ?? {};
-      if (displaySet?.SeriesInstanceUID !== referencedSeriesInstanceUID) {
-        throw new Error("It belongs to another series: open that series first");
-      }
-      const saved = await read(referencedSeriesInstanceUID, SeriesInstanceUID);
-      await panel.addSegmentation(panel.state.info.initialSegs);
+      if (sam3d.shownSeries() !== series) throw new Error("It belongs to another series: open that series first");
+      const saved = await read(series, SeriesInstanceUID);
+      panel.checkShown(series);
       const question = "Replace what is painted by the segmentation that you are opening?";
       if (panel.voxels().some(Boolean) && !window.confirm(question)) sam3d.notices.remove(TOPIC);
-      else paint(saved);
+      else paint(panel, saved);
     } catch (error) {
       sam3d.notices.show(TOPIC, "error", `The segmentation is not shown. ${error.message}`);
     }

@@ -191,12 +191,14 @@ def test_class_prompts_paint_what_is_ticked_or_say_why_not(ohif: Ohif) -> None:
 
 def test_the_end_of_a_training_is_announced_with_its_result(ohif: Ohif, server: str) -> None:
     states = [
-        {"status": "RUNNING"},
+        {"status": "RUNNING", "epoch": 0, "total_epochs": 8},
         {"status": "DONE", "version": "0007", "passes": False, "reason": "worse on 3 cases"},
     ]
-    ohif.page.route("**/sam3d/training", lambda route: route.fulfill(json={"id": "a", **states[0]}))
     ohif.open_learning()
+    ohif.page.wait_for_selector("[title='Not Running']")
+    ohif.page.route("**/sam3d/training", lambda route: route.fulfill(json={"id": "a", **states[0]}))
     ohif.page.get_by_role("button", name="Stop Training").wait_for(timeout=30_000)
+    assert ohif.page.inner_text("[title='0/8 epochs completed']") == "0%"
     states.pop(0)
     ohif.notice("Version 0007 is not in use: worse on 3 cases.")
     assert len(ohif.notices()) == 1
@@ -234,7 +236,7 @@ def blind_version(server: str, folder: Path) -> Iterator[str]:
 
 def test_an_empty_mask_is_reported(ohif: Ohif, blind_version: str) -> None:
     ohif.run_unprompted()
-    ohif.notice("The mask is empty: nothing was found")
+    ohif.notice("The mask is empty: nothing was found. The segment is unchanged.")
     ohif.picture("empty")
     assert not ohif.mask().any()
 

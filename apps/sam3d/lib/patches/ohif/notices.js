@@ -3,6 +3,7 @@
   const sam3d = (window.sam3d ??= {});
   const TITLE = "SAM3D";
   const SECOND = 1000;
+  const LASTING = ["error", "warning", "loading"];
   const shown = new Map();
   const delayed = new Map();
 
@@ -15,8 +16,8 @@
 
   const service = () => window.services.uiNotificationService;
 
-  /* Show a notice until its time is over or `remove` is called; Infinity: until then. The type "loading" has no end. */
-  function show(topic, type, message, seconds = 10) {
+  /* Show a notice until `remove` is called or its time is over. What went wrong has none: it stays until its cause is gone. */
+  function show(topic, type, message, seconds = LASTING.includes(type) ? Infinity : 10) {
     remove(topic);
     shown.set(topic, service().show({ title: TITLE, message, type, duration: seconds * SECOND }));
   }
@@ -24,7 +25,7 @@
   /* Show that something goes on, once it takes longer than a moment; the end of it shows or removes the same topic. */
   function working(topic, message, after = 1) {
     remove(topic);
-    delayed.set(topic, setTimeout(() => show(topic, "loading", message, Infinity), after * SECOND));
+    delayed.set(topic, setTimeout(() => show(topic, "loading", message), after * SECOND));
   }
 
   function remove(topic) {

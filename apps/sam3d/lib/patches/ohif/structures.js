@@ -1,33 +1,41 @@
 /* The tabs that need no click: Auto-Segmentation and Class Prompts (components/actions/AutoSegmentation.tsx, ClassPrompts.tsx). */
 (() => {
   const sam3d = (window.sam3d ??= {});
+  const TOPIC = "structures";
   const PROGRESS = "sam3d-progress";
   const SEGMENTING = "Segmenting…";
+  const UPSTREAM_TEXT = "Experience fully automated segmentation";
   const SECOND = 1000;
   const GROUPS = ["onOrgansClickBtn", "onLungsClickBtn", "onVascularClickBtn", "onBonesClickBtn", "onMusclesClickBtn"];
 
   const modelOf = (tab) => tab.state.currentModel ?? tab.getModels()[0];
 
   /* Ask for labels by their numbers, and paint each in its segment. Without any, the server says what to do. */
-  function runLabels(tab, params, labels) {
+  async function runLabels(tab, params, labels) {
     const model = modelOf(tab);
     const { panel, info } = tab.props;
     const segments = panel.segments();
     const pairs = labels.map((label) => [info.modelLabelToIdxMap[model][label], segments[label].segmentIndex]);
     const message = sam3d.makeElement(tab.template, "span", { className: PROGRESS }, SEGMENTING);
-    const timer = setInterval(() => showProgress(tab, model), SECOND);
-    return sam3d.segment(tab, "structures", { model, params, segmentOf: new Map(pairs), message }).finally(() => clearInterval(timer));
+    const asksToReplace = `Replace what is painted as ${labels.join(", ")} by the mask that was found?`;
+    const timer = setInterval(() => showProgress(model, panel.series), SECOND);
+    tab.isRunning = true;
+    await sam3d.segment(tab, TOPIC, { model, params, segmentOf: new Map(pairs), message, asksToReplace });
+    tab.isRunning = false;
+    clearInterval(timer);
   }
 
   /* Write how far the server is into the notice that the segmentation goes on. */
-  async function showProgress(tab, model) {
+  async function showProgress(model, series) {
     const url = new URL("sam3d/progress", sam3d.server);
-    url.searchParams.set("model", model);
-    url.searchParams.set("image", tab.props.getActiveViewportInfo().displaySet.SeriesInstanceUID);
-    const answer = await fetch(url);
-    const { running, done, total } = answer.ok ? await answer.json() : {};
-    const notice = document.querySelector(`.${PROGRESS}`);
-    if (notice && running && total) notice.textContent = `${SEGMENTING} ${done} of ${total} parts of the series`;
+    url.search = new URLSearchParams({ model, image: series });
+    try {
+      const { running, done, total } = await (await sam3d.request(url)).json();
+      const notice = document.querySelector(`.${PROGRESS}`);
+      if (notice && running && total) notice.textContent = `${SEGMENTING} ${done} of ${total} parts of the series`;
+    } catch {
+      // The notice stays as it is; the request for the mask reports what is wrong.
+    }
   }
 
   /* Upstream paints the mask's values by position, so that a model that finds the second label is painted as the first. */
@@ -38,16 +46,28 @@
       sam3d.replace(this, { onSegmentation: () => this.run() });
     }
 
+    /* The label that the chosen model finds; null when its weights need clicks. */
+    found() {
+      return this.props.info.data.models[modelOf(this)]?.unprompted_label ?? null;
+    }
+
     render() {
       this.template = super.render();
-      return this.template;
+      const label = this.found();
+      const text = label ? `Finds ${label} without a click.` : "The active weights need clicks: use Point Prompts.";
+      let isReplaced = false;
+      const tree = sam3d.mapElements(this.template, (element) => {
+        if (element.type !== "p" || !String(element.props.children[0]).startsWith(UPSTREAM_TEXT)) return element;
+        isReplaced = true;
+        return { ...element, props: { ...element.props, children: text } };
+      });
+      if (!isReplaced) sam3d.unfit("the text of AutoSegmentation");
+      return tree;
     }
 
     run() {
-      const { info } = this.props;
-      const model = modelOf(this);
-      const label = info.data.models[model].unprompted_label;
-      const params = label ? { label_prompt: [info.modelLabelToIdxMap[model][label]] } : {};
+      const label = this.found();
+      const params = label ? { label_prompt: [this.props.info.modelLabelToIdxMap[modelOf(this)][label]] } : {};
       return runLabels(this, params, label ? [label] : []);
     }
   };
@@ -62,9 +82,21 @@
       });
     }
 
+    ticked() {
+      return Object.keys(this.props.info.modelLabelToIdxMap[modelOf(this)] ?? {}).filter((label) => this.state.selectedOrgans[label]);
+    }
+
+    /* What a notice says of the ticks is over with the next one. */
+    componentDidUpdate() {
+      const ticks = String(this.ticked());
+      if (ticks !== this.ticks && this.ticks !== undefined && !this.isRunning) sam3d.notices.remove(TOPIC);
+      this.ticks = ticks;
+    }
+
     run() {
       const indices = this.props.info.modelLabelToIdxMap[modelOf(this)];
-      const ticked = Object.keys(indices).filter((label) => this.state.selectedOrgans[label]);
+      const ticked = this.ticked();
+      this.ticks = String(ticked);
       return runLabels(this, { label_prompt: ticked.map((label) => indices[label]) }, ticked);
     }
 

@@ -20,7 +20,7 @@ from lib.trainers import auto_train
 from lib.trainers.auto_train import AutoTrain
 from lib.trainers.sam3d import STARTED, Stats, parse_train, train_settings, trainer
 from sam3d_label.errors import Sam3dError
-from sam3d_label.model_update.update import Progress
+from sam3d_label.model_update.update import Progress, Update
 from sam3d_label.model_update.versions import Versions
 from sam3d_label.training import TrainSettings
 from sam3d_label.training.busy import BusySign
@@ -126,7 +126,26 @@ class TestTraining:
         assert trainer["config"]["max_epochs"] == 20
         assert trainer["config"]["dataset"] == ["CacheDataset"]
         assert trainer["labels"] == ["tumor"]
-        assert app.info()["train_stats"]["sam3d"] == {}
+
+    def test_no_viewer_shows_a_training_as_done_before_it_is(self, app: Any, label: Any, monkeypatch: Any) -> None:
+        def shown() -> tuple[int, int]:
+            stats = app.info()["train_stats"]["sam3d"]
+            assert "total_time" not in stats, "viewers take a training with a total time for one that is over"
+            return stats["epoch"], stats["total_epochs"]
+
+        assert shown() == (0, 20)
+        label("a", "b")
+        app.train({"model": "sam3d", "max_epochs": 1, "device": "cpu"})
+        seen: list[tuple[int, int]] = []
+
+        def look(*_: object) -> None:
+            seen.append(shown())
+            raise Sam3dError("enough was seen")
+
+        monkeypatch.setattr(Update, "__call__", look)
+        with pytest.raises(HTTPException):
+            app.train({"model": "sam3d", "max_epochs": 3, "device": "cpu"})
+        assert seen == [(0, 3)]
 
     def test_without_labels_it_says_so_and_the_stats_too(self, app: Any) -> None:
         with pytest.raises(HTTPException, match="no image has a final label yet") as caught:
@@ -145,9 +164,9 @@ class TestTraining:
         assert app.infer(dict(click))["params"]["model_version"] == before == "small-1"
 
     def test_slicer_can_show_its_progress_at_any_time(self, tmp_path: Path) -> None:
-        stats = Stats(tmp_path / "stats.json", "train_01")
+        stats = Stats(tmp_path / "stats.json", "train_01", 5)
         for progress, total in (
-            (Progress("opening"), 1),
+            (Progress("opening"), 5),
             (Progress("training", epochs_in_all=7), 7),
             (Progress("comparing"), 7),
         ):

@@ -12,8 +12,12 @@ from starlette.testclient import TestClient
 from lib.server.routes import page
 from lib.server.tasks import Task
 
-EARLIER = {"version": "0001", "gate": {"passes": True, "reason": "of an earlier training"}}
-NOTHING = {"version": None, "passes": None, "reason": None, "error": None}
+EARLIER = {
+    **{"version": "0001", "gate": {"passes": True, "reason": "of an earlier training"}},
+    **{"epoch": 9, "total_epochs": 9, "total_time": 4.2},
+}
+NO_PROGRESS = {"epoch": 0, "total_epochs": None, "best_metric": None}
+NOTHING = {**NO_PROGRESS, "version": None, "passes": None, "reason": None, "error": None}
 
 
 def answer(tasks: list[Task], stats: dict[str, Any]) -> dict[str, Any]:
@@ -42,11 +46,16 @@ def test_a_training_that_goes_on_has_no_result_of_an_earlier_one(status: str) ->
     assert answer([task("a", "DONE"), task("b", status)], EARLIER) == {"id": "b", "status": status, **NOTHING}
 
 
+def test_a_training_that_goes_on_says_how_far_it_is() -> None:
+    found = answer([task("a", "RUNNING")], {"epoch": 2, "total_epochs": 7, "best_metric": 0.5})
+    assert (found["epoch"], found["total_epochs"], found["best_metric"]) == (2, 7, 0.5)
+
+
 def test_the_latest_training_comes_with_its_version_and_the_gate_s_reason() -> None:
     stats = {"version": "0002", "gate": {"passes": False, "reason": "worse on 3 validation cases"}, "means": {}}
     assert answer([task("a", "STOPPED"), task("b", "DONE")], stats) == {
         **{"id": "b", "status": "DONE", "version": "0002", "passes": False},
-        **{"reason": "worse on 3 validation cases", "error": None},
+        **{"reason": "worse on 3 validation cases", "error": None, **NO_PROGRESS},
     }
 
 

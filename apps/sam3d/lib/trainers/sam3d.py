@@ -36,6 +36,7 @@ from sam3d_label.weights import Card, untrained
 
 logger = logging.getLogger(__name__)
 STATS, STARTED = "train_stats.json", "last_training.json"
+NO_EPOCH = {"epoch": 0, "best_metric": 0.0, "train": {}, "eval": {}}
 
 MLFLOW = "mlflow is not offered here: the run's log.csv and curves.png lie beside its version"
 
@@ -141,8 +142,8 @@ class SAM3DTrainTask(TrainTask):
         return super().info() | {"labels": list(self._app.labels)}
 
     def stats(self) -> dict[str, Any]:
-        """How the last training went, or goes; empty before the first."""
-        return read_json(self.model_dir / STATS)
+        """Return how the last training went, or goes; epoch 0 before the first."""
+        return read_json(self.model_dir / STATS) or {**NO_EPOCH, "total_epochs": self._app.train_epochs}
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Trains, compares, and publishes or keeps aside.
@@ -159,12 +160,23 @@ class SAM3DTrainTask(TrainTask):
         """
         asked = parse_train(request)
         step_back()
+        stats = Stats(self.model_dir / STATS, asked.name, asked.max_epochs or self._app.train_epochs)
+        stats.begin()
+        try:
+            report = self._update(asked, datastore, stats)
+        except Exception as error:
+            stats.end({"error": str(error)})
+            raise
+        stats.end({key: report[key] for key in ("version", "gate", "means", "annotated", "skipped")})
+        logger.info(f"Version {report['version']}: {report['gate']['reason']}")
+        return report
+
+    def _update(self, asked: TrainRequest, datastore: Datastore, stats: Stats) -> dict[str, Any]:
         device = resolve_device(asked.device)
         serving = self._serving.learned_or_not(device)
         unprompted = unprompted_label(self._app.labels, serving.card)
         cases, skipped = labelled_cases(datastore, self._app.labels, self._app.patient, unprompted)
         self._note_start(datastore)
-        stats = Stats(self.model_dir / STATS, asked.name)
         sign = BusySign(self.model_dir)
         targets = sum(len(case.targets) for case in cases)
         update = Update(
@@ -179,14 +191,7 @@ class SAM3DTrainTask(TrainTask):
             pause=sign.wait,
             train=trainer(asked, device, self.model_dir),
         )
-        try:
-            report = update(cases, skipped)
-        except Exception as error:
-            stats.end({"error": str(error)})
-            raise
-        stats.end({key: report[key] for key in ("version", "gate", "means", "annotated", "skipped")})
-        logger.info(f"Version {report['version']}: {report['gate']['reason']}")
-        return report
+        return update(cases, skipped)
 
     def _new_adapters(self, preset: str, device: str) -> Any:
         card = self._serving.learned_or_not(device).card
@@ -229,12 +234,17 @@ class Stats:
     Args:
         path: The file.
         name: Of the run.
+        epochs: How many it is going to have, as far as is known before it begins. Slicer divides by it.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, epochs: int) -> None:
         self.path, self.name = path, name
         self._began = time.time()
-        self._last: dict[str, Any] = {}
+        self._last: dict[str, Any] = {"total_epochs": epochs}
+
+    def begin(self) -> None:
+        """Write that it has begun, in place of what the training before left."""
+        self._write({"stage": "starting"})
 
     def show(self, progress: Progress) -> None:
         """Write where an update stands."""
@@ -256,9 +266,7 @@ class Stats:
         self._write({"stage": "done", "total_time": round(time.time() - self._began, 1), **outcome})
 
     def _write(self, more: Mapping[str, Any]) -> None:
-        # Slicer divides by the total while the training runs, so that it must not be 0 at any time.
-        known = {"epoch": 0, "total_epochs": 1, "best_metric": 0.0, "train": {}, "eval": {}}
-        write_object(self.path, {**known, "name": self.name, "start_ts": int(self._began), **self._last, **more})
+        write_object(self.path, {**NO_EPOCH, "name": self.name, "start_ts": int(self._began), **self._last, **more})
 
 
 def _numbers(log: EpochLog, names: tuple[str, ...]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 /* The tab Active Learning (components/actions/ActiveLearning.tsx): what there is to label next, and how a training ended. */
 (() => {
   const sam3d = (window.sam3d ??= {});
+  const forms = new Map();
   const OVER = ["DONE", "ERROR", "STOPPED"];
   const SECOND = 1000;
   const WATCH_RUNNING = 3 * SECOND;
@@ -11,6 +12,27 @@
     if (status === "ERROR" || error) return ["error", `The training failed: ${error ?? "see the server's log"}.`];
     if (passes) return ["success", `The training is done. Version ${version} is in use from now on: ${reason}.`];
     return ["warning", `The training is done. Version ${version} is not in use: ${reason}.`];
+  }
+
+  /* The form for the next sample, whose OK opens its series; upstream's opens any series of its study. */
+  function withSeries(Upstream) {
+    forms.set(Upstream, forms.get(Upstream) ?? class extends Upstream {
+      constructor(props) {
+        super(props);
+        sam3d.replace(this, { onSubmit: () => this.open() });
+      }
+
+      open() {
+        const { StudyInstanceUID, SeriesInstanceUID } = this.props.info;
+        const isUnsaved = sam3d.panel?.series && sam3d.panel.voxels().some(Boolean);
+        const question = "Open the next series? What is painted and not saved is lost.";
+        if (isUnsaved && !window.confirm(question)) return;
+        const url = new URL(location.href);
+        url.search = new URLSearchParams({ StudyInstanceUIDs: StudyInstanceUID, initialSeriesInstanceUID: SeriesInstanceUID });
+        location.href = url.href;
+      }
+    });
+    return forms.get(Upstream);
   }
 
   sam3d.makeActiveLearning = (Upstream) => class extends Upstream {
@@ -45,10 +67,14 @@
       } else {
         sam3d.notices.remove("sample");
         // Only upstream's handler knows the form, so it gets the answer that has arrived.
-        const { props } = this;
+        const { props, uiModelService } = this;
         this.props = { ...props, client: () => ({ next_sample: async () => answer }) };
-        showForm();
+        const show = (modal) => uiModelService.show({ ...modal, content: withSeries(modal.content) });
+        this.uiModelService = { ...uiModelService, show };
+        const shown = showForm();
         this.props = props;
+        await shown;
+        this.uiModelService = uiModelService;
       }
     }
 
@@ -81,7 +107,7 @@
       this.latest = latest;
       const isNews = before && (before.id !== latest.id || before.status !== latest.status);
       if (isNews && OVER.includes(latest.status)) this.announce(latest);
-      if (isRunning !== this.state.training) this.setState({ training: isRunning });
+      this.setState({ training: isRunning });
       return this.watchLater(isRunning ? WATCH_RUNNING : WATCH_IDLE);
     }
 
@@ -100,8 +126,18 @@
       sam3d.notices.show("training", type, message, Infinity);
     }
 
+    /* What upstream shows as the progress. It takes epoch 0 for the first, and has only what GET /info/ sent when it connected. */
+    trainStats() {
+      const { epoch, total_epochs: total, best_metric: best } = this.latest ?? {};
+      return { sam3d: this.state.training && total ? { epoch: String(epoch), total_epochs: total, best_metric: best } : { total_time: 1, best_metric: best } };
+    }
+
     render() {
+      const { props } = this;
+      const { info } = props;
+      this.props = { ...props, info: { ...info, data: { ...info.data, train_stats: this.trainStats() } } };
       this.template = super.render();
+      this.props = props;
       return this.template;
     }
   };

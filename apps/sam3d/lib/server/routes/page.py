@@ -148,15 +148,21 @@ def latest_training(app: Parts) -> dict[str, Any]:
     """Describe the latest training of this server, without reading images or labels.
 
     Returns:
-        `id` and `status` of the task, and of one that has ended: `version`, `passes` and `reason` as the gate reported
-        them, or `error`. All are None before the first training.
+        `id` and `status` of the task; how far it is: `epoch`, `total_epochs` and `best_metric`; and of one that has
+        ended: `version`, `passes` and `reason` as the gate reported them, or `error`. Before the first training, all are
+        None but `epoch`, which is 0.
     """
     latest = next(iter(app.tasks.train.tasks()[-1:]), None)
-    stats = app.trainer.stats() if latest and latest.is_over else {}
+    known = app.trainer.stats()
+    stats = known if latest and latest.is_over else {}
     gate = stats.get("gate", {})
+    is_new = latest and not latest.is_over and "total_time" not in known  # else the statistics are of the one before
     return {
         "id": latest and latest.id,
         "status": latest and latest.status,
+        "epoch": known["epoch"] if is_new else 0,
+        "total_epochs": known["total_epochs"] if is_new else None,
+        "best_metric": known.get("best_metric"),
         "version": stats.get("version"),
         "passes": gate.get("passes"),
         "reason": gate.get("reason"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,21 @@ def test_segments_say_what_they_are(tmp_path: Path) -> None:
     assert other.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Tissue"
     assert tumor.RecommendedDisplayCIELabValue == [0, 32896, 32896]
     assert tumor.SegmentAlgorithmType == "SEMIAUTOMATIC"
+
+
+def test_several_segs_of_a_study_can_be_told_apart_in_a_list(tmp_path: Path) -> None:
+    write_series(tmp_path)
+    volume, headers = open_series(tmp_path)
+    before = datetime.now().replace(microsecond=0)
+    seg = sent(make_seg(headers, label_of(volume), {1: "tumor", 3: "cyst"}, earlier=2))
+    names, time = re.fullmatch(r"(.*) (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", seg.SeriesDescription).groups()  # type: ignore[union-attr]
+    assert names == "tumor, cyst"
+    assert before <= datetime.fromisoformat(time) <= datetime.now()
+    assert seg.SeriesDate + seg.SeriesTime == re.sub(r"\D", "", time)
+    assert seg.SeriesNumber == 302
+    long = make_seg(headers, label_of(volume), {1: "a" * 60, 3: "b" * 60})
+    assert len(long.SeriesDescription) == 64
+    assert re.search(r"a… \d{4}-\d\d-\d\d \d\d:\d\d:\d\d$", long.SeriesDescription)
 
 
 def test_an_empty_label_is_a_label(tmp_path: Path) -> None:

@@ -302,6 +302,15 @@ class TestLabels:
         assert store.read_segmentation(other, earlier) is None
         assert store.read_segmentation("1.2.3", earlier) is None
 
+    def test_the_segs_of_a_study_are_numbered(self, open_store: Any, send: Any, server: Orthanc, uploads: Path) -> None:
+        series, _ = send()
+        store = open_store()
+        for _ in range(2):
+            store.save_label(series, upload(uploads, store, series), FINAL, {})
+        found = server.search(Modality="SEG")
+        assert sorted(seg["00200011"]["Value"][0] for seg in found) == [300, 301]
+        assert all(seg["0008103E"]["Value"][0].startswith("tumor 20") for seg in found)
+
     def test_a_label_that_is_removed_on_the_server_is_gone(
         self, open_store: Any, send: Any, server: Orthanc, uploads: Path
     ) -> None:

@@ -24,6 +24,9 @@ from sam3d_label.image.volume import LPS_FROM_RAS, Volume
 logger = logging.getLogger(__name__)
 PRODUCT = "SAM3D for MONAI Label"
 SERIES_NUMBER = 300
+LONG_STRING = 64
+"""Characters of DICOM's LO."""
+
 OFF_GRID = 0.25
 """Voxels by which the pixels of a SEG may lie beside the image's voxels."""
 
@@ -47,19 +50,26 @@ REQUIRED_EVEN_IF_EMPTY = (
 )
 
 
-def make_seg(headers: Sequence[Dataset], label: np.ndarray, names: Mapping[int, str], colors: Any = None) -> Dataset:
-    """A DICOM SEG of a label map, one segment for each of its values in ascending order.
+def make_seg(
+    headers: Sequence[Dataset], label: np.ndarray, names: Mapping[int, str], colors: Any = None, earlier: int = 0
+) -> Dataset:
+    """Make a DICOM SEG of a label map, one segment for each of its values in ascending order.
+
+    Its description and number tell it from the other DICOM SEGs of its study in a viewer's list of series.
 
     Args:
         headers: Of the slices k of the image.
         label: Label map (I, J, K), whole numbers from 0.
         names: Of its values; when it is empty, the first one names the empty segment.
         colors: Red, green and blue, 0 to 255, by name.
+        earlier: How many DICOM SEGs the study has.
 
     Raises:
         VolumeError: The series lacks what a SEG has to refer to.
     """
+    now = datetime.now()
     values = [int(value) for value in np.unique(label) if value] or sorted(names)[:1]
+    listed = ", ".join(names[value] for value in values)
     sources = [_complete(header, _step(headers)) for header in headers]
     frames = np.stack([label == value for value in values], axis=-1).transpose(2, 1, 0, 3)
     described = [_segment(n, names[value], (colors or {}).get(names[value])) for n, value in enumerate(values, 1)]
@@ -72,7 +82,7 @@ def make_seg(headers: Sequence[Dataset], label: np.ndarray, names: Mapping[int, 
                 segmentation_type=SegmentationTypeValues.BINARY,
                 segment_descriptions=described,
                 series_instance_uid=highdicom.UID(),
-                series_number=SERIES_NUMBER,
+                series_number=SERIES_NUMBER + earlier,
                 sop_instance_uid=highdicom.UID(),
                 instance_number=1,
                 manufacturer=PRODUCT,
@@ -80,15 +90,21 @@ def make_seg(headers: Sequence[Dataset], label: np.ndarray, names: Mapping[int, 
                 software_versions=sam3d_label.__version__,
                 device_serial_number="1",
                 content_label="SEGMENTATION",
-                content_description=", ".join(names[value] for value in values)[:64],
-                series_description=f"Segmentation ({PRODUCT})",
+                content_description=listed[:LONG_STRING],
+                series_description=_description(listed, now),
             )
     except (ValueError, TypeError, AttributeError) as error:
         raise VolumeError(f"no DICOM SEG can refer to this series: {error}") from error
-    now = datetime.now()
     seg.SeriesDate, seg.SeriesTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
     seg.SpecificCharacterSet = "ISO_IR 192"
     return seg
+
+
+def _description(listed: str, at: datetime) -> str:
+    """The names of the segments and the time, such as "tumor, cyst 2025-03-01 14:05:33"."""
+    time = f"{at:%Y-%m-%d %H:%M:%S}"
+    space = LONG_STRING - len(time) - 1
+    return f"{listed if len(listed) <= space else f'{listed[: space - 1]}…'} {time}"
 
 
 def _step(headers: Sequence[Dataset]) -> float:

@@ -63,6 +63,11 @@ class SegList:
         instances = sorted(self._known.get(series, {}).get("instances", []), key=lambda one: str(one["at"]))
         return next((one for one in reversed(instances) if image in one["images"]), None)
 
+    def count(self, study: str) -> int:
+        """Return how many series of DICOM SEGs a study has."""
+        entries = (entry["instances"] for entry in self._known.values())
+        return sum(any(one["StudyInstanceUID"] == study for one in instances) for instances in entries)
+
     def _read(self) -> None:
         """Takes over what other processes asked."""
         try:

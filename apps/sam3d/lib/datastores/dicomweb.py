@@ -252,6 +252,7 @@ class DicomWebDatastore(SafeDatastore):
     def _publish(self, image_id: str, label: Volume, label_tag: str, info: Mapping[str, Any]) -> dict[str, Any]:
         if label_tag != FINAL:
             return {}
+        self.look()  # for the number of the series
         seg = self._make_seg(image_id, as_label(label).array, info)
         self.server.store(seg)
         kept = {key: str(seg[key].value) for key in (SEGMENTATION, "SeriesInstanceUID", "StudyInstanceUID")}
@@ -271,7 +272,8 @@ class DicomWebDatastore(SafeDatastore):
             for one in (given if isinstance(given, list) else [])
             if isinstance(one, Mapping) and _is_color(one.get("color")) and isinstance(one.get("name"), str)
         }
-        return make_seg(read_headers(self._headers(image_id)), label, names, colors)
+        headers = read_headers(self._headers(image_id))
+        return make_seg(headers, label, names, colors, earlier=self._segs.count(headers[0].StudyInstanceUID))
 
     def look(self) -> RemoteError | None:
         """Sees what the server has; what hinders that."""

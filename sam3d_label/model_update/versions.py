@@ -85,7 +85,8 @@ class Versions:
             WeightsError: There is no such version, or a file of it is missing.
         """
         if version not in self.names():
-            raise WeightsError(f"there is no version {version}, only {', '.join(self.names()) or 'none at all'}")
+            others = f"only {', '.join(self.names())}" if self.names() else "no version was published yet"
+            raise WeightsError(f"there is no version {version}: {others}")
         folder = self.folder / version
         missing = [name for name in (ADAPTER, CARD) if not (folder / name).is_file()]
         if missing:

@@ -66,12 +66,12 @@ def trained(server: str) -> dict[str, Any]:
 
 
 def serve_version(server: str, version: str) -> None:
-    """Presses the button on the page that lets a version serve."""
+    """Presses the button on the page that makes a version the active one."""
     with browser() as chromium:
         page, _ = open_page(chromium, f"{server}/sam3d/")
         page.click(f"button[data-version='{version}']")
         page.click("#confirm button[value=yes]")
-        expect(page.locator("#summary")).to_contain_text(f"version {version} serves")
+        expect(page.locator("#summary")).to_contain_text(f"active version: {version}")
 
 
 def test_from_a_pacs_to_a_better_mask(study: Study, tmp_path: Path) -> None:

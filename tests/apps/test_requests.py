@@ -129,7 +129,7 @@ def test_each_client_dialect(request_: dict[str, Any], clicks: tuple[Click, ...]
     ("request_", "expected"),
     [
         ({}, "No clicks"),
-        ({"foreground": [], "background": []}, "No clicks"),
+        ({"foreground": [], "background": []}, "Place a point inside the lesion first"),
         ({"label_prompt": [1], **OHIF_TAIL}, "No clicks"),
         ({"foreground": [[1, 2, 3]], "background": [[1, 2, 3]]}, "background row"),
         ({"foreground": [[1, 2]]}, r"foreground: a click is \[i, j, k\].*not \[1, 2\]"),

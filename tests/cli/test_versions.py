@@ -84,7 +84,7 @@ def test_a_version_that_was_activated_against_the_gate_is_shown_as_such(model_di
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("publish", "0007"), "there is no version 0007, only 0001, 0002"),
+        (("publish", "0007"), "there is no version 0007: only 0001, 0002"),
         (("show", "0007"), "there is no version 0007"),
         (("publish",), "V"),
     ],
@@ -94,6 +94,12 @@ def test_a_mistake_is_one_line_and_status_2(model_dir, arguments, message):
     assert result.exit_code == 2
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_before_the_first_version_there_is_none_to_show(tmp_path):
+    result = run("show", "0001", "--model-dir", str(tmp_path))
+    assert result.exit_code == 2
+    assert "there is no version 0001: no version was published yet" in result.stderr
 
 
 def test_an_incomplete_version_does_not_serve(model_dir):

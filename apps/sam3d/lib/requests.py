@@ -39,6 +39,9 @@ NO_CLICKS = (
     " clicks; for batch inference and automatic runs, which have none to give, there is sam3d_auto"
 )
 
+NO_POINT = "Place a point inside the lesion first."
+"""The same for a person at a viewer, whose request has an empty list of clicks."""
+
 
 @dataclass(frozen=True)
 class Output:
@@ -85,7 +88,7 @@ def parse(request: Mapping[str, Any], *, labels: Sequence[str]) -> tuple[Prompts
         )
     inside, outside, named = _clicks(fields, request, labels, named)
     if not (inside or outside or fields.roi):
-        raise PromptError(NO_CLICKS)
+        raise PromptError(NO_POINT if any(request.get(key) == [] for key in CLICK_KEYS) else NO_CLICKS)
     clicks = [Click(ijk) for ijk in dict.fromkeys(inside)]
     clicks += [Click(ijk, positive=False) for ijk in dict.fromkeys(outside)]
     boxes = (Box.from_pairs(fields.roi),) if fields.roi else ()

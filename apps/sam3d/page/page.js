@@ -79,6 +79,9 @@ function showCurve(rows) {
   chart($("curve"), [line("dice_5", "--five", "5 clicks"), line("dice_1", "--one", "1 click")], { height: 280, yMax: 1, xLabel: "annotated cases" });
 }
 
+/* A number with its noun, such as "1 label" and "2 labels". */
+const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
+
 function showTraining({ status, stats, new_labels: fresh, every, at }) {
   const running = status === "RUNNING" || status === "SUBMITTED";
   const what = stats.error ? `The last training failed: ${stats.error}`
@@ -89,15 +92,15 @@ function showTraining({ status, stats, new_labels: fresh, every, at }) {
   $("progress").value = running && stats.total_epochs ? stats.epoch / stats.total_epochs : 0;
   const points = (stats.losses ?? []).map((loss, index) => ({ x: index + 1, y: loss }));
   chart($("losses"), [{ colour: "--one", points }], { height: 150, xLabel: "epoch · training loss" });
-  const rules = [every ? `after ${every} saved labels` : "", at ? `at ${at}` : ""].filter(Boolean).join(" and ");
-  $("auto").textContent = `${fresh} labels saved since the last training. ` + (rules ? `It starts by itself ${rules}.` : "It does not start by itself.");
+  const rules = [every ? `after ${count(every, "saved label")}` : "", at ? `at ${at}` : ""].filter(Boolean).join(" and ");
+  $("auto").textContent = `${count(fresh, "label")} saved since the last training. ` + (rules ? `It starts by itself ${rules}.` : "It does not start by itself.");
 }
 
 /* What the gate said of a version, and whether a person activated it all the same. */
 function verdict({ passes, serves, against_gate: byHand }) {
   if (passes === undefined || passes === null) return "";
   if (passes) return make("span", { class: "pill good" }, "passed");
-  const text = !byHand ? "kept aside" : serves ? "active against the gate" : "was active against the gate";
+  const text = !byHand ? "rejected candidate, kept with its report" : serves ? "active against the gate" : "was active against the gate";
   return make("span", byHand ? { class: "pill bad", title: `${when(byHand.at)}, by ${byHand.by}` } : { class: "pill bad" }, text);
 }
 
@@ -107,7 +110,7 @@ function showVersions(versions, serving) {
   const head = make("tr", {}, ...names.map((text) => make("th", minor(text), text)));
   const rows = versions.map((version) => {
     const means = version.means?.candidate ?? {};
-    const back = version.serves ? "serves" : make("button", { type: "button", "data-version": version.version }, "Activate");
+    const back = version.serves ? "active version" : make("button", { type: "button", "data-version": version.version }, "Activate");
     const cells = [version.version, back, when(version.at), String(version.annotated ?? "–"), number(means.dice_1), number(means.dice_3), number(means.nsd_3)];
     const row = make("tr", version.serves ? { class: "serves" } : {}, ...cells.map((cell, index) => make("td", minor(names[index]), cell)));
     const losses = version.lost.length && !version.serves ? `. Compared with the active weights, it cannot ${version.lost.join(" or ")}` : "";
@@ -121,7 +124,7 @@ function showVersions(versions, serving) {
 }
 
 function showLedger({ images, labelled, counts, cases }) {
-  $("sides").textContent = `${labelled} of ${images} images are labelled. ${counts.train} cases train, ${counts.validation} validate; a case never changes sides.`;
+  $("sides").textContent = `${labelled} of ${count(images, "image")} labelled. ${count(counts.train, "training case")}, ${count(counts.validation, "validation case")}; a case never changes sides.`;
   const head = make("tr", {}, ...["Case", "Side", "Since"].map((text) => make("th", {}, text)));
   const rows = cases.map((entry) => make("tr", {}, ...[entry.case, entry.side, when(entry.since)].map((cell) => make("td", {}, cell))));
   $("cases").replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));
@@ -156,7 +159,8 @@ async function refresh() {
   try {
     const state = await ask("state");
     shown = state;
-    $("summary").textContent = `${state.labels.join(", ")} · ${state.serving.version === "shipped" ? state.serving.weights : `version ${state.serving.version}`} serves`;
+    const { version, weights } = state.serving;
+    $("summary").textContent = `${state.labels.join(", ")} · ${version === "shipped" ? `active weights: ${weights}` : `active version: ${version}`}`;
     showCurve(state.curve);
     showTraining(state.training);
     showVersions(state.versions, state.serving);

@@ -121,9 +121,9 @@ def test_the_page_fits_a_desk_and_a_phone(url: str, width: int, height: int) -> 
         page.wait_for_selector("#versions tbody tr")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.locator("#curve svg circle").count() == 6
-        assert page.locator("#curve svg circle[fill='var(--card)']").count() == 2, "hollow where it was kept aside"
-        assert "kept aside" in page.inner_text("#versions")
-        assert "version 0002 serves" in page.inner_text("#summary")
+        assert page.locator("#curve svg circle[fill='var(--card)']").count() == 2, "hollow where it was rejected"
+        assert "rejected candidate, kept with its report" in page.inner_text("#versions")
+        assert "active version: 0002" in page.inner_text("#summary")
         assert "It starts by itself after 5 saved labels" in page.inner_text("#auto")
         folder = os.environ.get("SAM3D_SCREENSHOTS")
         if folder:
@@ -139,13 +139,13 @@ def test_a_click_rolls_back_and_the_server_follows(url: str) -> None:
         assert httpx.get(f"{url}/sam3d/state").json()["serving"]["version"] == "0002"
         page.click("#rollback")
         page.click("#confirm button[value=yes]")
-        expect(page.locator("#summary")).to_contain_text("version 0001 serves")
+        expect(page.locator("#summary")).to_contain_text("active version: 0001")
         assert httpx.get(f"{url}/sam3d/state").json()["serving"]["version"] == "0001"
         page.click("button[data-version='0002']")
         expect(page.locator("#confirm button[value=yes]")).to_have_text("Activate version 0002")
         expect(page.locator("#warnings li")).to_have_count(0)
         page.click("#confirm button[value=yes]")
-        expect(page.locator("#summary")).to_contain_text("version 0002 serves")
+        expect(page.locator("#summary")).to_contain_text("active version: 0002")
         assert errors == []
 
 

@@ -108,8 +108,9 @@ class Ohif:
 
     def _wait_for_volume(self) -> None:
         self.page.wait_for_selector(".monaiLabelPanel", timeout=60 * SECONDS)
-        if self.page.get_by_role("button", name="Confirm and Hide").count():
-            self.page.get_by_role("button", name="Confirm and Hide").click()
+        banner = self.page.get_by_role("button", name="Confirm and Hide")
+        if banner.count():
+            banner.dispatch_event("click")  # a notice may cover it
         self.page.wait_for_function(LOADED, arg=AXIAL, timeout=120 * SECONDS)
 
     def connect(self) -> None:

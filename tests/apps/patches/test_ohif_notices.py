@@ -156,6 +156,8 @@ def test_a_saved_label_that_does_not_come_is_reported(server: str, slices: list[
     with open_study(server, slices, on_page=lambda page: page.route("**/datastore/segmentation?*", fail)) as ohif:
         ohif.notice(f"The saved label is not shown. {NO_ANSWER}")
         assert not ohif.mask().any()
+        ohif.page.click("[data-sonner-toast]")
+        ohif.wait_without_notices()
 
 
 def fail(route: Any) -> None:

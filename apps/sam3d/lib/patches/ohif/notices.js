@@ -19,7 +19,8 @@
   /* Show a notice until `remove` is called or its time is over. What went wrong has none: it stays until its cause is gone. */
   function show(topic, type, message, seconds = LASTING.includes(type) ? Infinity : 10) {
     remove(topic);
-    shown.set(topic, service().show({ title: TITLE, message, type, duration: seconds * SECOND }));
+    const id = service().show({ title: TITLE, message, type, duration: seconds * SECOND });
+    shown.set(topic, { id, message });
   }
 
   /* Show that something goes on, once it takes longer than a moment; the end of it shows or removes the same topic. */
@@ -31,11 +32,17 @@
   function remove(topic) {
     clearTimeout(delayed.get(topic));
     delayed.delete(topic);
-    const id = shown.get(topic);
+    const notice = shown.get(topic);
     shown.delete(topic);
     // Sonner adds a toast in a timer, so removing it has to wait for that timer.
-    if (id !== undefined) setTimeout(() => service().hide(id));
+    if (notice) setTimeout(() => service().hide(notice.id));
   }
+
+  /* A notice without an end may cover what is needed meanwhile: a click hides it. */
+  document.addEventListener("click", ({ target }) => {
+    const text = target.closest?.("[data-sonner-toast]")?.querySelector("[data-description]")?.textContent;
+    for (const [topic, { message }] of [...shown]) if (message === text) remove(topic);
+  });
 
   sam3d.notices = { show, working, remove };
 })();

@@ -156,7 +156,7 @@ def test_ohif_s_additions_are_sent_with_its_configuration_and_name_no_absolute_p
 ) -> None:
     key = {"Authorization": f"Bearer {keys.add('anna', 'annotator')}"}
     config = server.get("/ohif/app-config.js", headers=key).text
-    scripts = sorted(ohif.EXTENSION.glob("*.js"))
+    scripts = sorted(ohif.EXTENSION.glob("*.js"), key=lambda file: (file.name == ohif.LAST, file.name))
     at = [config.index(file.read_text(encoding="utf-8")) for file in scripts]
     assert len(at) > 3
     assert at == sorted(at)

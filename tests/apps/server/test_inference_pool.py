@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from lib.server.inference_pool import InferencePool, Load, OvertakenError, QueueFullError, Turn, worker_count
+from lib.server.inference_pool import (
+    InferencePool,
+    Load,
+    OvertakenError,
+    QueueFullError,
+    ShareFullError,
+    Turn,
+    worker_count,
+)
 from sam3d_label.segmentation.cancellation import WorkCancelledError, checkpoint
 
 SOON = 10.0
@@ -140,6 +148,39 @@ def test_a_full_queue_takes_no_more_and_is_open_again_afterwards() -> None:
             await waiting[0]
         await asyncio.gather(running, waiting[1], replaced)
         assert await (await caller.send(lambda: "open", "d")) == "open"
+
+    asyncio.run(scenario())
+
+
+def test_users_take_turns_however_many_requests_one_of_them_sends() -> None:
+    async def scenario() -> list[str]:
+        caller, slow, order = one_worker(64), Blocker(), []
+        await caller.send(slow, user="anna")
+        await until(slow.started.is_set)
+        sent = [await caller.send(lambda: order.append("anna"), "b", user="anna") for _ in range(4)]
+        for user in ("ben", "cleo", "ben"):
+            sent.append(await caller.send(lambda user=user: order.append(user), "b", user=user))
+        slow.release.set()
+        await asyncio.gather(*sent)
+        return order
+
+    assert asyncio.run(scenario()) == ["ben", "cleo", "anna", "ben", "anna", "anna", "anna"]
+
+
+def test_one_user_gets_a_part_of_the_queue_and_leaves_the_rest_to_others() -> None:
+    async def scenario() -> None:
+        caller, slow = one_worker(max_waiting=64), Blocker()
+        sent = [await caller.send(slow, user="anna")]
+        await until(slow.started.is_set)
+        sent += [await caller.send(lambda: None, "b", user="anna", turn=Turn(number)) for number in range(16)]
+        with pytest.raises(ShareFullError, match="16 requests of yours are waiting"):
+            await (await caller.send(lambda: None, "b", user="anna"))
+        sent += [await caller.send(lambda: None, "b", user=f"user-{number}") for number in range(48)]
+        replaced = await caller.send(lambda: None, "b", user="anna", turn=Turn(0))
+        slow.release.set()
+        with pytest.raises(OvertakenError):
+            await sent.pop(1)
+        await asyncio.gather(*sent, replaced)
 
     asyncio.run(scenario())
 

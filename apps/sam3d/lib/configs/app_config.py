@@ -74,7 +74,8 @@ class AppConfig(Limits):
         next_sample: Strategy that answers when a client asks for `random`, as OHIF always does.
         click_log: Whether requests are written down in `clicks` in the model folder.
         infer_workers: Clicks that are computed at the same time on one device; 0 = one on a GPU, a few on the CPU.
-        infer_queue: Clicks that may wait for a device; more are answered with status 503.
+        infer_queue: Clicks that may wait for a device; more are answered with status 503. One user may have a
+            quarter of the places (429).
         cache_mb: Budget of the embedding cache, MiB.
         spacing: Voxel size of the model grid, mm; without it, that of the weights' card.
         intensity: A name of `INTENSITIES` or a rule of a weights' card in JSON; without it, that of the card.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -22,9 +24,19 @@ logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 MOST_CPU_WORKERS = 4
 
+SHARE, LEAST_SHARE = 4, 4
+"""One user may have a quarter of the places in a queue, and four where that is less."""
+
+MOST_USERS = 10_000
+"""Users whose turns are remembered."""
+
 
 class QueueFullError(Exception):
     """As many requests wait for a device as are allowed."""
+
+
+class ShareFullError(Exception):
+    """As many requests of one user wait for a device as one user may have there."""
 
 
 class OvertakenError(Exception):
@@ -59,6 +71,7 @@ class Job(Generic[Answer]):
         work: Computes the answer.
         volume: Jobs on the same volume run one after the other.
         turn: Which waiting jobs it replaces; None replaces none and is replaced by none.
+        user: Who asks; users take turns. None for somebody unknown, whose share is not limited.
         future: The answer, once there is one.
         since: When it was queued, in seconds of `time.monotonic`.
     """
@@ -66,6 +79,7 @@ class Job(Generic[Answer]):
     work: Callable[[], Answer]
     volume: Hashable
     turn: Turn | None = None
+    user: Hashable = None
     future: Future[Answer] = field(default_factory=Future)
     since: float = field(default_factory=time.monotonic)
     _cancelled: threading.Event = field(default_factory=threading.Event)
@@ -123,6 +137,8 @@ def worker_count(device: str) -> int:
 class InferencePool:
     """A bounded queue and a few threads for each device.
 
+    Users take turns, and each may have a part of the queue only, so that nobody keeps the others from working.
+
     Args:
         workers: Number of threads for a device, given its name.
         max_waiting: Requests that may wait for one device.
@@ -140,6 +156,7 @@ class InferencePool:
         device: str,
         volume: Hashable,
         turn: Turn | None = None,
+        user: Hashable = None,
         gone: Callable[[], Coroutine[Any, Any, object]],
         discard: Callable[[Answer], object] = lambda _: None,
     ) -> Answer:
@@ -150,15 +167,17 @@ class InferencePool:
             device: Name of the device.
             volume: Requests for the same volume run one after the other.
             turn: Which waiting requests this one replaces.
+            user: Who asks.
             gone: Returns once the client has gone.
             discard: Given an answer that nobody waits for any more.
 
         Raises:
             QueueFullError: Too many requests wait.
+            ShareFullError: Too many requests of this user wait.
             OvertakenError: A newer request has replaced this one.
             WorkCancelledError: The client has gone.
         """
-        job = Job(work, volume, turn)
+        job = Job(work, volume, turn, user)
         queue = self._device(device)
         queue.add(job)
         answer = asyncio.ensure_future(asyncio.wrap_future(job.future))
@@ -205,7 +224,10 @@ class _Device:
     def __init__(self, name: str, workers: int, max_waiting: int) -> None:
         self._name, self._workers, self._max_waiting = name, workers, max_waiting
         self._changed = threading.Condition()
+        self._share = max(LEAST_SHARE, max_waiting // SHARE)
         self._waiting: list[Job[Any]] = []
+        self._turns: OrderedDict[Hashable, int] = OrderedDict()  # number of each user's latest turn
+        self._count = itertools.count(1)
         self._volumes: set[Hashable] = set()
         self._threads: list[threading.Thread] = []
 
@@ -220,6 +242,9 @@ class _Device:
             older = [each for each in self._waiting if job.turn and each.turn and job.turn.replaces(each.turn)]
             if not older and len(self._waiting) >= self._max_waiting:
                 raise QueueFullError(f"{len(self._waiting)} requests are waiting for {self._name}")
+            own = 0 if job.user is None else sum(each.user == job.user for each in self._waiting)
+            if not older and own >= self._share:
+                raise ShareFullError(f"{own} requests of yours are waiting for {self._name}")
             place = self._waiting.index(older[0]) if older else len(self._waiting)
             self._waiting = [each for each in self._waiting if each not in older]
             self._waiting.insert(place, job)
@@ -245,6 +270,7 @@ class _Device:
                     self._changed.wait()
                 self._waiting.remove(job)
                 self._volumes.add(job.volume)
+                self._note_turn(job.user)
             try:
                 job.run()
             except Exception:  # a callback of the future failed; the thread must go on
@@ -255,7 +281,15 @@ class _Device:
             del job  # so that its volume and answer are not kept until the next one
 
     def _next(self) -> Job[Any] | None:
-        return next((job for job in self._waiting if job.volume not in self._volumes), None)
+        """The first job of the user who has waited longest for a turn."""
+        free = (job for job in self._waiting if job.volume not in self._volumes)
+        return min(free, key=lambda job: self._turns.get(job.user, 0), default=None)
+
+    def _note_turn(self, user: Hashable) -> None:
+        self._turns[user] = next(self._count)
+        self._turns.move_to_end(user)
+        while len(self._turns) > MOST_USERS:
+            self._turns.popitem(last=False)
 
 
 def _discard(future: Future[Answer], discard: Callable[[Answer], object]) -> None:

@@ -237,6 +237,26 @@ class TestLoad:
             assert [each.result().status_code for each in (running, waits)] == [200, 200]
             assert click(client, "c").status_code == 200
 
+    def test_one_user_cannot_fill_the_queue(self, tmp_path: Path, users: Any) -> None:
+        app = App(tmp_path, max_waiting=8)
+        app.held.clear()
+        waiting = lambda: app.pool.load()["cpu"].waiting  # noqa: E731
+        with TestClient(serve(app)) as client:
+            sent = [users.submit(click, client, "a")]
+            wait_for(lambda: len(app.started) == 1)
+            for number in range(4):
+                sent.append(users.submit(click, client, "b", client_id="anna", label=f"x{number}"))
+                wait_for(lambda number=number: waiting() == number + 1)
+            refused = click(client, "b", client_id="anna", save_label=True)
+            assert refused.status_code == 429
+            assert int(refused.headers["retry-after"]) > 0
+            assert "as many as one user may have" in refused.json()["detail"]
+            sent.append(users.submit(click, client, "c", client_id="ben"))
+            wait_for(lambda: waiting() == 5)
+            app.held.set()
+            assert [each.result().status_code for each in sent] == [200] * 6
+        assert [each["image"] for each in app.finished[:3]] == ["a", "b", "c"]
+
     def test_a_client_that_hangs_up_frees_its_place_and_leaves_no_file(self, app: App, tmp_path: Path) -> None:
         app.held.clear()
         api = serve(app)

@@ -22,8 +22,9 @@ from lib.configs.app_config import AppConfig
 from lib.datastores.dicomweb import DicomWebDatastore
 from lib.infers.sam3d import VolumeTask, resolve_device
 from lib.requests import all_clicks, check_request, saves_label
-from lib.server.inference_pool import InferencePool, OvertakenError, QueueFullError, Turn
+from lib.server.inference_pool import InferencePool, OvertakenError, QueueFullError, ShareFullError, Turn
 from lib.server.json_checks import check_text, read_object
+from lib.server.middleware.access import client_address
 from lib.server.routes.common import form_route
 from lib.server.routes.sessions import find_session
 from lib.server.uploads.sessions import SafeSessions
@@ -36,6 +37,7 @@ CLIENT_CLOSED_REQUEST = 499
 RETRY_AFTER_SECONDS = 5
 
 BUSY = "The server is busy: {error}. Send the request again in a few seconds"
+SHARE_FULL = "{error}, as many as one user may have: wait for their answers, then send the request again"
 OVERTAKEN = "This request was not computed: a newer request of yours for the same image and label has replaced it"
 UPLOAD_FIRST = "An image is named by its id and not sent with the request: upload it first, as a session"
 
@@ -77,12 +79,14 @@ class Asked:
         device: Name of the device that computes it.
         volume: What the volume is known by.
         turn: Which waiting requests it replaces.
+        user: Who sent it.
     """
 
     request: dict[str, Any]
     device: str
     volume: Hashable
     turn: Turn | None
+    user: tuple[str, str]
 
 
 def router(app: App) -> APIRouter:
@@ -114,12 +118,16 @@ def router(app: App) -> APIRouter:
                 device=asked.device,
                 volume=asked.volume,
                 turn=asked.turn,
+                user=asked.user,
                 gone=lambda: _gone(http),
                 discard=lambda answer: answer.remove(),
             )
         except QueueFullError as error:
             headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
             raise HTTPException(503, BUSY.format(error=error), headers) from None
+        except ShareFullError as error:
+            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+            raise HTTPException(429, SHARE_FULL.format(error=error), headers) from None
         except OvertakenError:
             raise HTTPException(409, OVERTAKEN) from None
         except WorkCancelledError:
@@ -237,7 +245,9 @@ def _checked(
     request: dict[str, Any] = {**given, "model": model, "image": image}
     if session_id:
         request["session"] = {"name": find_session(app, http, session_id).name}
-    return Asked(request, _device(given.get("device")), (image, session_id), _turn(http, request, labels))
+    user = _user(http, request)
+    turn = _turn(user, request, labels)
+    return Asked(request, _device(given.get("device")), (image, session_id), turn, user)
 
 
 def _check_dicom_seg(store: Datastore, image: str, session_id: str) -> None:
@@ -256,7 +266,17 @@ def _device(name: Any) -> str:
         return resolve_device(None)
 
 
-def _turn(http: Request, request: Mapping[str, Any], labels: tuple[str, ...]) -> Turn | None:
+def _user(http: Request, request: Mapping[str, Any]) -> tuple[str, str]:
+    """Who sent a request, and how that is known: by name, by what the client calls itself, or by address."""
+    identity = getattr(http.state, "identity", None)
+    if identity is not None and not identity.anonymous:
+        return "name", identity.name
+    if isinstance(client := request.get("client_id"), str) and client:
+        return "client_id", client
+    return "address", client_address(http.scope)
+
+
+def _turn(user: tuple[str, str], request: Mapping[str, Any], labels: tuple[str, ...]) -> Turn | None:
     """Which requests that still wait this one replaces: earlier ones of the user for the same image, model and label.
 
     A request that saves its mask is always computed. OHIF does not say who the user is, and two of them can share an
@@ -264,15 +284,11 @@ def _turn(http: Request, request: Mapping[str, Any], labels: tuple[str, ...]) ->
     """
     if saves_label(request):
         return None
-    identity = getattr(http.state, "identity", None)
     about = [request.get(key) for key in ("model", "image", "session", "label", "label_prompt", "result")]
-    if identity is not None and not identity.anonymous:
-        return Turn(("name", identity.name, repr(about)))
-    if isinstance(client := request.get("client_id"), str) and client:
-        return Turn(("client_id", client, repr(about)))
+    if user[0] != "address":
+        return Turn((*user, repr(about)))
     clicks = all_clicks(request, labels=labels)
-    address = http.client.host if http.client else ""
-    return Turn(("address", address, repr(about)), clicks) if clicks else None
+    return Turn((*user, repr(about)), clicks) if clicks else None
 
 
 def _compute(app: App, request: dict[str, Any], output: ResultType | None) -> Answer:

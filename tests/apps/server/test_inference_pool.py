@@ -158,8 +158,8 @@ def test_users_take_turns_however_many_requests_one_of_them_sends() -> None:
         await caller.send(slow, user="anna")
         await until(slow.started.is_set)
         sent = [await caller.send(lambda: order.append("anna"), "b", user="anna") for _ in range(4)]
-        for user in ("ben", "cleo", "ben"):
-            sent.append(await caller.send(lambda user=user: order.append(user), "b", user=user))
+        others = ("ben", "cleo", "ben")
+        sent += [await caller.send(lambda user=user: order.append(user), "b", user=user) for user in others]
         slow.release.set()
         await asyncio.gather(*sent)
         return order

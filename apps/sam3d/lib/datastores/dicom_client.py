@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http import HTTPStatus
+from http.client import responses
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +28,9 @@ from sam3d_label.errors import Sam3dError
 
 CONNECT_SECONDS, READ_SECONDS = 5, 30
 """How long the server may take to accept a connection, and to send the next piece of an answer."""
+
+MOST_DOWNLOADS = 16
+"""Downloads at a time, fewer than the server has threads."""
 
 FIELDS = ("StudyInstanceUID", "PatientID", "SeriesDescription", "StudyDate", "NumberOfSeriesRelatedInstances")
 PIXELS = "7FE00010"
@@ -80,6 +84,7 @@ class DicomWeb:
             wado_url_prefix=settings.MONAI_LABEL_WADO_PREFIX,
             stow_url_prefix=settings.MONAI_LABEL_STOW_PREFIX,
         )
+        self._downloads = threading.BoundedSemaphore(MOST_DOWNLOADS)
         self._client.set_http_retry_params(retry=False)
 
     def series(self, modality: str, filters: Mapping[str, Any] | None = None) -> list[Series]:
@@ -118,11 +123,12 @@ class DicomWeb:
             RemoteError: The server does not answer, or not as it should.
         """
         count = 0
-        for instance in self._instances(study, series):
-            number = instance.get("InstanceNumber")
-            file = folder / f"instance {number}.dcm"
-            instance.save_as(folder / f"instance {number} ({count}).dcm" if file.exists() else file)
-            count += 1
+        with self._downloading():
+            for instance in self._instances(study, series):
+                number = instance.get("InstanceNumber")
+                file = folder / f"instance {number}.dcm"
+                instance.save_as(folder / f"instance {number} ({count}).dcm" if file.exists() else file)
+                count += 1
         return count
 
     def _instances(self, study: str, series: str) -> Iterator[Dataset]:
@@ -135,7 +141,7 @@ class DicomWeb:
         Raises:
             RemoteError: The server does not answer, or not as it should.
         """
-        with self._answering():
+        with self._downloading(), self._answering():
             return self._client.retrieve_instance(study, series, instance, ANY_TRANSFER_SYNTAX)
 
     def store(self, instance: Dataset) -> None:
@@ -151,12 +157,24 @@ class DicomWeb:
             raise RemoteError(f"The DICOMweb server {self.url} refused the segmentation (reason {reason})", 502)
 
     @contextmanager
+    def _downloading(self) -> Iterator[None]:
+        """Limit downloads, each of which keeps a thread of the server waiting while the DICOM server is slow."""
+        if not self._downloads.acquire(blocking=False):
+            raise RemoteError(
+                f"{MOST_DOWNLOADS} downloads from the DICOM server are going on: try again in a minute", 503
+            )
+        try:
+            yield
+        finally:
+            self._downloads.release()
+
+    @contextmanager
     def _answering(self) -> Iterator[None]:
         """Turns what can go wrong between two servers into an error that names only the server."""
         try:
             yield
         except requests.HTTPError as error:
-            status = error.response.status_code if error.response is not None else HTTPStatus.BAD_GATEWAY
+            status = error.response.status_code if error.response is not None else 502
             raise RemoteError(self._refusal(status), 502) from None
         except (requests.RequestException, HTTPError, ConnectionError, TimeoutError) as error:
             raise RemoteError(
@@ -174,9 +192,9 @@ class DicomWeb:
             ) from error
 
     def _refusal(self, status: int) -> str:
-        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        if status in (401, 403):
             return f"The DICOMweb server {self.url} refuses access ({status}): set {ENVIRONMENT}"
-        return f"The DICOMweb server {self.url} answered {status} {HTTPStatus(status).phrase}"
+        return f"The DICOMweb server {self.url} answered {status} {responses.get(status, '')}".rstrip()
 
 
 def checked_url(url: str) -> str:

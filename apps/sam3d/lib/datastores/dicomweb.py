@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,9 @@ from sam3d_label.studies.label_names import name_fault, name_values
 logger = logging.getLogger(__name__)
 RETRY_SECONDS = 10
 """How long a server that did not answer is left alone."""
+
+PATIENCE_SECONDS = 2
+"""How long a request that needs the server's latest state waits for another that asks the server already."""
 
 OUTSIDE = "Images come and go on the DICOM server: send the series there, or remove it there"
 
@@ -79,7 +83,9 @@ class DicomWebDatastore(SafeDatastore):
     ) -> None:
         self.server, self.modalities, self.labels = server, tuple(modalities), tuple(labels)
         self._refresh, self._filters = refresh, dict(filters or {})
+        self._asking = threading.Lock()
         self._asked_at = float("-inf")
+        self._stored = 0
         self._trouble: RemoteError | None = None
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._segs = SegList(folder / ".sam3d" / "segmentations.json")
@@ -96,7 +102,7 @@ class DicomWebDatastore(SafeDatastore):
         return self.server.url
 
     def synchronise(self, at_least_every: float | None = None) -> None:
-        """Takes over what the server has, unless that was done a moment ago.
+        """Take over what the server has, unless that was done a moment ago or another thread is at it.
 
         Args:
             at_least_every: Seconds that a moment is; the configured ones without it.
@@ -104,20 +110,31 @@ class DicomWebDatastore(SafeDatastore):
         Raises:
             RemoteError: The server does not answer, now or a moment ago.
         """
-        with self._one_thread:
-            wait = RETRY_SECONDS if self._trouble else self._refresh if at_least_every is None else at_least_every
-            if time.monotonic() - self._asked_at >= wait:
-                self._trouble = None
-                try:
-                    images = [one for kind in self.modalities for one in self.server.series(kind, self._filters)]
-                    self._segs.update(self.server)
-                    self._take_over({image.uid: image for image in images})
-                except RemoteError as error:
-                    logger.warning(error)
-                    self._trouble = error
-                self._asked_at = time.monotonic()
-            if self._trouble:
-                raise self._trouble
+        wait = RETRY_SECONDS if self._trouble else self._refresh if at_least_every is None else at_least_every
+        patience = 0 if at_least_every is None else PATIENCE_SECONDS
+        if time.monotonic() - self._asked_at >= wait and self._asking.acquire(timeout=patience):
+            try:
+                if time.monotonic() - self._asked_at >= wait:
+                    self._ask()
+            finally:
+                self._asking.release()
+        if self._trouble:
+            raise self._trouble
+
+    def _ask(self) -> None:
+        """Ask the server what it has; other threads go on meanwhile with what is known."""
+        trouble, stored = None, self._stored
+        try:
+            images = [one for kind in self.modalities for one in self.server.series(kind, self._filters)]
+            self._segs.update(self.server)
+            with self._one_thread:
+                if stored != self._stored:
+                    return  # the answer may be older than a label that was stored meanwhile
+                self._take_over({image.uid: image for image in images})
+        except RemoteError as error:
+            logger.warning(error)
+            trouble = error
+        self._trouble, self._asked_at = trouble, time.monotonic()
 
     def status(self) -> dict[str, Any]:
         """How many images and labels there are, as far as is known, and as `error` why no more is known."""
@@ -223,11 +240,10 @@ class DicomWebDatastore(SafeDatastore):
             RemoteError: The server does not answer.
         """
         path = self.get_image_uri(image_id)
-        with self._one_thread:
+        found = self._segs.find(series, image_id)
+        if found is None:
+            self.synchronise(at_least_every=0)  # it may have been stored since the last look
             found = self._segs.find(series, image_id)
-            if found is None:
-                self.synchronise(at_least_every=0)  # it may have been stored since the last look
-                found = self._segs.find(series, image_id)
         if found is None or not path:
             return None
         seg = self.server.instance(found["StudyInstanceUID"], series, found[SEGMENTATION])
@@ -255,6 +271,7 @@ class DicomWebDatastore(SafeDatastore):
         self.look()  # for the number of the series
         seg = self._make_seg(image_id, as_label(label).array, info)
         self.server.store(seg)
+        self._stored += 1
         kept = {key: str(seg[key].value) for key in (SEGMENTATION, "SeriesInstanceUID", "StudyInstanceUID")}
         return kept | {"ts": seconds(written_at(seg))}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -14,7 +15,7 @@ from login_helpers import serve_with
 from monailabel.config import settings
 from starlette.testclient import TestClient
 
-from lib.server.routes.proxy import decoded, is_accepted
+from lib.server.routes.proxy import MOST_OF_ONE, decoded, is_accepted
 
 SECRET = "s3cr3t"
 
@@ -28,6 +29,8 @@ class Archive:
 
     def reset(self) -> None:
         self.seen.clear()
+        self.held = threading.Event()
+        self.held.set()
         self.status, self.body = 200, b"[]"
         self.headers = {"Content-Type": "application/dicom+json"}
 
@@ -40,6 +43,7 @@ def running() -> Iterator[tuple[Archive, str]]:
         def do_GET(self) -> None:
             sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             archive.seen.append((self.command, self.path, dict(self.headers), sent))
+            archive.held.wait(30)
             self.send_response(archive.status)
             for name, value in {"Content-Length": str(len(archive.body)), **archive.headers}.items():
                 self.send_header(name, value)
@@ -51,7 +55,10 @@ def running() -> Iterator[tuple[Archive, str]]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 100
+
+    server = Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield archive, f"http://127.0.0.1:{server.server_port}/dicom-web"
     server.shutdown()
@@ -66,6 +73,14 @@ def archive(running: tuple[Archive, str], monkeypatch: pytest.MonkeyPatch) -> Ar
     monkeypatch.setattr(settings, "MONAI_LABEL_DICOMWEB_USERNAME", "orthanc")
     monkeypatch.setattr(settings, "MONAI_LABEL_DICOMWEB_PASSWORD", SECRET)
     return archive
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Return once something has happened in another thread."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +124,7 @@ def test_dicomweb_is_passed_on_with_its_query(client: TestClient, archive: Archi
      "studies%0d%0aX-Evil:%201", "studies%00", "studies%3fa=1%23", "studies%23", "studies/1.2/series/evil",
      "studies/1.2/../3", "studies/./1.2", "studies//1.2", "studies/..", "studies/1..%2f", "instances/../system",
      "studies/1.2/series/3/instances/4/frames/x", "studies/1.2/series/3/instances/4/bulk/../../..", "tools/reset",
+     "studies%0a", "studies/1.2%0a",
      "studies/1.2/series/3/instances/4/bulk/..%2fx", "Studies", "studies/%31%2e%32/archive", "studies/\u0661"],
 )  # fmt: skip
 @pytest.mark.parametrize("service", ["wado/", "qido/", ""])
@@ -158,6 +174,8 @@ def test_metadata_asked_of_the_search_service_comes_from_the_other(
         ("application/xml", False),
         ("text/javascript", False),
         ("multipart/related; boundary=x", False),
+        ('multipart/related; x="; type=application/dicom"; type=text/html', False),
+        ("multipart/related; type=application/dicom; type=text/html", False),
         ('multipart/related; type="text/html"', False),
         ("multipart/x-mixed-replace; boundary=x", False),
         ("text/html, application/json", False),
@@ -243,6 +261,26 @@ def test_nothing_else_is_sent(client: TestClient, archive: Archive, path: str, k
 def test_no_other_method_is_passed_on(client: TestClient, archive: Archive, method: str) -> None:
     assert client.request(method, "/proxy/dicom/wado/studies/1.2").status_code == 405
     assert archive.seen == []
+
+
+def test_files_are_not_read_from_where_they_are_stored(client: TestClient, archive: Archive) -> None:
+    assert client.get("/proxy/dicom/stow/studies").status_code == 405
+    assert archive.seen == []
+
+
+def test_a_dicom_server_that_hangs_keeps_no_other_route_waiting(client: TestClient, archive: Archive) -> None:
+    archive.held.clear()
+    with client, ThreadPoolExecutor(60) as users:
+        waiting = [users.submit(client.get, "/proxy/dicom/qido/studies") for _ in range(60)]
+        wait_for(lambda: len(archive.seen) == MOST_OF_ONE)
+        start = time.monotonic()
+        for path in ("/info/", "/auth/"):
+            assert client.get(path).status_code == 200
+        assert time.monotonic() - start < 5
+        assert len(archive.seen) == MOST_OF_ONE
+        archive.held.set()
+        assert {answer.result().status_code for answer in waiting} == {200}
+    assert len(archive.seen) == 60
 
 
 def test_a_dicom_server_that_is_away_is_reported(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from email.message import Message
+from functools import partial
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 import requests
 from fastapi import APIRouter, HTTPException, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from monailabel.config import settings
 
 from lib.datastores.dicom_client import CONNECT_SECONDS
+from lib.server.middleware.access import client_address
+from lib.server.routes.common import sender
+from lib.server.shares import Shares
 
 PIECE = 256 * 1024
+MOST, MOST_OF_ONE = 16, 8
+"""Waits for the DICOM server at a time, of all users and of one. They have threads of their own: while that server is
+slow, every other route goes on."""
+
 MOST_ENCODINGS = 8
 UID = r"[0-9]+(?:\.[0-9]+)*"
 VIEWS = r"/(?:metadata|rendered|thumbnail|pixeldata)"
@@ -42,7 +50,6 @@ ACCEPTED_TYPES = re.compile(
 )
 """Media types that come back. Types that a browser would run in this server's name, such as HTML and SVG, do not."""
 
-PART_TYPE = re.compile(r';\s*type="?([^";,\s]+)"?', re.IGNORECASE)
 PASSED_ON = {400: 400, 404: 404, 406: 406, 409: 409, 410: 410, 413: 413, 415: 415}
 """Errors of the DICOM server that a client can fix. All others are answered with 502."""
 
@@ -65,11 +72,14 @@ class Target:
 def router(_: Any) -> APIRouter:
     """Return the routes, at the paths of MONAI Label's endpoints/proxy.py."""
     routes = APIRouter(prefix="/proxy", tags=["Others"])
+    shares = Shares(MOST, MOST_OF_ONE)
 
     @routes.get("/dicom/{path:path}", include_in_schema=False)
-    def read(request: Request, path: str) -> Response:
+    async def read(request: Request, path: str) -> Response:
         service, below = _service(path)
-        return _send("GET", target(request, service, below, READABLE))
+        if service == "stow":
+            raise HTTPException(405, "Files are stored with POST", {"Allow": "POST"})
+        return await exchange(request, "GET", service, below, READABLE)
 
     @routes.post("/dicom/{path:path}", include_in_schema=False)
     async def store(request: Request, path: str) -> Response:
@@ -78,13 +88,33 @@ def router(_: Any) -> APIRouter:
             raise HTTPException(405, "Searches are GET requests", {"Allow": "GET"})
         if not (kind := request.headers.get("content-type", "")).lower().startswith("multipart/related"):
             raise HTTPException(415, "DICOM files are stored as multipart/related")
-        aim = await run_in_threadpool(target, request, "stow", below, STORABLE)
-        aim = Target(aim.url, {**aim.headers, "Content-Type": kind}, aim.auth)
         with tempfile.TemporaryFile() as body:
             async for piece in request.stream():
                 body.write(piece)
             body.seek(0)
-            return await run_in_threadpool(_send, "POST", aim, body)
+            return await exchange(request, "POST", "stow", below, STORABLE, {"Content-Type": kind}, body)
+
+    async def exchange(
+        request: Request,
+        method: str,
+        service: str,
+        path: str,
+        allowed: re.Pattern[str],
+        headers: Mapping[str, str] | None = None,
+        body: IO[bytes] | None = None,
+    ) -> Response:
+        user = sender(request) or client_address(request.scope)
+
+        def send() -> requests.Response:
+            aim = target(request, service, path, allowed)
+            return _send(method, Target(aim.url, {**aim.headers, **(headers or {})}, aim.auth), body)
+
+        answer = await shares.run(user, send)
+        try:
+            return _passed_on(answer, partial(shares.run, user))
+        except HTTPException:
+            answer.close()
+            raise
 
     return routes
 
@@ -105,7 +135,8 @@ def target(request: Request, service: str, path: str, allowed: re.Pattern[str]) 
     if not root.startswith(("http://", "https://")):
         raise HTTPException(404, "OHIF needs a DICOM server: start with --studies and the address of its DICOMweb")
     path = decoded(path).rstrip("/")
-    if not allowed.fullmatch(path):
+    ends_with_line = request.scope["path"].endswith("\n")  # which Starlette leaves out of the path's parameter
+    if ends_with_line or not allowed.fullmatch(path):
         raise HTTPException(400, "This is not a path of DICOMweb, such as studies/1.2.3/series")
     if service == "qido" and path.endswith("/metadata"):  # some versions of OHIF ask the search service for it
         service = "wado"
@@ -140,10 +171,12 @@ def decoded(path: str) -> str:
 
 def is_accepted(content_type: str) -> bool:
     """Whether an answer of this type comes back to the client."""
-    kind = content_type.partition(";")[0].strip().lower()
+    header = Message()
+    header["Content-Type"] = content_type
+    kind = header.get_content_type()
     if kind == "multipart/related":
-        inner = PART_TYPE.search(content_type)
-        return inner is not None and ACCEPTED_TYPES.fullmatch(inner.group(1).lower()) is not None
+        inner = [value for name, value in header.get_params([]) if name.lower() == "type"]
+        return len(inner) == 1 and ACCEPTED_TYPES.fullmatch(inner[0].lower()) is not None
     return ACCEPTED_TYPES.fullmatch(kind) is not None
 
 
@@ -165,10 +198,10 @@ def _service(path: str) -> tuple[str, str]:
     return (service, below) if slash and service in ("wado", "qido", "stow") else ("", path)
 
 
-def _send(method: str, aim: Target, body: IO[bytes] | None = None) -> Response:
+def _send(method: str, aim: Target, body: IO[bytes] | None = None) -> requests.Response:
     timeout = (CONNECT_SECONDS, settings.MONAI_LABEL_DICOMWEB_PROXY_TIMEOUT)
     try:
-        answer = requests.request(
+        return requests.request(
             method,
             aim.url,
             headers=dict(aim.headers),
@@ -180,14 +213,18 @@ def _send(method: str, aim: Target, body: IO[bytes] | None = None) -> Response:
         )
     except requests.RequestException as error:
         raise HTTPException(503, f"The DICOM server does not answer ({type(error).__name__})") from None
-    try:
-        return _passed_on(answer)
-    except HTTPException:
-        answer.close()
-        raise
 
 
-def _passed_on(answer: requests.Response) -> Response:
+def _passed_on(answer: requests.Response, run: Callable[[Callable[[], bytes]], Awaitable[bytes]]) -> Response:
+    """The answer to the client.
+
+    Args:
+        answer: Of the DICOM server.
+        run: Runs what waits for that server in a thread.
+
+    Raises:
+        HTTPException: It is an error, or not to be passed on.
+    """
     status, kind = answer.status_code, answer.headers.get("Content-Type", "")
     if status >= 400 and (status not in PASSED_ON or not is_accepted(kind)):
         raise HTTPException(PASSED_ON.get(status, 502), f"The DICOM server answered {status}")
@@ -201,9 +238,13 @@ def _passed_on(answer: requests.Response) -> Response:
     headers = {"Content-Type": kind}
     if "Content-Encoding" not in answer.headers and "Content-Length" in answer.headers:
         headers["Content-Length"] = answer.headers["Content-Length"]
-    return StreamingResponse(_pieces(answer), status, headers)
+    return StreamingResponse(_pieces(answer, run), status, headers)
 
 
-def _pieces(answer: requests.Response) -> Iterator[bytes]:
+async def _pieces(
+    answer: requests.Response, run: Callable[[Callable[[], bytes]], Awaitable[bytes]]
+) -> AsyncIterator[bytes]:
+    pieces = answer.iter_content(PIECE)
     with answer:
-        yield from answer.iter_content(PIECE)
+        while piece := await run(lambda: next(pieces, b"")):
+            yield piece

@@ -92,6 +92,8 @@ class Provider:
         self.requests: list[str] = []
         self.forms: list[dict[str, list[str]]] = []
         self.token: str | None = None
+        self.held = threading.Event()
+        self.held.set()
 
     def documents(self) -> dict[str, Any]:
         """Answers by path."""
@@ -142,6 +144,7 @@ def fake_provider() -> Iterator[Provider]:
 
         def do_POST(self) -> None:
             provider.forms.append(parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode()))
+            provider.held.wait(30)
             token = provider.token
             self.answer({"access_token": token, "token_type": "Bearer", "expires_in": 300} if token else None, 401)
 
@@ -155,7 +158,10 @@ def fake_provider() -> Iterator[Provider]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 100
+
+    server = Server(("127.0.0.1", 0), Handler)
     provider = Provider(f"http://127.0.0.1:{server.server_port}")
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

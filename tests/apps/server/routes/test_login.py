@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -16,7 +18,7 @@ from login_helpers import Provider, fake_provider, serve_with
 from monailabel.client.client import MONAILabelClient, MONAILabelClientException
 from starlette.testclient import TestClient
 
-from lib.server.access.login import COOKIE, Login
+from lib.server.access.login import COOKIE, MOST_WAITING, OF_ONE_ADDRESS, Login
 from lib.server.access.oidc import Oidc
 from lib.server.routes.login import local_path
 from sam3d_label.access.api_keys import ApiKeys
@@ -35,6 +37,14 @@ def key(keys: ApiKeys) -> str:
 @pytest.fixture
 def client(keys: ApiKeys, key: str) -> TestClient:
     return serve_with(Login(keys, None, 3600))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Return once something has happened in another thread."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def log_in(client: TestClient, key: str, **form: str) -> Any:
@@ -178,6 +188,28 @@ def started(browser: TestClient) -> dict[str, list[str]]:
     assert answer.status_code == 303
     assert "SameSite=lax" in answer.headers["set-cookie"]
     return parse_qs(urlsplit(answer.headers["location"]).query)
+
+
+def test_a_login_server_that_hangs_keeps_no_other_route_waiting(provider: Provider, keys: ApiKeys, key: str) -> None:
+    provider.token = provider.sign("monailabel-user")
+    provider.held.clear()
+    client = serve_with(Login(keys, Oidc(provider.settings()), 3600))
+    form = {"username": "ben", "password": "x"}
+    with client, ThreadPoolExecutor(60) as visitors:
+        asked = [visitors.submit(client.post, "/auth/token", data=form) for _ in range(60)]
+        most = OF_ONE_ADDRESS + MOST_WAITING
+        wait_for(lambda: sum(answer.done() for answer in asked) == 60 - most)
+        start = time.monotonic()
+        assert client.get("/info/", headers={"Authorization": f"Bearer {key}"}).status_code == 200
+        assert client.post("/auth/token", data={"username": "anna", "password": key}).status_code == 200
+        assert time.monotonic() - start < 5
+        assert len(provider.forms) == OF_ONE_ADDRESS
+        provider.held.set()
+        answers = [answer.result() for answer in asked]
+    assert sorted(answer.status_code for answer in answers) == [200] * most + [429] * (60 - most)
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert int(refused.headers["retry-after"]) > 0
+    assert "wait for the login server" in refused.json()["detail"]
 
 
 def test_a_browser_logs_in_at_the_login_server(browser: TestClient, provider: Provider) -> None:

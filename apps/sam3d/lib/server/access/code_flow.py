@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
+import threading
 from typing import Any
 from urllib.parse import urlencode
 
@@ -27,6 +28,7 @@ class CodeFlows:
     def __init__(self, oidc: Oidc) -> None:
         self._oidc = oidc
         self._started: TTLCache[str, tuple[str, str]] = TTLCache(1_000, SECONDS)
+        self._lock = threading.Lock()
 
     def start(self, callback: str, wanted: str) -> tuple[str, str]:
         """Return the provider's address to send the browser to, and the state that it has to bring back.
@@ -47,7 +49,8 @@ class CodeFlows:
             "code_challenge_method": "S256",
         }
         address = self._oidc.endpoint("authorization_endpoint")
-        self._started[state] = (verifier, wanted)
+        with self._lock:
+            self._started[state] = (verifier, wanted)
         return f"{address}{'&' if '?' in address else '?'}{urlencode(query)}", state
 
     def finish(self, state: str, code: str, callback: str) -> tuple[str, float | None, str]:
@@ -56,7 +59,8 @@ class CodeFlows:
         Raises:
             HTTPException: 401 when the login was not started here or the provider refuses the code.
         """
-        verifier, wanted = self._started.pop(state, (None, ""))
+        with self._lock:
+            verifier, wanted = self._started.pop(state, (None, ""))
         answer: dict[str, Any] | None = None
         if verifier is not None:
             answer = self._oidc.ask_for_token(

@@ -32,7 +32,7 @@ class Failures:
     def add(self, address: str) -> None:
         """Count a failed login."""
         with self._lock:
-            name = _network(address)
+            name = network(address)
             times = self._times.setdefault(name, deque(maxlen=MOST_FAILURES))
             times.append(self._clock())
             self._times.move_to_end(name)
@@ -42,13 +42,13 @@ class Failures:
     def wait(self, address: str) -> int:
         """Return for how many more seconds an address may not try to log in; 0 when it may."""
         with self._lock:
-            times = self._times.get(_network(address))
+            times = self._times.get(network(address))
             if times is None or len(times) < MOST_FAILURES:
                 return 0
             return max(0, math.ceil(times[0] + SECONDS - self._clock()))
 
 
-def _network(address: str) -> str:
+def network(address: str) -> str:
     """Return the address, or its network where a single client usually has a whole one (IPv6)."""
     try:
         parsed = ipaddress.ip_address(address)

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cachetools import TTLCache
 from fastapi import HTTPException
 
-from lib.server.access.failures import Failures
+from lib.server.access.failures import Failures, network
 from lib.server.access.identity import Identity, Role
 from lib.server.access.oidc import Oidc, OidcSettings, TokenError
 from lib.server.access.sessions import LoginSession, LoginSessions
+from lib.server.shares import BusyError, Shares
 from sam3d_label.access.api_keys import ApiKey, ApiKeyError, ApiKeys
 
 logger = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
 
 COOKIE = "sam3d_session"
+PROVIDER_CALLS, OF_ONE_ADDRESS, MOST_WAITING = 4, 2, 8
+"""Questions that visitors make this server ask the provider at a time: of all, of one address, and how many of one
+address may wait. They have threads of their own, so that a slow provider keeps no other route waiting."""
+
 KNOWN_SECONDS = 900
 """How long a credential that was right keeps working at an address that has to wait because of others' failures."""
 
+RETRY_SECONDS = 5
 ROLES = {"annotator": Role.ANNOTATOR, "admin": Role.ADMIN}
 
 
@@ -52,8 +61,10 @@ class Login:
         self.keys = keys
         self.oidc = oidc
         self.sessions = LoginSessions(seconds)
+        self._provider_calls = Shares(PROVIDER_CALLS, OF_ONE_ADDRESS, MOST_WAITING)
         self._failures = Failures()
         self._known: TTLCache[str, bool] = TTLCache(10_000, KNOWN_SECONDS)
+        self._known_lock = threading.Lock()
 
     def from_cookie(self, token: str) -> Identity | None:
         """Return who a session's cookie belongs to; None when it has expired, so that the user logs in again."""
@@ -69,13 +80,16 @@ class Login:
         if identity is not None:
             return identity
         digest = hashlib.sha256(token.encode()).hexdigest()
-        if digest not in self._known:
+        with self._known_lock:
+            known = digest in self._known
+        if not known:
             self.check_address(address)
         identity = self._verified(token)
         if identity is None:
             self._failures.add(address)
             raise unauthorized("The token is not valid or has expired: log in again, or use another API key")
-        self._known[digest] = True
+        with self._known_lock:
+            self._known[digest] = True
         return identity
 
     def open(self, name: str, secret: str, address: str) -> Opened:
@@ -120,6 +134,22 @@ class Login:
         if identity.role == Role.NOBODY:
             raise HTTPException(403, "This user has no role on this server: ask the administrator of the login server")
         return Opened(self.sessions.open(identity, seconds=lasts), identity)
+
+    async def at_provider(self, address: str, work: Callable[[], Answer]) -> Answer:
+        """Run work that waits for the provider, for a visitor.
+
+        Args:
+            address: The visitor's.
+            work: Computes the answer in a thread.
+
+        Raises:
+            HTTPException: 429 when many logins of this address wait.
+        """
+        try:
+            return await self._provider_calls.run(network(address), work)
+        except BusyError:
+            detail = "Many logins from this address wait for the login server: try again in a few seconds"
+            raise HTTPException(429, detail, {"Retry-After": str(RETRY_SECONDS)}) from None
 
     def failed(self, address: str, reason: str) -> HTTPException:
         """Count a failed login and return its error."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from functools import partial
 from html import escape
 from pathlib import Path
 from string import Template
@@ -35,6 +36,7 @@ FLOW_COOKIE = "sam3d_login"
 MOST_FIELD_BYTES = 8192
 """Size of one field of a form that anybody may send."""
 
+WRONG = "Name and password do not belong together, or the login server forbids passwords"
 LOCAL_PATH = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f]*")
 
 
@@ -70,10 +72,10 @@ def router(app: Parts) -> APIRouter:
         }
 
     @routes.post("/auth/token", summary="Exchange a name and an API key, or a user's password, for a bearer token")
-    def token(request: Request, username: Annotated[str, Form()], password: Annotated[str, Form()]) -> Token:
+    async def token(request: Request, username: Annotated[str, Form()], password: Annotated[str, Form()]) -> Token:
         if login is None:
             return Token(access_token=None, token_type=None)
-        opened = _opened(login, username, password, client_address(request.scope))
+        opened = await _opened(login, username, password, client_address(request.scope))
         return Token(access_token=opened.token, token_type="bearer", expires_in=int(login.sessions.seconds))
 
     @routes.get("/auth/token/valid", summary="Who the token belongs to")
@@ -103,7 +105,7 @@ def pages(app: Parts) -> APIRouter:
         return FileResponse(FILES / "login.css")
 
     @routes.post(LOGIN_PAGE)
-    def log_in(
+    async def log_in(
         request: Request,
         name: Annotated[str, Form()] = "",
         key: Annotated[str, Form()] = "",
@@ -112,7 +114,7 @@ def pages(app: Parts) -> APIRouter:
         if login is None:
             return RedirectResponse(_home(request), 303)
         try:
-            opened = _opened(login, name, key, client_address(request.scope))
+            opened = await _opened(login, name, key, client_address(request.scope))
         except HTTPException as error:
             return HTMLResponse(_page(request, login, next, error.detail), error.status_code, error.headers)
         answer = RedirectResponse(local_path(next) or _home(request), 303)
@@ -129,17 +131,18 @@ def pages(app: Parts) -> APIRouter:
         return answer
 
     @routes.get("/sam3d/login/start")
-    def start(request: Request, next: str = "") -> Response:
-        if flows is None:
+    async def start(request: Request, next: str = "") -> Response:
+        if flows is None or login is None:
             raise HTTPException(404, "This server knows no login server; set MONAI_LABEL_AUTH_ENABLE to use one")
-        address, state = flows.start(_callback(request), local_path(next) or _home(request))
+        visitor, wanted = client_address(request.scope), local_path(next) or _home(request)
+        address, state = await login.at_provider(visitor, partial(flows.start, _callback(request), wanted))
         answer = RedirectResponse(address, 303)
         # The login server's redirect has to carry it, so it cannot be strict.
         _set_cookie(answer, request, FLOW_COOKIE, state, 600, same_site="lax")
         return answer
 
     @routes.get("/sam3d/login/callback")
-    def callback(request: Request, state: str = "", code: str = "", error: str = "") -> Response:
+    async def callback(request: Request, state: str = "", code: str = "", error: str = "") -> Response:
         if flows is None or login is None:
             raise HTTPException(404, "This server knows no login server; set MONAI_LABEL_AUTH_ENABLE to use one")
         address = client_address(request.scope)
@@ -152,8 +155,9 @@ def pages(app: Parts) -> APIRouter:
                 or not secrets.compare_digest(_cookie(request, FLOW_COOKIE).encode(), state.encode())
             ):
                 raise login.failed(address, "The login was not completed: start again")
-            token, lasts, wanted = flows.finish(state, code, _callback(request))
-            opened = login.open_with_token(token, lasts)
+            finish = partial(flows.finish, state, code, _callback(request))
+            token, lasts, wanted = await login.at_provider(address, finish)
+            opened = await login.at_provider(address, partial(login.open_with_token, token, lasts))
         except HTTPException as failure:
             return HTMLResponse(_page(request, login, "", failure.detail), failure.status_code, failure.headers)
         # The browser came from another site, so it would not send a strict cookie with a redirect.
@@ -182,15 +186,20 @@ def local_path(wanted: str) -> str:
     return wanted if LOCAL_PATH.fullmatch(wanted) else ""
 
 
-def _opened(login: Login, name: str, secret: str, address: str) -> Opened:
+async def _opened(login: Login, name: str, secret: str, address: str) -> Opened:
     """Log in with an API key, or with the password of a user of the login server."""
-    if login.oidc is None or login.find_key(secret.strip()) is not None:
+    oidc = login.oidc
+    if oidc is None or login.find_key(secret.strip()) is not None:
         return login.open(name, secret, address)
     login.check_address(address)
-    answer = login.oidc.ask_for_token({"grant_type": "password", "username": name, "password": secret})
-    if answer is None:
-        raise login.failed(address, "Name and password do not belong together, or the login server forbids passwords")
-    return login.open_with_token(answer["access_token"])
+
+    def ask() -> Opened:
+        answer = oidc.ask_for_token({"grant_type": "password", "username": name, "password": secret})
+        if answer is None:
+            raise login.failed(address, WRONG)
+        return login.open_with_token(answer["access_token"])
+
+    return await login.at_provider(address, ask)
 
 
 def _cookie(request: Request, name: str) -> str:

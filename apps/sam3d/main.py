@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import schedule
-from anyio import CapacityLimiter
 from fastapi import HTTPException
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
@@ -42,6 +41,7 @@ from lib.server.inference_pool import InferencePool, worker_count
 from lib.server.log_privacy import protect_logs
 from lib.server.metrics import Metrics
 from lib.server.routes import page
+from lib.server.shares import Shares
 from lib.server.tasks import Tasks
 from lib.server.uploads.sessions import SafeSessions
 from lib.trainers.auto_train import QUIET, AutoTrain
@@ -85,7 +85,8 @@ class SAM3DApp(MONAILabelApp):
             ),
             self.config.infer_queue,
         )
-        self.readers = CapacityLimiter(self.config.max_readers)
+        self.readers = Shares.halves(self.config.max_readers)
+        self.savers = Shares.halves(max(1, self.config.max_readers // 2))
         self.scores = Scores(self.model_dir)
         self.tasks = Tasks(self._after_training)
         log = click_log.ClickLog(self.model_dir / click_log.FOLDER) if self.config.click_log else None

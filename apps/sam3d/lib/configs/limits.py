@@ -22,7 +22,8 @@ class Limits(BaseModel):
         max_json_kb: Size of the JSON in a request, KiB.
         max_json_depth: Nesting of the JSON in a request.
         max_json_items: Values in the JSON of a request.
-        max_readers: Uploads and labels that are read at a time; others wait.
+        max_readers: Uploads and labels that are read at a time, half of them for one user; others wait. Labels that
+            are saved have half as many places of their own.
         max_sessions: Images that clients keep in sessions at a time; one user may have half of them.
         max_sessions_mb: Size of these images together, MiB; one user may take half of it.
         max_session_hours: Hours after which a session ends, however often it is used.

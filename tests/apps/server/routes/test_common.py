@@ -6,13 +6,15 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
-from anyio import CapacityLimiter
-from fastapi import APIRouter, FastAPI, UploadFile
+from fastapi import APIRouter, FastAPI, Request, UploadFile
 from starlette.testclient import TestClient
 
+from lib.server.access.identity import Identity, Role
 from lib.server.routes.common import form_route, reading_route
+from lib.server.shares import Shares
 
 AT_A_TIME = 2
 
@@ -41,7 +43,7 @@ def work() -> Work:
 
 @pytest.fixture
 def client(work: Work) -> Iterator[TestClient]:
-    readers = CapacityLimiter(AT_A_TIME)
+    readers = Shares(AT_A_TIME)
     uploads = APIRouter(route_class=form_route(1024, readers=readers))
     answers = APIRouter(route_class=reading_route(readers))
 
@@ -83,3 +85,31 @@ def test_uploads_and_answers_share_the_turns(client: TestClient, work: Work) -> 
 def test_requests_that_read_no_volume_do_not_wait(client: TestClient, work: Work) -> None:
     assert send(client, *["GET /file"] * 8) == [200] * 8
     assert work.most > AT_A_TIME
+
+
+def test_one_user_leaves_turns_for_others() -> None:
+    api, release = FastAPI(), threading.Event()
+    answers = APIRouter(route_class=reading_route(Shares.halves(4)))
+    now: list[str] = []
+
+    @answers.get("/volume")
+    def read(request: Request) -> None:
+        now.append(request.state.identity.name)
+        assert release.wait(10)
+
+    @api.middleware("http")
+    async def identify(request: Request, go_on: Any) -> Any:
+        request.state.identity = Identity(request.headers["user"], Role.ANNOTATOR)
+        return await go_on(request)
+
+    api.include_router(answers)
+    with TestClient(api) as client, ThreadPoolExecutor(9) as users:
+        sent = [users.submit(client.get, "/volume", headers={"user": "anna"}) for _ in range(8)]
+        sent.append(users.submit(client.get, "/volume", headers={"user": "ben"}))
+        deadline = time.monotonic() + 10
+        while len(now) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        assert sorted(now) == ["anna", "anna", "ben"]
+        release.set()
+        assert [answer.result().status_code for answer in sent] == [200] * 9

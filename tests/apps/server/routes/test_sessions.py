@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anyio import CapacityLimiter
 from app_helpers import write_nifti
 from dicom_files import write_series
 from fastapi import FastAPI, Request
@@ -16,6 +15,7 @@ from starlette.testclient import TestClient
 from lib.errors import install_error_handlers
 from lib.server.access.identity import LOCAL_USER, Identity, Role
 from lib.server.routes import sessions
+from lib.server.shares import Shares
 from lib.server.uploads.sessions import SafeSessions
 
 
@@ -23,7 +23,7 @@ class App:
     def __init__(self, store: Path) -> None:
         self.store: SafeSessions | None = SafeSessions(str(store))
         self.identity = LOCAL_USER
-        self.readers = CapacityLimiter(4)
+        self.readers = Shares(4)
 
     def sessions(self) -> SafeSessions | None:
         return self.store

@@ -5,28 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from anyio import CapacityLimiter
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from python_multipart.multipart import parse_options_header
 from starlette.formparsers import MultiPartException
 
 from lib.server.forms import FormReader
+from lib.server.shares import Shares
 
 MAX_FILES, MAX_FIELDS = 2, 16
 """Parts of a form where a route does not need more."""
 
 
-def form_route(
-    max_part_bytes: int, max_files: int = MAX_FILES, readers: CapacityLimiter | None = None
-) -> type[APIRoute]:
+def form_route(max_part_bytes: int, max_files: int = MAX_FILES, readers: Shares | None = None) -> type[APIRoute]:
     """The class of routes whose form has few parts; Starlette alone would accept a thousand files.
 
     Args:
         max_part_bytes: How large a part other than a file may be.
         max_files: How many files there may be.
-        readers: Limits how many volumes are read at a time, for routes that take uploads (PUT). Requests that wait
-            have arrived whole, so a slow client keeps nobody waiting.
+        readers: Limits how many volumes are read at a time, of all users and of one, for routes that take uploads
+            (PUT). Requests that wait have arrived whole, so a slow client keeps nobody waiting.
     """
 
     class FormRoute(APIRoute):
@@ -39,7 +37,7 @@ def form_route(
                 await read_form(request, max_part_bytes, max_files)
                 if readers is None or request.method != "PUT":
                     return await handle(request)
-                async with readers:
+                async with readers.place(sender(request)):
                     return await handle(request)
 
             return bounded
@@ -47,11 +45,11 @@ def form_route(
     return FormRoute
 
 
-def reading_route(readers: CapacityLimiter) -> type[APIRoute]:
+def reading_route(readers: Shares) -> type[APIRoute]:
     """The class of routes that read a volume to answer.
 
     Args:
-        readers: Limits how many do so at a time.
+        readers: Limits how many do so at a time, of all users and of one.
     """
 
     class ReadingRoute(APIRoute):
@@ -61,7 +59,7 @@ def reading_route(readers: CapacityLimiter) -> type[APIRoute]:
             handle = super().get_route_handler()
 
             async def limited(request: Request) -> Response:
-                async with readers:
+                async with readers.place(sender(request)):
                     return await handle(request)
 
             return limited

@@ -61,6 +61,7 @@ def router(app: App) -> APIRouter:
     limits: Limits = app.config
     form = form_route(limits.max_json_bytes, readers=app.readers)
     routes = APIRouter(prefix="/datastore", tags=["Datastore"], route_class=form)
+    saving = APIRouter(route_class=form_route(limits.max_json_bytes, readers=app.savers))  # uploads do not delay it
 
     @routes.get("/", summary="Counts, pairs to train on, or all images and labels")
     def listing(output: Output = Output.stats) -> Any:
@@ -104,7 +105,7 @@ def router(app: App) -> APIRouter:
         known = _unreserved(read_object(info, limits, "info", IMAGE_EXAMPLE), IMAGE_KEYS)
         app.datastore().update_image_info(image, _signed(known, request))
 
-    @routes.put("/label", summary="Save a label")
+    @saving.put("/label", summary="Save a label")
     def save_label(
         request: Request, image: Name, label: Upload, params: Text = "{}", tag: str = FINAL
     ) -> dict[str, Any]:
@@ -114,6 +115,8 @@ def router(app: App) -> APIRouter:
             stored = app.datastore().save_label(image, path, tag or FINAL, _signed(info, request))
         more: Mapping[str, Any] = app.on_save_label(image, stored) or {}  # type: ignore[func-returns-value]
         return {**more, "image": image, "label": stored}
+
+    routes.include_router(saving)
 
     @routes.delete("/label", summary="Remove a label")
     def remove_label(id: Name, tag: Name) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from anyio import CapacityLimiter
 from monailabel.interfaces.datastore import Datastore
 
 from lib.configs.app_config import AppConfig
+from lib.server.shares import Shares
 from lib.server.tasks import Tasks
 
 
@@ -16,7 +16,8 @@ class App(Protocol):
     """The parts of `SAM3DApp` behind the routes."""
 
     config: AppConfig
-    readers: CapacityLimiter
+    readers: Shares
+    savers: Shares
     tasks: Tasks
 
     def info(self) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
-from anyio import CapacityLimiter
 from fastapi import APIRouter, File, HTTPException, Query, Request, UploadFile
 from fastapi.responses import FileResponse, Response
 from monailabel.utils.others.generic import get_mime_type
@@ -13,6 +12,7 @@ from monailabel.utils.sessions import SessionInfo
 
 from lib.server.access.identity import Role
 from lib.server.routes.common import form_route
+from lib.server.shares import Shares
 from lib.server.uploads.files import MOST_FILES, Upload
 from lib.server.uploads.sessions import OWNER, SafeSessions
 
@@ -30,7 +30,7 @@ class Holder(Protocol):
 class App(Holder, Protocol):
     """The parts of `SAM3DApp` behind the routes."""
 
-    readers: CapacityLimiter
+    readers: Shares
 
 
 def router(app: App) -> APIRouter:

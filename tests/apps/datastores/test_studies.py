@@ -290,8 +290,65 @@ def test_a_label_leaves_files_of_other_formats_that_are_not_recorded(
     own = write_nifti(studies / "labels" / FINAL / "mr.nii", label())
     store.save_label("mr", str(write_nifti(uploads / "t.nii.gz", 0 * label())), FINAL, {})
     assert own.exists()
-    store.remove_label("mr", FINAL)
-    assert own.exists()
+    before = tree(studies)
+    refused = refusal(store.remove_label, "mr", FINAL)
+    assert (refused.status_code, "labels/final/mr.nii in the studies folder" in refused.detail) == (400, True)
+    assert tree(studies) == before
+
+
+def as_nrrd(source: Path, target: Path) -> bytes:
+    sitk.WriteImage(sitk.ReadImage(str(source)), str(target))
+    return target.read_bytes()
+
+
+def test_an_upload_in_another_format_leaves_a_file_that_has_that_name(
+    store: SafeDatastore, studies: Path, uploads: Path
+) -> None:
+    store.add_image("ct", str(write_nifti(uploads / "u.nii.gz")), {})
+    theirs = as_nrrd(write_nifti(uploads / "v.nii.gz", ball() + 7), studies / "ct.nrrd")
+    store.refresh()
+    upload = as_nrrd(write_nifti(uploads / "v.nii.gz", ball() + 3), uploads / "u.nrrd")
+    error = refusal(store.add_image, "ct", str(uploads / "u.nrrd"), {})
+    assert (error.status_code, "another file ct.nrrd in the studies folder" in error.detail) == (400, True)
+    assert (studies / "ct.nrrd").read_bytes() == theirs
+    assert (studies / "ct.nii.gz").exists()
+    (studies / "ct.nrrd").write_bytes(upload)
+    (uploads / "u.nrrd").write_bytes(upload)
+    store.add_image("ct", str(uploads / "u.nrrd"), {})
+    assert not (studies / "ct.nii.gz").exists()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_label_does_not_overwrite_a_file_without_a_record(
+    store: SafeDatastore, studies: Path, uploads: Path, whole: bool, suffix: str
+) -> None:
+    if suffix == ".nii":
+        store.save_label("mr", str(write_nifti(uploads / "t.nii.gz", label())), FINAL, {})
+    theirs = write_nifti(studies / "labels" / FINAL / f"mr{suffix}", 2 * label())
+    if not whole:
+        theirs.write_bytes(theirs.read_bytes()[: theirs.stat().st_size // 2])
+        store.refresh()
+    before = tree(studies)
+    error = refusal(store.save_label, "mr", str(write_nifti(uploads / f"t{suffix}", label())), FINAL, {})
+    assert (error.status_code, f"another file labels/final/mr{suffix}" in error.detail) == (400, True)
+    assert tree(studies) == before
+
+
+@pytest.mark.parametrize("heir", ["ct.nii", "labels/final/ct.nii"])
+def test_an_image_is_not_removed_while_another_file_would_take_its_place(
+    store: SafeDatastore, studies: Path, uploads: Path, heir: str
+) -> None:
+    store.add_image("ct", str(write_nifti(uploads / "u.nii.gz")), {})
+    store.save_label("ct", str(write_nifti(uploads / "t.nii.gz", label())), FINAL, {})
+    write_nifti(studies / heir, label())
+    before = tree(studies)
+    error = refusal(store.remove_image, "ct")
+    assert (error.status_code, f"{heir} in the studies folder has the same id" in error.detail) == (400, True)
+    assert tree(studies) == before
+    (studies / heir).rename(studies / f"{heir[:-6]}other.nii")
+    store.remove_image("ct")
+    assert "ct" not in store.list_images()
 
 
 def test_suffixes_in_upper_case_are_served(studies: Path, uploads: Path) -> None:

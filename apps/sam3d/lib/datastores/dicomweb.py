@@ -92,6 +92,7 @@ class DicomWebDatastore(SafeDatastore):
         super().__init__(str(folder), extensions=[f"*{extension}" for extension in EXTENSIONS], auto_reload=False)
 
     keeps_gone = False  # the server has them
+    shares_folder = False  # it holds copies
 
     get_labeled_images = _after_a_look("get_labeled_images")
     list_images = _after_a_look("list_images")

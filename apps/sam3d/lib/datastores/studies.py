@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from lib.datastores.segment_names import check_names
 from lib.errors import http_error
 from lib.temporary import is_temporary
 from sam3d_label.errors import Sam3dError, StorageError, VolumeError
+from sam3d_label.image.listing import end_of, fault_of
 from sam3d_label.image.volume import Volume
 
 __all__ = ["EXTENSIONS", "IdError", "SafeDatastore", "check_id", "check_label", "check_tag", "remember"]
@@ -48,6 +50,9 @@ class SafeDatastore(FolderDatastore):
     A file is copied next to its place, flushed and verified there, and that very file is renamed into place. When a
     method that changes something returns, the change is on the disk.
     """
+
+    shares_folder = True
+    """Whether others put files into the folder, which are never overwritten."""
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Add a volume, or replace an earlier upload that has no labels yet. No other file is replaced or removed.
@@ -97,7 +102,9 @@ class SafeDatastore(FolderDatastore):
             IdError: Another file is in its place.
         """
         current = target.with_name(self._filename(image_id, known.image.ext)) if known else target
-        if not os.path.lexists(current) or (current == target and current.is_file() and same_bytes(part, current)):
+        if current != target:
+            self._require_free(target, part)
+        if not os.path.lexists(current) or (current == target and _is_copy(part, current)):
             return
         if known and known.labels:
             raise IdError(f"Image {image_id!r} exists and has labels: upload under another id, or remove it first")
@@ -106,6 +113,38 @@ class SafeDatastore(FolderDatastore):
                 f"Image {image_id!r} exists as {current.name}, which was not uploaded and is kept: upload under another"
                 " id, or remove it first"
             )
+
+    def _require_free(self, target: Path, part: Path) -> None:
+        """Check that a file that this datastore has no record of is not lost by a change.
+
+        Args:
+            target: Where a file is to be put.
+            part: The file.
+
+        Raises:
+            IdError: Another file is there.
+        """
+        if self.shares_folder and os.path.lexists(target) and not _is_copy(part, target):
+            where = os.path.relpath(target, os.path.abspath(self._datastore_path))
+            raise IdError(
+                f"There is another file {where} in the studies folder, which is kept: rename or remove it there first"
+            )
+
+    def _require_no_heir(self, image_id: str, files: Iterable[Path]) -> None:
+        """Check that no other file takes the place of files that are to be removed, since it has the same id.
+
+        Raises:
+            IdError: There is such a file.
+        """
+        for file in files if self.shares_folder else ():
+            for other in sorted(file.parent.glob(f"{glob.escape(image_id)}.*")):
+                extension = end_of(other.name)
+                if other != file and other.name == image_id + extension and fault_of(other, extension) is None:
+                    where = os.path.relpath(other, os.path.abspath(self._datastore_path))
+                    raise IdError(
+                        f"{where} in the studies folder has the same id and would take the place of {file.name}: rename"
+                        " or remove it there first"
+                    )
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Save a label of an image in place of an earlier one of this tag.
@@ -120,7 +159,7 @@ class SafeDatastore(FolderDatastore):
             The label's id, which is the image's.
 
         Raises:
-            HTTPException: 400; the tag or the file is rejected. 403; the folder is read-only. 404; there is no such
+            HTTPException: 400; the tag or the file is rejected, or another file is in its place. 403; the folder is read-only. 404; there is no such
                 image. 409; the image was replaced meanwhile. 507; the disk is full.
         """
         with _refusals(label_filename):
@@ -146,11 +185,14 @@ class SafeDatastore(FolderDatastore):
                         raise HTTPException(409, f"Image {image_id!r} was replaced meanwhile: save the label again")
                     labels = {**known.labels, label_tag: DataModel(info=info, ext=extension)}
                     former = known.labels.get(label_tag)
+                    target = Path(folder, file_name).absolute()
+                    if former is None or former.ext != extension:
+                        self._require_free(target, part)
                     replaced = [former.ext] if former and former.ext != extension else []
                     self._change(
                         image_id,
                         ImageLabelModel(image=known.image, labels=labels),
-                        {part: Path(folder, file_name).absolute()},
+                        {part: target},
                         self._files_of(folder, image_id, replaced),
                     )
         return image_id
@@ -175,24 +217,26 @@ class SafeDatastore(FolderDatastore):
         return {}
 
     def remove_image(self, image_id: str) -> None:
-        """Remove an image and its labels; 404 when there is none."""
+        """Remove an image and its labels; 404 when there is none, 400 when another file would take its place."""
         with _refusals(), self._up_to_date():
             known = self._known(image_id)
             files = self._files_of(self._datastore.image_path(), image_id, [known.image.ext])
             for tag, label in known.labels.items():
                 files += self._files_of(self._datastore.label_path(tag), image_id, [label.ext])
+            self._require_no_heir(image_id, files)
             self._require_writable()
             self._gone.forget(image_id)
             self._change(image_id, None, remove=files)
             self._unsaved.pop(image_id, None)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
-        """Remove a label; 404 when there is none."""
+        """Remove a label; 404 when there is none, 400 when another file would take its place."""
         with _refusals(), self._up_to_date():
             label = self._label(label_id, label_tag)
             known = self._known(label_id)
             rest = {tag: kept for tag, kept in known.labels.items() if tag != label_tag}
             files = self._files_of(self._datastore.label_path(label_tag), label_id, [label.ext])
+            self._require_no_heir(label_id, files)
             self._require_writable()
             self._gone.forget(label_id, label_tag)
             self._change(label_id, ImageLabelModel(image=known.image, labels=rest), remove=files)
@@ -247,6 +291,10 @@ def remember(datastore: Datastore, image_id: str, info: dict[str, Any]) -> None:
         datastore.remember_image_info(image_id, info)
     else:
         datastore.update_image_info(image_id, info)
+
+
+def _is_copy(part: Path, file: Path) -> bool:
+    return file.is_file() and same_bytes(part, file)
 
 
 def _size_and_time(file: Path) -> list[int]:

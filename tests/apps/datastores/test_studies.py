@@ -185,6 +185,13 @@ def test_a_label_that_does_not_fit_its_image_is_refused(
     assert tree(studies) == before
 
 
+def test_a_message_about_a_label_names_its_image_and_no_part_file(store: SafeDatastore, uploads: Path) -> None:
+    half = write_nifti(uploads / "t.nii.gz", label() * np.float32(0.5))
+    error = refusal(store.save_label, "mr", str(half), FINAL, {})
+    assert error.detail.startswith("The label of image 'mr' holds values")
+    assert ".part" not in error.detail
+
+
 def test_rounding_of_the_geometry_by_a_client_is_let_through(store: SafeDatastore, uploads: Path) -> None:
     upload = write_nifti(uploads / "t.nii.gz", label().astype(np.float32), OBLIQUE.astype(np.float32) + 1e-5)
     assert store.save_label("mr", str(upload), FINAL, {}) == "mr"

@@ -170,7 +170,7 @@ class SafeDatastore(FolderDatastore):
             check_extension(extension)
             file_name, folder = self._filename(image_id, extension), self._datastore.label_path(label_tag)
             with self._received(label_filename, folder, file_name) as part:
-                with _called(part, "The file"):
+                with _called(part, f"The label of image {image_id!r}"):
                     label = Volume.open(part)
                     image = self._image_for(image_id, label)
                     check_names(str(part), label, info)
@@ -204,12 +204,13 @@ class SafeDatastore(FolderDatastore):
         try:
             if identity is None:
                 raise ImageNotFoundException(GONE.format(image_id))
-            check_label(label, Volume.open(path))
+            image = Volume.open(path)
         except VolumeError as error:
             self._known(image_id)
             if _identity(path) is None:
                 raise ImageNotFoundException(f"Image {image_id!r} was removed meanwhile") from error
             raise VolumeError(str(error).replace(os.path.basename(path), f"Image {image_id!r}")) from error
+        check_label(label, image)
         return identity
 
     def _publish(self, image_id: str, label: Volume, label_tag: str, info: Mapping[str, Any]) -> dict[str, Any]:

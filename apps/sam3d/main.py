@@ -27,6 +27,7 @@ from lib.background import end_with_server, is_background
 from lib.configs.active_weights import Serving, UntrainedError
 from lib.configs.app_config import AppConfig, parse_config
 from lib.datastores.dicomweb import open_dicom_web
+from lib.datastores.place import check_studies
 from lib.datastores.studies import EXTENSIONS, SafeDatastore, check_id
 from lib.errors import HANDLED, http_error, install_error_handlers
 from lib.infers.batch import SafeBatch, check_batch
@@ -111,6 +112,7 @@ class SAM3DApp(MONAILabelApp):
         if is_url(self.studies):
             remote = settings.MONAI_LABEL_DATASTORE.lower() in ("xnat", "dsa")
             return super().init_datastore() if remote else open_dicom_web(self.studies, self.config)
+        check_studies(Path(self.studies), must_exist=is_background())
         return SafeDatastore(
             self.studies,
             extensions=[f"*{extension}" for extension in EXTENSIONS],

@@ -45,6 +45,10 @@ class RemoteError(Sam3dError):
         self.status = status
 
 
+class StudiesGoneError(StorageError):
+    """The studies folder is not there, or another folder is in its place."""
+
+
 def http_error(error: Exception) -> HTTPException:
     """The HTTP error for one of `HANDLED`: 404 for what is missing, 400 for what is wrong, 502 or 503 by others."""
     if isinstance(error, RemoteError):

@@ -21,7 +21,9 @@ from monailabel.interfaces.exception import ImageNotFoundException
 from lib.datastores.events import FolderWatch
 from lib.datastores.gone import GoneRecords, without_files
 from lib.datastores.index import read_index
+from lib.datastores.place import Place
 from lib.datastores.reconcile import RenamedLabels, reconcile
+from lib.errors import StudiesGoneError
 from sam3d_label.errors import ReadOnlyError, StorageError, VolumeError
 from sam3d_label.image.listing import FolderReader, Listing, end_of
 from sam3d_label.io import discard, locked, part_of, remove_parts, storing, sync_file, write_bytes
@@ -50,7 +52,8 @@ class FolderDatastore(LocalDatastore):
     Every access holds the folder's lock and sees what others wrote. A change writes all new files next to their
     targets and completes them by a journal (`sam3d_label.studies.journal`), so that a label and its record in the index
     change together. A folder that is read-only, or whose disk is full, can be read. Files that are not volumes are not
-    listed; `skipped` and the log say why.
+    listed; `skipped` and the log say why. While the folder is gone, such as after its disk was unmounted, every access
+    is a `StudiesGoneError`, and nothing is written to another folder in its place.
 
     Args:
         datastore_path: The folder; made when missing.
@@ -64,6 +67,9 @@ class FolderDatastore(LocalDatastore):
 
     keeps_gone = True
     """Whether to keep the records of files that are gone, for the time when they come back."""
+
+    shares_folder = True
+    """Whether others put files into the folder: they are never overwritten, and the folder is not made again."""
 
     _config_ts: Any
 
@@ -79,6 +85,7 @@ class FolderDatastore(LocalDatastore):
     ) -> None:
         if not os.path.isdir(datastore_path):
             os.makedirs(datastore_path, exist_ok=True)
+        self._place = Place(datastore_path, self._has_known_index)
         self._read_only = read_only
         self.skipped: dict[str, str] = {}
         self._orphans: set[tuple[str, str]] = set()
@@ -133,11 +140,14 @@ class FolderDatastore(LocalDatastore):
             return dict(super().get_label_info(label_id, label_tag))
 
     def status(self) -> dict[str, Any]:
-        """Return how many images and labels there are, and why files are not listed, if there are such."""
-        with self._up_to_date():
-            known: dict[str, Any] = super().status()
-            shown = dict(list(self.skipped.items())[:MOST_SHOWN])
-            return {**known, "skipped": shown} if shown else known
+        """Return how many images and labels there are, and why files are not listed or the folder cannot be read."""
+        try:
+            with self._up_to_date():
+                known: dict[str, Any] = super().status()
+                shown = dict(list(self.skipped.items())[:MOST_SHOWN])
+                return {**known, "skipped": shown} if shown else known
+        except StudiesGoneError as error:
+            return {"total": 0, "completed": 0, "label_tags": {}, "label_counts": {}, "error": str(error)}
 
     @contextmanager
     def _up_to_date(self) -> Iterator[None]:
@@ -146,15 +156,36 @@ class FolderDatastore(LocalDatastore):
             if self._depth:
                 yield
                 return
+            is_back = self._require_folder()
             with nullcontext() if self._read_only else locked(Path(self._lock_file)):
                 self._depth += 1
                 try:
                     if not self._read_only:
                         self._journal.recover()
                     self._init_from_datastore_file()
+                    if is_back:
+                        self._look_again()
                     yield
                 finally:
                     self._depth -= 1
+
+    def _require_folder(self) -> bool:
+        """Check that the folder is the one that was opened; return whether it has just come back.
+
+        Raises:
+            StudiesGoneError: It is not there, or it is another one.
+        """
+        return self.shares_folder and self._place.check()
+
+    def _has_known_index(self) -> bool:
+        return self._config_ts is not None and _stamp(Path(self._datastore_config_path)) == self._config_ts
+
+    def _look_again(self) -> None:
+        """Take over what changed in a folder that has come back, and watch it again."""
+        self._reconcile_datastore()
+        if self._auto_reload and self._observer is not None:
+            self._observer.stop()
+            self._watch()
 
     def _known(self, image_id: str) -> ImageLabelModel:
         with self._up_to_date():
@@ -218,6 +249,7 @@ class FolderDatastore(LocalDatastore):
         self._config_ts = _stamp(config)
 
     def _require_writable(self) -> None:
+        self._require_folder()
         if self._read_only:
             raise ReadOnlyError(
                 "Nothing can be stored: the server is started with MONAI_LABEL_DATASTORE_READ_ONLY, so that the studies"
@@ -281,6 +313,7 @@ class FolderDatastore(LocalDatastore):
         with self._up_to_date():
             before, gone = self._datastore.objects, self._gone.read() if self.keeps_gone else {}
             images, labels = self._listed(before)
+            self._require_folder()  # else it would seem that all files were removed
             renamed = RenamedLabels((before, gone), labels, self._datastore.label_path)
             found = reconcile((before, gone), images, labels, renamed, self._report_orphan)
             for image in before.keys() - found.keys():

@@ -51,9 +51,6 @@ class SafeDatastore(FolderDatastore):
     method that changes something returns, the change is on the disk.
     """
 
-    shares_folder = True
-    """Whether others put files into the folder, which are never overwritten."""
-
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Add a volume, or replace an earlier upload that has no labels yet. No other file is replaced or removed.
 

@@ -15,6 +15,7 @@ from typing import Protocol
 from monailabel.interfaces.datastore import Datastore
 from pydantic import BaseModel
 
+from lib.errors import StudiesGoneError
 from sam3d_label.errors import Sam3dError
 
 logger = logging.getLogger(__name__)
@@ -144,7 +145,10 @@ def listed(store: Callable[[], Datastore]) -> Callable[[], None]:
     """
 
     def probe() -> None:
-        store().list_images()
+        try:
+            store().list_images()
+        except StudiesGoneError as error:
+            raise UnhealthyError(str(error)) from error
 
     return probe
 

@@ -10,6 +10,7 @@ import pytest
 from app_helpers import SHAPE, write_nifti
 from fastapi import HTTPException
 
+from lib.datastores import metadata
 from lib.datastores.metadata import MAX_BYTES, MAX_DEPTH, MetadataError, checked
 from lib.datastores.studies import SafeDatastore
 
@@ -65,3 +66,31 @@ def test_the_datastore_answers_400_and_stores_nothing(tmp_path: Path, reason: st
             action()
         assert caught.value.status_code == 400
     assert (tmp_path / "studies" / "datastore_v2.json").read_bytes() == index
+
+
+def test_a_record_takes_a_few_hundred_kilobytes_at_most() -> None:
+    assert MAX_BYTES <= 2**18
+    assert checked({"x": "y" * (MAX_BYTES - 100)})
+    with pytest.raises(MetadataError, match="at most 262144 are allowed"):
+        checked({"x": "y" * 2**18})
+
+
+def test_large_records_do_not_make_a_large_index_larger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "studies").mkdir()
+    write_nifti(tmp_path / "studies" / "mr.nii.gz")
+    write_nifti(tmp_path / "studies" / "ct.nii.gz")
+    store = SafeDatastore(str(tmp_path / "studies"), extensions=["*.nii.gz"])
+    monkeypatch.setattr(metadata, "MAX_INDEX_BYTES", 3 * MAX_BYTES)
+    label, large = str(write_nifti(tmp_path / "label.nii.gz", np.ones(SHAPE, np.uint8))), {"x": "y" * (MAX_BYTES - 100)}
+    for number in range(2):
+        store.save_label("mr", label, f"tag{number}", large)
+    for action in (
+        lambda: store.save_label("mr", label, "tag2", large),
+        lambda: store.update_image_info("mr", large),
+    ):
+        with pytest.raises(HTTPException, match="records of all images together") as caught:
+            action()
+        assert caught.value.status_code == 507
+    store.save_label("ct", label, "final", {"by": "me"})
+    monkeypatch.setattr(metadata, "MAX_INDEX_BYTES", 0)
+    store.remove_label("mr", "tag0")

@@ -21,6 +21,7 @@ from monailabel.interfaces.exception import ImageNotFoundException
 from lib.datastores.events import FolderWatch
 from lib.datastores.gone import GoneRecords, without_files
 from lib.datastores.index import read_index
+from lib.datastores.metadata import require_room
 from lib.datastores.place import Place
 from lib.datastores.reconcile import RenamedLabels, reconcile
 from lib.errors import StudiesGoneError
@@ -236,10 +237,15 @@ class FolderDatastore(LocalDatastore):
             objects.pop(image_id, None)
         changed = self._datastore.model_copy(update={"objects": objects})
         config = Path(self._datastore_config_path).absolute()
-        part = part_of(config)
+        part, content = part_of(config), _as_json(changed)
+        before, after = (
+            len(one.model_dump_json()) if one else 0 for one in (self._datastore.objects.get(image_id), entry)
+        )
+        if after > before:
+            require_room(len(content), after)
         try:
             with storing(config):
-                part.write_bytes(_as_json(changed))
+                part.write_bytes(content)
                 sync_file(part)
             self._journal.commit({**(replace or {}), part: config}, remove)
         except BaseException:

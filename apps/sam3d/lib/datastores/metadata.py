@@ -10,7 +10,7 @@ from typing import Any
 
 from monailabel.interfaces.datastore import DefaultLabelTag
 
-from sam3d_label.errors import Sam3dError
+from sam3d_label.errors import DiskFullError, Sam3dError
 
 FINAL = DefaultLabelTag.FINAL.value
 
@@ -20,8 +20,11 @@ PATIENT = "patient_hash"
 MAX_DEPTH = 64
 """Nesting of what is stored. Parsers and writers of JSON fail at a few hundred levels."""
 
-MAX_BYTES = 4 * 2**20
-"""Size of what is stored about one image or one label, as JSON."""
+MAX_BYTES = 256 * 1024
+"""Size of what is stored about one image or one label, as JSON. Every change writes, and every list sends, all records."""
+
+MAX_INDEX_BYTES, SMALL_BYTES = 16 * 2**20, 64 * 1024
+"""Size of all records, above which only images with small records can change."""
 
 LARGEST = 2**63
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -29,6 +32,27 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 class MetadataError(Sam3dError):
     """Metadata that cannot be stored, since a later read of it would fail."""
+
+
+class IndexFullError(DiskFullError):
+    """A record is too large for an index that is large already."""
+
+
+def require_room(index: int, record: int) -> None:
+    """Check that a large record does not make a large index larger, which slows down every request.
+
+    Args:
+        index: Bytes of the index with the record.
+        record: Bytes of the record.
+
+    Raises:
+        IndexFullError: Both are too large.
+    """
+    if index > MAX_INDEX_BYTES and record > SMALL_BYTES:
+        raise IndexFullError(
+            f"The records of all images together have {index} bytes, and this image's have {record}: above"
+            f" {MAX_INDEX_BYTES}, an image may have {SMALL_BYTES}. Send less metadata, or remove some"
+        )
 
 
 def checked(info: Any, name: str = "info") -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from pydicom import dcmread
+from pydicom import config, dcmread
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import (
@@ -23,6 +23,8 @@ from pydicom.uid import (
 
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.dicom_codec import CODECS, decode
+
+config.settings.reading_validation_mode = config.IGNORE  # its warnings show the values of elements
 
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 NEWER_SYNTAXES = {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -57,6 +59,19 @@ def test_any_status_is_reported(status: int, shown: str) -> None:
     with answering(status) as url, pytest.raises(RemoteError, match=f"answered {shown}") as caught:
         DicomWeb(url).series("CT")
     assert caught.value.status == 502
+
+
+def test_a_value_that_dicom_does_not_allow_is_not_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    listed = [
+        {"0020000E": {"vr": "UI", "Value": [uid]}, "0020000D": {"vr": "UI", "Value": ["1.2"]}}
+        for uid in ("1.2.3\x7f", "1.2.4")
+    ]
+    with warnings.catch_warnings(record=True) as shown, answering(200, json.dumps(listed).encode()) as url:
+        warnings.simplefilter("always")
+        found = DicomWeb(url).series("CT")
+    assert [one.uid for one in found] == ["1.2.4"]
+    assert not [one for one in shown if "1.2.3" in str(one.message)]
+    assert "1.2.3" not in "".join(capfd.readouterr())
 
 
 class SlowServer:

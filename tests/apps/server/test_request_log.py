@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from starlette.testclient import TestClient
 
 from lib.request_context import RequestRecord, request_id
 from lib.server.access.identity import Identity, Role
-from lib.server.log_privacy import protect_logs, scrub
+from lib.server.log_privacy import log_warning, protect_logs, scrub
 from lib.server.request_log import RequestLog
 
 PATIENT = "Mueller_Hans_1954"
@@ -32,8 +33,10 @@ def log(tmp_path: Path) -> Iterator[Path]:
     level, own = root.level, logging.getLogger("sam3d.requests").level
     root.setLevel(logging.INFO)
     kept = {name: list(logging.getLogger(name).handlers) for name in ("uvicorn", "uvicorn.access", "task_train")}
+    shown = warnings.showwarning
     protect_logs()
     yield tmp_path / "app.log"
+    warnings.showwarning = shown
     root.removeHandler(handler)
     root.setLevel(level)
     logging.getLogger("sam3d.requests").setLevel(own)
@@ -242,3 +245,14 @@ def test_the_console_shows_a_request_as_json_and_other_records_with_the_request_
     assert f"… is odd [request {identifier}]" in shown
     assert json.loads(shown.splitlines()[-1])["request_id"] == identifier
     assert PATIENT not in shown
+
+
+def test_warnings_of_python_are_logged_without_their_text(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert warnings.showwarning is log_warning
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = log_warning  # `catch_warnings` of pytest puts another in its place
+        warnings.warn_explicit(f"Invalid value: {PATIENT} isn't", UserWarning, "/venv/pydicom/valuerep.py", 29)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["message"] for line in lines] == ["UserWarning in pydicom.valuerep, line 29"]
+    assert PATIENT not in "".join(capsys.readouterr())

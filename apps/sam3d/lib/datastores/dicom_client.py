@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import requests
 from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMwebClientX
+from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from requests.adapters import HTTPAdapter
@@ -38,6 +39,7 @@ UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 ENVIRONMENT = "MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD"
 ANY_TRANSFER_SYNTAX = (("application/dicom", "*"),)
 
+config.settings.reading_validation_mode = config.IGNORE  # its warnings show the values of elements
 logging.getLogger("dicomweb_client").setLevel(logging.WARNING)  # it tells of every call
 
 

@@ -21,7 +21,7 @@ MAX_DEPTH = 64
 """Nesting of what is stored. Parsers and writers of JSON fail at a few hundred levels."""
 
 MAX_BYTES = 256 * 1024
-"""Size of what is stored about one image or one label, as JSON. Every change writes, and every list sends, all records."""
+"""Size of what is stored about one image or one label, as JSON: every change writes all records."""
 
 MAX_INDEX_BYTES, SMALL_BYTES = 16 * 2**20, 64 * 1024
 """Size of all records, above which only images with small records can change."""

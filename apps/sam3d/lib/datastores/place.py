@@ -11,8 +11,8 @@ from lib.errors import StudiesGoneError
 
 logger = logging.getLogger(__name__)
 GONE = (
-    "The studies folder is gone, or another folder is in its place: mount its disk again. Nothing is read or stored until"
-    " it is back; restart the server to use the folder that is there now"
+    "The studies folder is gone, or another folder is in its place: mount its disk again. Nothing is read or stored"
+    " until it is back; restart the server to use the folder that is there now"
 )
 EMPTY = (
     "The studies folder is empty. A folder that does not exist is made: check the spelling of --studies if this is not"

@@ -156,8 +156,8 @@ class SafeDatastore(FolderDatastore):
             The label's id, which is the image's.
 
         Raises:
-            HTTPException: 400; the tag or the file is rejected, or another file is in its place. 403; the folder is read-only. 404; there is no such
-                image. 409; the image was replaced meanwhile. 507; the disk is full.
+            HTTPException: 400; the tag or the file is rejected, or another file is in its place. 403; the folder is
+                read-only. 404; there is no such image. 409; the image was replaced meanwhile. 507; the disk is full.
         """
         with _refusals(label_filename):
             check_tag(label_tag)

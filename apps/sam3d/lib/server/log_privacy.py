@@ -13,7 +13,9 @@ import json
 import logging
 import re
 import traceback
+import warnings
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from lib.request_context import current_request
@@ -26,6 +28,9 @@ SERVER = ("uvicorn", "uvicorn.error")
 
 DROPPED = ("uvicorn.access",)
 """Loggers that write paths and queries; `sam3d.requests` replaces them."""
+
+WARNINGS = "py.warnings"
+"""Logger of Python's warnings."""
 
 REDIRECTED = ("uvicorn", "uvicorn.error", "uvicorn.access", "task_train", "task_batch_infer", "task_scoring")
 """Loggers with handlers of their own: they use the root's, so that one handler alone rotates the file."""
@@ -51,6 +56,7 @@ def protect_logs() -> None:
         logger.handlers.clear()
         logger.propagate = True
     logging.getLogger("sam3d.requests").setLevel(logging.INFO)
+    warnings.showwarning = log_warning
     for handler in logging.getLogger().handlers:
         if not isinstance(handler, logging.StreamHandler) or any(isinstance(each, Guard) for each in handler.filters):
             continue
@@ -60,6 +66,19 @@ def protect_logs() -> None:
         handler.addFilter(Guard())
         handler.setFormatter(JsonLines() if is_file else Console(handler.formatter))
         write_any_text(handler)
+
+
+def log_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    """Log kind and place of a warning of Python, as `warnings.showwarning`.
+
+    Its text may hold any value of a file: pydicom's warnings quote names and dates.
+    """
+    place = Path(filename)
+    logging.getLogger(WARNINGS).warning(
+        "%s in %s.%s, line %d", category.__name__, place.parent.name, place.stem, lineno
+    )
 
 
 def write_any_text(handler: logging.StreamHandler[Any]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from app_helpers import make_app, post, write_nifti
 from fastapi import FastAPI
@@ -59,6 +61,37 @@ def test_the_server_sends_no_other_file(tmp_path: Path, secret: Path, weights_pa
             ):
                 assert answer.status_code in (400, 404), name
                 assert "root:" not in answer.text
+
+
+def test_a_link_that_was_changed_since_the_folder_was_read_is_not_followed(
+    tmp_path: Path, secret: Path, weights_path: Path
+) -> None:
+    studies = tmp_path / "studies"
+    (studies / "labels" / "final").mkdir(parents=True)
+    links = [studies / "a.nii.gz", studies / "labels" / "final" / "a.nii.gz"]
+    for link in links:
+        link.symlink_to(write_nifti(tmp_path / "elsewhere.nii.gz", np.ones((8, 8, 8), np.uint8)))
+    api = FastAPI()
+    install_error_handlers(api)
+    install(make_app(studies, {"weights": str(weights_path)}), api)
+    with TestClient(api, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+        for path in ("/datastore/image?image=a", "/datastore/label?label=a&tag=final"):
+            answer = client.get(path)
+            assert answer.status_code == 200
+            assert 'filename="a.nii.gz"' in answer.headers["content-disposition"]
+        assert client.get("/datastore/dataset").status_code == 200
+        for link in links:
+            link.unlink()
+            link.symlink_to(secret)
+        digest = hashlib.sha256(secret.read_bytes()).hexdigest()
+        for answer in (
+            client.get("/datastore/image?image=a"),
+            client.get("/datastore/label?label=a&tag=final"),
+            client.head(f"/datastore/image?image=a&check_sum=SHA256:{digest}"),
+            client.get("/datastore/dataset"),
+        ):
+            assert answer.status_code == 404
+            assert b"root:" not in answer.content
 
 
 def test_labels_are_volumes_only(tmp_path: Path, secret: Path) -> None:

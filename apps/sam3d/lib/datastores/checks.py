@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import numpy as np
 
 from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.image.labels import as_label
+from sam3d_label.image.limits import MIB, default_limits
 from sam3d_label.image.listing import EXTENSIONS, LONGEST_ID, id_fault
+from sam3d_label.image.sniff import read_header
 from sam3d_label.image.volume import Volume
 
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -70,6 +73,25 @@ def check_extension(extension: str) -> None:
     """
     if extension.lower() not in EXTENSIONS:
         raise VolumeError(f"A file of type {extension or '(none)'!r} is not taken: send one of {', '.join(EXTENSIONS)}")
+
+
+def is_volume(file: str | Path) -> bool:
+    """Whether a file begins as a volume does.
+
+    A link may lead elsewhere since the folder was listed: only volumes leave the server.
+    """
+    if not os.path.isfile(file):  # a pipe would never end
+        return False
+    return any(_begins_as(Path(file), extension) for extension in EXTENSIONS)
+
+
+def _begins_as(file: Path, extension: str) -> bool:
+    try:
+        with file.open("rb") as opened:
+            read_header(opened, f"a{extension}", default_limits().max_header_mb * MIB)
+    except (VolumeError, OSError):
+        return False
+    return True
 
 
 def same_bytes(one: Path, other: Path) -> bool:

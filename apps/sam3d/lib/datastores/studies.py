@@ -24,6 +24,7 @@ from lib.datastores.checks import (
     check_id,
     check_label,
     check_tag,
+    is_volume,
     same_bytes,
 )
 from lib.datastores.folder import FolderDatastore
@@ -269,6 +270,7 @@ class SafeDatastore(FolderDatastore):
         """Return the path of a ZIP with images and labels; 404 when nothing is labelled."""
         with self._up_to_date():
             cases, metadata = self.datalist(), self._datastore.model_dump_json(exclude={"base_path"})
+        cases = [case for case in cases if all(is_volume(file) or not os.path.exists(file) for file in case.values())]
         if not cases:
             raise HTTPException(404, "There is nothing to download: no label is saved yet")
         try:

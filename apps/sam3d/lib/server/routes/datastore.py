@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
 from lib.configs.limits import Limits
+from lib.datastores.checks import is_volume
 from lib.datastores.metadata import FINAL
 from lib.datastores.studies import EXTENSIONS, check_tag
 from lib.server.json_checks import JsonError, check_text, read_object
@@ -26,6 +27,7 @@ from lib.server.routes.parts import App
 from lib.server.routes.records import IMAGE_KEYS, LABEL_KEYS, LabelInfo
 from lib.temporary import received
 from lib.validation import explain
+from sam3d_label.image.listing import end_of
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +96,7 @@ def router(app: App) -> APIRouter:
 
     @routes.get("/image", summary="Download an image", response_class=FileResponse)
     def download_image(image: Name) -> FileResponse:
-        return _sent(_image_file(app.datastore(), image))
+        return _sent(_image_file(app.datastore(), image), image)
 
     @routes.get("/image/info", summary="What is known about an image")
     def image_info(image: Name) -> dict[str, Any]:
@@ -130,7 +132,7 @@ def router(app: App) -> APIRouter:
 
     @routes.get("/label", summary="Download a label", response_class=FileResponse)
     def download_label(label: Name, tag: Name) -> FileResponse:
-        return _sent(_existing(app.datastore().get_label_uri(label, tag), "label", label))
+        return _sent(_existing(app.datastore().get_label_uri(label, tag), "label", label), label)
 
     @routes.get("/label/info", summary="What is known about a label")
     def read_label_info(label: Name, tag: Name) -> dict[str, Any]:
@@ -251,13 +253,14 @@ def _image_file(store: Datastore, image: str) -> str:
 
 
 def _existing(file: str, kind: str, name: str) -> str:
-    if not file or not os.path.isfile(file):
+    if not file or not is_volume(file):
         raise HTTPException(404, f"There is no {kind} {name[:200]!r} in the datastore")
     return file
 
 
-def _sent(file: str) -> FileResponse:
-    return FileResponse(file, media_type=get_mime_type(file), filename=os.path.basename(file))
+def _sent(file: str, name: str) -> FileResponse:
+    """A file under the id of its image, since a link leads to a file of any name."""
+    return FileResponse(file, media_type=get_mime_type(file), filename=f"{name}{end_of(file)}")
 
 
 def _check_digest(file: str, check_sum: str) -> None:

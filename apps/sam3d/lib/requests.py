@@ -122,10 +122,10 @@ def parse_unprompted(request: Mapping[str, Any], *, labels: Sequence[str], found
     named = _named_label(fields, labels)
     asked = [_numbered_label(number, labels) for number in fields.label_prompt] or [named or found]
     for name in asked:
-        if name in labels and name != found:
+        if name != found:
             raise PromptError(
-                f"The model cannot find {name} without a click, only {found}. Use Point Prompts: place a point inside"
-                f" the {name} (programs send it to the model sam3d)"
+                f"The model cannot find {name[:SHOWN]} without a click, only {found}: place a point inside the"
+                f" {name[:SHOWN]} (Point Prompts)"
             )
     return _output(fields, asked[0], value=fields.label_prompt[0] if fields.label_prompt else 1)
 

@@ -284,7 +284,6 @@ class TestAuto:
         [
             ({}, {"tumor": 1}),
             ({"label": "tumor"}, {"tumor": 1}),
-            ({"label": "mass"}, {"mass": 1}),
             ({"label_prompt": [1]}, {"tumor": 1}),
             ({"label_prompt": None}, {"tumor": 1}),
         ],
@@ -302,6 +301,12 @@ class TestAuto:
     ) -> None:
         with pytest.raises(PromptError, match=r"cannot find cyst without a click, only tumor.*inside the cyst"):
             run(auto, image, **asked)
+
+    @pytest.mark.parametrize("name", ["mass", "Tumor", "x" * 300])
+    def test_a_name_that_nobody_knows_gets_no_mask(self, auto: SAM3DAutoTask, image: Path, name: str) -> None:
+        with pytest.raises(PromptError, match=f"cannot find {name[:100]} without a click, only tumor") as caught:
+            run(auto, image, label=name)
+        assert "programs" not in str(caught.value)
 
     def test_nothing_ticked_is_rejected(self, auto: SAM3DAutoTask, image: Path) -> None:
         with pytest.raises(PromptError, match="No structure is ticked: tick tumor"):

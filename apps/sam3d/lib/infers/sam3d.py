@@ -210,8 +210,8 @@ class SAM3DAutoTask(VolumeTask):
         if NO_CLICK not in known:
             raise PromptError(
                 f"The weights {weights.version} have not learned to segment without a click, only: {', '.join(known)}."
-                " Use Point Prompts: place a point inside the lesion (programs send clicks to sam3d); or start"
-                " with --conf weights PATH of weights that have learned it"
+                " Place a point inside the lesion (Point Prompts), or start the server with --conf weights PATH of"
+                " weights that have learned it"
             )
 
 

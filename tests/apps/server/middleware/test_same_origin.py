@@ -42,7 +42,9 @@ def test_two_hosts_are_refused(client: TestClient) -> None:
     "origin",
     ["https://evil.example", "null", "http://127.0.0.1:3000", "http://localhost:8000", "http://127.0.0.1",
      "file://", "http://127.0.0.1:8000.evil.example", "http://127.0.0.1:8000@evil.example", "", "http://[", "x",
-     "chrome-extension://127.0.0.1:8000", "http://127.0.0.1:99999"],
+     "chrome-extension://127.0.0.1:8000", "http://127.0.0.1:99999", "http://evil.com\\@127.0.0.1:8000",
+     "http://evil.com@127.0.0.1:8000", "http://127.0.0.1:8000/", "http://127.0.0.1:8000?a", "http://127.0.0.1:8000#a",
+     "http://127.0.0.1:8000/evil.com", "http://127.0.0.1:8000 http://evil.com"],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
 def test_a_page_of_another_origin_cannot_change_anything(client: TestClient, origin: str, method: str) -> None:

@@ -7,6 +7,7 @@ send requests to it. What such a page cannot do is to set `Host`, `Origin` and `
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
@@ -17,6 +18,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lib.errors import body
 
 READING = ("GET", "HEAD")
+ORIGIN = re.compile(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?", re.IGNORECASE)
+"""An origin as browsers send it (RFC 6454): no user, path, query or fragment."""
+
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -65,6 +69,8 @@ def _from_here(headers: Headers, host: str, scheme: str, method: str) -> bool:
 
 def _same_origin(origin: str, host: str, scheme: str) -> bool:
     """Whether an origin is the host's. A proxy may speak HTTPS where this server speaks HTTP, but not the reverse."""
+    if not ORIGIN.fullmatch(origin):
+        return False
     try:
         parts = urlsplit(origin)
         own = urlsplit(f"{parts.scheme}://{host}")

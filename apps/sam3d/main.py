@@ -72,6 +72,7 @@ class SAM3DApp(MONAILabelApp):
         self.config = parse_config(conf)
         set_default_limits(self.config.volumes)
         self.login = _login(self.config)
+        listen.check_prefix(settings.MONAI_LABEL_API_STR)
         address = listen.prepare(self.login is not None, self.config.trusted_proxies)
         self.hosts = listen.own_hosts(address, self.config.allowed_hosts)
         self.model_dir = self.config.model_dir or Path(app_dir, "model")

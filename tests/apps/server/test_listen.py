@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -25,7 +27,7 @@ def start(monkeypatch: pytest.MonkeyPatch):
         raise Refused(reason)
 
     def start(*arguments: str, host: str = "0.0.0.0", has_login: bool = False, **config) -> uvicorn.Config:
-        server = uvicorn.Server(uvicorn.Config(FastAPI(), host=host, **config))
+        server = uvicorn.Server(uvicorn.Config(FastAPI(), host=host, **{"port": 0, **config}))
         server.config.load()
         monkeypatch.setattr(listen, "running_server", lambda: server)
         monkeypatch.setattr("sys.argv", ["monailabel", *START, *arguments])
@@ -74,6 +76,29 @@ def test_sockets_of_other_kinds_need_a_login(start) -> None:
 
 def test_another_way_to_start_uvicorn_is_checked_too(start, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not listen.is_default_host(["monailabel.app:app"])
+
+
+def test_a_port_that_is_taken_is_reported_in_one_line(start) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        other.listen()
+        with pytest.raises(Refused, match=f"Port {port} of 127.0.0.1 is taken by another program.*--port"):
+            start(port=port)
+    assert start(port=port).port == port
+
+
+@pytest.mark.parametrize("prefix", ["", "/monai", "/a/b-c_d.e~1"])
+def test_a_path_prefix_is_taken(prefix: str) -> None:
+    assert listen.check_prefix(prefix) == prefix
+
+
+@pytest.mark.parametrize(
+    "prefix", ["/monai/", "monai", "/", "//x", "/a%20b", "/../x", "/a/./b", "/a b", "/a\n", "/{x}"]
+)
+def test_a_path_prefix_that_leads_nowhere_is_refused(prefix: str) -> None:
+    with pytest.raises(Sam3dError, match="MONAI_LABEL_API_STR"):
+        listen.check_prefix(prefix)
 
 
 def test_workers_are_refused(start) -> None:

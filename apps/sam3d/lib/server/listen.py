@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import gc
 import ipaddress
 import logging
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -29,6 +31,9 @@ NEEDS_LOGIN = (
     "The server would be open to everybody who reaches {address}. Leave out --host to listen on this machine only, or "
     "set up a login: --conf api_keys FILE (see docs/how-to/login.md)"
 )
+
+TAKEN = "Port {port} of {address} is taken by another program: end that program, or choose another port with --port"
+PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
 
 
 def running_server() -> uvicorn.Server | None:
@@ -62,8 +67,42 @@ def prepare(has_login: bool, trusted_proxies: Sequence[str] = ()) -> str:
     where = config.uds or (f"file descriptor {config.fd}" if config.fd is not None else "")
     if not has_login and (where or not is_loopback(config.host)):
         refuse(NEEDS_LOGIN.format(address=where or config.host or "any of its addresses"))
+    if not where and is_taken(config.host, config.port):
+        refuse(TAKEN.format(port=config.port, address=config.host))
     _trust(config, trusted_proxies)
     return config.host
+
+
+def is_taken(host: str, port: int) -> bool:
+    """Whether another program listens there; uvicorn would find out when the app has been loaded, with an errno."""
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        return False
+    for family, kind, protocol, _, address in found:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                if os.name == "posix":
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as uvicorn does
+                probe.bind(address)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return True
+    return False
+
+
+def check_prefix(prefix: str) -> str:
+    """Return a path prefix of the routes (`MONAI_LABEL_API_STR`) that leads to them.
+
+    Raises:
+        Sam3dError: Browsers and proxies would change it, so that no route or another host answered.
+    """
+    if PREFIX.fullmatch(prefix) and not {".", ".."} & set(prefix.split("/")):
+        return prefix
+    raise Sam3dError(
+        f"MONAI_LABEL_API_STR {prefix!r} is no path prefix: use letters, digits and . _ ~ -, with a slash at its"
+        " beginning and none at its end, such as /sam3d-server"
+    )
 
 
 def refuse(reason: str) -> NoReturn:

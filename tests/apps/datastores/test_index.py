@@ -12,6 +12,7 @@ import pytest
 from app_helpers import SHAPE, write_nifti
 
 from lib.datastores.studies import SafeDatastore
+from sam3d_label.errors import NewerFormatError
 
 INDEX = "datastore_v2.json"
 NAMES = [{"name": "tumor", "idx": 1}]
@@ -133,3 +134,14 @@ def test_unknown_keys_and_older_indexes_are_read(studies: Path, field: str) -> N
     (studies / INDEX).write_text(json.dumps(index))
     assert opened(studies).get_label_info("good", "final")["label_info"] == NAMES
     assert not list(studies.glob("*damaged*"))
+
+
+@pytest.mark.parametrize("name", [INDEX, ".sam3d/gone.json"])
+def test_records_of_a_newer_release_are_rejected_and_left_alone(studies: Path, name: str) -> None:
+    index = json.loads((studies / INDEX).read_text())
+    (studies / name).parent.mkdir(exist_ok=True)
+    (studies / name).write_text(json.dumps({**index, "format": 2}))
+    before = (studies / name).read_bytes()
+    with pytest.raises(NewerFormatError, match="update this installation"):
+        opened(studies)
+    assert (studies / name).read_bytes() == before

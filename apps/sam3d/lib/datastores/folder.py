@@ -27,10 +27,13 @@ from lib.datastores.reconcile import RenamedLabels, reconcile
 from lib.errors import StudiesGoneError
 from sam3d_label.errors import ReadOnlyError, StorageError, VolumeError
 from sam3d_label.image.listing import FolderReader, Listing, end_of
-from sam3d_label.io import discard, locked, part_of, remove_parts, storing, sync_file, write_bytes
+from sam3d_label.io import discard, locked, part_of, remove_parts, require_format, storing, sync_file, write_bytes
 from sam3d_label.studies.journal import Journal
 
 logger = logging.getLogger(__name__)
+INDEX_FORMAT = 0
+"""The index has MONAI Label's own format, without a number: one with a number is from a newer release."""
+
 MOST_SHOWN = 100
 """Skipped files that the status names."""
 
@@ -274,6 +277,7 @@ class FolderDatastore(LocalDatastore):
             return
         content = config.read_bytes()
         found = read_index(content)
+        require_format(found.format, INDEX_FORMAT, config)
         if not found.whole:  # what is known of records that could not be found is better than nothing
             found.index.objects = {**self._datastore.objects, **found.index.objects}
         found.index.base_path = self._datastore_path

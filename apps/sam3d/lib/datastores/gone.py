@@ -11,7 +11,7 @@ from monailabel.datastore.local import ImageLabelModel, LocalDatastoreModel
 
 from lib.datastores.index import read_index
 from sam3d_label.errors import StorageError
-from sam3d_label.io import write_json
+from sam3d_label.io import require_format, write_json
 
 logger = logging.getLogger(__name__)
 FORMAT = 1
@@ -40,7 +40,11 @@ class GoneRecords:
         self._unsaved: dict[str, ImageLabelModel] | None = None
 
     def read(self) -> dict[str, ImageLabelModel]:
-        """Return the records by image; those of a damaged file that can be read."""
+        """Return the records by image; those of a damaged file that can be read.
+
+        Raises:
+            NewerFormatError: A newer release has written the file.
+        """
         if self._unsaved is not None:
             return dict(self._unsaved)
         try:
@@ -48,6 +52,7 @@ class GoneRecords:
         except FileNotFoundError:
             return {}
         found = read_index(content)
+        require_format(found.format, FORMAT, self._file)
         for line in found.damage:
             logger.warning("gone.json: %s", line)
         return dict(found.index.objects)

@@ -27,11 +27,13 @@ class Reading:
         index: The good records.
         damage: What was left out and why, a line each; empty for an index in order.
         whole: Whether the file is one JSON object; else there may have been records that could not be found.
+        format: Its format number, such as gone.json has; None for the index, whose format is MONAI Label's own.
     """
 
     index: LocalDatastoreModel
     damage: list[str] = field(default_factory=list)
     whole: bool = True
+    format: Any = None
 
 
 def read_index(content: bytes) -> Reading:
@@ -51,6 +53,7 @@ def read_index(content: bytes) -> Reading:
     if not isinstance(read, Mapping):
         found.damage.append("the index is not a JSON object")
         found.whole, read = False, {}
+    found.format = read.get("format")
     for key in ("name", "description", "images_dir", "labels_dir"):
         if isinstance(read.get(key), str) and fault(read[key]) is None:
             setattr(found.index, key, read[key])

@@ -149,8 +149,8 @@ def latest_training(app: Parts) -> dict[str, Any]:
 
     Returns:
         `id` and `status` of the task; how far it is: `epoch`, `total_epochs` and `best_metric`; and of one that has
-        ended: `version`, `passes` and `reason` as the gate reported them, or `error`. Before the first training, all are
-        None but `epoch`, which is 0.
+        ended: `version`, `passes` and `reason` as the gate reported them, or `error`. Before the first training, all
+        but `epoch`, which is 0, are None.
     """
     latest = next(iter(app.tasks.train.tasks()[-1:]), None)
     known = app.trainer.stats()

@@ -10,9 +10,10 @@ import numpy as np
 
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.dicom_slice import Slice, read_slice
+from sam3d_label.image.itk_geometry import LPS_FROM_RAS
 from sam3d_label.image.limits import Limits
 from sam3d_label.image.listing import is_dicom
-from sam3d_label.image.read import LPS_FROM_RAS, StoredImage
+from sam3d_label.image.read import StoredImage
 
 UNEVEN = 0.1
 """Share of the usual step by which the step between two slices may differ from it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +22,14 @@ DETACHED = (".nhdr", ".mhd", ".hdr", ".img", ".hdr.gz", ".img.gz", ".raw", ".raw
 DETACHED_FIX = "but a volume must be one file: store it as .nii.gz or .nrrd with the voxels in it"
 
 Encoding = Literal["raw", "gzip", "zlib", "bzip2"]
+
+
+NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+LONGEST_NUMBER = 64
+"""Characters of a number in a text header; programs write at most 25."""
+
+MOST_LINES = 100_000
+"""Lines of a text header."""
 
 
 @dataclass(frozen=True)
@@ -80,3 +90,17 @@ def check_suffix(name: str) -> str:
     if suffix not in FORMATS:
         raise VolumeError(f"its name must end in {', '.join(FORMATS)}; a DICOM series is given as its folder")
     return FORMATS[suffix]
+
+
+def numbers(text: str, field_name: str, count: int) -> list[float]:
+    """The numbers in a field of a text header, with spaces between them.
+
+    Raises:
+        VolumeError: There are more or fewer, or one is not a finite number of common length.
+    """
+    parts = text.split(maxsplit=count)
+    if len(parts) == count and all(len(part) <= LONGEST_NUMBER and NUMBER.fullmatch(part) for part in parts):
+        values = [float(part) for part in parts]
+        if all(map(math.isfinite, values)):
+            return values
+    raise VolumeError(f"its header's {field_name} is not {count} finite numbers ({text[:40]!r}): export it again")

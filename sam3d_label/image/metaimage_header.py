@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from sam3d_label.errors import VolumeError
-from sam3d_label.image.header import DETACHED_FIX, Header
+from sam3d_label.image.header import DETACHED_FIX, MOST_LINES, Header, numbers
 
 MAGIC = re.compile(rb"\s*(?:ObjectType|Comment|NDims|ObjectSubType)\s*=")
 LINE = re.compile(rb"[^\n]*\n")
@@ -26,6 +26,12 @@ TYPES = {
     "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
 }
+
+GEOMETRY = {
+    **dict.fromkeys(("TransformMatrix", "Rotation", "Orientation"), 9),
+    **dict.fromkeys(("Offset", "Position", "Origin", "ElementSpacing", "ElementSize"), 3),
+}
+"""Fields that place the voxels, and how many numbers each has."""
 
 
 def parse(start: bytes) -> Header:
@@ -70,12 +76,14 @@ def parse(start: bytes) -> Header:
 def _lines(start: bytes) -> tuple[dict[str, str], int]:
     """Fields by name, and where the voxels begin."""
     fields: dict[str, str] = {}
-    for match in LINE.finditer(start):
+    for number, match in enumerate(LINE.finditer(start)):
+        if number >= MOST_LINES:
+            raise VolumeError(f"its header has more than {MOST_LINES} lines: export it again")
         text = match[0].decode("latin-1").strip()
         if not text:
             continue
         name, equals, value = (part.strip() for part in text.partition("="))
-        if not equals or "\r" in text or (not text.isprintable() and "\t" not in text):
+        if not equals or ":" in name or "\r" in text or (not text.isprintable() and "\t" not in text):
             raise VolumeError("its header is not MetaImage: export it again")
         if name in fields:
             raise VolumeError(f"its header has two lines {name[:40]!r}: remove one")
@@ -113,7 +121,18 @@ def _is_true(fields: Mapping[str, str], name: str, default: str) -> bool:
     return fields.get(name, default).strip().lower() in ("true", "t", "1")
 
 
-def check_geometry(fields: Mapping[str, str]) -> None:
-    """Raise `VolumeError` unless a header says how large the voxels are."""
+def rewritten(header: Header) -> bytes:
+    """A MetaImage header with the same geometry and nothing else, every value of it checked.
+
+    Raises:
+        VolumeError: The header does not say how large the voxels are, or what places them is not a number.
+    """
+    fields = header.fields
     if not {"ElementSpacing", "ElementSize"} & set(fields):
         raise VolumeError("its header has no voxel size (ElementSpacing): export it again with one")
+    lines = ["ObjectType = Image", "NDims = 3", "BinaryData = True"]
+    for name, count in GEOMETRY.items():
+        if name in fields:
+            lines.append(f"{name} = {' '.join(map(repr, numbers(fields[name], name, count)))}")
+    lines += [f"DimSize = {' '.join(map(str, header.shape))}", "ElementType = MET_UCHAR", "ElementDataFile = LOCAL"]
+    return "\n".join([*lines, ""]).encode("ascii")

@@ -190,6 +190,15 @@ class Forms:
         if broken:
             raise VolumeError(f"its header holds NaN or infinity in {', '.join(broken)}: set its geometry again")
 
+    def rewritten(self, shape: tuple[int, ...]) -> bytes:
+        """The start of a NIfTI-1 file, up to its voxels, with these forms and no text."""
+        header = nib.Nifti1Header()
+        header.set_data_dtype(np.uint8)
+        header.set_data_shape(shape)
+        self.apply(header)
+        header["magic"], header["vox_offset"] = SINGLE[348], 352
+        return header.binaryblock + bytes(4)
+
     def apply(self, header: Any) -> None:
         """Copy the forms, the voxel size and the unit of length to another header of nibabel's."""
         raw = raw_header(self.block)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from sam3d_label.errors import VolumeError
-from sam3d_label.image.header import DETACHED_FIX, Encoding, Header
+from sam3d_label.image.header import DETACHED_FIX, MOST_LINES, Encoding, Header, numbers
 
 MAGIC = re.compile(rb"NRRD000[1-6]\r?\n")
 END = re.compile(rb"\r?\n\r?\n")
@@ -25,6 +25,18 @@ TYPES = {
     "f8": ("double",),
 }
 ENCODINGS: Mapping[str, Encoding] = {"raw": "raw", "gzip": "gzip", "gz": "gzip", "bzip2": "bzip2", "bz2": "bzip2"}
+
+_NAMES = (
+    "type,dimension,sizes,endian,encoding,content,number,min,max,labels,units,kinds,centers,centerings,thicknesses,"
+    "spacings,space,axis mins,axis maxs,block size,old min,old max,line skip,byte skip,sample units,space dimension,"
+    "space units,space origin,space directions,measurement frame"
+)
+FIELDS = {name.replace(" ", ""): name for name in _NAMES.split(",")}
+"""Fields of the format by their name without spaces; some may be written without."""
+
+WORD = re.compile(r"[A-Za-z0-9?-]{1,40}", re.ASCII)
+VECTOR = re.compile(r"\(([^()]*)\)\s*")
+VOXEL_FIELDS = ("spacings", "axismins", "axismaxs")
 
 
 def parse(start: bytes) -> Header:
@@ -68,7 +80,10 @@ def _lines(text: bytes) -> tuple[dict[str, str], dict[str, str]]:
         decoded = text.decode("latin-1")
     fields: dict[str, str] = {}
     metadata: dict[str, str] = {}
-    for number, line in enumerate(re.split(r"\r\n|\n|\r", decoded)[1:], start=2):
+    lines = re.split(r"\r\n|\n|\r", decoded, maxsplit=MOST_LINES)
+    if len(lines) > MOST_LINES:
+        raise VolumeError(f"its header has more than {MOST_LINES} lines: export it again")
+    for number, line in enumerate(lines[1:], start=2):
         if not line.strip() or line.startswith("#"):
             continue
         name, colon, value = line.partition(":")
@@ -80,6 +95,8 @@ def _lines(text: bytes) -> tuple[dict[str, str], dict[str, str]]:
         if value.startswith("="):
             metadata[name] = value[1:].replace("\\n", "\n").replace("\\\\", "\\")
             continue
+        if name.lower() not in (normalised, FIELDS.get(normalised)) or normalised not in FIELDS:
+            raise VolumeError(f"line {number} of its header has an unknown field {name[:40]!r}: correct or remove it")
         if normalised in fields:
             raise VolumeError(f"its header has two lines {name.strip()[:40]!r}: remove one")
         fields[normalised] = value.strip()
@@ -109,7 +126,56 @@ def _order(fields: Mapping[str, str], kind: str) -> str:
     return order or "|"
 
 
-def check_geometry(fields: Mapping[str, str]) -> None:
+def rewritten(header: Header) -> bytes:
+    """An NRRD header with the same geometry and nothing else, every value of it checked.
+
+    Raises:
+        VolumeError: The header does not say how large the voxels are in mm, or what places them is not a number.
+    """
+    fields = header.fields
+    _check_geometry(fields)
+    axes = len(header.shape)
+    lines = ["NRRD0005", "type: uint8", f"dimension: {axes}", f"sizes: {' '.join(map(str, header.shape))}"]
+    lines += [f"{name}: {_words(fields, name)}" for name in ("kinds", "centers", "centerings") if name in fields]
+    lines += [
+        f"{FIELDS[name]}: {' '.join(map(repr, _numbers_or_nan(fields[name], FIELDS[name], axes)))}"
+        for name in VOXEL_FIELDS
+        if name in fields
+    ]
+    if "space" in fields:
+        lines.append(f"space: {_words(fields, 'space')}")
+    if "spacedimension" in fields:
+        lines.append(f"space dimension: {int(numbers(fields['spacedimension'], 'space dimension', 1)[0])}")
+    for name in ("spacedirections", "spaceorigin"):
+        if name in fields:
+            lines.append(f"{FIELDS[name]}: {_vectors(fields[name], FIELDS[name], axes)}")
+    return "\n".join([*lines, "encoding: raw", "", ""]).encode("ascii")
+
+
+def _words(fields: Mapping[str, str], name: str) -> str:
+    words = fields[name].split(maxsplit=8)
+    if not all(map(WORD.fullmatch, words)):
+        raise VolumeError(f"its header's {name} is {fields[name][:40]!r}, which is no {name} of NRRD: export it again")
+    return " ".join(words)
+
+
+def _numbers_or_nan(text: str, name: str, count: int) -> list[float]:
+    """Numbers of which NaN means that there is none for an axis."""
+    if re.fullmatch(r"nan(\s+nan)*", text, re.ASCII | re.IGNORECASE) and len(text.split()) == count:
+        return [float("nan")] * count
+    return numbers(text, name, count)
+
+
+def _vectors(text: str, name: str, axes: int) -> str:
+    """One vector, or one for each axis, with as many numbers as there are axes."""
+    vectors = VECTOR.findall(text)
+    if len(vectors) not in (1, axes) or VECTOR.sub("", text):
+        raise VolumeError(f"its header's {name} is not {name} of {axes} axes ({text[:40]!r}): export it again")
+    rows = [numbers(vector.replace(",", " "), name, axes) for vector in vectors]
+    return " ".join(f"({','.join(map(repr, row))})" for row in rows)
+
+
+def _check_geometry(fields: Mapping[str, str]) -> None:
     """Raise `VolumeError` unless a header says how large the voxels are, in millimetres."""
     directions = fields.get("spacedirections", "")
     if not directions and not fields.get("spacings"):

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import SimpleITK as sitk
 
 from sam3d_label.errors import VolumeError
 from sam3d_label.image import metaimage_header, nrrd_header
-from sam3d_label.image.header import Header, suffix_of
+from sam3d_label.image.header import Header
+from sam3d_label.image.itk_geometry import itk_affine
 from sam3d_label.image.limits import MIB, Limits
 from sam3d_label.image.nifti_header import Forms
 from sam3d_label.image.sniff import read_header
 from sam3d_label.image.verify import require_possible, voxel_pieces
 
-READERS = {"NIfTI": "NiftiImageIO", "NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}
-LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 PIECE = 2**23
 """Bytes of voxels that are decompressed at a time, about."""
 
@@ -55,7 +51,7 @@ def read_image(path: Path, limits: Limits) -> StoredImage:
         header = read_header(file, path.name, limits.max_header_mb * MIB)
         limits.check_shape(header.shape, header.dtype.itemsize)
         require_possible(file, header)
-        affine, forms = _geometry(path, header)
+        affine, forms = _geometry(header)
         return StoredImage(_voxels(file, header), affine, forms, forms.modality if forms else None)
 
 
@@ -76,19 +72,18 @@ def _voxels(file: BinaryIO, header: Header) -> np.ndarray:
     return array
 
 
-def _geometry(path: Path, header: Header) -> tuple[np.ndarray, Forms | None]:
+def _geometry(header: Header) -> tuple[np.ndarray, Forms | None]:
     """Affine to RAS in mm, as ITK reads it, and how a NIfTI header says so."""
     if header.format == "NIfTI":
-        return _nifti_geometry(path, header)
-    checks = {"NRRD": nrrd_header.check_geometry, "MetaImage": metaimage_header.check_geometry}
-    checks[header.format](header.fields)
-    affine = _itk_affine(path, header)
+        return _nifti_geometry(header)
+    module = {"NRRD": nrrd_header, "MetaImage": metaimage_header}[header.format]
+    affine = itk_affine(header, module.rewritten(header))
     if affine is None:
         raise VolumeError("ITK cannot read its geometry: export it again")
     return affine, None
 
 
-def _nifti_geometry(path: Path, header: Header) -> tuple[np.ndarray, Forms]:
+def _nifti_geometry(header: Header) -> tuple[np.ndarray, Forms]:
     forms = Forms(header.block)
     forms.check()
     try:
@@ -97,7 +92,7 @@ def _nifti_geometry(path: Path, header: Header) -> tuple[np.ndarray, Forms]:
         raise
     except Exception as error:
         raise VolumeError(f"its geometry cannot be read ({error}): set its qform and sform again") from error
-    affine = _itk_affine(path, header)
+    affine = itk_affine(header, forms.rewritten(header.shape))
     if affine is None:  # ITK takes no sheared axes, as those of a tilted gantry
         return own, forms
     sizes = [np.linalg.norm(a[:3, :3], axis=0) for a in (affine, own)]
@@ -107,27 +102,3 @@ def _nifti_geometry(path: Path, header: Header) -> tuple[np.ndarray, Forms]:
             f"its header gives two voxel sizes, {texts[0]} mm and {texts[1]} mm: set pixdim and sform alike"
         )
     return affine, forms
-
-
-def _itk_affine(path: Path, header: Header) -> np.ndarray | None:
-    """Affine to RAS in mm; None where ITK cannot read the header."""
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO(READERS[header.format])
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder, f"image{suffix_of(path.name)}")  # ITK does not know every spelling of a suffix
-        os.symlink(path.resolve(), plain)
-        reader.SetFileName(str(plain))
-        try:
-            reader.ReadImageInformation()
-        except RuntimeError:
-            return None
-    if reader.GetNumberOfComponents() != 1 or tuple(reader.GetSize())[:3] != header.shape:
-        raise VolumeError("its axes are not those of one scalar 3D volume: store one number for each voxel")
-    spacing = np.array(reader.GetSpacing()[:3])
-    if not np.isfinite(spacing).all() or spacing.min() <= 0:
-        raise VolumeError(f"its voxel size is {spacing.tolist()} mm: set it to the edges of a voxel, all above 0")
-    dimension = reader.GetDimension()
-    affine = np.eye(4)
-    affine[:3, :3] = np.array(reader.GetDirection()).reshape(dimension, dimension)[:3, :3] * spacing
-    affine[:3, 3] = reader.GetOrigin()[:3]
-    return LPS_FROM_RAS @ affine

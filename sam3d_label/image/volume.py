@@ -17,9 +17,10 @@ from sam3d_label.errors import StorageError, VolumeError
 from sam3d_label.image.dicom import read_dicom_folder
 from sam3d_label.image.frame import CropFrame
 from sam3d_label.image.intensity import Normalization
+from sam3d_label.image.itk_geometry import LPS_FROM_RAS
 from sam3d_label.image.limits import Limits, default_limits
 from sam3d_label.image.nifti_header import Forms
-from sam3d_label.image.read import LPS_FROM_RAS, read_image
+from sam3d_label.image.read import read_image
 from sam3d_label.image.suffixes import MASK_SUFFIXES, NIFTI_SUFFIXES
 from sam3d_label.io import replacing, require_space
 

@@ -79,8 +79,8 @@ def metaimage(data: bytes | None = None, *, compressed: bool = False, **fields: 
         "ElementSpacing": "1.5 1.5 2",
         "DimSize": " ".join(map(str, SHAPE)),
         "ElementType": "MET_SHORT",
-        "ElementDataFile": "LOCAL",
-    } | fields
+    } | {name: value for name, value in fields.items() if name != "ElementDataFile"}
+    header["ElementDataFile"] = fields.get("ElementDataFile", "LOCAL")  # the voxels follow this line
     raw = array().T.tobytes()
     stored = (zlib.compress(raw) if compressed else raw) if data is None else data
     return "".join(f"{name} = {value}\n" for name, value in header.items() if value).encode() + stored
@@ -181,6 +181,46 @@ def _dicomdir(folder: Path) -> Path:
 def _nifti_claim(shape: tuple[int, ...]) -> bytes:
     dim = [len(shape), *shape, *[1] * (7 - len(shape))]
     return nifti(dim=dim)[:352]
+
+
+LONG = (300, 700, 1100, 5000, 200_000)
+"""Characters of values that are longer than the buffers of programs."""
+
+_NRRD_LONG = {
+    "kinds": "domain domain {}",
+    "labels": '"a" "b" "{}"',
+    "units": '"mm" "mm" "{}"',
+    "space units": '"mm" "mm" "{}"',
+    "space origin": "(0,0,{})",
+    "space directions": "(1,0,0) (0,1,0) (0,0,{})",
+    "thicknesses": "1 1 {}",
+    "axis mins": "0 0 {}",
+    "axis maxs": "0 0 {}",
+    "centers": "cell cell {}",
+    "measurement frame": "(1,0,0) (0,1,0) (0,0,{})",
+    **dict.fromkeys(("old min", "old max", "space dimension", "space", "content", "sample units", "number"), "{}"),
+    **dict.fromkeys(("min", "max", "block size", "type", "dimension", "endian", "encoding", "x{}"), "{}"),
+}
+_METAIMAGE_LONG = ("Name", "Comment", "ID", "Color", "ObjectSubType", "AnatomicalOrientation", "DistanceUnits")
+_METAIMAGE_LONG += ("TransformMatrix", "Offset", "ElementSpacing", "CenterOfRotation", "Modality", "ElementMin")
+_METAIMAGE_LONG += ("ElementType", "BinaryData", "CompressedDataSize", "SequenceID", "x{}")
+
+
+def long_values() -> Iterator[tuple[str, str, bytes]]:
+    """Files with one very long value in their header: what is long, the file's name, its content."""
+    for length in LONG:
+        for filler in ("1", "m", "1 ", "1,"):
+            text = (filler * length)[:length]
+            for name, value in _NRRD_LONG.items():
+                field = name.format(text).replace(" ", "_")
+                yield f"{name} {filler * 2} {length}", "a.nrrd", nrrd(**{field: value.format(text)})
+            bare = nrrd(remove="space directions", extra=f"spacings: 1 1 {text}\n")
+            bare = bare.replace(b"space: left-posterior-superior\n", b"").replace(b"space origin: (-20,-30,-10)\n", b"")
+            yield f"spacings {filler} {length}", "a.nrrd", bare
+            yield f"key-value {filler} {length}", "a.nrrd", nrrd(extra=f"key:={text}\n{text}:=value\n")
+            yield f"comment {filler} {length}", "a.nrrd", nrrd(extra=f"# {text}\n")
+            for name in _METAIMAGE_LONG:
+                yield f"{name} {filler} {length}", "a.mha", metaimage(**{name.format(text): text})
 
 
 GOOD: dict[str, Callable[[Path], Path]] = {
@@ -286,6 +326,8 @@ BAD: dict[str, Callable[[Path], Path]] = {
     "nrrd voxels of 0 mm": _file("a.nrrd", lambda: nrrd(space_directions="(0,0,0) (0,1,0) (0,0,1)")),
     "nrrd voxels of NaN mm": _file("a.nrrd", lambda: nrrd(space_directions="(nan,nan,nan) (0,1,0) (0,0,1)")),
     "nrrd in micrometres": _file("a.nrrd", lambda: nrrd(extra='space units: "um" "um" "um"\n')),
+    "nrrd unknown field": _file("a.nrrd", lambda: nrrd(extra="space orign: (0,0,0)\n")),
+    "nrrd infinite origin": _file("a.nrrd", lambda: nrrd(space_origin="(0,0,1e999)")),
     "nrrd sizes twice": _file("a.nrrd", lambda: nrrd(extra="sizes: 7 6 5\n")),
     "metaimage data file": _next_to_secret("a.mha", lambda path: metaimage(b"", ElementDataFile=path)),
     "metaimage list of files": _next_to_secret(
@@ -302,6 +344,7 @@ BAD: dict[str, Callable[[Path], Path]] = {
     "metaimage text": _file("a.mha", lambda: metaimage(BinaryData="False")),
     "metaimage claims 32767 cubed": _file("a.mha", lambda: metaimage(DimSize="32767 32767 32767")),
     "metaimage header skipped": _file("a.mha", lambda: metaimage(HeaderSize="-1")),
+    "metaimage two numbers of three": _file("a.mha", lambda: metaimage(Offset="1 2")),
     "metaimage components": _file("a.mha", lambda: metaimage(ElementNumberOfChannels="3")),
     "picture": _file("a.png", lambda: b"\x89PNG\r\n\x1a\n" + bytes(100)),
     "dicom empty folder": lambda folder: dicom_series(folder / "series", slices=0),

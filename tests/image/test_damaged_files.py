@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
+import multiprocessing
 import os
 import random
 import time
@@ -13,7 +15,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from damaged import AFFINE, BAD, GOOD, SECRET, array, dicom_series, mutated, nifti, nrrd
+from damaged import AFFINE, BAD, GOOD, SECRET, array, dicom_series, long_values, metaimage, mutated, nifti, nrrd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -47,6 +49,41 @@ def test_a_damaged_file_is_rejected_with_little_memory(kind: str, tmp_path: Path
     assert not any(word in message for word in SECRET.decode().split())
     assert peak < 20e6
     assert time.process_time() - started < 2
+
+
+def _open_long_values(folder: Path) -> None:
+    for what, name, content in long_values():
+        (folder / "now").write_text(what)
+        (folder / name).write_bytes(content)
+        with contextlib.suppress(VolumeError):
+            Volume.open(folder / name)
+
+
+def test_a_very_long_value_in_a_header_does_not_end_the_process(tmp_path: Path) -> None:
+    child = multiprocessing.get_context("fork").Process(target=_open_long_values, args=(tmp_path,))
+    child.start()
+    child.join(120)
+    child.kill()
+    assert child.exitcode == 0, (tmp_path / "now").read_text()
+
+
+@pytest.mark.parametrize("length", [300, 200_000])
+def test_a_long_text_next_to_the_geometry_does_not_matter(length: int, tmp_path: Path) -> None:
+    text = "m" * length
+    for name, content in {
+        "a.nrrd": nrrd(extra=f"content: {text}\n# {text}\nkey:={text}\n"),
+        "a.mha": metaimage(Comment=text, Name=text, Unknown=text),
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        np.testing.assert_array_equal(Volume.open(tmp_path / name).array, array())
+
+
+def test_a_header_of_very_many_lines_is_rejected(tmp_path: Path) -> None:
+    many = "\n".join(f"Comment{number} = x" for number in range(200_000))
+    for name, content in {"a.nrrd": nrrd(extra="#\n" * 200_000), "a.mha": metaimage(Comment=many)}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(VolumeError, match="lines"):
+            Volume.open(tmp_path / name)
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,9 @@ def rewritten(header: Header) -> bytes:
     fields = header.fields
     if not {"ElementSpacing", "ElementSize"} & set(fields):
         raise VolumeError("its header has no voxel size (ElementSpacing): export it again with one")
+    unit = fields.get("DistanceUnits", "")
+    if unit.lower() not in ("", "?", "mm", "unknown"):
+        raise VolumeError(f"its unit of length is {unit[:40]} (DistanceUnits): store it in mm")
     lines = ["ObjectType = Image", "NDims = 3", "BinaryData = True"]
     for name, count in GEOMETRY.items():
         if name in fields:

@@ -344,6 +344,8 @@ BAD: dict[str, Callable[[Path], Path]] = {
     "metaimage text": _file("a.mha", lambda: metaimage(BinaryData="False")),
     "metaimage claims 32767 cubed": _file("a.mha", lambda: metaimage(DimSize="32767 32767 32767")),
     "metaimage header skipped": _file("a.mha", lambda: metaimage(HeaderSize="-1")),
+    "metaimage in micrometres": _file("a.mha", lambda: metaimage(DistanceUnits="um")),
+    "metaimage in centimetres": _file("a.mha", lambda: metaimage(DistanceUnits="cm")),
     "metaimage two numbers of three": _file("a.mha", lambda: metaimage(Offset="1 2")),
     "metaimage components": _file("a.mha", lambda: metaimage(ElementNumberOfChannels="3")),
     "picture": _file("a.png", lambda: b"\x89PNG\r\n\x1a\n" + bytes(100)),

@@ -177,6 +177,30 @@ class Forms:
             raise VolumeError(f"its unit of length has the unknown code {code}: set xyzt_units to mm (2)")
         return MILLIMETRES[code]
 
+    @classmethod
+    def of(cls, block: bytes, shape: tuple[int, ...]) -> Forms:
+        """The forms of a NIfTI-1 header; of a NIfTI-2 header, the same in a NIfTI-1 header.
+
+        ITK and most programs do not open NIfTI-2. Both versions are therefore placed by the rules for the first, and
+        the mask, which is NIfTI-1, is where the image is.
+
+        Raises:
+            VolumeError: A number is beyond the range of NIfTI-1.
+        """
+        if len(block) == 348:
+            return cls(block)
+        raw, header = raw_header(block), nib.Nifti1Header()
+        header.set_data_shape(shape)
+        with np.errstate(over="ignore"):
+            for name in (*cls.FIELDS, "pixdim", "xyzt_units"):
+                stored = np.asarray(raw[name])
+                kept = stored.astype(header[name].dtype)
+                if not np.array_equal(kept, stored) and (stored.dtype.kind == "i" or not np.isfinite(kept).all()):
+                    raise VolumeError(f"its {name} is beyond the range of NIfTI-1: set its geometry again")
+                header[name] = kept
+        header["descrip"] = bytes(raw["descrip"])[:80]
+        return cls(header.binaryblock)
+
     def check(self) -> None:
         """Raise `VolumeError` unless voxel size and the forms in use are numbers."""
         raw = raw_header(self.block)

@@ -84,7 +84,7 @@ def _geometry(header: Header) -> tuple[np.ndarray, Forms | None]:
 
 
 def _nifti_geometry(header: Header) -> tuple[np.ndarray, Forms]:
-    forms = Forms(header.block)
+    forms = Forms.of(header.block, header.shape)
     forms.check()
     try:
         own = forms.affine

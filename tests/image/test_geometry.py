@@ -61,18 +61,20 @@ def itk_corners(path: Path) -> np.ndarray | None:
     unit=st.sampled_from(sorted(UNITS)),
     dtype=st.sampled_from(["u1", "<i2", ">i2", "<u2", "<f4", ">f8"]),
     suffix=st.sampled_from([".nii", ".nii.gz"]),
+    version=st.sampled_from([1, 2]),
 )
 @settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_masks_of_nifti_files_are_where_their_image_is(
-    forms, codes, same: bool, unit: str, dtype: str, suffix: str, tmp_path: Path
+    forms, codes, same: bool, unit: str, dtype: str, suffix: str, version: int, tmp_path: Path
 ) -> None:
     q, s = (form.copy() for form in (forms if not same else (forms[1], forms[1])))
     for form in (q, s):
         form[:3] /= UNITS[unit]
-    header = nib.Nifti1Header(endianness=">" if dtype.startswith(">") else "<")
+    kind, image_kind = [(nib.Nifti1Header, nib.Nifti1Image), (nib.Nifti2Header, nib.Nifti2Image)][version - 1]
+    header = kind(endianness=">" if dtype.startswith(">") else "<")
     header.set_data_dtype(dtype)
     header.set_xyzt_units(unit)
-    image = nib.Nifti1Image(np.arange(120).reshape(SHAPE), s, header)
+    image = image_kind(np.arange(120).reshape(SHAPE), s, header)
     image.set_sform(s, codes[1])
     image.set_qform(q, codes[0])
     path = tmp_path / f"image{suffix}"
@@ -84,6 +86,8 @@ def test_masks_of_nifti_files_are_where_their_image_is(
     save_mask(tmp_path / f"mask{suffix}", np.ones(SHAPE, np.uint8), volume)
     save_mask(tmp_path / "mask.nrrd", np.ones(SHAPE, np.uint8), volume)
     scale = UNITS[unit]
+    Volume.open(tmp_path / f"mask{suffix}").require_same_grid(volume)
+    Volume.open(tmp_path / "mask.nrrd").require_same_grid(volume)
     by_nibabel = [corners(nib.load(file).affine) * scale for file in (path, tmp_path / f"mask{suffix}")]
     np.testing.assert_allclose(*by_nibabel, atol=0.1)
     by_itk = itk_corners(path)
@@ -91,6 +95,32 @@ def test_masks_of_nifti_files_are_where_their_image_is(
         np.testing.assert_allclose(itk_corners(tmp_path / f"mask{suffix}"), by_itk, atol=0.1)
         np.testing.assert_allclose(itk_corners(tmp_path / "mask.nrrd"), by_itk, atol=0.1)
         np.testing.assert_allclose(corners(volume.affine), by_itk, atol=0.1)
+
+
+@pytest.mark.parametrize("field", [{"qform_code": 70_000}, {"srow_x": [1e300, 0, 0, 0]}, {"pixdim": [1e300] * 8}])
+def test_nifti_2_beyond_the_range_of_nifti_1_is_rejected(field: dict[str, object], tmp_path: Path) -> None:
+    image = nib.Nifti2Image(np.ones(SHAPE, np.int16), np.diag([-1.0, -1.0, 2.0, 1.0]))
+    stored = image.to_bytes()
+    header = nib.Nifti2Header(stored[:540], check=False)
+    for name, value in field.items():
+        header[name] = value
+    (tmp_path / "a.nii").write_bytes(header.binaryblock + stored[540:])
+    with pytest.raises(VolumeError, match="range of NIfTI-1"):
+        Volume.open(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize("codes", [(0, 0), (1, 2)])
+def test_a_mask_of_nifti_2_is_where_its_image_is(codes: tuple[int, int], tmp_path: Path) -> None:
+    moved = np.diag([-1.0, -1.0, 2.0, 1.0])
+    moved[:3, 3] = (30, 20, 10)
+    image = nib.Nifti2Image(np.ones(SHAPE, np.int16), np.diag([-1.0, -1.0, 2.0, 1.0]))
+    image.set_sform(image.affine, codes[1])
+    image.set_qform(moved, codes[0])
+    nib.save(image, tmp_path / "a.nii")
+    volume = Volume.open(tmp_path / "a.nii")
+    for name in ("mask.nii.gz", "mask.nrrd"):
+        save_mask(tmp_path / name, np.ones(SHAPE, np.uint8), volume)
+        volume.require_same_grid(Volume.open(tmp_path / name))
 
 
 SPACES = ["left-posterior-superior", "right-anterior-superior", "left-anterior-superior", "LPS", "RAS", "LAS"]

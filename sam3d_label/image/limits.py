@@ -16,8 +16,7 @@ MIB = 2**20
 class Limits:
     """What a volume may be at most.
 
-    Numbers of voxels are checked on the header, before memory is allocated; lengths are checked before anything is
-    computed on the volume.
+    Numbers of voxels and lengths are checked on the header, before memory is allocated.
 
     Attributes:
         max_voxels: Voxels of a volume.

@@ -8,14 +8,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from damaged import nifti, nrrd
+from damaged import dicom_series, nifti, nrrd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.limits import Limits
-from sam3d_label.image.volume import Volume, save_mask
+from sam3d_label.image.volume import SHEARED, Volume, save_mask
 
 SHAPE = (6, 5, 4)
 UNITS = {"mm": 1.0, "micron": 1e-3, "meter": 1e3, "unknown": 1.0}
@@ -146,7 +146,7 @@ def test_masks_of_nrrd_files_are_where_their_image_is(pose: np.ndarray, space: s
     assert by_itk is not None
     np.testing.assert_allclose(itk_corners(tmp_path / "mask.nrrd"), by_itk, atol=0.1)
     axes = pose[:3, :3] / np.linalg.norm(pose[:3, :3], axis=0)
-    if np.abs(axes.T @ axes - np.eye(3)).max() > 1e-3:
+    if np.abs(axes.T @ axes - np.eye(3)).max() > SHEARED:
         with pytest.raises(VolumeError, match=r"axes are sheared .* write \.nrrd"):
             save_mask(tmp_path / "mask.nii.gz", np.ones(SHAPE, np.uint8), volume)
         return
@@ -185,6 +185,24 @@ def test_sizes_that_no_scanner_makes_are_rejected_before_work(edges: tuple[float
     Volume(np.zeros((512, 3, 3)), np.diag([2.0, 1, 1, 1])).require_plausible_size()
     with pytest.raises(VolumeError, match="m long"):
         Volume(np.zeros((512, 3, 3)), np.diag([2.0, 1, 1, 1])).require_plausible_size(Limits(max_extent=1000))
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nrrd", "a.mha", "series"])
+@pytest.mark.parametrize("edge", [1e6, 1e-7, 300.0])
+def test_a_size_that_no_scanner_makes_is_rejected_before_the_voxels_are_read(
+    name: str, edge: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "series":
+        dicom_series(tmp_path / name, PixelSpacing=[edge, edge])
+    else:
+        sitk.WriteImage(sitk.GetImageFromArray(np.zeros(SHAPE, np.uint8)), str(tmp_path / name))
+        image = sitk.ReadImage(str(tmp_path / name))
+        image.SetSpacing([edge] * 3)
+        sitk.WriteImage(image, str(tmp_path / name))
+    monkeypatch.setattr("sam3d_label.image.read.voxel_pieces", None)
+    monkeypatch.setattr("sam3d_label.image.dicom_slice.Slice.values", None)
+    with pytest.raises(VolumeError, match=r"voxels are .* mm"):
+        Volume.open(tmp_path / name)
 
 
 EDGES = st.one_of(st.floats(0.3, 6), st.sampled_from([0.0, -1.0, float("nan"), float("inf"), 1e-6, 1e6]))

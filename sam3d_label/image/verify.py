@@ -110,10 +110,12 @@ class Compressed:
     Args:
         file: The file.
         encoding: gzip (one member or more), zlib or bzip2.
+        joined: Whether bzip2 data may have more than one member, as those of parallel compressors have.
     """
 
-    def __init__(self, file: BinaryIO, encoding: str) -> None:
+    def __init__(self, file: BinaryIO, encoding: str, *, joined: bool = False) -> None:
         self._file = file
+        self._next_mark = b"\x1f" if encoding == "gzip" else b"BZh" if joined else None
         self._encoding = encoding
         self._inflater = self._new()
         self._ended = False
@@ -162,13 +164,15 @@ class Compressed:
     def _start_next_member(self) -> None:
         self._empty_members += self._holds_nothing
         if self._empty_members > MOST_EMPTY_MEMBERS:
-            raise VolumeError(f"more than {MOST_EMPTY_MEMBERS} parts of its gzip compression hold nothing: {AGAIN}")
+            raise VolumeError(
+                f"more than {MOST_EMPTY_MEMBERS} parts of its {self._encoding} compression hold nothing: {AGAIN}"
+            )
         rest = self._inflater.unused or self._file.read(FIRST_READ)
         if not rest:
             self._ended = True
             return
-        if self._encoding != "gzip" or not rest.startswith(b"\x1f"):
-            raise VolumeError(f"bytes that do not belong to it follow its compressed voxels: {AGAIN}")
+        if self._next_mark is None or not rest.startswith(self._next_mark):
+            raise VolumeError(f"bytes that do not belong to it follow its compressed data: {AGAIN}")
         self._file.seek(self._file.tell() - len(rest))
         self._inflater = self._new()
         self._piece = FIRST_READ

@@ -12,7 +12,7 @@ from app_helpers import ball, write_nifti
 from fastapi import HTTPException
 
 from lib.configs.limits import MIB, Limits
-from lib.server.uploads.files import Upload
+from lib.server.uploads.archives import Upload
 from lib.server.uploads.quota import Held, SessionQuota
 from lib.server.uploads.sessions import SafeSessions
 

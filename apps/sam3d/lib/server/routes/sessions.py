@@ -13,7 +13,7 @@ from monailabel.utils.sessions import SessionInfo
 from lib.server.access.identity import Role
 from lib.server.routes.common import form_route
 from lib.server.shares import Shares
-from lib.server.uploads.files import MOST_FILES, Upload
+from lib.server.uploads.archives import MOST_FILES, Upload
 from lib.server.uploads.sessions import OWNER, SafeSessions
 
 MOST_FIELD_BYTES = 8192

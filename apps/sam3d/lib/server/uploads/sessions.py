@@ -16,7 +16,8 @@ from fastapi import HTTPException
 from monailabel.utils.sessions import SessionInfo, Sessions
 
 from lib.configs.limits import Limits
-from lib.server.uploads.files import Upload, store_image
+from lib.server.uploads.archives import Upload
+from lib.server.uploads.files import store_image
 from lib.server.uploads.quota import Held, SessionQuota
 from sam3d_label.errors import VolumeError
 from sam3d_label.io import storing, write_text

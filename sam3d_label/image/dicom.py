@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from sam3d_label.errors import VolumeError
+from sam3d_label.image.dicom_file import SUFFIXES
 from sam3d_label.image.dicom_slice import Slice, read_slice
 from sam3d_label.image.itk_geometry import LPS_FROM_RAS
 from sam3d_label.image.limits import Limits
 from sam3d_label.image.listing import is_dicom
 from sam3d_label.image.read import StoredImage
+
+logger = logging.getLogger(__name__)
 
 UNEVEN = 0.1
 """Share of the usual step by which the step between two slices may differ from it."""
@@ -23,6 +27,9 @@ ALIGNED = 0.5
 
 MOST_FOLDERS = 1000
 """Folders in a folder that are searched for a series."""
+
+MOST_NAMED = 5
+"""Series that a message names."""
 
 FIX = "give a folder with one complete series of parallel slices"
 
@@ -57,9 +64,14 @@ def read_slices(folder: Path, limits: Limits) -> list[Slice]:
     slices = _slices_in(folder, limits)
     if not slices:
         slices = _slices_in(_only_nested(folder), limits)
-    series = sorted({one.series for one in slices})
-    if len(series) != 1:
-        raise VolumeError(f"it holds {len(series)} DICOM series: give a folder with exactly one")
+    by_series: dict[str, list[Slice]] = {}
+    for one in slices:
+        by_series.setdefault(one.series, []).append(one)
+    if len(by_series) != 1:
+        named = "; ".join(map(_described, list(by_series.values())[:MOST_NAMED]))
+        more = f" and {len(by_series) - MOST_NAMED} more" if len(by_series) > MOST_NAMED else ""
+        inside = f" ({named}{more})" if named else ""
+        raise VolumeError(f"it holds {len(by_series)} DICOM series{inside}: give a folder with exactly one")
     if len(slices) < 2:
         raise VolumeError("it has one slice: a volume needs at least two slices")
     first = slices[0]
@@ -73,32 +85,83 @@ def read_slices(folder: Path, limits: Limits) -> list[Slice]:
     return sorted(slices, key=lambda one: float(normal @ one.position))
 
 
+def _described(slices: list[Slice]) -> str:
+    """What a user knows a series by."""
+    header = slices[0].header
+    text = "".join(c for c in str(header.get("SeriesDescription") or "") if c.isprintable())[:40]
+    number, modality = header.get("SeriesNumber"), header.get("Modality") or "unknown modality"
+    name = repr(text) if text else f"number {number}" if number is not None else slices[0].file.name
+    return f"{name}, {modality}, {len(slices)} slice{'s' if len(slices) != 1 else ''}"
+
+
 def _slices_in(folder: Path, limits: Limits) -> list[Slice]:
+    """The slices in a folder.
+
+    Raises:
+        VolumeError: There are too many files, or one that should be a slice is empty or no DICOM.
+    """
     files = sorted(file for file in folder.iterdir() if file.is_file())
     if len(files) > 2 * limits.max_axis:
         raise VolumeError(f"it holds {len(files)} files: at most {2 * limits.max_axis} are read; {FIX}")
-    return [one for one in map(read_slice, files) if one is not None]
+    slices, others = [], []
+    for file in files:
+        one = read_slice(file)
+        if one is not None:
+            slices.append(one)
+        else:
+            others.append(file)
+    _require_no_lost_slice(others, {_kind_of(one.file) for one in slices})
+    passed_over = sum(map(is_dicom, others))
+    if slices and passed_over:
+        logger.info(f"{passed_over} DICOM files without pixels are passed over next to {len(slices)} slices")
+    return slices
+
+
+def _require_no_lost_slice(others: Sequence[Path], kinds: set[str]) -> None:
+    """Check that no file which is not DICOM, or empty, has the name of a slice: the series would be shorter."""
+    for file in others:
+        if file.name.startswith(".") or is_dicom(file):
+            continue
+        empty = file.stat().st_size == 0
+        if _kind_of(file) in SUFFIXES or (empty and _kind_of(file) in kinds):
+            raise VolumeError(f"{file.name} {'is empty' if empty else 'is not DICOM'}: copy or export it again")
+
+
+def _kind_of(file: Path) -> str:
+    """The end of a file's name, in lower case; none for numbers, as those of UIDs, and for DICOMDIR."""
+    return "" if file.suffix[1:].isdecimal() else file.suffix.lower()
 
 
 def _only_nested(folder: Path) -> Path:
-    """The one folder in a folder, at any depth, that holds DICOM files, as exports of viewers have it.
+    """The one folder in a folder, at any depth, that holds slices, as exports of viewers have it.
 
     Raises:
         VolumeError: There is none, or more than one; the message names them.
     """
     found = []
+    others = any(map(is_dicom, folder.iterdir()))
     for number, (place, folders, files) in enumerate(os.walk(folder)):
         folders.sort()
         if number > MOST_FOLDERS:
             raise VolumeError(f"it holds no DICOM file, and more than {MOST_FOLDERS} folders: give the one of a series")
-        if number and any(is_dicom(Path(place, name)) for name in sorted(files)):
+        if number and any(_is_slice(Path(place, name)) for name in sorted(files)):
             found.append(Path(place))
+        others = others or any(is_dicom(Path(place, name)) for name in files[:1])
     if len(found) == 1:
         return found[0]
     names = ", ".join(str(path.relative_to(folder)) for path in found[:5])
     more = f" and {len(found) - 5} more" if len(found) > 5 else ""
     inside = f": its folders hold {len(found)}, give one of {names}{more}" if found else ""
-    raise VolumeError(f"it holds 0 DICOM series{inside or ': give a folder with exactly one'}")
+    without = " with pixels, only reports and the like" if others else ""
+    raise VolumeError(f"it holds 0 DICOM series{inside or f'{without}: give a folder with exactly one'}")
+
+
+def _is_slice(file: Path) -> bool:
+    """Whether a file is a slice, or would be one if it were not damaged."""
+    try:
+        return is_dicom(file) and read_slice(file) is not None
+    except VolumeError:
+        return True
 
 
 def _affine(slices: Sequence[Slice]) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from pydicom import config, dcmread
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_file_meta_info
+from pydicom.filereader import read_dataset
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -22,7 +22,8 @@ from pydicom.uid import (
 )
 
 from sam3d_label.errors import VolumeError
-from sam3d_label.image.dicom_codec import CODECS, decode
+from sam3d_label.image.dicom_codec import CODECS, DAMAGED, decode
+from sam3d_label.image.dicom_file import HEAD, begins_as_dicom, has_preamble, is_explicit
 
 config.settings.reading_validation_mode = config.IGNORE  # its warnings show the values of elements
 
@@ -40,6 +41,9 @@ NEWER_SYNTAXES = {
 
 DEFER = 2**16
 """Bytes of a header's element above which it is skipped: nothing that a volume needs is that long."""
+
+HAS_PIXELS = ("Image Storage", "Segmentation Storage", "Dose Storage", "Parametric Map Storage", "Volume Storage")
+"""Parts of the names of SOP classes that may have pixels; those of others are passed over."""
 
 REEXPORT = "export the series again as Explicit VR Little Endian"
 GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
@@ -116,7 +120,7 @@ class Slice:
             length, start = _pixel_element(file, self.pixels, syntax)
             available = os.fstat(file.fileno()).st_size - start
             if syntax not in NATIVE:
-                return decode(file.read(), syntax, self.header, self.kind.itemsize)
+                return self._decoded(file.read())
             if length not in (nbytes, nbytes + nbytes % 2):
                 raise VolumeError(
                     f"{self.file.name} has {length} bytes of pixels, its header claims {nbytes}: {REEXPORT}"
@@ -127,6 +131,16 @@ class Slice:
             raw = np.frombuffer(file.read(nbytes), f"{order}u{self.kind.itemsize}")
         return self.kind.meaning(raw.reshape(self.shape[1], self.shape[0]))
 
+    def _decoded(self, encapsulated: bytes) -> np.ndarray:
+        try:
+            return decode(encapsulated, self.header.file_meta.TransferSyntaxUID, self.header, self.kind.itemsize)
+        except VolumeError as error:
+            raise VolumeError(f"{self.file.name}: {error}") from error
+        except (MemoryError, OSError):
+            raise
+        except Exception as error:  # pydicom and the codecs raise errors of many kinds
+            raise VolumeError(f"{self.file.name}: {DAMAGED}") from error
+
 
 def read_slice(file: Path) -> Slice | None:
     """Read and check the header of a DICOM instance.
@@ -135,26 +149,50 @@ def read_slice(file: Path) -> Slice | None:
         file: Any file.
 
     Returns:
-        The slice; None for a file that is not DICOM, or a DICOMDIR, whose references are not followed.
+        The slice; None for a file that is not DICOM, for a DICOMDIR, whose references are not followed, and for an
+        instance that is no image, such as a structured report.
 
     Raises:
         VolumeError: It is damaged, or not one slice of a volume.
     """
     with file.open("rb") as opened:
-        if opened.read(132)[128:] != b"DICM":
+        head = opened.read(HEAD)
+        if not begins_as_dicom(head):
             return None
         try:
-            meta = read_file_meta_info(file)
+            meta = _file_meta(opened, head)
             if meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+                return None
+            if "TransferSyntaxUID" not in meta and not has_preamble(head):
+                meta.TransferSyntaxUID = ExplicitVRLittleEndian if is_explicit(head) else ImplicitVRLittleEndian
+            if _is_known(meta.get("MediaStorageSOPClassUID")) and not _has_pixels(meta.MediaStorageSOPClassUID):
                 return None
             _require_syntax(file, meta)
             opened.seek(0)
-            header: Dataset = dcmread(opened, stop_before_pixels=True, defer_size=DEFER)
+            header: Dataset = dcmread(opened, stop_before_pixels=True, defer_size=DEFER, force=True)
+            header.file_meta.TransferSyntaxUID = meta.TransferSyntaxUID
+            if "Rows" not in header and not _has_pixels(header.get("SOPClassUID")):
+                return None
             return _slice(file, header, opened.tell())
         except VolumeError:
             raise
         except (Exception, RecursionError) as error:
             raise VolumeError(f"{file.name} is damaged ({type(error).__name__}): copy or export it again") from error
+
+
+def _file_meta(opened: BinaryIO, head: bytes) -> Dataset:
+    """The elements about the file itself; none in a file that begins with those of the instance."""
+    opened.seek(HEAD if has_preamble(head) else 0)
+    return read_dataset(opened, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+
+
+def _is_known(kind: object) -> bool:
+    return UID(str(kind or "")).name.endswith("Storage")
+
+
+def _has_pixels(kind: object) -> bool:
+    """Whether instances of a SOP class have pixels, as reports and presentation states do not."""
+    return any(part in UID(str(kind or "")).name for part in HAS_PIXELS)
 
 
 def _require_syntax(file: Path, meta: Dataset) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sam3d_label.errors import StorageError, VolumeError
+from sam3d_label.image.dicom_file import HEAD, begins_as_dicom
 from sam3d_label.image.header import Header
 from sam3d_label.image.limits import MIB, default_limits
 from sam3d_label.image.sniff import read_header
@@ -252,6 +253,6 @@ def is_dicom(file: Path) -> bool:
         if not file.is_file():
             return False
         with file.open("rb") as opened:
-            return opened.read(132)[128:] == b"DICM"
+            return begins_as_dicom(opened.read(HEAD))
     except OSError:
         return False

@@ -249,3 +249,14 @@ def test_what_is_no_archive_is_not_unpacked(folder: Path, image: bytes) -> None:
     for content in (b"", b"text" * 500, gzip.compress(b"text"), image):
         with pytest.raises(VolumeError, match=r"cannot be unpacked|no image"):
             store(folder, ("x.zip", content), unpack=True)
+
+
+@every_archive
+def test_an_empty_slice_in_an_archive_does_not_shorten_the_series(
+    folder: Path, tmp_path: Path, pack: Callable[..., bytes]
+) -> None:
+    write_series(tmp_path / "slices")
+    sent = [(path.name, path.read_bytes()) for path in sorted((tmp_path / "slices").iterdir())]
+    assert store(folder, ("x", pack(*sent, ("report.pdf", b"%PDF"))), unpack=True).is_dir()
+    with pytest.raises(VolumeError, match="is no image"):
+        store(tmp_path, ("x", pack(*sent[:-1], ("last.DCM", b""))), unpack=True)

@@ -10,6 +10,8 @@ from lib.configs.limits import MIB, Limits
 from lib.server.uploads import archives
 from lib.server.uploads.archives import CHUNK, Upload
 from sam3d_label.errors import VolumeError
+from sam3d_label.image.dicom_file import HEAD, begins_as_dicom
+from sam3d_label.image.dicom_file import SUFFIXES as DICOM_SUFFIXES
 from sam3d_label.image.suffixes import MASK_SUFFIXES
 from sam3d_label.image.volume import Volume
 
@@ -17,7 +19,6 @@ SUFFIXES = tuple(sorted(MASK_SUFFIXES, key=len, reverse=True))
 """Suffixes of image files that hold their header and their voxels, the longest first."""
 
 SERIES = "series"
-DICOM_MARK, DICOM_MARK_AT = b"DICM", 128
 
 
 def store_image(
@@ -70,15 +71,15 @@ def _write(members: Iterable[Upload], folder: Path, most_bytes: int, grow: Calla
     for number, member in enumerate(members):
         if number >= archives.MOST_FILES:
             raise VolumeError(f"More than {archives.MOST_FILES} files are not allowed in one session")
-        head = member.content.read(DICOM_MARK_AT + len(DICOM_MARK))
+        head = member.content.read(HEAD)
         suffix = next((suffix for suffix in SUFFIXES if member.name.lower().endswith(suffix)), "")
-        if head[DICOM_MARK_AT:] == DICOM_MARK:
+        if begins_as_dicom(head):
             target = folder / SERIES / f"{slices:05d}.dcm"
             slices += 1
         elif suffix:
             target = folder / f"image{suffix}"
             images.append(target)
-        elif strict:
+        elif strict or member.name.lower().endswith(DICOM_SUFFIXES):
             raise VolumeError(
                 f"{member.name[-100:]!r} is no image: send one file of type {', '.join(MASK_SUFFIXES)},"
                 " or the DICOM files of one series"

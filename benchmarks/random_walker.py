@@ -72,7 +72,7 @@ class RandomWalker:
 
     @cached_property
     def _window(self) -> tuple[float, float]:
-        return window(self.volume.array)
+        return window(self.volume.array, self.volume.modality)
 
     def _frame(self, clicks: tuple[Click, ...]) -> CropFrame:
         """A cube that holds all clicks and no more of what is beyond the volume than it must."""

@@ -90,7 +90,7 @@ def picture(
             found = stored.array > 0
         if ignored is not None:
             found &= ~ignored  # as in an evaluation
-        draw_click(out, volume.array, volume.affine, found, target, prompts.clicks)
+        draw_click(out, volume.array, volume.affine, found, target, prompts.clicks, volume.modality)
     typer.echo(f"wrote {out}")
 
 

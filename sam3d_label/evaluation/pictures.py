@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from sam3d_label.errors import Sam3dError
 from sam3d_label.evaluation.metrics import dice
+from sam3d_label.image.hounsfield import without_padding
+from sam3d_label.image.intensity import ct_offset, sample
 from sam3d_label.io import replacing
 from sam3d_label.segmentation.prompts import Click
 
@@ -81,6 +83,7 @@ def draw_click(
     mask: NDArray[np.bool_],
     truth: NDArray[np.bool_] | None,
     clicks: Sequence[Click],
+    modality: str | None = None,
 ) -> None:
     """Write one row of pictures: the image with its clicks, the mask, and the truth where there is one.
 
@@ -92,6 +95,7 @@ def draw_click(
         truth: bool, shape (I, J, K); None where it is not known.
         clicks: the slice is the one through the first; without a click, the one with most errors of the mask, or with
             most of the mask where there is no truth.
+        modality: DICOM modality, where it is known.
 
     Raises:
         Sam3dError: there is neither a click nor a voxel in the mask or the truth.
@@ -103,7 +107,7 @@ def draw_click(
     at = None if clicks else _slice_with_most(affine, mask ^ known if (mask ^ known).any() else mask)
     whole = axial_slice(image, affine, mask, known, clicks, at=at)
     view = _cropped(whole, _part(_seen(whole), whole.spacing))
-    low, high = window(image)
+    low, high = window(image, modality)
     panel, count = 3.6, 2 if truth is None else 3
     height, width = np.multiply(view.image.shape, view.spacing)
     figure = Figure(figsize=(count * panel + 0.4, panel * height / width + 0.75), dpi=150, facecolor=_BACKGROUND)
@@ -179,6 +183,7 @@ def sheet_row(
     truth: NDArray[np.bool_],
     masks: Mapping[int, NDArray[np.bool_]],
     clicks: Sequence[Click],
+    modality: str | None = None,
 ) -> SheetRow:
     """What to keep of a session for a contact sheet: the axial slice that the last mask gets most voxels of wrong.
 
@@ -189,6 +194,7 @@ def sheet_row(
         truth: bool, shape (I, J, K).
         masks: by click count, at least one; bool, shape (I, J, K).
         clicks: of the whole session, in order.
+        modality: DICOM modality, where it is known.
     """
     counts = sorted(masks)
     wrong = masks[counts[-1]] ^ truth
@@ -199,7 +205,7 @@ def sheet_row(
         Moment(count, dice(masks[count], truth), _cropped(view, part))
         for count, view in zip(counts, views, strict=True)
     )
-    return SheetRow(case, window(image), tuple(moments))
+    return SheetRow(case, window(image, modality), tuple(moments))
 
 
 def draw_sheet(path: Path, rows: Sequence[SheetRow]) -> None:
@@ -245,14 +251,21 @@ def draw_sheet(path: Path, rows: Sequence[SheetRow]) -> None:
         figure.savefig(beside, facecolor=_BACKGROUND)
 
 
-def window(image: NDArray[np.float32]) -> tuple[float, float]:
-    """Grey values shown as black and white: soft tissue for CT (it has air), else percentiles of the body."""
-    finite = image[np.isfinite(image)]
-    if finite.min() < -200 and finite.max() > 100:
-        return CT_WINDOW
-    body = finite[finite > finite.min()]
+def window(image: NDArray[np.float32], modality: str | None = None) -> tuple[float, float]:
+    """Grey values shown as black and white: soft tissue for CT, as the weights recognise it, else percentiles.
+
+    Args:
+        image: any shape.
+        modality: DICOM modality, where it is known.
+    """
+    values = sample(image[np.isfinite(image)])
+    offset = ct_offset(values, modality)
+    if offset is not None:
+        return (CT_WINDOW[0] + offset, CT_WINDOW[1] + offset)
+    values = without_padding(values)
+    body = values[values > values.min()]
     if body.size == 0:
-        return (float(finite.min()), float(finite.min()) + 1.0)
+        return (float(values.min()), float(values.min()) + 1.0)
     low, high = np.percentile(body, [1, 99.5])
     return (float(low), float(max(high, low + 1e-6)))
 

@@ -316,7 +316,7 @@ def evaluate_cohort(
         given = [record.click for record in records if record.click is not None]
         kept.offer(
             result.after(max(clicks)).dice,
-            partial(sheet_row, case.name, volume.array, volume.affine, truth, shown.masks, given),
+            partial(sheet_row, case.name, volume.array, volume.affine, truth, shown.masks, given, volume.modality),
         )
     cohort.worst = kept.rows
     if progress:

@@ -9,20 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from sam3d_label.image.hounsfield import hounsfield_offset, is_clear, without_padding
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-AIR_HU = -500.0
-"""Between air and fat, the darkest tissue at -100 HU. Values below it are air of CT, or padding of any modality."""
-
-STORED_OFFSET = 1024.0
-"""What some tools add to Hounsfield units to store them without a sign."""
-
-MANY = 0.005
-"""Share of the voxels of a volume that is no accident."""
-
-SHADES = 32
-"""Intensities in a volume that somebody has painted, not scanned."""
 
 SAMPLES = 1_000_000
 """Voxels that statistics are taken from, at most, evenly spaced."""
@@ -38,6 +28,9 @@ class Normalization:
     std: float
     modality: str | None = None
     """CT or MR, where the rule depended on it."""
+
+    source: Literal["file", "histogram", "guess"] | None = None
+    """Where the modality is from: the file, evidence in the histogram, or a guess where that is not clear."""
 
     def __call__(self, intensities: Tensor) -> Tensor:
         """Normalise intensities of any shape; the shape is kept."""
@@ -90,54 +83,29 @@ class CtOrMr(BaseModel):
 
         Args:
             array: Intensities of any shape.
-            modality: DICOM modality; without it, CT is recognised by its histogram, see `hounsfield_offset`.
+            modality: DICOM modality; without it, CT is recognised by its histogram, see `sam3d_label.image.hounsfield`.
         """
         values = sample(array)
-        offset = hounsfield_offset(values) if modality in (None, "", "CT") else None
-        if offset is None and modality == "CT":
-            offset = 0.0
+        offset = ct_offset(values, modality)
+        source: Literal["file", "histogram", "guess"] = "file"
+        if not modality:
+            source = "histogram" if is_clear(values, offset) else "guess"
         if offset is None:
-            return replace(self.mr.fit(without_padding(values)), modality="MR")
+            return replace(self.mr.fit(without_padding(values)), modality="MR", source=source)
         ct = self.ct.fit(values)
         moved = {name: getattr(ct, name) + offset for name in ("lower", "upper", "mean")}
-        return replace(ct, **moved, modality="CT")
+        return replace(ct, **moved, modality="CT", source=source)
 
 
-def without_padding(values: np.ndarray) -> np.ndarray:
-    """Intensities (N,) of a volume that is no CT without those of padding: one low value, often in it."""
-    lowest = values.min()
-    padding = values == lowest
-    return values[~padding] if lowest < AIR_HU and MANY < padding.mean() < 1 else values
-
-
-def hounsfield_offset(values: np.ndarray) -> float | None:
-    """What was added to Hounsfield units to get the values of a volume; None where they are no CT.
-
-    Values far below fat are air in CT, or the padding of MR that was resampled. Padding is one value; air has noise.
-    CT also has fat and borders of air, just below 0, where MR has nothing. Hounsfield units that were stored with an
-    offset show as air near 0 and tissue in a narrow range around the offset; no MR has that.
+def ct_offset(values: np.ndarray, modality: str | None = None) -> float | None:
+    """What was added to Hounsfield units to get the values (N,) of a volume; None where it is no CT.
 
     Args:
-        values: Intensities (N,).
+        values: Intensities.
+        modality: DICOM modality; without it, the histogram decides.
     """
-    air = values[values <= AIR_HU]
-    if len(air):
-        is_padding = np.mean(air == air.min()) > 0.9
-        return 0.0 if not is_padding or _is_body(values[values > AIR_HU]) else None
-    shifted = values - STORED_OFFSET
-    air, body = shifted[shifted <= AIR_HU], shifted[shifted > AIR_HU]
-    if min(len(air), len(body)) < MANY * len(values) or values.min() < -0.1 * STORED_OFFSET:
-        return None
-    air_is_dark = np.mean(air < -900) > 0.02  # the rest may be lung
-    body_is_soft = np.mean(np.abs(body) < 200) > 0.6 and np.mean((body > -20) & (body < 120)) > 0.3
-    return STORED_OFFSET if air_is_dark and body_is_soft else None
-
-
-def _is_body(values: np.ndarray) -> bool:
-    """Whether values above padding, in Hounsfield units, can be a body: with fat, or painted in a few shades."""
-    if not len(values) or np.mean(values < -5) > 0.02:
-        return True
-    return bool(np.mean(np.abs(values) < 200) > 0.9) and len(np.unique(values)) <= SHADES
+    offset = hounsfield_offset(values) if modality in (None, "", "CT") else None
+    return 0.0 if offset is None and modality == "CT" else offset
 
 
 IntensityRule = Annotated[Window | Percentile | CtOrMr, Field(discriminator="kind")]

@@ -451,7 +451,7 @@ def test_picture(volumes, capabilities):
 def test_ignored_voxels_do_not_count_in_a_picture(volumes, capabilities, monkeypatch, source):
     drawn = {}
 
-    def draw_click(path, image, affine, mask, truth, clicks):
+    def draw_click(path, image, affine, mask, truth, clicks, modality):
         drawn.update(mask=mask, truth=truth)
 
     monkeypatch.setattr("sam3d_label.evaluation.pictures.draw_click", draw_click)

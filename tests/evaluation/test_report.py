@@ -246,8 +246,14 @@ def test_a_picture_without_a_label_or_a_click_shows_the_largest_part_of_the_mask
 
 
 def test_windows():
-    ct = np.linspace(-1000, 1000, 50, dtype=np.float32)
-    assert window(ct) == (-160, 240)
+    rng = np.random.default_rng(0)
+    ct = np.concatenate([rng.normal(middle, 15, 3000) for middle in (-1000, -100, 50)]).astype(np.float32)
+    assert window(ct) == window(np.zeros(4, np.float32), "CT") == (-160, 240)
+    assert window(ct + 1024) == (864, 1264)
+    mr = rng.gamma(4, 40, 9000).astype(np.float32)
+    mr[0] = -3000
+    assert window(mr) == window(ct * 0 + mr, "MR") != (-160, 240)
+    assert window(mr)[0] > 0
     low, high = window(np.linspace(0, 3000, 500, dtype=np.float32))
     assert 0 < low < high < 3000
     assert window(np.zeros(4, np.float32)) == (0, 1)

@@ -76,7 +76,7 @@ def test_the_answer_names_label_version_times_and_box(task: SAM3DInferTask, imag
     assert answer["model_version"] == "small-1"
     assert answer["clicks"] == {"positive": 1, "negative": 1}
     assert set(answer["latencies"]) == {"pre", "infer", "write", "total"}
-    assert answer["modality"] is None  # these weights have one rule for all modalities
+    assert answer["modality"] is answer["modality_from"] is None  # these weights have one rule for all modalities
     assert answer["changed_box"] is None or len(answer["changed_box"]) == 6
 
 

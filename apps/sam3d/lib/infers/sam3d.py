@@ -118,6 +118,7 @@ class VolumeTask(InferTask):
             clock.lap("infer")
             file = write_result(array, segmenter.volume, output, path)
             found["modality"] = segmenter.normalization.modality
+            found["modality_from"] = segmenter.normalization.source
         clock.lap("write")
         return file, {"label_names": {output.label: output.value}, "latencies": clock.seconds(), **found}
 

@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PORT  ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow fuzz audit viewers e2e lint format bench lock clean
+.PHONY: help setup demo docs test test-slow fuzz audit viewers e2e lint format bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ viewers: ## install Debian's Orthanc, Chromium and nginx, which the tests with r
 e2e: $(READY) ## play whole stories through running servers, with real volumes: many minutes
 	$(PY) -m pytest -m e2e $(ARGS)
 
+docs: $(READY) ## build the documentation with the Python API in docs/_build/html; warnings are errors
+	$(PY) -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+
 lint: $(READY) ## style, format, types and the direction of imports
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -57,5 +60,5 @@ lock: $(READY) ## compile requirements.in into requirements.txt (ARGS=--upgrade 
 	@scripts/lock.sh $(VENV) $(ARGS)
 
 clean: ## remove .venv, caches and the demo's scratch folder
-	rm -rf $(VENV) .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) .demo docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import re
 import shlex
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from sam3d_label.cli.app import app
+from sam3d_label.segmentation import segmenter
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts)]
 COMMANDS = re.findall(r"^ {4}python -m sam3d_label (.+)$", README, re.MULTILINE)
 TOO_LONG_OR_ONLINE = {"train", "fetch", "convert-reference", "benchmark"}
 NEEDS_MORE = {"import-msd", "import-kits", "export", "replay"}
@@ -64,13 +67,18 @@ def test_the_python_of_the_readme_runs(beside_samples):
     assert result.mask[20, 30, 20] == 0
 
 
+def test_the_example_of_the_segmenter_runs(beside_samples):
+    tried = doctest.testmod(segmenter)
+    assert tried.attempted > 3
+    assert tried.failed == 0
+
+
 def test_links_of_the_docs_lead_somewhere():
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in PAGES:
         for link in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OPTION = re.compile(r"(?<!\S)--[a-z][a-z-]*")
 
 

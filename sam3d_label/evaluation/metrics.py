@@ -33,7 +33,7 @@ class ClicksToReach(NamedTuple):
 
 
 def dice(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """Overlap 2|A∩B| / (|A|+|B|) of two masks; two empty masks agree, which is 1."""
+    """Return the Dice coefficient of two masks: twice the overlap over the sum of their sizes, 1 for two empty ones."""
     total = np.count_nonzero(mask) + np.count_nonzero(truth)
     if total == 0:
         return 1.0

@@ -76,6 +76,17 @@ class Result:
 class Segmenter:
     """One volume and one set of weights, ready for prompts. A mask is a pure function of the three.
 
+    Example:
+        >>> from sam3d_label import Click, Segmenter
+        >>> segmenter = Segmenter.open("sample-data/images/phantom_000.nii.gz", weights="tiny")
+        >>> result = segmenter.segment([Click((52, 92, 44)), Click((20, 30, 20), positive=False)])
+        >>> result.mask.shape == segmenter.volume.shape
+        True
+        >>> int(result.mask[52, 92, 44]), int(result.mask[20, 30, 20])
+        (1, 0)
+        >>> result.model_version
+        'tiny-4'
+
     Args:
         volume: The volume.
         weights: The weights, on the device that is to do the work.

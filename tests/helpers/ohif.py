@@ -52,7 +52,8 @@ BOX = f"""{VIEWPORT}
     const box = viewport.element.getBoundingClientRect()
     return [box.left, box.top, box.width, box.height]
 }}"""
-NOTICES = "() => [...document.querySelectorAll('[data-sonner-toast]')].map(each => each.innerText)"
+NOTICES = """() => [...document.querySelectorAll('[data-sonner-toast]:not([data-removed=true])')]
+    .map(each => each.innerText)"""
 CLICKS = """() => cornerstoneTools.annotation.state.getAllAnnotations()
     .filter(each => each.metadata.toolName === 'ProbeMONAILabel').length"""
 ACTIVE = """(() => {
@@ -194,7 +195,7 @@ class Ohif:
         self.page.wait_for_selector(f"[data-sonner-toast]:has-text({text!r})", timeout=60 * SECONDS)
 
     def notices(self) -> list[str]:
-        """Return the notices that OHIF shows at this moment."""
+        """Return the notices that OHIF shows at this moment, without those that are fading out."""
         return list(self.page.evaluate(NOTICES))
 
     def wait_without_notices(self) -> None:

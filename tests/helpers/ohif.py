@@ -195,7 +195,8 @@ class Ohif:
         self.page.wait_for_selector(f"[data-sonner-toast]:has-text({text!r})", timeout=60 * SECONDS)
 
     def notices(self) -> list[str]:
-        """Return the notices that OHIF shows at this moment, without those that are fading out."""
+        """Return the notices that OHIF shows, once one that replaces another has done so."""
+        self.page.wait_for_timeout(500)
         return list(self.page.evaluate(NOTICES))
 
     def wait_without_notices(self) -> None:

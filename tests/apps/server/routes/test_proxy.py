@@ -164,6 +164,8 @@ def test_metadata_asked_of_the_search_service_comes_from_the_other(
         ("application/dicom", True),
         ("application/dicom+json; charset=utf-8", True),
         ("Application/JSON", True),
+        ('multipart/related; type="application/octet-stream; transfer-syntax=1.2.840.10008.1.2.1"; boundary=a', True),
+        ('multipart/related; type="text/html; application/dicom"; boundary=a', False),
         ('multipart/related; type="application/octet-stream"; boundary=x', True),
         ("multipart/related; boundary=x; type=application/dicom", True),
         ("multipart/related;type=image/jpeg", True),

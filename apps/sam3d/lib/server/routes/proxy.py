@@ -176,7 +176,8 @@ def is_accepted(content_type: str) -> bool:
     kind = header.get_content_type()
     if kind == "multipart/related":
         inner = [value for name, value in header.get_params([]) if name.lower() == "type"]
-        return len(inner) == 1 and ACCEPTED_TYPES.fullmatch(inner[0].lower()) is not None
+        # Orthanc puts the transfer syntax into the same quotes.
+        return len(inner) == 1 and ACCEPTED_TYPES.fullmatch(inner[0].partition(";")[0].strip().lower()) is not None
     return ACCEPTED_TYPES.fullmatch(kind) is not None
 
 

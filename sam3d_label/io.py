@@ -14,13 +14,15 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sam3d_label.errors import DiskFullError, NewerFormatError, ReadOnlyError, Sam3dError, StorageError
 
 logger = logging.getLogger(__name__)
+RecordType = TypeVar("RecordType", bound="Record")
 PART = ".part-"
 """Beginning of the name of a file that is being written. It is hidden, so nothing mistakes it for a finished file."""
 
@@ -100,6 +102,73 @@ def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
     write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
 
 
+class Record(BaseModel):
+    """Base of everything that is stored or sent as JSON.
+
+    Files of older releases have no format number, and may lack keys: a record has defaults for those. Keys that a newer
+    release adds are ignored as long as the number is the same.
+
+    Attributes:
+        format: Version of the format; the default is the highest that this release reads.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    format: int = 1
+
+    @classmethod
+    def parse(cls: type[RecordType], content: object, source: Path) -> RecordType:
+        """Return the record that a JSON value holds.
+
+        Args:
+            content: The value.
+            source: Where it is from, for the message.
+
+        Raises:
+            NewerFormatError: A newer release has written it.
+            Sam3dError: It is damaged.
+        """
+        if isinstance(content, Mapping):
+            require_format(content.get("format"), cls.model_fields["format"].default, source)
+        try:
+            return cls.model_validate(content)
+        except (ValidationError, RecursionError) as error:
+            why = complaints(error) if isinstance(error, ValidationError) else str(error)
+            raise Sam3dError(DAMAGED.format(path=source, error=why)) from error
+
+
+DAMAGED = "{path} is damaged, restore it from a backup or remove it: {error}"
+
+
+def read_record(kind: type[RecordType], path: Path) -> RecordType | None:
+    """Return the record in a JSON file; None when there is no file.
+
+    Args:
+        kind: Class of the record.
+        path: The file.
+
+    Raises:
+        NewerFormatError: A newer release has written it.
+        Sam3dError: It is damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:
+        raise Sam3dError(DAMAGED.format(path=path, error=error)) from error
+    return kind.parse(content, path)
+
+
+def complaints(error: ValidationError, whole: str = "all of it") -> str:
+    """Return what is wrong with which field, in one line.
+
+    Args:
+        error: The error of a model.
+        whole: What a fault of no single field is listed under.
+    """
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or whole}: {e['msg']}" for e in error.errors())
+
+
 def read_object(path: Path, newest: int = 1) -> dict[str, Any]:
     """Return the JSON object in a file without its format number; empty when there is no file.
 
@@ -114,7 +183,7 @@ def read_object(path: Path, newest: int = 1) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (ValueError, RecursionError) as error:
-        raise Sam3dError(f"{path} is damaged, restore it from a backup or remove it: {error}") from error
+        raise Sam3dError(DAMAGED.format(path=path, error=error)) from error
     require_format(content.pop("format", None), newest, path)
     return content
 

@@ -1,6 +1,7 @@
 """Files of releases without format numbers are read, and files of newer releases are rejected with the way out.
 
-`data/format_0` holds what release 2.0 wrote.
+`data/format_0` holds what release 2.0 wrote; `data/format_1` holds files with format numbers of the first release that
+had them.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ from typing import Any
 import pytest
 
 from sam3d_label.errors import Sam3dError
+from sam3d_label.io import read_record
 from sam3d_label.model_update import learning_curve
+from sam3d_label.model_update.report import Score, Scores, UpdateReport, Verdict
 from sam3d_label.model_update.split_ledger import Ledger
+from sam3d_label.model_update.update import StartedRun
 from sam3d_label.model_update.versions import Versions
 from sam3d_label.studies.click_log import ClickLog, Request, read_log
 
 SAMPLES = Path(__file__).parent / "data" / "format_0"
+NUMBERED = SAMPLES.with_name("format_1")
 
 
 @pytest.fixture
@@ -39,7 +44,7 @@ def test_versions_of_an_older_release_are_read_and_continued(folder: Path) -> No
     versions = Versions(folder / "versions")
     assert [entry.version for entry in versions.history()] == ["0001", "0002"]
     assert versions.current() == "0002"
-    assert versions.report("0002")["gate"] == {"passes": True, "reason": "better"}
+    assert versions.report("0002").gate == Verdict(passes=True, reason="better")
     assert versions.rollback() == "0001"
     written = json.loads((folder / "versions" / "history.json").read_text())
     assert written["format"] == 1
@@ -65,17 +70,43 @@ def test_a_click_log_of_an_older_release_is_read_and_continued(folder: Path) -> 
 
 
 def test_a_learning_curve_of_an_older_release_is_read_and_continued(folder: Path) -> None:
-    scores = [{"dice_1": 0.7, "dice_5": 0.8}]
-    summary = {
-        "at": "2026-11-27",
-        "version": "0003",
-        "gate": {"passes": True},
-        "annotated": 5,
-        "left_out_one_by_one": [],
-        "scores": {"candidate": scores, "serving": scores},
-    }
-    learning_curve.append(folder, summary)
+    scores = [Score(case="case 0", dice_1=0.7, dice_3=0.8, dice_5=0.8, nsd_3=0.9)]
+    report = UpdateReport(
+        version="0003",
+        at="2026-11-27",
+        annotated=5,
+        gate=Verdict(passes=True),
+        scores=Scores(candidate=scores, serving=scores),
+    )
+    learning_curve.append(folder, report)
     assert [(row["version"], row["format"]) for row in learning_curve.read(folder)] == [("0001", ""), ("0003", "1")]
+
+
+def test_the_report_of_an_update_is_read_and_written_without_a_change() -> None:
+    path = NUMBERED / "report.json"
+    report = read_record(UpdateReport, path)
+    assert report is not None
+    assert report.gate is not None
+    assert report.gate.differences["all"][0].metric == "dice_1"
+    assert [log.epoch for log in report.epochs] == [0, 1]
+    assert json.dumps(report.model_dump(mode="json"), indent=1) + "\n" == path.read_text(encoding="utf-8")
+
+
+def test_a_run_that_was_begun_before_can_be_continued() -> None:
+    path = NUMBERED / "run" / "run.json"
+    run = read_record(StartedRun, path)
+    assert run is not None
+    assert json.dumps(run.model_dump(mode="json")) + "\n" == path.read_text(encoding="utf-8")
+
+
+def test_keys_of_a_later_release_are_ignored_and_a_wrong_value_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({"format": 1, "annotated": 3, "something": "else"}))
+    assert read_record(UpdateReport, path) == UpdateReport(annotated=3)
+    path.write_text(json.dumps({"annotated": "many"}))
+    with pytest.raises(Sam3dError, match=r"report\.json is damaged.*annotated: .*integer"):
+        read_record(UpdateReport, path)
+    assert read_record(UpdateReport, tmp_path / "missing.json") is None
 
 
 def newer_line(path: Path) -> None:

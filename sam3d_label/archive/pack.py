@@ -223,9 +223,10 @@ def _add_versions(archive: _Archive, versions: Versions) -> None:
                 archive.add(f"{place}/{name}", folder / name, kind="version", version=version)
         archive.add_json(f"{place}/{CARD}", card, kind="version", version=version)
         if report:
-            if archive.names.pseudonyms:
-                report["skipped"] = {}  # may name images that are no longer there, whose names nobody knows
-            archive.add_json(f"{place}/{REPORT}", report, kind="version", version=version)
+            if archive.names.pseudonyms:  # `skipped` may name images that are no longer there, whose names nobody knows
+                report = report.model_copy(update={"skipped": {}})
+            content = report.model_dump(mode="json", exclude_unset=True)
+            archive.add_json(f"{place}/{REPORT}", content, kind="version", version=version)
 
 
 def _serves(versions: Versions, archive: _Archive) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,8 +12,10 @@ from rich.console import Console
 from sam3d_label.cli.options import MODEL_DIR, ModelDir, examples
 
 if TYPE_CHECKING:
+    from sam3d_label.model_update.report import UpdateReport
     from sam3d_label.model_update.versions import Versions
 
+COLUMNS = ("dice_1", "dice_3", "nsd_3")
 BY = "command line"
 
 app = typer.Typer(
@@ -39,15 +41,17 @@ def show_list(model_dir: ModelDir = MODEL_DIR) -> None:
     """List all versions with the decision of the gate, and mark the active one."""
     from rich.table import Table
 
+    from sam3d_label.model_update.report import UpdateReport
+
     found = _open(model_dir)
     current = found.current()
     table = Table("version", "active", "made", "cases", "Dice@1", "Dice@3", "NSD@3 2 mm", "gate")
     for version in found.names():
-        report: dict[str, Any] = found.report(version)
-        means = report.get("means", {}).get("candidate", {})
-        measured = [f"{means[name]:.3f}" if name in means else "–" for name in ("dice_1", "dice_3", "nsd_3")]
+        report = found.report(version) or UpdateReport()
+        means = report.means.get("candidate", {})
+        measured = [f"{means[name]:.3f}" if name in means else "–" for name in COLUMNS]
         active = "◀" if version == current else ""
-        made, cases = str(report.get("at", "–"))[:16], str(report.get("annotated", "–"))
+        made, cases = (report.at or "–")[:16], "–" if report.annotated is None else str(report.annotated)
         table.add_row(version, active, made, cases, *measured, _verdict(found, version, report))
     Console().print(table)
     if current is None:
@@ -61,7 +65,9 @@ def show(version: Version, model_dir: ModelDir = MODEL_DIR) -> None:
 
     found = _open(model_dir)
     card = json.loads((found.path(version) / CARD).read_text(encoding="utf-8"))
-    Console().print_json(json.dumps({"card": card, "report": found.report(version)}))
+    report = found.report(version)
+    shown = report.model_dump(mode="json", exclude_unset=True) if report else {}
+    Console().print_json(json.dumps({"card": card, "report": shown}))
 
 
 @app.command()
@@ -88,9 +94,9 @@ def rollback(
     _warn(found, version)
 
 
-def _verdict(versions: Versions, version: str, report: dict[str, Any]) -> str:
+def _verdict(versions: Versions, version: str, report: UpdateReport) -> str:
     """Give the gate's reason for a version, and whether somebody activated it all the same."""
-    reason = str(report.get("gate", {}).get("reason", "–"))
+    reason = (report.gate.reason if report.gate else None) or "–"
     by_hand = versions.by_hand(version)
     if by_hand is None:
         return reason
@@ -102,8 +108,9 @@ def _warn(versions: Versions, version: str) -> None:
     from sam3d_label.model_update.versions import BEFORE_ALL
 
     if version != BEFORE_ALL and versions.by_hand(version):
-        report: dict[str, Any] = versions.report(version)
-        typer.echo(f"the gate rejected version {version}: {report['gate'].get('reason', 'no reason given')}", err=True)
+        report = versions.report(version)
+        reason = report.gate.reason if report and report.gate else None
+        typer.echo(f"the gate rejected version {version}: {reason or 'no reason given'}", err=True)
 
 
 def _open(model_dir: Path) -> Versions:

@@ -2,106 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 
 from sam3d_label.evaluation.annotators import error_centre
 from sam3d_label.evaluation.metrics import bootstrap_interval
 from sam3d_label.evaluation.protocol import evaluate_case
+from sam3d_label.model_update.report import Difference, Score, Verdict
 from sam3d_label.segmentation.segmenter import Segmenter
 from sam3d_label.training.dataset import OpenedCase
 from sam3d_label.weights import Weights
-from sam3d_label.weights.card import ABILITIES, Capability
-
-TOLERANCE = 0.01
-"""Mean loss of a metric that still counts as not worse."""
 
 CLICKS = (1, 3, 5)
 METRICS = {"dice_1": "Dice@1", "dice_3": "Dice@3", "nsd_3": "NSD@3"}
 """What decides, by name in a score, and what people call it. Dice after five clicks is for the learning curve only."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """What one case is worth under some weights, with the annotator `error_centre`, on the whole stored volume.
-
-    Attributes:
-        case: Its name.
-        dice_1: Dice after one click.
-        dice_3: Dice after three.
-        dice_5: Dice after five.
-        nsd_3: Surface Dice at 2 mm after three clicks.
-    """
-
-    case: str
-    dice_1: float
-    dice_3: float
-    dice_5: float
-    nsd_3: float
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One metric of new weights minus that of those that serve, over the same cases.
-
-    Attributes:
-        metric: One of `METRICS`.
-        cases: How many.
-        candidate: Mean under the new weights.
-        serving: Mean under those that serve.
-        mean: Mean difference.
-        interval: Its bootstrap 95 % interval.
-    """
-
-    metric: str
-    cases: int
-    candidate: float
-    serving: float
-    mean: float
-    interval: tuple[float, float]
-
-    @property
-    def is_worse(self) -> bool:
-        """Whether it is a loss: of more than the tolerance, or one that chance hardly explains."""
-        return self.mean < -TOLERANCE or self.interval[1] < 0
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the gate says.
-
-    Attributes:
-        passes: Whether the new weights may serve.
-        reason: Why, in a sentence.
-        differences: What was compared, by group of cases: `all`, and `known`, those that the serving weights were
-            compared on before.
-        lost: Capabilities of the serving weights that the new ones lack; the reason names them.
-    """
-
-    passes: bool
-    reason: str
-    differences: Mapping[str, Sequence[Difference]] = field(default_factory=dict)
-    lost: Sequence[Capability] = ()
-
-    def losing(self, lost: Sequence[Capability]) -> Verdict:
-        """Return the same verdict, with the capabilities that the new weights lack."""
-        if not lost:
-            return self
-        abilities = " or ".join(ABILITIES[capability] for capability in lost)
-        return replace(self, reason=f"{self.reason}; it can no longer {abilities}", lost=tuple(lost))
-
-    def as_json(self) -> dict[str, Any]:
-        """For a report."""
-        return {
-            "passes": self.passes,
-            "reason": self.reason,
-            "lost": list(self.lost),
-            "tolerance": TOLERANCE,
-            "differences": {group: [asdict(each) for each in rows] for group, rows in self.differences.items()},
-        }
 
 
 def score(weights: Weights, cases: Iterable[OpenedCase], pause: Callable[[], None] = lambda: None) -> list[Score]:
@@ -116,7 +31,7 @@ def score(weights: Weights, cases: Iterable[OpenedCase], pause: Callable[[], Non
         A score for each, in order; 0 for weights that have not learned clicks, which segment nothing.
     """
     if not {"positive_click", "negative_click"} <= set(weights.card.capabilities):
-        return [Score(case.name, 0.0, 0.0, 0.0, 0.0) for case in cases]
+        return [Score(case=case.name, dice_1=0, dice_3=0, dice_5=0, nsd_3=0) for case in cases]
     scores = []
     for case in cases:
         pause()
@@ -152,11 +67,11 @@ def judge(candidate: Sequence[Score], serving: Sequence[Score], known: Collectio
     if not worse:
         best = max(differences["all"], key=lambda each: each.mean)
         reason = f"not worse on {best.cases} validation cases; {told(best)}"
-        return Verdict(True, reason, differences)
+        return Verdict(passes=True, reason=reason, differences=differences)
     group, worst = min(worse, key=lambda pair: pair[1].mean)
     which = "validation cases" if group == "all" else "validation cases known before"
     reason = f"worse on {worst.cases} {which}: {told(worst)}"
-    return Verdict(False, reason, differences)
+    return Verdict(passes=False, reason=reason, differences=differences)
 
 
 def told(difference: Difference) -> str:
@@ -166,7 +81,7 @@ def told(difference: Difference) -> str:
 
 def means(scores: Sequence[Score]) -> dict[str, float]:
     """Mean of each metric over cases."""
-    names = [each.name for each in fields(Score) if each.name != "case"]
+    names = [name for name in Score.model_fields if name != "case"]
     return {name: float(np.mean([getattr(each, name) for each in scores])) for name in names}
 
 
@@ -181,7 +96,8 @@ def _score(segmenter: Segmenter, case: OpenedCase) -> Score:
     )
     nsd = records[2].nsd
     assert nsd is not None, "surfaces were compared after three clicks"
-    return Score(case.name, records[0].dice, records[2].dice, records[4].dice, nsd[0])
+    dice_1, dice_3, dice_5 = (records[clicks - 1].dice for clicks in CLICKS)
+    return Score(case=case.name, dice_1=dice_1, dice_3=dice_3, dice_5=dice_5, nsd_3=nsd[0])
 
 
 def _difference(metric: str, candidate: Sequence[Score], serving: Sequence[Score]) -> Difference:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sam3d_label.evaluation.metrics import bootstrap_interval
 from sam3d_label.io import locked, replacing, require_format
+from sam3d_label.model_update.report import UpdateReport
 
 TABLE, PICTURE = "learning_curve.csv", "learning_curve.png"
 FORMAT = 1
@@ -23,7 +23,7 @@ COLUMNS = (
 )
 
 
-def append(folder: Path, summary: Mapping[str, Any]) -> None:
+def append(folder: Path, report: UpdateReport) -> None:
     """Add what an update reached to learning_curve.csv and draw learning_curve.png anew.
 
     Dice is that of the new version on cases that did not train it; `left_out` of the `compared` are training cases
@@ -31,27 +31,27 @@ def append(folder: Path, summary: Mapping[str, Any]) -> None:
 
     Args:
         folder: Where the two files are.
-        summary: What an update reports.
+        report: The report of the update.
     """
-    row: dict[str, Any] = {
-        "at": summary["at"],
-        "version": summary["version"],
-        "published": int(summary["gate"]["passes"]),
-        "annotated": summary["annotated"],
-        "compared": len(summary["scores"]["candidate"]),
-        "left_out": len(summary["left_out_one_by_one"]),
+    row: dict[str, str | float | None] = {
+        "at": report.at,
+        "version": report.version,
+        "published": int(report.gate is not None and report.gate.passes),
+        "annotated": report.annotated,
+        "compared": len(report.scores.candidate),
+        "left_out": len(report.left_out_one_by_one),
         "format": FORMAT,
     }
     for metric in ("dice_1", "dice_5"):
-        values = [each[metric] for each in summary["scores"]["candidate"]]
-        serving = [each[metric] for each in summary["scores"]["serving"]]
+        values = [getattr(each, metric) for each in report.scores.candidate]
+        serving = [getattr(each, metric) for each in report.scores.serving]
         if values:
             low, high = bootstrap_interval(values)
             row |= {metric: float(np.mean(values)), f"{metric}_low": low, f"{metric}_high": high}
             row |= {f"serving_{metric}": float(np.mean(serving))}
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / f".{TABLE}.lock"):
-        rows = [*read(folder), row]
+        rows: list[Mapping[str, str | float | None]] = [*read(folder), row]
         with replacing(folder / TABLE) as beside, beside.open("w", newline="") as file:
             table = csv.DictWriter(file, COLUMNS, restval="")
             table.writeheader()

@@ -7,17 +7,19 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from sam3d_label.errors import NewerFormatError, Sam3dError, VolumeError
-from sam3d_label.io import read_object, with_format, write_json
+from sam3d_label.io import Record, read_record, write_json
 from sam3d_label.model_update import learning_curve
-from sam3d_label.model_update.gate import Score, Verdict, judge, means, score
+from sam3d_label.model_update.gate import judge, means, score
+from sam3d_label.model_update.report import Score, Scores, UpdateReport, Verdict
 from sam3d_label.model_update.split_ledger import Ledger
-from sam3d_label.model_update.versions import REPORT, REPORT_FORMAT, Versions
+from sam3d_label.model_update.versions import REPORT, Versions
 from sam3d_label.network import SAM3D
 from sam3d_label.training.dataset import Case, OpenedCase
 from sam3d_label.training.export import store, trained_card
@@ -32,7 +34,18 @@ FEWEST_COMPARED = 3
 """Comparisons that the gate wants. With fewer validation cases, the oldest training cases are left out one by one."""
 
 RUN, RUN_FILE = "run", "run.json"
-RUN_FORMAT = 1
+
+
+class StartedRun(Record):
+    """What a run was begun with; one with the same can be continued.
+
+    Attributes:
+        start: Signature of the weights that it started from.
+        settings: How it trains.
+    """
+
+    start: str
+    settings: dict[str, JsonValue]
 
 
 @dataclass(frozen=True)
@@ -104,7 +117,7 @@ class Update:
         card = (self.start or self.serving).card
         self.settings = self.settings.model_copy(update={"serves_at": spacings_of_serving(card)})
 
-    def __call__(self, labelled: Sequence[LabelledCase], skipped: Mapping[str, str] | None = None) -> dict[str, Any]:
+    def __call__(self, labelled: Sequence[LabelledCase], skipped: Mapping[str, str] | None = None) -> UpdateReport:
         """Learn from what is labelled.
 
         Args:
@@ -112,7 +125,7 @@ class Update:
             skipped: Cases that cannot be used, and why.
 
         Returns:
-            What happened, as stored with the version: `version`, `gate`, `candidate`, `serving`, `skipped`, ….
+            The report that is stored with the version.
 
         Raises:
             VolumeError: Nothing can train.
@@ -131,32 +144,34 @@ class Update:
         left_out = self._leave_one_out(training, FEWEST_COMPARED - len(validation))
         candidate, serving = candidate + left_out[0], serving + left_out[1]
         verdict = self._judge(candidate, serving).losing(lost(self._card(report), self.serving.card))
-        summary = {
-            "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "started_from": (self.start or self.serving).version,
-            "serving": self.serving.version,
-            "annotated": len(labelled),
-            "train": [case.id for case in training],
-            "validation": [case.id for case in validation],
-            "left_out_one_by_one": [each.case for each in left_out[0]],
-            "skipped": {**(skipped or {}), **report.skipped},
-            "ledger": self.ledger.digest,
-            "gate": verdict.as_json(),
-            "scores": {"candidate": list(map(asdict, candidate)), "serving": list(map(asdict, serving))},
-            "means": {"candidate": means(candidate), "serving": means(serving)} if candidate else {},
-            "memory": report.memory,
-            "epochs": [asdict(log) for log in report.epochs],
-        }
-        return self._keep(model, report, summary, verdict, time.monotonic() - began)
+        summary = UpdateReport(
+            at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            started_from=(self.start or self.serving).version,
+            serving=self.serving.version,
+            annotated=len(labelled),
+            train=[case.id for case in training],
+            validation=[case.id for case in validation],
+            left_out_one_by_one=[each.case for each in left_out[0]],
+            skipped={**(skipped or {}), **report.skipped},
+            ledger=self.ledger.digest,
+            gate=verdict,
+            scores=Scores(candidate=candidate, serving=serving),
+            means={"candidate": means(candidate), "serving": means(serving)} if candidate else {},
+            memory=report.memory,
+            epochs=report.epochs,
+            seconds=round(time.monotonic() - began, 1),
+        )
+        return self._keep(model, report, summary)
 
     def _begin_run(self) -> None:
         """Keep a run that this update can go on with; remove any other."""
         run = self.folder / RUN
-        same = {"start": (self.start or self.serving).signature, "settings": self.settings.model_dump(mode="json")}
+        signature = (self.start or self.serving).signature
+        same = StartedRun(start=signature, settings=self.settings.model_dump(mode="json"))
         told = run / RUN_FILE
         if _read_run(told) != same:
             shutil.rmtree(run, ignore_errors=True)
-            write_json(told, with_format(RUN_FORMAT, same), indent=None)
+            write_json(told, same.model_dump(mode="json"), indent=None)
 
     def _train(
         self, training: Sequence[LabelledCase], validation: Sequence[LabelledCase], out: Path, stage: str
@@ -218,44 +233,41 @@ class Update:
 
     def _judge(self, candidate: Sequence[Score], serving: Sequence[Score]) -> Verdict:
         if not candidate:
-            return Verdict(False, "there is no case yet to compare on: label at least two", {})
+            return Verdict(passes=False, reason="there is no case yet to compare on: label at least two")
         current = self.versions.current()
-        report = self.versions.report(current) if current else {}
-        scores: Any = report.get("scores", {})
-        return judge(candidate, serving, known={each["case"] for each in scores.get("candidate", [])})
+        report = self.versions.report(current) if current else None
+        return judge(candidate, serving, known={each.case for each in report.scores.candidate} if report else ())
 
-    def _keep(
-        self, model: SAM3D, report: TrainReport, summary: dict[str, Any], verdict: Verdict, seconds: float
-    ) -> dict[str, Any]:
+    def _keep(self, model: SAM3D, report: TrainReport, summary: UpdateReport) -> UpdateReport:
         """Store the version, publish it if it passed, and end the run."""
         run = self.folder / RUN
         with self.versions.adding() as (version, folder):
-            summary = {"version": version, **summary, "seconds": round(seconds, 1)}
+            summary = summary.model_copy(update={"version": version})
             store(
                 model,
                 (self.start or self.serving).card,
                 folder,
                 report=report,
                 settings=self.settings,
-                data=[DataSource(name=self.data_name, licence=self.licence, cases=len(summary["train"]))],
+                data=[DataSource(name=self.data_name, licence=self.licence, cases=len(summary.train))],
                 version=version,
-                metrics={"gate": summary["means"]},
+                metrics={"gate": summary.means},
             )
-            text = json.dumps(with_format(REPORT_FORMAT, summary), indent=1) + "\n"
+            text = json.dumps(summary.model_dump(mode="json"), indent=1) + "\n"
             (folder / REPORT).write_text(text, encoding="utf-8")
             for name in (LOG, CURVES):
                 shutil.copy(run / name, folder / name)
-        if verdict.passes:
+        if summary.gate and summary.gate.passes:
             self.versions.publish(version, "gate")
         learning_curve.append(self.folder, summary)
         shutil.rmtree(run, ignore_errors=True)
         return summary
 
 
-def _read_run(path: Path) -> dict[str, Any] | None:
+def _read_run(path: Path) -> StartedRun | None:
     """What the kept run was begun with; None when there is none that can be continued."""
     try:
-        return read_object(path, RUN_FORMAT)
+        return read_record(StartedRun, path)
     except NewerFormatError:
         raise
     except Sam3dError:

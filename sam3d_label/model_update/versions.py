@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sam3d_label.errors import Sam3dError, StorageError, WeightsError
 from sam3d_label.io import (
     locked,
-    read_object,
+    read_record,
     replacing,
     require_format,
     storing,
@@ -26,10 +26,11 @@ from sam3d_label.io import (
     with_format,
     write_json,
 )
+from sam3d_label.model_update.report import UpdateReport
 from sam3d_label.weights.places import ADAPTER, CARD
 
 CURRENT, HISTORY, REPORT = "current", "history.json", "report.json"
-HISTORY_FORMAT = REPORT_FORMAT = 1
+HISTORY_FORMAT = 1
 NUMBER = re.compile(r"\d{4,}")
 BEFORE_ALL = "shipped"
 """Stands for what served before the first version was published."""
@@ -184,11 +185,15 @@ class Versions:
             entries.pop()
         return entries
 
-    def report(self, version: str) -> dict[str, object]:
-        """What was measured before a version was published or kept aside; empty when nothing was."""
+    def report(self, version: str) -> UpdateReport | None:
+        """Return the report of the update that made a version; None when there is none.
+
+        Raises:
+            WeightsError: There is no such version, or its report is damaged or of a newer release.
+        """
         path = self.path(version) / REPORT
         try:
-            return read_object(path, REPORT_FORMAT)
+            return read_record(UpdateReport, path)
         except Sam3dError as error:
             raise WeightsError(str(error)) from error
 
@@ -198,8 +203,8 @@ class Versions:
         Raises:
             WeightsError: There is no such version, or its report or the history is damaged.
         """
-        gate = self.report(version).get("gate")
-        if not isinstance(gate, dict) or gate.get("passes") is not False:
+        report = self.report(version)
+        if report is None or report.gate is None or report.gate.passes:
             return None
         return next((entry for entry in reversed(self.history()) if entry.version == version), None)
 

@@ -98,7 +98,7 @@ def fine_tune(
     with world(device) as processes:
         trainer = Trainer(model.to(processes.device), settings, processes, pause)
         if resume:
-            report.epochs = [EpochLog(**log) for log in trainer.restore(out / CHECKPOINT)]
+            report.epochs = [EpochLog.model_validate(log) for log in trainer.restore(out / CHECKPOINT)]
         report.memory = trainer.memory.why
         if processes.is_main:
             logger.info(report.memory)
@@ -125,7 +125,7 @@ def fine_tune(
             report.epochs.append(run_epoch(trainer, crops, held_out, len(report.epochs), on_step))
             if processes.is_main:
                 write_log(out, report.epochs)
-                trainer.save(out / CHECKPOINT, [asdict(log) for log in report.epochs])
+                trainer.save(out / CHECKPOINT, [log.model_dump() for log in report.epochs])
                 if progress:
                     progress(report.epochs[-1])
         trainer.finish()
@@ -144,7 +144,14 @@ def run_epoch(
     loss = trainer.train_epoch(crops, epoch, on_step if trainer.world.is_main else None)
     looks = held_out and ((epoch + 1) % settings.validate_every == 0 or epoch + 1 == settings.epochs)
     dice = trainer.validate(held_out) if looks else [math.nan] * VALIDATION_CLICKS
-    return EpochLog(epoch, loss, dice[0], dice[-1], trainer.learning_rate, time.monotonic() - started)
+    return EpochLog(
+        epoch=epoch,
+        loss=loss,
+        dice_1=dice[0],
+        dice_3=dice[-1],
+        learning_rate=trainer.learning_rate,
+        seconds=time.monotonic() - started,
+    )
 
 
 def is_patience_over(epochs: Sequence[EpochLog], patience: int | None) -> bool:

@@ -6,10 +6,9 @@ import csv
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from sam3d_label.io import replacing
 from sam3d_label.training.files import CURVES, LOG
@@ -17,10 +16,10 @@ from sam3d_label.training.files import CURVES, LOG
 LINE = "epoch log "
 
 
-@dataclass(frozen=True)
-class EpochLog:
+class EpochLog(BaseModel):
     """One line of the log: mean training loss, mean Dice on the validation cases (NaN where not looked at)."""
 
+    model_config = ConfigDict(extra="ignore", frozen=True)
     epoch: int
     loss: float
     dice_1: float
@@ -30,12 +29,12 @@ class EpochLog:
 
     def as_line(self) -> str:
         """For a program that reads along."""
-        return LINE + json.dumps(asdict(self))
+        return LINE + json.dumps(self.model_dump())
 
     @classmethod
     def from_line(cls, line: str) -> EpochLog | None:
         """The inverse of `as_line`; None for any other line."""
-        return cls(**json.loads(line.removeprefix(LINE))) if line.startswith(LINE) else None
+        return cls.model_validate(json.loads(line.removeprefix(LINE))) if line.startswith(LINE) else None
 
 
 def describe(log: EpochLog, epochs: int) -> str:
@@ -47,9 +46,9 @@ def describe(log: EpochLog, epochs: int) -> str:
 def write_log(out: Path, epochs: Sequence[EpochLog]) -> None:
     """Write the log and its plot."""
     with replacing(out / LOG) as beside, beside.open("w", newline="") as file:
-        table = csv.DictWriter(file, list(EpochLog.__dataclass_fields__))
+        table = csv.DictWriter(file, list(EpochLog.model_fields))
         table.writeheader()
-        table.writerows(asdict(log) for log in epochs)
+        table.writerows(log.model_dump() for log in epochs)
     with replacing(out / CURVES) as beside:
         plot_log(epochs, beside)
 
@@ -60,13 +59,12 @@ def plot_log(epochs: Sequence[EpochLog], path: Path) -> None:
 
     figure = Figure(figsize=(8, 3.2), layout="constrained", dpi=120)
     loss, dice = figure.subplots(1, 2)
-    at = np.array([log.epoch + 1 for log in epochs])
-    loss.plot(at, [log.loss for log in epochs], color="tab:blue")
+    loss.plot([log.epoch + 1 for log in epochs], [log.loss for log in epochs], color="tab:blue")
     loss.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
-    for clicks, color in ((1, "tab:green"), (3, "tab:orange")):
-        scores = np.array([getattr(log, f"dice_{clicks}") for log in epochs])
-        looked = ~np.isnan(scores)
-        dice.plot(at[looked], scores[looked], marker=".", color=color, label=f"{clicks} click{'s' * (clicks > 1)}")
+    validated = [log for log in epochs if not math.isnan(log.dice_1)]
+    at = [log.epoch + 1 for log in validated]
+    dice.plot(at, [log.dice_1 for log in validated], marker=".", color="tab:green", label="1 click")
+    dice.plot(at, [log.dice_3 for log in validated], marker=".", color="tab:orange", label="3 clicks")
     dice.set(xlabel="epoch", ylabel="Dice, validation crops", ylim=(0, 1))
     dice.legend(loc="lower right", frameon=False)
     for axes in (loss, dice):

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from sam3d_label.errors import WeightsError
 from sam3d_label.image.intensity import IntensityRule
-from sam3d_label.io import replacing
+from sam3d_label.io import complaints, replacing
 from sam3d_label.network import PRESETS, Config
 
 FORMAT = 1
@@ -170,7 +170,7 @@ class Card(BaseModel):
         except FileNotFoundError as error:
             raise WeightsError(f"{path} is missing: weights are used with the card they were saved with") from error
         except ValidationError as error:
-            raise WeightsError(f"{path} is not a valid card: {complaints(error)}") from error
+            raise WeightsError(f"{path} is not a valid card: {complaints(error, 'card')}") from error
         except (OSError, ValueError) as error:
             raise WeightsError(f"{path} cannot be read as a JSON card: {error}") from error
 
@@ -185,11 +185,6 @@ class Card(BaseModel):
                 beside.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise WeightsError(f"{path} cannot be written: {error}") from error
-
-
-def complaints(error: ValidationError) -> str:
-    """What is wrong with which field, in one line."""
-    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors())
 
 
 def lost(card: Card, before: Card) -> list[Capability]:

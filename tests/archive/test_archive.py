@@ -186,7 +186,7 @@ def test_pseudonyms_replace_the_ids_everywhere_and_the_key_stays(team):
     unpack(team / "out.zip", team / "back")
     assert [each.image for each in read_log(team / "back").requests] == ["case-0001", "session-0123456789ab", None]
     report = Versions(team / "back/versions").report("0002")
-    assert (report["train"], report["validation"]) == (["case-0001"], ["case-0002"])
+    assert (report.train, report.validation) == (["case-0001"], ["case-0002"])
     sides = Ledger(team / "back/.sam3d/ledger.json").entries
     assert {case: entry.group for case, entry in sides.items()} == {"case-0001": "group-0001", "case-0002": "case-0002"}
 

@@ -7,12 +7,14 @@ from dataclasses import replace
 import pytest
 
 from sam3d_label.image.intensity import Percentile
-from sam3d_label.model_update.gate import METRICS, Score, judge, means, score
+from sam3d_label.model_update.gate import METRICS, judge, means, score
+from sam3d_label.model_update.report import Score
 from sam3d_label.training.dataset import OpenedCase
 
 
 def scores(*values, names="abcdefgh"):
-    return [Score(name, value, value, value, value) for name, value in zip(names, values, strict=False)]
+    metrics = ("dice_1", "dice_3", "dice_5", "nsd_3")
+    return [Score(case=name, **dict.fromkeys(metrics, value)) for name, value in zip(names, values, strict=False)]
 
 
 def test_better_and_equal_weights_pass():
@@ -28,7 +30,7 @@ def test_a_loss_within_the_tolerance_is_not_worse_but_a_sure_one_is():
 
 
 def test_one_metric_that_is_worse_keeps_out():
-    candidate = [replace(each, nsd_3=0.2) for each in scores(0.9, 0.9, 0.9)]
+    candidate = [each.model_copy(update={"nsd_3": 0.2}) for each in scores(0.9, 0.9, 0.9)]
     verdict = judge(candidate, scores(0.5, 0.5, 0.5))
     assert not verdict.passes
     assert "NSD@3 0.500 → 0.200" in verdict.reason
@@ -42,7 +44,7 @@ def test_a_batch_of_bad_labels_does_not_vote_for_what_learned_from_it():
     verdict = judge(candidate, serving, known=["f", "g", "gone"])
     assert not verdict.passes
     assert "2 validation cases known before" in verdict.reason
-    assert verdict.as_json()["differences"]["known"][0]["cases"] == 2
+    assert verdict.differences["known"][0].cases == 2
 
 
 def test_a_capability_that_is_lost_is_named_and_does_not_decide():
@@ -51,7 +53,7 @@ def test_a_capability_that_is_lost_is_named_and_does_not_decide():
     losing = verdict.losing(["box", "no_click"])
     assert losing.passes
     assert losing.reason == f"{verdict.reason}; it can no longer take boxes or segment without a click"
-    assert losing.as_json()["lost"] == ["box", "no_click"]
+    assert losing.lost == ("box", "no_click")
 
 
 def test_only_the_same_cases_are_compared():

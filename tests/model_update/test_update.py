@@ -11,7 +11,7 @@ import pytest
 
 from sam3d_label.errors import VolumeError
 from sam3d_label.model_update import split_ledger, update
-from sam3d_label.model_update.gate import Score
+from sam3d_label.model_update.report import Score
 from sam3d_label.model_update.split_ledger import Ledger
 from sam3d_label.model_update.update import LabelledCase, Update
 from sam3d_label.model_update.versions import Versions
@@ -52,13 +52,17 @@ def make(small_weights, tmp_path, monkeypatch):
     return make
 
 
+def scored(case: str, value: float) -> Score:
+    return Score(case=case, dice_1=value, dice_3=value, dice_5=value, nsd_3=value)
+
+
 @pytest.fixture
 def quality(monkeypatch):
     """Says what the gate measures, by the version of the weights."""
     told = {"candidate": 0.8, "random": 0.7}
 
     def score(weights, cases, pause):
-        return [Score(case.name, *(4 * [told.get(weights.version, told["candidate"])])) for case in cases]
+        return [scored(case.name, told.get(weights.version, told["candidate"])) for case in cases]
 
     monkeypatch.setattr(update, "score", score)
     return told
@@ -67,13 +71,14 @@ def quality(monkeypatch):
 def test_a_better_version_serves_with_its_report(make, labelled, quality, tmp_path):
     done = make()(labelled, {"broken": "it holds NaN"})
     versions = Versions(tmp_path / "versions")
-    assert versions.current() == done["version"] == "0001"
+    assert versions.current() == done.version == "0001"
+    assert versions.report("0001").model_dump_json() == done.model_dump_json()
     assert open_weights(versions.path("0001")).card.metrics["gate"]["candidate"]["dice_1"] == pytest.approx(0.8)
     report = versions.report("0001")
-    assert report["gate"]["passes"]
-    assert report["skipped"] == {"broken": "it holds NaN"}
-    assert sorted(report["train"] + report["validation"]) == [case.id for case in labelled]
-    assert report["ledger"] == Ledger(tmp_path / "ledger.json").digest
+    assert report.gate.passes
+    assert report.skipped == {"broken": "it holds NaN"}
+    assert sorted(report.train + report.validation) == [case.id for case in labelled]
+    assert report.ledger == Ledger(tmp_path / "ledger.json").digest
     assert {path.name for path in versions.path("0001").iterdir()} >= {"log.csv", "curves.png", "report.json"}
     assert not (tmp_path / "model" / "run").exists()
 
@@ -83,20 +88,20 @@ def test_a_worse_version_is_kept_aside(make, labelled, quality, tmp_path):
     quality["candidate"] = 0.5
     done = make()(labelled)
     versions = Versions(tmp_path / "versions")
-    assert done["version"] == "0002"
+    assert done.version == "0002"
     assert versions.names() == ["0001", "0002"]
     assert versions.current() == "0001"
-    assert "worse" in versions.report("0002")["gate"]["reason"]
+    assert "worse" in versions.report("0002").gate.reason
 
 
 def test_the_report_names_a_capability_that_is_lost(make, labelled, quality, tmp_path, small_weights):
     known = small_weights.card.model_copy(update={"capabilities": [*small_weights.card.capabilities, "no_click"]})
     serving = replace(small_weights, card=known)
     done = make(serving=serving)(labelled)
-    assert done["gate"]["lost"] == ["no_click"], "no target of these cases can be found without a prompt"
-    assert done["gate"]["reason"].endswith("it can no longer segment without a click")
+    assert done.gate.lost == ("no_click",), "no target of these cases can be found without a prompt"
+    assert done.gate.reason.endswith("it can no longer segment without a click")
     alone = [replace(case, targets=tuple(replace(each, alone=True) for each in case.targets)) for case in labelled]
-    assert make(serving=serving, versions=Versions(tmp_path / "others"))(alone)["gate"]["lost"] == []
+    assert make(serving=serving, versions=Versions(tmp_path / "others"))(alone).gate.lost == ()
 
 
 def test_the_learning_curve_grows(make, labelled, quality, tmp_path):
@@ -113,19 +118,19 @@ def test_the_learning_curve_grows(make, labelled, quality, tmp_path):
 def test_without_validation_cases_the_oldest_are_left_out_in_turn(make, labelled, quality, tmp_path):
     stages = []
     done = make(share=0, watch=lambda progress: stages.append(progress.stage))(labelled)
-    assert done["validation"] == []
-    assert len(done["left_out_one_by_one"]) == 3
-    assert done["gate"]["differences"]["all"][0]["cases"] == 3
+    assert done.validation == []
+    assert len(done.left_out_one_by_one) == 3
+    assert done.gate.differences["all"][0].cases == 3
     assert [stage for stage in dict.fromkeys(stages) if stage.startswith("leaving")] == [
         f"leaving out case_{index}" for index in range(3)
     ]
-    assert done["gate"]["passes"]
+    assert done.gate.passes
 
 
 def test_nothing_is_published_on_the_word_of_one_case(make, labelled, quality, tmp_path):
     done = make(share=0)(labelled[:1])
-    assert not done["gate"]["passes"]
-    assert "label at least two" in done["gate"]["reason"]
+    assert not done.gate.passes
+    assert "label at least two" in done.gate.reason
     assert Versions(tmp_path / "versions").current() is None
 
 
@@ -157,8 +162,8 @@ def test_a_killed_update_goes_on_with_its_last_epoch_and_with_new_labels(make, l
     make(watch=lambda progress: seen.append((progress.stage, len(progress.epochs))))(labelled)
     assert seen[:2] == [("training", 0), ("training", 1)], "one epoch was left to do"
     report = Versions(tmp_path / "versions").report("0001")
-    assert len(report["epochs"]) == QUICK.epochs
-    assert report["annotated"] == 5
+    assert len(report.epochs) == QUICK.epochs
+    assert report.annotated == 5
 
 
 def test_a_run_of_other_settings_is_not_gone_on_with(make, labelled, quality, tmp_path):
@@ -166,7 +171,7 @@ def test_a_run_of_other_settings_is_not_gone_on_with(make, labelled, quality, tm
     run.mkdir(parents=True)
     (run / "run.json").write_text("{}")
     (run / "checkpoint.pt").write_bytes(b"of another run")
-    assert make()(labelled)["version"] == "0001"
+    assert make()(labelled).version == "0001"
 
 
 def test_the_scores_known_before_are_those_of_what_serves(make, labelled, quality, tmp_path, monkeypatch):
@@ -180,12 +185,12 @@ def test_the_scores_known_before_are_those_of_what_serves(make, labelled, qualit
     monkeypatch.setattr(update, "judge", lambda candidate, serving, known: watch(candidate, serving, known))
     first = make()(labelled[:4])
     make()(labelled)
-    assert known == [[], sorted(each["case"] for each in first["scores"]["candidate"])]
+    assert known == [[], sorted(each.case for each in first.scores.candidate)]
 
 
 def test_the_gate_measures_for_real(make, labelled, tmp_path):
     """Random weights, hardly trained: whatever the verdict, it rests on sessions on the stored volumes."""
     done = make()(labelled[:3])
-    report = json.loads((tmp_path / "versions" / done["version"] / "report.json").read_text())
+    report = json.loads((tmp_path / "versions" / done.version / "report.json").read_text())
     assert len(report["scores"]["candidate"]) == len(report["scores"]["serving"]) >= 2
     assert report["gate"]["passes"] == (Versions(tmp_path / "versions").current() == "0001")

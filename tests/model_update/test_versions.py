@@ -75,7 +75,7 @@ def test_the_first_version_rolls_back_to_what_was_there_before(versions, add):
 
 
 def test_an_unknown_or_incomplete_version_does_not_serve(versions, add):
-    with pytest.raises(WeightsError, match="no version 0007, only none"):
+    with pytest.raises(WeightsError, match="no version 0007: no version was published"):
         versions.publish("0007", "gate")
     (versions.folder / add() / "card.json").unlink()
     with pytest.raises(WeightsError, match=r"0001 lacks card\.json"):

@@ -10,8 +10,12 @@ from matplotlib.image import imread
 from sam3d_label.training.log import EpochLog, plot_log
 
 
+def log_of(number: int, dice: float) -> EpochLog:
+    return EpochLog(epoch=number, loss=1 / (number + 1), dice_1=dice, dice_3=dice, learning_rate=1e-3, seconds=2)
+
+
 def logs(*dices: float) -> list[EpochLog]:
-    return [EpochLog(number, 1 / (number + 1), dice, dice, 1e-3, 2.0) for number, dice in enumerate(dices)]
+    return [log_of(number, dice) for number, dice in enumerate(dices)]
 
 
 @pytest.mark.parametrize("dices", [(0.5, 0.6, 0.7), (math.nan, 0.6, math.nan), (math.nan, math.nan), (0.4,)])

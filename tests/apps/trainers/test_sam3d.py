@@ -18,7 +18,8 @@ from lib.configs.app_config import AppConfig
 from lib.datastores.json_files import read_json
 from lib.trainers import auto_train
 from lib.trainers.auto_train import AutoTrain
-from lib.trainers.sam3d import STARTED, Stats, parse_train, train_settings, trainer
+from lib.trainers.sam3d import parse_train, train_settings, trainer
+from lib.trainers.stats import STARTED, Stats
 from sam3d_label.errors import Sam3dError
 from sam3d_label.model_update.update import Progress, Update
 from sam3d_label.model_update.versions import Versions

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from lib.server.routes import page
 from lib.server.tasks import Task
+from lib.trainers.stats import TrainStats
 
 EARLIER = {
     **{"version": "0001", "gate": {"passes": True, "reason": "of an earlier training"}},
@@ -24,7 +25,7 @@ def answer(tasks: list[Task], stats: dict[str, Any]) -> dict[str, Any]:
     """The answer of a server with these trainings, the latest last, and what the latest one has written."""
     app: Any = SimpleNamespace(
         tasks=SimpleNamespace(train=SimpleNamespace(tasks=lambda: tasks)),
-        trainer=SimpleNamespace(stats=lambda: stats),
+        trainer=SimpleNamespace(latest=lambda: TrainStats.model_validate({"best_metric": None, **stats})),
     )
     api = FastAPI()
     api.include_router(page.router(app))

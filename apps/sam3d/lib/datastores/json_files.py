@@ -6,13 +6,14 @@ import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sam3d_label.errors import NewerFormatError, Sam3dError
-from sam3d_label.io import read_object, with_format, write_json
+from sam3d_label.io import Record, read_object, read_record, with_format, write_json
 
 logger = logging.getLogger(__name__)
 FORMAT = 1
+RecordType = TypeVar("RecordType", bound=Record)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -37,6 +38,34 @@ def write_object(path: Path, content: Mapping[str, Any]) -> None:
         StorageError: It cannot be written, and what was there is unchanged.
     """
     write_json(path, with_format(FORMAT, finite(content)), indent=None)
+
+
+def load(kind: type[RecordType], path: Path) -> RecordType | None:
+    """Return the record in a file; None when there is no file or it is damaged.
+
+    Args:
+        kind: Class of the record.
+        path: The file.
+
+    Raises:
+        NewerFormatError: A newer release has written it.
+    """
+    try:
+        return read_record(kind, path)
+    except NewerFormatError:
+        raise
+    except Sam3dError as error:
+        logger.warning(error)
+        return None
+
+
+def store(path: Path, record: Record) -> None:
+    """Replace the record in a file; fields that are None are left out.
+
+    Raises:
+        StorageError: It cannot be written, and what was there is unchanged.
+    """
+    write_json(path, finite(record.model_dump(mode="json", exclude_none=True)), indent=None)
 
 
 def finite(value: Any) -> Any:

@@ -7,15 +7,15 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from fastapi import HTTPException
 from monailabel.interfaces.datastore import Datastore
 
 from lib.configs.app_config import AppConfig
-from lib.datastores.json_files import read_json
+from lib.datastores.json_files import load
 from lib.errors import RemoteError
-from lib.trainers.sam3d import STARTED, label_time
+from lib.trainers.sam3d import label_time
+from lib.trainers.stats import STARTED, LastTraining
 from sam3d_label.model_update.update import RUN, RUN_FILE
 
 logger = logging.getLogger(__name__)
@@ -89,18 +89,18 @@ class AutoTrain:
             return "the last one was cut off"
         if self._every and len(new) >= self._every:
             return f"{len(new)} labels were saved since the last one"
-        if self._at and new and min(new) < last_time(self._at) > self._last().get("at", 0):
+        if self._at and new and min(new) < last_time(self._at) > self._last().at:
             return f"it was {self._at}, and {len(new)} labels were saved since the last one"
         return ""
 
     def new_labels(self) -> list[int]:
         """When each label was saved that the last training, if any, has not seen; seconds since 1970."""
-        seen = self._last().get("labels", {})
+        seen = self._last().labels
         saved = {image: label_time(self._datastore, image) for image in self._datastore.get_labeled_images()}
         return [at for image, at in saved.items() if seen.get(image) != at]
 
-    def _last(self) -> dict[str, Any]:
-        return read_json(self._model_dir / STARTED)
+    def _last(self) -> LastTraining:
+        return load(LastTraining, self._model_dir / STARTED) or LastTraining()
 
 
 def last_time(of_day: str) -> float:

@@ -19,25 +19,23 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from lib.background import step_back
 from lib.configs.active_weights import Serving, unprompted_label
 from lib.configs.app_config import AppConfig
-from lib.datastores.json_files import read_json, write_object
+from lib.datastores.json_files import load, store
 from lib.infers.sam3d import resolve_device
 from lib.trainers.cases import labelled_cases
+from lib.trainers.stats import STARTED, STATS, LastTraining, Stats, TrainStats
 from lib.validation import ClientRequest, explain
 from sam3d_label.errors import Sam3dError
+from sam3d_label.model_update.report import UpdateReport
 from sam3d_label.model_update.split_ledger import Ledger
-from sam3d_label.model_update.update import Progress, Update
+from sam3d_label.model_update.update import Update
 from sam3d_label.model_update.versions import Versions
 from sam3d_label.training import TrainSettings
 from sam3d_label.training.busy import BusySign
 from sam3d_label.training.fine_tune import fine_tune
 from sam3d_label.training.launch import train_in_processes
-from sam3d_label.training.log import EpochLog
-from sam3d_label.weights import Card, untrained
+from sam3d_label.weights import Card, Weights, untrained
 
 logger = logging.getLogger(__name__)
-STATS, STARTED = "train_stats.json", "last_training.json"
-NO_EPOCH = {"epoch": 0, "best_metric": 0.0, "train": {}, "eval": {}}
-
 MLFLOW = "mlflow is not offered here: the run's log.csv and curves.png lie beside its version"
 
 
@@ -142,8 +140,12 @@ class SAM3DTrainTask(TrainTask):
         return super().info() | {"labels": list(self._app.labels)}
 
     def stats(self) -> dict[str, Any]:
-        """Return how the last training went, or goes; epoch 0 before the first."""
-        return read_json(self.model_dir / STATS) or {**NO_EPOCH, "total_epochs": self._app.train_epochs}
+        """Return the state of the latest training as MONAI Label sends it; epoch 0 before the first."""
+        return self.latest().as_json()
+
+    def latest(self) -> TrainStats:
+        """Return the state of the latest training; epoch 0 before the first."""
+        return load(TrainStats, self.model_dir / STATS) or TrainStats(total_epochs=self._app.train_epochs)
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Trains, compares, and publishes or keeps aside.
@@ -165,13 +167,13 @@ class SAM3DTrainTask(TrainTask):
         try:
             report = self._update(asked, datastore, stats)
         except Exception as error:
-            stats.end({"error": str(error)})
+            stats.fail(str(error))
             raise
-        stats.end({key: report[key] for key in ("version", "gate", "means", "annotated", "skipped")})
-        logger.info(f"Version {report['version']}: {report['gate']['reason']}")
-        return report
+        stats.end(report)
+        logger.info(f"Version {report.version}: {report.gate and report.gate.reason}")
+        return report.model_dump(mode="json")
 
-    def _update(self, asked: TrainRequest, datastore: Datastore, stats: Stats) -> dict[str, Any]:
+    def _update(self, asked: TrainRequest, datastore: Datastore, stats: Stats) -> UpdateReport:
         device = resolve_device(asked.device)
         serving = self._serving.learned_or_not(device)
         unprompted = unprompted_label(self._app.labels, serving.card)
@@ -193,7 +195,7 @@ class SAM3DTrainTask(TrainTask):
         )
         return update(cases, skipped)
 
-    def _new_adapters(self, preset: str, device: str) -> Any:
+    def _new_adapters(self, preset: str, device: str) -> Weights:
         card = self._serving.learned_or_not(device).card
         fresh = untrained(preset, self._app.sam_checkpoint, device, intensity=card.intensity, spacing=card.spacing)
         return dataclasses.replace(fresh, card=fresh.card.model_copy(update={"labels": list(self._app.labels)}))
@@ -201,7 +203,7 @@ class SAM3DTrainTask(TrainTask):
     def _note_start(self, datastore: Datastore) -> None:
         """Remember which labels this training has seen, so that the automatic one counts those since."""
         seen = {image: label_time(datastore, image) for image in datastore.get_labeled_images()}
-        write_object(self.model_dir / STARTED, {"at": time.time(), "labels": seen})
+        store(self.model_dir / STARTED, LastTraining(at=time.time(), labels=seen))
 
 
 def train_settings(asked: TrainRequest, targets: int, epochs: int, card: Card) -> TrainSettings:
@@ -226,50 +228,3 @@ def label_time(datastore: Datastore, image: str) -> int:
     """When the final label of an image was saved, seconds since 1970; 0 where nobody noted it."""
     at = datastore.get_label_info(image, "final").get("ts", 0)
     return int(at) if isinstance(at, int | float) and math.isfinite(at) else 0
-
-
-class Stats:
-    """The file that says how a training goes, in the words that the viewers read.
-
-    Args:
-        path: The file.
-        name: Of the run.
-        epochs: How many it is going to have, as far as is known before it begins. Slicer divides by it.
-    """
-
-    def __init__(self, path: Path, name: str, epochs: int) -> None:
-        self.path, self.name = path, name
-        self._began = time.time()
-        self._last: dict[str, Any] = {"total_epochs": epochs}
-
-    def begin(self) -> None:
-        """Write that it has begun, in place of what the training before left."""
-        self._write({"stage": "starting"})
-
-    def show(self, progress: Progress) -> None:
-        """Write where an update stands."""
-        scores = [log.dice_1 for log in progress.epochs if not math.isnan(log.dice_1)]
-        if progress.epochs_in_all:
-            self._last["total_epochs"] = progress.epochs_in_all
-        if progress.epochs:
-            self._last |= {
-                "epoch": len(progress.epochs),
-                "best_metric": round(max(scores, default=0.0), 4),
-                "train": _numbers(progress.epochs[-1], ("loss", "learning_rate", "seconds")),
-                "eval": _numbers(progress.epochs[-1], ("dice_1", "dice_3")),
-                "losses": [round(log.loss, 5) for log in progress.epochs],
-            }
-        self._write({"stage": progress.stage, "current_time": round(time.time() - self._began, 1)})
-
-    def end(self, outcome: Mapping[str, Any]) -> None:
-        """Write how it ended."""
-        self._write({"stage": "done", "total_time": round(time.time() - self._began, 1), **outcome})
-
-    def _write(self, more: Mapping[str, Any]) -> None:
-        write_object(self.path, {**NO_EPOCH, "name": self.name, "start_ts": int(self._began), **self._last, **more})
-
-
-def _numbers(log: EpochLog, names: tuple[str, ...]) -> dict[str, float]:
-    """Those of some fields that are numbers, which JSON can hold."""
-    values = {name: float(getattr(log, name)) for name in names}
-    return {name: round(value, 6) for name, value in values.items() if math.isfinite(value)}

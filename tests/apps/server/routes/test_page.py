@@ -16,6 +16,7 @@ from browser import browser, open_page
 from playwright.sync_api import expect
 
 from sam3d_label.model_update import learning_curve
+from sam3d_label.model_update.report import UpdateReport
 from sam3d_label.model_update.split_ledger import Ledger
 from sam3d_label.model_update.versions import REPORT, Versions
 
@@ -60,7 +61,7 @@ def model_dir(weights_path: Path, tmp_path_factory: pytest.TempPathFactory) -> P
             (beside / REPORT).write_text(json.dumps(report))
         if passes:
             versions.publish(version, "gate")
-        learning_curve.append(folder, report)
+        learning_curve.append(folder, UpdateReport.model_validate(report))
     losses = [0.62, 0.44, 0.36, 0.31, 0.29, 0.27]
     gate = {"passes": False, "reason": told[-1][3]}
     stats = {"stage": "done", "epoch": 6, "total_epochs": 6, "version": "0003", "gate": gate, "losses": losses}

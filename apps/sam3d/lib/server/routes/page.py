@@ -20,7 +20,9 @@ from lib.infers.sam3d import VolumeTask
 from lib.server.tasks import Tasks
 from lib.trainers.auto_train import AutoTrain
 from lib.trainers.sam3d import SAM3DTrainTask
+from lib.trainers.stats import TrainStats
 from sam3d_label.model_update import learning_curve
+from sam3d_label.model_update.report import UpdateReport
 from sam3d_label.model_update.split_ledger import Ledger, counts
 from sam3d_label.model_update.versions import BEFORE_ALL, Versions
 from sam3d_label.weights.card import ABILITIES, Card, lost
@@ -153,40 +155,39 @@ def latest_training(app: Parts) -> dict[str, Any]:
         but `epoch`, which is 0, are None.
     """
     latest = next(iter(app.tasks.train.tasks()[-1:]), None)
-    known = app.trainer.stats()
-    stats = known if latest and latest.is_over else {}
-    gate = stats.get("gate", {})
-    is_new = latest and not latest.is_over and "total_time" not in known  # else the statistics are of the one before
+    known = app.trainer.latest()
+    stats = known if latest and latest.is_over else TrainStats()
+    is_new = latest and not latest.is_over and known.total_time is None  # else the statistics are of the one before
     return {
         "id": latest and latest.id,
         "status": latest and latest.status,
-        "epoch": known["epoch"] if is_new else 0,
-        "total_epochs": known["total_epochs"] if is_new else None,
-        "best_metric": known.get("best_metric"),
-        "version": stats.get("version"),
-        "passes": gate.get("passes"),
-        "reason": gate.get("reason"),
-        "error": stats.get("error"),
+        "epoch": known.epoch if is_new else 0,
+        "total_epochs": known.total_epochs if is_new else None,
+        "best_metric": known.best_metric,
+        "version": stats.version,
+        "passes": stats.gate and stats.gate.passes,
+        "reason": stats.gate and stats.gate.reason,
+        "error": stats.error,
     }
 
 
 def _version(versions: Versions, name: str, current: str | None, active: Card) -> dict[str, Any]:
-    report: dict[str, Any] = versions.report(name)
+    report = versions.report(name) or UpdateReport()
     card = Card.read(versions.path(name) / CARD)
     by_hand = versions.by_hand(name)
     return {
         "version": name,
         "serves": name == current,
-        "at": report.get("at"),
-        "annotated": report.get("annotated"),
-        "means": report.get("means", {}),
-        "passes": report.get("gate", {}).get("passes"),
-        "reason": report.get("gate", {}).get("reason"),
+        "at": report.at,
+        "annotated": report.annotated,
+        "means": report.means,
+        "passes": report.gate and report.gate.passes,
+        "reason": report.gate and report.gate.reason,
         "against_gate": by_hand and by_hand.model_dump(include={"at", "by"}),
         "capabilities": card.capabilities,
         "lost": [ABILITIES[capability] for capability in lost(card, active)],
-        "skipped": report.get("skipped", {}),
-        "seconds": report.get("seconds"),
+        "skipped": report.skipped,
+        "seconds": report.seconds,
     }
 
 

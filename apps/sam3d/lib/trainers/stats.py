@@ -1,0 +1,136 @@
+"""Files about the latest training: its state, in the keys that the viewers read, and the labels that it has seen."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from lib.datastores.json_files import finite, store
+from sam3d_label.io import Record
+from sam3d_label.model_update.report import Compared, UpdateReport, Verdict
+from sam3d_label.model_update.update import Progress
+from sam3d_label.training.log import EpochLog
+
+STATS, STARTED = "train_stats.json", "last_training.json"
+
+
+class TrainStats(Record):
+    """State of a training. Keys that do not apply yet are left out where it is stored or sent.
+
+    Attributes:
+        epoch: Epochs that are done.
+        best_metric: Highest Dice after one click on the validation cases.
+        train: Loss, learning rate and seconds of the latest epoch.
+        eval: Dice of the latest epoch on the validation cases.
+        name: Of the run.
+        start_ts: When it began, seconds since 1970.
+        total_epochs: Epochs that it will have.
+        losses: Loss of each epoch.
+        stage: What it is doing.
+        current_time: Seconds since it began.
+        total_time: Seconds that it took; None while it goes on.
+        version: Version that it made.
+        gate: The decision of the gate.
+        means: Means of the scores that the gate compared.
+        annotated: Number of cases with usable labels.
+        skipped: Cases that were not used, and why.
+        error: Why it failed.
+    """
+
+    epoch: int = 0
+    best_metric: float | None = 0.0
+    train: dict[str, float] = Field(default_factory=dict)
+    eval: dict[str, float] = Field(default_factory=dict)
+    name: str | None = None
+    start_ts: int | None = None
+    total_epochs: int | None = None
+    losses: list[float | None] | None = None
+    stage: str | None = None
+    current_time: float | None = None
+    total_time: float | None = None
+    version: str | None = None
+    gate: Verdict | None = None
+    means: dict[Compared, dict[str, float]] | None = None
+    annotated: int | None = None
+    skipped: dict[str, str] | None = None
+    error: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as it is sent."""
+        content: dict[str, Any] = finite(self.model_dump(mode="json", exclude_none=True))
+        return content
+
+
+class LastTraining(Record):
+    """The labels that the latest training has seen.
+
+    Attributes:
+        at: When it began, seconds since 1970; 0 when there was none.
+        labels: When the label of each image was saved, seconds since 1970.
+    """
+
+    at: float = 0
+    labels: dict[str, int] = Field(default_factory=dict)
+
+
+class Stats:
+    """The file with the state of a training.
+
+    Args:
+        path: The file.
+        name: Of the run.
+        epochs: How many it is going to have, as far as is known before it begins. Slicer divides by it.
+    """
+
+    def __init__(self, path: Path, name: str, epochs: int) -> None:
+        self.path = path
+        self._began = time.time()
+        self._last = TrainStats(name=name, start_ts=int(self._began), total_epochs=epochs)
+
+    def begin(self) -> None:
+        """Write that it has begun, in place of the state of the training before."""
+        store(self.path, self._last.model_copy(update={"stage": "starting"}))
+
+    def show(self, progress: Progress) -> None:
+        """Write the state of an update."""
+        scores = [log.dice_1 for log in progress.epochs if not math.isnan(log.dice_1)]
+        changes: dict[str, object] = {}
+        if progress.epochs_in_all:
+            changes["total_epochs"] = progress.epochs_in_all
+        if progress.epochs:
+            changes |= {
+                "epoch": len(progress.epochs),
+                "best_metric": round(max(scores, default=0.0), 4),
+                "train": _numbers(progress.epochs[-1], ("loss", "learning_rate", "seconds")),
+                "eval": _numbers(progress.epochs[-1], ("dice_1", "dice_3")),
+                "losses": [round(log.loss, 5) for log in progress.epochs],
+            }
+        self._last = self._last.model_copy(update=changes)
+        now = {"stage": progress.stage, "current_time": self._seconds()}
+        store(self.path, self._last.model_copy(update=now))
+
+    def end(self, report: UpdateReport) -> None:
+        """Write the result of an update."""
+        names = ("version", "gate", "means", "annotated", "skipped")
+        self._end({name: getattr(report, name) for name in names})
+
+    def fail(self, error: str) -> None:
+        """Write why there is no result."""
+        self._end({"error": error})
+
+    def _end(self, outcome: dict[str, object]) -> None:
+        done = {"stage": "done", "total_time": self._seconds(), **outcome}
+        store(self.path, self._last.model_copy(update=done))
+
+    def _seconds(self) -> float:
+        return round(time.time() - self._began, 1)
+
+
+def _numbers(log: EpochLog, names: tuple[str, ...]) -> dict[str, float]:
+    """Those of some fields that are numbers, which JSON can hold."""
+    values = {name: float(getattr(log, name)) for name in names}
+    return {name: round(value, 6) for name, value in values.items() if math.isfinite(value)}

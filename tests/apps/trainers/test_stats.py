@@ -1,0 +1,69 @@
+"""The files about the latest training: those of earlier releases are read, and keys stay."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from lib.datastores.json_files import load
+from lib.trainers.stats import LastTraining, Stats, TrainStats
+from sam3d_label.errors import NewerFormatError
+from sam3d_label.model_update.report import UpdateReport
+from sam3d_label.model_update.update import Progress
+from sam3d_label.training.log import EpochLog
+
+SAMPLES = Path(__file__).parents[2] / "data"
+
+
+@pytest.mark.parametrize("format_", ["format_0", "format_1"])
+def test_the_state_of_an_earlier_release_is_read_and_sent_with_the_same_keys(format_: str) -> None:
+    path = SAMPLES / format_ / "train_stats.json"
+    stats = load(TrainStats, path)
+    assert stats is not None
+    assert stats.gate is not None
+    assert stats.gate.passes
+    stored, sent = json.loads(path.read_text()), stats.as_json()
+    if format_ == "format_1":
+        assert sent == stored
+    else:
+        assert sent.keys() == {*stored, "format"}
+
+
+def test_the_labels_of_the_last_training_are_read() -> None:
+    last = load(LastTraining, SAMPLES / "format_0" / "last_training.json")
+    assert last == LastTraining(at=1795600000.0, labels={"case 0": 1795500000})
+
+
+def test_a_state_of_a_newer_release_is_rejected_and_a_damaged_one_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "train_stats.json"
+    path.write_text('{"format": 2}')
+    with pytest.raises(NewerFormatError, match="update this installation"):
+        load(TrainStats, path)
+    path.write_text('{"epoch": "some"}')
+    assert load(TrainStats, path) is None
+
+
+def test_a_training_writes_its_progress_and_its_end(tmp_path: Path) -> None:
+    stats = Stats(tmp_path / "stats.json", "train_01", 5)
+
+    def shown() -> TrainStats:
+        read = load(TrainStats, stats.path)
+        assert read is not None
+        return read
+
+    stats.begin()
+    assert (shown().stage, shown().epoch, shown().total_epochs) == ("starting", 0, 5)
+    log = EpochLog(epoch=0, loss=0.5, dice_1=math.nan, dice_3=math.nan, learning_rate=1e-3, seconds=1)
+    stats.show(Progress("training", [log], 1))
+    assert (shown().epoch, shown().eval, shown().losses) == (1, {}, [0.5])
+    stats.show(Progress("comparing"))
+    assert (shown().epoch, shown().total_epochs, shown().stage) == (1, 1, "comparing")
+    assert shown().total_time is None
+    stats.end(UpdateReport(version="0001", annotated=2))
+    assert (shown().stage, shown().version, shown().annotated, shown().epoch) == ("done", "0001", 2, 1)
+    assert shown().total_time is not None
+    stats.fail("no label")
+    assert (shown().error, shown().version) == ("no label", None)

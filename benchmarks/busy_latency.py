@@ -26,10 +26,10 @@ from rich.console import Console
 from rich.progress import track
 from serving import server
 
-from sam3d_label.evaluation.annotators import error_centre
 from sam3d_label.evaluation.cases import Case, find_cases
 from sam3d_label.image.volume import Volume
 from sam3d_label.io import write_json
+from sam3d_label.masks import deepest_voxel
 
 PATIENCE = 300
 """Seconds in which the server must have looked at all volumes, and a training have come to its first epoch."""
@@ -54,9 +54,9 @@ def deepest(case: Case, outside: bool) -> list[int]:
     """The deepest voxel of the target, or of what is beside it."""
     label = Volume.open(case.label)
     side = (label.array > 0) != outside
-    click = error_centre(side, np.zeros_like(side), (), np.random.default_rng(0), tuple(label.spacing))
-    assert click is not None
-    return list(click.ijk)
+    found = deepest_voxel(side)
+    assert found is not None
+    return list(found)
 
 
 def click_through(client: MONAILabelClient, cases: Sequence[Case], think: float) -> list[Clicks]:

@@ -21,10 +21,11 @@ from rich.progress import track
 from rich.table import Table
 
 from sam3d_label.evaluation.annotators import ANNOTATORS
-from sam3d_label.evaluation.metrics import bootstrap_interval, dice
+from sam3d_label.evaluation.metrics import bootstrap_interval
 from sam3d_label.evaluation.protocol import evaluate_case
 from sam3d_label.image.volume import Volume
 from sam3d_label.io import write_json
+from sam3d_label.masks import corners, dice
 from sam3d_label.segmentation.prompts import Box
 from sam3d_label.segmentation.segmenter import Segmenter
 from sam3d_label.synthetic import Phantom, make_phantom
@@ -82,8 +83,9 @@ def measure(
         clicks=counts,
         seed=zlib.crc32(f"{seed}/{name}".encode()),
     )
-    where = np.argwhere(truth)
-    box = Box.from_pairs(np.stack([where.min(0), where.max(0)], 1).ravel().tolist())
+    found = corners(truth)
+    assert found is not None, "a phantom has a lesion"
+    box = Box.from_pairs(np.stack(found, 1).ravel().tolist())
     boxed = segmenter.segment([box]).mask > 0
     return Measured(name, phantom.meta, tuple(record.dice for record in records), dice(boxed, truth))
 

@@ -20,10 +20,9 @@ from rich.console import Console
 from rich.progress import track
 from serving import server
 
-from sam3d_label.evaluation.annotators import error_centre
 from sam3d_label.evaluation.cases import Case, find_cases
-from sam3d_label.evaluation.metrics import dice
 from sam3d_label.image.volume import Volume
+from sam3d_label.masks import deepest_voxel, dice
 
 
 @dataclass(frozen=True)
@@ -40,16 +39,16 @@ def measure(client: MONAILabelClient, case: Case) -> Measured:
     """Click the deepest voxel of the target and compare the answer with the truth."""
     label = Volume.open(case.label)
     truth = label.array > 0
-    click = error_centre(truth, np.zeros_like(truth), (), np.random.default_rng(0), tuple(label.spacing))
+    click = deepest_voxel(truth)
     if click is None:
         raise RuntimeError(f"{case.label} is empty")
-    params = {"foreground": [list(click.ijk)], "background": [], "result_extension": ".nrrd"}
+    params = {"foreground": [list(click)], "background": [], "result_extension": ".nrrd"}
     started = time.monotonic()
     file, _ = client.infer("sam3d", case.name, params)
     seconds = time.monotonic() - started
     mask = Volume.open(file).array > 0
     Path(file).unlink()
-    return Measured(case.name, click.ijk, dice(mask, truth), seconds)
+    return Measured(case.name, click, dice(mask, truth), seconds)
 
 
 def table(rows: list[Measured]) -> str:

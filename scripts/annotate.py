@@ -20,8 +20,8 @@ import numpy as np
 
 from sam3d_label.errors import VolumeError
 from sam3d_label.evaluation.annotators import ANNOTATORS
-from sam3d_label.evaluation.metrics import dice
 from sam3d_label.image.volume import Volume, save_mask
+from sam3d_label.masks import dice
 from sam3d_label.segmentation.prompts import Click
 from sam3d_label.studies.folder import image_id
 

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from scipy import ndimage
+
+from sam3d_label.masks import deepest_voxel
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "sample-data"
@@ -31,9 +32,9 @@ START_SECONDS = 300
 def centre_of_lesion(label: Path) -> list[int]:
     """The voxel (i, j, k) of a label file that lies deepest in the lesion."""
     nifti = nib.Nifti1Image.from_filename(label)
-    inside = np.pad(np.asarray(nifti.dataobj) > 0, 1)
-    depth = ndimage.distance_transform_edt(inside, sampling=nifti.header.get_zooms())
-    return [int(index) - 1 for index in np.unravel_index(depth.argmax(), depth.shape)]
+    deepest = deepest_voxel(np.asarray(nifti.dataobj) > 0, nifti.header.get_zooms())
+    assert deepest is not None, f"{label} is empty"
+    return list(deepest)
 
 
 def curl_of_a_click(address: str, case: str) -> str:

@@ -15,6 +15,7 @@ from scipy import ndimage
 from recipes.tiny_geodesic.pack import Packed
 from recipes.tiny_geodesic.sources import Source, find_targets
 from sam3d_label.image.volume import Volume
+from sam3d_label.masks import depth
 from sam3d_label.synthetic.label_mosaic import make_mosaic
 from sam3d_label.synthetic.lesion_insertion import plant_lesions
 from sam3d_label.synthetic.phantoms import make_phantom
@@ -183,10 +184,10 @@ def hollowed(rng: np.random.Generator, parts: np.ndarray) -> np.ndarray:
         if box is None or rng.random() > 0.25:
             continue
         inside = parts[box] == value
-        depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1, 1:-1]
-        if depth.max() < 4:
+        depths = depth(inside)
+        if depths.max() < 4:
             continue
-        lumen = depth > rng.uniform(0.15, 0.6) * depth.max()
+        lumen = depths > rng.uniform(0.15, 0.6) * depths.max()
         axis, level = int(rng.integers(3)), rng.uniform(0.2, 1.3)
         along = np.arange(inside.shape[axis]) > level * inside.shape[axis]
         above = np.expand_dims(along, [other for other in range(3) if other != axis])
@@ -198,14 +199,14 @@ def hollowed(rng: np.random.Generator, parts: np.ndarray) -> np.ndarray:
 def with_lesions(rng: np.random.Generator, parts: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lesions in structures, 1 to n, and the parts with them."""
     parts, lesions = parts.copy(), np.zeros(parts.shape, np.uint8)
-    depth = ndimage.distance_transform_edt(target > 0)
+    room = ndimage.distance_transform_edt(target > 0)
     grid = np.stack(np.meshgrid(*[np.arange(edge) for edge in parts.shape], indexing="ij"))
     for number in range(1, int(rng.integers(2, 5))):
-        deep = np.argwhere(depth > 3)
+        deep = np.argwhere(room > 3)
         if not len(deep):
             break
         centre = deep[rng.integers(len(deep))]
-        radius = min(rng.uniform(2.5, 11), 1.2 * depth[tuple(centre)])
+        radius = min(rng.uniform(2.5, 11), 1.2 * room[tuple(centre)])
         stretch = np.exp(rng.uniform(-0.35, 0.35, 3))
         away = np.sqrt((((grid - centre[:, None, None, None]) / stretch[:, None, None, None]) ** 2).sum(0))
         nodes = rng.normal(size=(6, 6, 6)) * rng.uniform(0, 0.3)
@@ -213,7 +214,7 @@ def with_lesions(rng: np.random.Generator, parts: np.ndarray, target: np.ndarray
         blob = (away * (1 + rough) < radius) & (target == target[tuple(centre)])
         lesions[blob] = number
         parts[blob] = LESION + number
-        depth[blob] = 0
+        room[blob] = 0
     return lesions, parts
 
 

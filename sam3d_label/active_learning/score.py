@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
+from sam3d_label.masks import deepest_voxel, largest_component
 from sam3d_label.segmentation.prompts import Click, Ijk
 from sam3d_label.segmentation.segmenter import Segmenter
 
@@ -48,20 +48,12 @@ def survey(segmenter: Segmenter) -> Survey:
 
 def likely_target(segmenter: Segmenter) -> Click:
     """A click in the deepest voxel of the largest part of the mask without a prompt; else where it is likeliest."""
-    i, j, k = (size // 2 for size in segmenter.volume.shape)
     if NO_CLICK not in segmenter.weights.card.capabilities:
+        i, j, k = (size // 2 for size in segmenter.volume.shape)
         return Click((i, j, k))
     result = segmenter.segment_unprompted()
-    if not result.mask.any():
-        return Click(_index(int(np.argmax(result.probability)), result.mask.shape))
-    parts, count = ndimage.label(result.mask)
-    largest = 1 + int(np.argmax(ndimage.sum_labels(result.mask, parts, np.arange(1, count + 1))))
-    region = ndimage.find_objects(parts)[largest - 1]
-    inside = np.pad(parts[region] == largest, 1)
-    depth = ndimage.distance_transform_edt(inside, sampling=segmenter.volume.spacing)[1:-1, 1:-1, 1:-1]
-    local = np.unravel_index(int(depth.argmax()), depth.shape)
-    i, j, k = (int(part.start + at) for part, at in zip(region, local, strict=True))
-    return Click((i, j, k))
+    deepest = deepest_voxel(largest_component(result.mask), segmenter.volume.spacing)
+    return Click(deepest or _index(int(np.argmax(result.probability)), result.mask.shape))
 
 
 def farthest(vectors: dict[str, np.ndarray], known: list[np.ndarray]) -> tuple[str, float]:

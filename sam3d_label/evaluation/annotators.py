@@ -18,12 +18,11 @@ from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from sam3d_label.masks import CORNERS, Index, bounding_box, deepest_voxel, depth, largest_component
 from sam3d_label.segmentation.prompts import Click
 
 BoolVolume = NDArray[np.bool_]
-Index = tuple[int, int, int]
 Annotator = Callable[[BoolVolume, BoolVolume, Sequence[Click], np.random.Generator, Sequence[float]], Click | None]
 
 JITTER_MM = 3.0
@@ -69,7 +68,7 @@ def error_centre(
     if np.count_nonzero(added) > np.count_nonzero(missed):
         errors.reverse()
     for error, positive in errors:
-        ijk = _deepest(error, taken=[click.ijk for click in clicks])
+        ijk = deepest_voxel(error, without=[click.ijk for click in clicks])
         if ijk is not None:
             return Click(ijk, positive)
     return None
@@ -92,11 +91,8 @@ def largest_component_centre(
     box = bounding_box(error)
     if box is None:
         return None
-    components, count = ndimage.label(error[box], structure=np.ones((3, 3, 3), bool))
-    sizes = np.bincount(components.ravel(), minlength=count + 1)
-    sizes[0] = 0
-    depth = _depth(components == int(np.argmax(sizes)))
-    deepest = np.argwhere(depth == depth.max())
+    depths = depth(largest_component(error[box], CORNERS))
+    deepest = np.argwhere(depths == depths.max())
     chosen = deepest[np.random.default_rng(TIE_SEED).integers(len(deepest))]
     ijk = _shifted(chosen, box)
     return Click(ijk, bool(truth[ijk]))
@@ -134,43 +130,6 @@ ANNOTATORS: Mapping[str, Annotator] = MappingProxyType(
 )
 POSITIVE_ONLY = frozenset({"random_foreground"})
 """Annotators that never click outside the target: the only ones for weights without negative clicks."""
-
-
-def bounding_box(mask: BoolVolume) -> tuple[slice, ...] | None:
-    """The smallest box around the true voxels of a mask of any dimension; ``None`` when there are none."""
-    box: list[slice] = []
-    for axis in range(mask.ndim):
-        rest = mask[tuple(box)]
-        hits = np.flatnonzero(rest.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        if hits.size == 0:
-            return None
-        box.append(slice(int(hits[0]), int(hits[-1]) + 1))
-    return tuple(box)
-
-
-def _depth(error: BoolVolume) -> NDArray[np.float64]:
-    """Distance in voxels to the nearest voxel outside ``error``, the volume being surrounded by outside."""
-    return np.asarray(ndimage.distance_transform_edt(np.pad(error, 1)))[1:-1, 1:-1, 1:-1]
-
-
-def _deepest(error: BoolVolume, taken: Sequence[Index]) -> Index | None:
-    """The deepest voxel of ``error`` that is not among ``taken``; ``None`` when there is none.
-
-    Only the bounding box is transformed: all beyond it is outside the error, so the distances are those of
-    the volume.
-    """
-    box = bounding_box(error)
-    if box is None:
-        return None
-    depth = _depth(error[box])
-    for ijk in taken:
-        local = tuple(at - side.start for at, side in zip(ijk, box, strict=True))
-        if all(0 <= at < size for at, size in zip(local, depth.shape, strict=True)):
-            depth[local] = 0
-    best = int(np.argmax(depth))
-    if depth.flat[best] == 0:
-        return None
-    return _shifted(np.array(np.unravel_index(best, depth.shape)), box)
 
 
 def _moved(

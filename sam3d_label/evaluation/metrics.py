@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sam3d_label.evaluation.annotators import bounding_box
+from sam3d_label.masks import bounding_box
 from sam3d_label.segmentation.prompts import Click
 
 TOLERANCES_MM = (2.0, 5.0)
@@ -30,14 +30,6 @@ class ClicksToReach(NamedTuple):
 
     clicks: int
     failed: bool
-
-
-def dice(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """Return the Dice coefficient of two masks: twice the overlap over the sum of their sizes, 1 for two empty ones."""
-    total = np.count_nonzero(mask) + np.count_nonzero(truth)
-    if total == 0:
-        return 1.0
-    return 2.0 * float(np.count_nonzero(mask & truth)) / float(total)
 
 
 def nsd(

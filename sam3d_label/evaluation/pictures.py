@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.evaluation.metrics import dice
 from sam3d_label.image.hounsfield import without_padding
 from sam3d_label.image.intensity import ct_offset, sample
 from sam3d_label.io import replacing
+from sam3d_label.masks import corners, dice
 from sam3d_label.segmentation.prompts import Click
 
 CT_WINDOW = (-160.0, 240.0)
@@ -301,8 +301,9 @@ def _seen(view: AxialSlice) -> NDArray[np.bool_]:
 
 def _part(seen: NDArray[np.bool_], spacing: tuple[float, float]) -> tuple[slice, slice]:
     """The part of a slice around what is seen, square in mm where the slice is large enough."""
-    hits = np.argwhere(seen)
-    low, high = hits.min(axis=0), hits.max(axis=0) + 1
+    found = corners(seen)
+    assert found is not None, "a mask, a truth or a click is seen"
+    low, high = found[0], found[1] + 1
     side = max(_LEAST_MM, _CONTEXT * float(((high - low) * spacing).max()))
     size = np.minimum(np.ceil(side / np.array(spacing)), seen.shape).astype(int)
     start = np.clip(np.rint((low + high - size) / 2).astype(int), 0, np.array(seen.shape) - size)

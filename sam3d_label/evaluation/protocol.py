@@ -26,6 +26,7 @@ from sam3d_label.evaluation.annotators import Annotator, BoolVolume
 from sam3d_label.evaluation.cases import find_cases, read_case
 from sam3d_label.evaluation.pictures import SheetRow, sheet_row
 from sam3d_label.image.volume import Volume
+from sam3d_label.masks import dice
 from sam3d_label.segmentation.prompts import Click, Prompts
 
 CLICK_COUNTS = (1, 2, 3, 5, 10)
@@ -190,7 +191,7 @@ def evaluate_case(
                 clicks=count,
                 placed=len(given),
                 click=click,
-                dice=records[-1].dice if unchanged else metrics.dice(mask, truth),
+                dice=records[-1].dice if unchanged else dice(mask, truth),
                 nsd=metrics.nsd(mask, truth, spacing) if count in clicks else None,
                 seconds=seconds,
                 honoured=metrics.honoured(mask, given),
@@ -235,7 +236,7 @@ def evaluate_unprompted(
         clicks=0,
         placed=0,
         click=None,
-        dice=metrics.dice(mask, truth),
+        dice=dice(mask, truth),
         nsd=metrics.nsd(mask, truth, spacing),
         seconds=seconds,
         honoured=0,

@@ -16,6 +16,7 @@ from sam3d_label.errors import Sam3dError, VolumeError, WeightsError
 from sam3d_label.evaluation import metrics
 from sam3d_label.image.labels import open_label, structures
 from sam3d_label.image.volume import Volume
+from sam3d_label.masks import dice
 from sam3d_label.model_update.versions import Versions
 from sam3d_label.replay.jobs import Job, Numbered
 from sam3d_label.segmentation.prompts import Prompts, clip_boxes
@@ -176,7 +177,7 @@ class Replayer:
             version=self._weights.version,
             voxels=result.voxels,
             seconds=round(seconds, 4),
-            dice=None if truth is None else metrics.dice(counted, truth),
+            dice=None if truth is None else dice(counted, truth),
             nsd_2mm=surfaces[0],
             nsd_5mm=surfaces[1],
             honoured=metrics.honoured(mask, prompts.clicks),
@@ -195,7 +196,7 @@ class Replayer:
         except Sam3dError as error:
             return None, f"{GAP}: {error}"
         odd = None if served.digest == request.mask else f"version {request.version} gives a mask {GAP}"
-        return metrics.dice(mask, served.mask > 0), odd
+        return dice(mask, served.mask > 0), odd
 
 
 class Served:

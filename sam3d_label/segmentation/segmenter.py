@@ -16,6 +16,7 @@ from sam3d_label.cache import EmbeddingCache
 from sam3d_label.errors import PromptError
 from sam3d_label.image.intensity import Normalization
 from sam3d_label.image.volume import Volume
+from sam3d_label.masks import bounding_box
 from sam3d_label.segmentation.crop_encoder import CropEncoder
 from sam3d_label.segmentation.crop_grid import CropGrid
 from sam3d_label.segmentation.merge import Part, enforce_clicks, merge_tiles
@@ -229,17 +230,17 @@ class Segmenter:
         return Result(
             mask=mask,
             parts=tuple(parts),
-            changed_box=bounding_box(mask),
+            changed_box=changed_box(mask),
             seconds=time.monotonic() - started,
             encoded=search.encoder.encoded,
             model_version=self.weights.version,
         )
 
 
-def bounding_box(mask: np.ndarray) -> tuple[int, int, int, int, int, int] | None:
+def changed_box(mask: np.ndarray) -> tuple[int, int, int, int, int, int] | None:
     """(i0, i1, j0, j1, k0, k1) around a mask's non-zero voxels, upper ends exclusive; None when there are none."""
-    spans = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    if not len(spans[0]):
+    box = bounding_box(mask)
+    if box is None:
         return None
-    (i0, i1), (j0, j1), (k0, k1) = ((int(span[0]), int(span[-1]) + 1) for span in spans)
-    return i0, i1, j0, j1, k0, k1
+    i, j, k = box
+    return i.start, i.stop, j.start, j.stop, k.start, k.stop

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import ndimage
 
+from sam3d_label.masks import CORNERS, deepest_voxel, largest_component
 from sam3d_label.segmentation.prompts import Box, Click, Ijk, Prompts
 
 DRAWS = 8
@@ -71,15 +71,7 @@ def next_click(map_: np.ndarray, spacing: np.ndarray, clicks: Sequence[Click]) -
     unsure = map_ >= map_.max() / 2
     for click in clicks:
         unsure[click.ijk] = False
-    parts, count = ndimage.label(unsure, np.ones((3, 3, 3)))
-    if not count:
-        return None
-    fullest = 1 + int(np.argmax(ndimage.sum_labels(map_, parts, np.arange(1, count + 1))))
-    region = ndimage.find_objects(parts)[fullest - 1]
-    depth = ndimage.distance_transform_edt(np.pad(parts[region] == fullest, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
-    middle = np.unravel_index(int(depth.argmax()), depth.shape)
-    i, j, k = (int(part.start + at) for part, at in zip(region, middle, strict=True))
-    return i, j, k
+    return deepest_voxel(largest_component(unsure, CORNERS, weight=map_), spacing)
 
 
 def _slipped(ijk: Ijk, shape: Ijk, spacing: np.ndarray, rng: np.random.Generator) -> Ijk:

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from sam3d_label.masks import largest_component
 from sam3d_label.synthetic.anatomy import Scene, Tissues, random_centre
 from sam3d_label.synthetic.geometry import (
     Grid,
@@ -105,15 +105,12 @@ def try_lesion(rng: np.random.Generator, scene: Scene, kind: LesionKind, diamete
     structure = place(rng, grid, list(_lesion_shapes(rng, kind, centre, diameter, thinnest)))
     if structure is None:
         return None
-    parts, count = ndimage.label((structure.depth > 0) & (scene.body[structure.box] > 0.5))
-    if count == 0:
+    inside = (structure.depth > 0) & (scene.body[structure.box] > 0.5)
+    largest = largest_component(inside)
+    voxels, whole = largest.sum(), (structure.depth > 0).sum()
+    if voxels < max(0.6 * whole, MIN_LABEL_VOXELS) or voxels < 0.97 * inside.sum():
         return None
-    sizes = np.bincount(parts.ravel())[1:]
-    whole = (structure.depth > 0).sum()
-    if sizes.max() < max(0.6 * whole, MIN_LABEL_VOXELS) or sizes.max() < 0.97 * sizes.sum():
-        return None
-    largest = parts == 1 + sizes.argmax()
-    structure.depth[(parts > 0) & ~largest] = -grid.spacing[0]
+    structure.depth[inside & ~largest] = -grid.spacing[0]
     mask = np.zeros(grid.shape, dtype=bool)
     mask[structure.box] = largest
     if mask.mean() > MAX_LABEL_SHARE:

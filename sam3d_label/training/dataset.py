@@ -17,6 +17,7 @@ from sam3d_label.image.frame import CropFrame
 from sam3d_label.image.intensity import IntensityRule, Normalization
 from sam3d_label.image.labels import open_label
 from sam3d_label.image.volume import Volume
+from sam3d_label.masks import corners
 from sam3d_label.segmentation.crop_grid import CropGrid
 from sam3d_label.segmentation.target_size import FILL
 from sam3d_label.training.augmentation import IMAGE, INSIDE, LABEL, augmentation
@@ -138,14 +139,14 @@ class OpenedCase:
         except VolumeError as error:
             raise VolumeError(f"{case.label} does not lie on the grid of {case.image}: {error}") from error
         inside = label.array > 0 if case.value is None else label.array == case.value
-        where = np.argwhere(inside)
-        if not len(where):
+        found = corners(inside)
+        if found is None:
             what = "is empty" if case.value is None else f"holds no voxel of value {case.value}"
             raise VolumeError(f"{case.label} {what}")
         target = Volume(inside.astype(np.float32), volume.affine)
         unknown = label.array < 0
         ignored = Volume(unknown, volume.affine) if unknown.any() else None
-        return cls(case.name, volume, normalization, target, where.min(0), where.max(0), case.alone, ignored)
+        return cls(case.name, volume, normalization, target, *found, case.alone, ignored)
 
     @property
     def extent(self) -> float:

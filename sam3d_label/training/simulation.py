@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sam3d_label.evaluation.annotators import error_centre, jittered, random_foreground
+from sam3d_label.masks import corners
 from sam3d_label.network import SAM3D, Embedding
 from sam3d_label.segmentation.crop_prompts import CropPrompts, decode
 from sam3d_label.segmentation.prompts import Click
@@ -154,7 +155,8 @@ def rough_mask(truth: Tensor, rng: np.random.Generator) -> Tensor:
     """A mask logit (1, 1, D, H, W) as a wider view of a target gives it: soft, and with its border beside the truth."""
     target = target_cells(truth)
     inwards = ndimage.distance_transform_edt(target) - ndimage.distance_transform_edt(~target)
-    reach = rng.uniform(0, ROUGHEST) * max(np.ptp(np.argwhere(target), axis=0) + 1)
+    lower, upper = _corners(target)
+    reach = rng.uniform(0, ROUGHEST) * max(upper - lower + 1)
     nodes = rng.standard_normal((1, 1, *(int(rng.integers(4, 12)),) * 3))
     beside = F.interpolate(torch.from_numpy(nodes), size=target.shape, mode="trilinear")
     logit = (torch.from_numpy(inwards) + reach * beside) / rng.uniform(0.5, 2)
@@ -215,9 +217,14 @@ def draw_click(target: np.ndarray, found: np.ndarray, clicks: Sequence[Click], r
 
 def loose_box(target: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper corner of a box around a target (D, H, W), each face off by up to a tenth of its edge."""
-    where = np.argwhere(target)
-    lower, upper = where.min(0), where.max(0)
+    lower, upper = _corners(target)
     slack = 0.1 * (upper - lower + 1)
     lower = lower + rng.uniform(-slack, slack * 0.5)
     upper = upper + rng.uniform(-slack * 0.5, slack)
     return np.clip(lower, 0, np.array(target.shape) - 1), np.clip(upper, 0, np.array(target.shape) - 1)
+
+
+def _corners(target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    found = corners(target)
+    assert found is not None, "a training crop always holds some of its target"
+    return found

@@ -17,8 +17,8 @@ from ohif import METASTASIS, open_study, serve_archive
 from orthanc import orthanc
 from playwright.sync_api import expect
 
-from sam3d_label.evaluation.metrics import dice
 from sam3d_label.image.volume import Volume
+from sam3d_label.masks import dice
 
 pytestmark = pytest.mark.e2e
 MINUTES = 25

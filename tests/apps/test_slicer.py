@@ -21,6 +21,7 @@ from slicer import Slicer, world
 
 from lib.datastores.studies import SafeDatastore
 from lib.trainers.cases import find_targets
+from sam3d_label.masks import dice
 
 pytestmark = pytest.mark.slow
 
@@ -94,10 +95,6 @@ def lesion(samples: Path) -> Any:
 def inside(studies: Path) -> Any:
     """Where the lesion of a sample is, RAS mm."""
     return lambda name: world(studies / f"{name}.nii.gz", INSIDE[name])
-
-
-def dice(mask: np.ndarray, lesion: np.ndarray) -> float:
-    return float(2 * (mask & lesion).sum() / (mask.sum() + lesion.sum()))
 
 
 def test_it_finds_models_labels_and_no_training(slicer: Slicer) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sam3d_label.errors import PromptError
-from sam3d_label.evaluation.metrics import dice
 from sam3d_label.image.volume import Volume
+from sam3d_label.masks import dice
 from sam3d_label.segmentation.prompts import Click
 
 SPACING = np.array([2.0, 1.5, 3.0])

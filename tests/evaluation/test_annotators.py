@@ -11,7 +11,6 @@ from sam3d_label.evaluation.annotators import (
     FLIPPED_SHARE,
     JITTER_MM,
     POSITIVE_ONLY,
-    bounding_box,
 )
 from sam3d_label.segmentation.prompts import Click
 
@@ -166,9 +165,3 @@ def test_jitter_stays_in_the_volume_and_off_clicked_voxels():
     given = [Click((0, 0, 0)), Click((0, 1, 0)), Click((1, 0, 0))]
     for seed in range(50):
         assert click("jittered", truth, np.zeros_like(truth), given, seed=seed).ijk == (1, 1, 0)
-
-
-def test_bounding_box():
-    mask = boxes((9, 8, 7), (2, 4, 3, 8, 0, 1), (5, 6, 4, 5, 2, 3))
-    assert bounding_box(mask) == (slice(2, 6), slice(3, 8), slice(0, 3))
-    assert bounding_box(np.zeros((3, 3), bool)) is None

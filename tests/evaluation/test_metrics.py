@@ -19,14 +19,6 @@ def cube(shape: tuple[int, ...], start: int, stop: int) -> np.ndarray:
     return mask
 
 
-def test_dice():
-    one, other = cube((9, 9, 9), 1, 3), cube((9, 9, 9), 2, 4)
-    assert metrics.dice(one, one) == 1
-    assert metrics.dice(one, other) == pytest.approx(2 / 16)
-    assert metrics.dice(one, np.zeros_like(one)) == 0
-    assert metrics.dice(np.zeros_like(one), np.zeros_like(one)) == 1
-
-
 @pytest.mark.filterwarnings("ignore:.*always_return_as_numpy")
 @pytest.mark.parametrize("seed", range(4))
 def test_nsd_is_monais_surface_dice_on_the_whole_volume(seed):

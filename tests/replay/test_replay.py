@@ -18,7 +18,7 @@ import torch
 from typer.testing import CliRunner
 
 from sam3d_label.cli.app import app
-from sam3d_label.evaluation import metrics
+from sam3d_label.masks import dice
 from sam3d_label.model_update.versions import Versions
 from sam3d_label.replay.request import Replayer
 from sam3d_label.segmentation.prompts import Box, Click, Prompts
@@ -136,7 +136,7 @@ def test_a_request_is_measured_against_the_saved_label(cohort):
     logged(cohort, served(cohort, "a", *drawn), request("b", Click(CENTRE)))
     first, second = replayed(cohort)
     result = Segmenter.open(cohort / "studies/a.nii.gz", cohort / "w").segment(drawn)
-    assert float(first["dice"]) == pytest.approx(metrics.dice(result.mask > 0, label() > 0), abs=1e-6)
+    assert float(first["dice"]) == pytest.approx(dice(result.mask > 0, label() > 0), abs=1e-6)
     assert (first["inside"], first["outside"], first["boxes"]) == ("1", "1", "0")
     assert (first["version"], first["served_version"], first["same_mask"]) == ("small", "0001", "1")
     assert first["voxels"] == first["served_voxels"] == str(result.voxels)

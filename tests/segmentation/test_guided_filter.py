@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from sam3d_label.evaluation.metrics import dice
+from sam3d_label.masks import dice
 from sam3d_label.segmentation.guided_filter import follow_edges, thickness, windows
 
 SIZE = 48

@@ -11,7 +11,7 @@ from sam3d_label.image.intensity import Window
 from sam3d_label.image.volume import Volume
 from sam3d_label.network import SAM3D
 from sam3d_label.segmentation.prompts import Box, Click, Prompts
-from sam3d_label.segmentation.segmenter import Segmenter, bounding_box
+from sam3d_label.segmentation.segmenter import Segmenter, changed_box
 from sam3d_label.segmentation.view_search import ViewSearch
 from tests.helpers.networks import Ball, bright
 
@@ -34,7 +34,7 @@ def test_the_mask_lies_on_the_stored_grid_and_agrees_with_the_probability(segmen
     assert result.mask.dtype == np.uint8
     assert set(np.unique(result.mask)) <= {0, 1}
     assert np.array_equal(result.mask, (result.probability > 0.5).astype(np.uint8))
-    assert result.changed_box == bounding_box(result.mask)
+    assert result.changed_box == changed_box(result.mask)
     assert result.model_version == "random"
 
 
@@ -213,7 +213,7 @@ def test_equal_masks_have_equal_digests_and_others_have_not(volume, small_weight
     flipped = one.mask.copy()
     flipped[tuple(np.argwhere(one.mask)[one.voxels // 2])] = 0
     masks = [one.mask, other.mask, flipped, np.zeros_like(one.mask)]
-    digests = {replace(one, mask=mask, changed_box=bounding_box(mask)).digest for mask in masks}
+    digests = {replace(one, mask=mask, changed_box=changed_box(mask)).digest for mask in masks}
     assert len(digests) == len(masks)
 
 

@@ -9,8 +9,8 @@ import pytest
 
 import sam3d_label.weights
 from sam3d_label.evaluation.annotators import error_centre
-from sam3d_label.evaluation.metrics import dice
 from sam3d_label.image.volume import Volume
+from sam3d_label.masks import dice
 from sam3d_label.segmentation.segmenter import Segmenter
 from sam3d_label.weights import Weights, open_weights, places
 

@@ -17,8 +17,8 @@ from ohif import AUTO, Ohif, open_study, serve_archive
 from orthanc import Orthanc, orthanc
 
 from lib.datastores.dicom_series import open_series
-from sam3d_label.evaluation.metrics import dice
 from sam3d_label.image.volume import Volume
+from sam3d_label.masks import dice
 
 pytestmark = pytest.mark.slow
 MIDDLE_OF_SARCOMA = (74, 97, 28)

@@ -9,16 +9,17 @@ the network is all that differs:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 from monai.networks.nets import DynUNet
-from torch import Tensor, nn
+from torch import Tensor
 
 from recipes.tiny import train
-from sam3d_label.network import PRESETS, Embedding
+from sam3d_label.network import PRESETS, Embedding, PromptableNetwork
 from sam3d_label.network.fine_path import VOXELS, voxels_of_cells
 from sam3d_label.network.prompt_encoder import IN, OUT
 from sam3d_label.training.fine_tune import fine_tune
@@ -42,7 +43,7 @@ SETTINGS = train.SETTINGS.model_copy(
 """Those of `tiny`, without the prompts that DeepEdit does not know."""
 
 
-class ClickUNet(nn.Module):
+class ClickUNet(PromptableNetwork):
     """Answers like `SAM3D`; nothing of a crop can be kept from click to click.
 
     Like `tiny` it works at half the crop's resolution, and gives each of a cell's eight voxels a value of its own. Its
@@ -63,12 +64,6 @@ class ClickUNet(nn.Module):
             norm_name="instance",
         )
 
-    def checkpoint_activations(self, wanted: bool) -> None:
-        """Nothing to do: activations are always kept."""
-
-    def let_encoder_learn(self, wanted: bool) -> None:
-        """Nothing to do: there is no encoder of its own."""
-
     def encode(self, crop: Tensor) -> Embedding:
         """The crop (B, 1, D, H, W) itself."""
         return Embedding(crop, crop.new_empty(0))
@@ -81,6 +76,7 @@ class ClickUNet(nn.Module):
         *,
         boxes: Tensor | None = None,
         mask: Tensor | None = None,
+        reach: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Foreground minus background logit (B, 1, D, H, W); boxes and masks are ignored."""
         crop = embedding.feature
@@ -110,7 +106,7 @@ def open_unet(checkpoint: Path) -> Weights:
             "capabilities": ["positive_click", "negative_click"],
         }
     )
-    return Weights(model.eval(), card, card.version, str(checkpoint.resolve()))  # type: ignore[arg-type]
+    return Weights(model.eval(), card, card.version, str(checkpoint.resolve()))
 
 
 def main(
@@ -125,7 +121,7 @@ def main(
     training, validation = train.every_case(sts, out)
     torch.manual_seed(SETTINGS.seed)
     fine_tune(
-        ClickUNet(),  # type: ignore[arg-type]
+        ClickUNet(),
         training,
         out,
         intensity=train.INTENSITY,

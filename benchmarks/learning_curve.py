@@ -174,7 +174,7 @@ def begin(setup: Setup, arm: str, seed: int) -> Weights:
         return setup.weights
     torch.manual_seed(seed)
     card = setup.weights.card.model_copy(update={"version": "unet", "capabilities": [*CLICKS]})
-    return Weights(ClickUNet().eval(), card, "unet", f"unet {seed}")  # type: ignore[arg-type]
+    return Weights(ClickUNet().eval(), card, "unet", f"unet {seed}")
 
 
 CLICKS = ("positive_click", "negative_click")

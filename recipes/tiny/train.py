@@ -15,7 +15,7 @@ import typer
 
 from sam3d_label.image.intensity import CtOrMr, Percentile, Window
 from sam3d_label.image.volume import Volume, save_mask
-from sam3d_label.network import PRESETS, SAM3D
+from sam3d_label.network import PRESETS, SAM3D, PromptableNetwork
 from sam3d_label.synthetic import Modality, plant_lesions, save_nifti, write_mosaics, write_phantoms
 from sam3d_label.synthetic.supervoxels import find_pieces
 from sam3d_label.training.dataset import Case, OpenedCase, pair_cases
@@ -161,7 +161,7 @@ def several(cases: Iterable[Case], most: int, fewest: int = FEWEST_VOXELS) -> It
 
 
 @torch.no_grad()
-def mix_in(model: SAM3D, earlier: SAM3D, share: float) -> None:
+def mix_in(model: PromptableNetwork, earlier: PromptableNetwork, share: float) -> None:
     """Give the weights of an earlier network so large a share in those of a network, as far as that had them."""
     before = dict(earlier.named_parameters())
     for name, parameter in model.named_parameters():

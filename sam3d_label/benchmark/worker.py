@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sam3d_label.benchmark.plain import PlainSAM3D
 from sam3d_label.network import SAM3D, Config
+from sam3d_label.training.gradients import freeze_trunk
 
 Task = Literal["clicks", "plain clicks", "training"]
 NEXT_CLICKS = 5
@@ -102,7 +103,7 @@ def _plain_clicks(network: SAM3D, crop: Tensor, points: Tensor) -> dict[str, Any
 
 def _training(network: SAM3D, crop: Tensor, points: Tensor) -> dict[str, Any]:
     """Forward and backward of the trained part, blocks recomputed, in bf16 where the device has it."""
-    network.train().freeze_trunk()
+    freeze_trunk(network.train())
     network.image_encoder.activation_checkpointing = True
     signs = torch.ones_like(points[..., 0])
     bf16 = has_bf16(crop.device)

@@ -20,7 +20,7 @@ from sam3d_label.model_update.gate import judge, means, score
 from sam3d_label.model_update.report import Score, Scores, UpdateReport, Verdict
 from sam3d_label.model_update.split_ledger import Ledger
 from sam3d_label.model_update.versions import REPORT, Versions
-from sam3d_label.network import SAM3D
+from sam3d_label.network import PromptableNetwork
 from sam3d_label.training.dataset import Case, OpenedCase
 from sam3d_label.training.export import store, trained_card
 from sam3d_label.training.files import CHECKPOINT, CURVES, LOG
@@ -175,7 +175,7 @@ class Update:
 
     def _train(
         self, training: Sequence[LabelledCase], validation: Sequence[LabelledCase], out: Path, stage: str
-    ) -> tuple[SAM3D, TrainReport]:
+    ) -> tuple[PromptableNetwork, TrainReport]:
         start = self.start or self.serving
         model = copy.deepcopy(start.model)
         progress = Progress(stage, epochs_in_all=self.settings.epochs)
@@ -200,7 +200,7 @@ class Update:
         return model, report
 
     def _compare(
-        self, model: SAM3D, report: TrainReport, cases: Sequence[OpenedCase]
+        self, model: PromptableNetwork, report: TrainReport, cases: Sequence[OpenedCase]
     ) -> tuple[list[Score], list[Score]]:
         """Scores of a trained model and of what serves, on the same cases."""
         if not cases:
@@ -238,7 +238,7 @@ class Update:
         report = self.versions.report(current) if current else None
         return judge(candidate, serving, known={each.case for each in report.scores.candidate} if report else ())
 
-    def _keep(self, model: SAM3D, report: TrainReport, summary: UpdateReport) -> UpdateReport:
+    def _keep(self, model: PromptableNetwork, report: TrainReport, summary: UpdateReport) -> UpdateReport:
         """Store the version, publish it if it passed, and end the run."""
         run = self.folder / RUN
         with self.versions.adding() as (version, folder):

@@ -7,7 +7,16 @@ import lazy_loader
 from sam3d_label.network.config import PRESETS, Config
 
 if TYPE_CHECKING:
-    from sam3d_label.network.sam3d import SAM3D, Embedding, Proposals
+    from sam3d_label.network.embedding import Embedding
+    from sam3d_label.network.protocol import PromptableNetwork
+    from sam3d_label.network.sam3d import SAM3D, Proposals
 
-__all__ = ["PRESETS", "SAM3D", "Config", "Embedding", "Proposals"]
-__getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"sam3d": ["SAM3D", "Embedding", "Proposals"]})
+__all__ = ["PRESETS", "SAM3D", "Config", "Embedding", "PromptableNetwork", "Proposals"]
+__getattr__, _, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "embedding": ["Embedding"],
+        "protocol": ["PromptableNetwork"],
+        "sam3d": ["SAM3D", "Proposals"],
+    },
+)

@@ -23,7 +23,6 @@ class ImageEncoder(nn.Module):
 
     Attributes:
         activation_checkpointing: Recompute each block in the backward pass, do not keep its activations.
-        learns: Let gradients reach the encoder.
     """
 
     def __init__(self, config: Config) -> None:
@@ -36,14 +35,9 @@ class ImageEncoder(nn.Module):
         self.necks = nn.ModuleList(neck(config.width, config.neck) for _ in range(4))
         self.blocks_per_neck = config.depth // 4
         self.activation_checkpointing = False
-        self.learns = True
 
     def forward(self, crop: Tensor) -> list[Tensor]:
         """Encode a crop (B, 1, H, W, D) into four maps (B, neck, grid, grid, grid), shallow to deep."""
-        with torch.set_grad_enabled(self.learns and torch.is_grad_enabled()):
-            return self._maps(crop)
-
-    def _maps(self, crop: Tensor) -> list[Tensor]:
         x = self.stem(crop) + self._position()
         maps = []
         for index, block in enumerate(self.blocks, start=1):

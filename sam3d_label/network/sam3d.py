@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sam3d_label.network import geodesic
 from sam3d_label.network.config import DRAWN, Config
+from sam3d_label.network.embedding import Embedding
 from sam3d_label.network.fine_path import FinePath
 from sam3d_label.network.image_encoder import ImageEncoder
 from sam3d_label.network.mask_decoder import MaskDecoder
 from sam3d_label.network.prompt_encoder import IN, OUT, DensePrompt, PromptEncoder
+from sam3d_label.network.protocol import PromptableNetwork
 from sam3d_label.network.resize import trilinear
 
 TRUNK = (
@@ -27,36 +29,6 @@ TRUNK = (
     ".attn.lr",
 )
 PROMPT_ADDITIONS = ("sign_embed", "corner_embed", "no_prompt_embed", "dense_embed", "fuse_dense", "fine_path")
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """All that a click needs of a crop.
-
-    Attributes:
-        feature: The deepest map, (B, neck, grid, grid, grid), axes H, W, D.
-        fixed_share: The click-independent part of the decoder, (B, decoder, half, half, half), axes H, W, D.
-        levels: The image on its way down the fine path; none where the network has no such path.
-        scene: What geodesic maps need of the image (see `geodesic.scene`); None where the network takes no such maps.
-    """
-
-    feature: Tensor
-    fixed_share: Tensor
-    levels: tuple[Tensor, ...] = ()
-    scene: Tensor | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Memory held, bytes."""
-        scene = () if self.scene is None else (self.scene,)
-        return sum(t.numel() * t.element_size() for t in (self.feature, self.fixed_share, *self.levels, *scene))
-
-    def items(self) -> Iterator[Embedding]:
-        """The crops of a batch one by one, each as a batch of its own."""
-        scenes = [None] * len(self.feature) if self.scene is None else self.scene.split(1)
-        parts = zip(*(t.split(1) for t in (self.feature, self.fixed_share, *self.levels)), strict=True)
-        for tensors, scene in zip(parts, scenes, strict=True):
-            yield Embedding(tensors[0], tensors[1], tensors[2:], scene)
 
 
 @dataclass(frozen=True)
@@ -74,7 +46,7 @@ class Proposals:
     dice: Tensor
 
 
-class SAM3D(nn.Module):
+class SAM3D(PromptableNetwork):
     """3DSAM-adapter (Gong et al., arXiv 2306.13465), formulated so that a click repeats nothing.
 
     Args:
@@ -221,19 +193,13 @@ class SAM3D(nn.Module):
         """Encode and decode in one: arguments and result as in `encode` and `decode`."""
         return self.decode(self.encode(crop), points, signs)
 
+    def encoder(self) -> ImageEncoder:
+        """Return the image encoder."""
+        return self.image_encoder
+
     def checkpoint_activations(self, wanted: bool) -> None:
-        """Spend time to save memory when the encoder trains, or not."""
+        """Compute the encoder's activations again in the backward pass, or keep them."""
         self.image_encoder.activation_checkpointing = wanted
-
-    def let_encoder_learn(self, wanted: bool) -> None:
-        """Let gradients reach the encoder, or stop them behind it, which takes less time and memory."""
-        self.image_encoder.learns = wanted
-
-    def freeze_trunk(self) -> SAM3D:
-        """Let only the adapted part train; returns itself."""
-        for name, parameter in self.named_parameters():
-            parameter.requires_grad = not is_trunk(name)
-        return self
 
 
 def enlarge(logits: Tensor, size: int) -> Tensor:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sam3d_label.image.frame import CropFrame
-from sam3d_label.network import SAM3D, Embedding
+from sam3d_label.network import Embedding, PromptableNetwork
 from sam3d_label.segmentation.prompts import Box, Prompts
 
 
@@ -49,7 +48,7 @@ class CropPrompts:
 
 
 def decode(
-    model: SAM3D,
+    model: PromptableNetwork,
     embedding: Embedding,
     prompts: CropPrompts,
     mask: Tensor | None = None,
@@ -64,8 +63,7 @@ def decode(
         mask: Logit of an earlier mask, on the decoder's grid or the crop's; None for none.
         geodesic_maps: Those of the clicks, where they are at hand.
     """
-    known: dict[str, Any] = {} if geodesic_maps is None else {"reach": geodesic_maps}
-    return model.decode(embedding, prompts.points, prompts.signs, boxes=prompts.boxes, mask=mask, **known)
+    return model.decode(embedding, prompts.points, prompts.signs, boxes=prompts.boxes, mask=mask, reach=geodesic_maps)
 
 
 def box_in_crop(box: Box, frame: CropFrame) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sam3d_label.network import SAM3D
+from sam3d_label.network import PromptableNetwork
 from sam3d_label.training.dataset import SPACING
 from sam3d_label.training.fine_tune import TrainReport
 from sam3d_label.training.settings import TrainSettings
@@ -80,7 +80,7 @@ def trained_card(
 
 
 def store(
-    model: SAM3D,
+    model: PromptableNetwork,
     start: Card,
     out: Path,
     *,

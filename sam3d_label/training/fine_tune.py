@@ -13,7 +13,7 @@ from typing import Any
 
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.intensity import IntensityRule
-from sam3d_label.network import SAM3D
+from sam3d_label.network import PromptableNetwork
 from sam3d_label.training.cases import OpenedCases
 from sam3d_label.training.dataset import Case, OpenedCase, TrainingCrops
 from sam3d_label.training.distributed import world
@@ -51,7 +51,7 @@ class TrainReport:
 
 
 def fine_tune(
-    model: SAM3D,
+    model: PromptableNetwork,
     cases: Sequence[Case],
     out: Path,
     *,

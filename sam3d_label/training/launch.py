@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from sam3d_label.errors import Sam3dError
 from sam3d_label.image.intensity import IntensityRule
 from sam3d_label.io import replacing, write_text
-from sam3d_label.network import SAM3D, Config
+from sam3d_label.network import SAM3D, Config, PromptableNetwork
 from sam3d_label.training.busy import BusySign
 from sam3d_label.training.dataset import Case
 from sam3d_label.training.distributed import is_main
@@ -56,7 +56,7 @@ def train_in_processes(processes: int, busy: Path | None = None) -> Callable[...
     """
 
     def train(
-        model: SAM3D,
+        model: PromptableNetwork,
         cases: Sequence[Case],
         out: Path,
         *,

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.network import SAM3D
+from sam3d_label.network import PromptableNetwork
 from sam3d_label.training.settings import TrainSettings
 
 HEADROOM = 0.85
@@ -90,7 +90,7 @@ class Choice:
 
 
 def choose(
-    model: SAM3D,
+    model: PromptableNetwork,
     settings: TrainSettings,
     device: torch.device,
     *,
@@ -132,7 +132,7 @@ def choose(
     return Choice(plan, _reason(plan, needs, room, device, part), _for_cases(needs[plan].of(plan.at_once), device))
 
 
-def need(model: SAM3D, device: torch.device, *, bf16: bool, checkpointing: bool) -> Need:
+def need(model: PromptableNetwork, device: torch.device, *, bf16: bool, checkpointing: bool) -> Need:
     """What training a network holds at its peak beside its weights.
 
     Args:
@@ -153,7 +153,7 @@ _crop_bytes: dict[object, int] = {}
 """What was found, by network and place; it does not depend on the weights."""
 
 
-def _peak_of_step(model: SAM3D, device: str, bf16: bool, checkpointing: bool) -> int:
+def _peak_of_step(model: PromptableNetwork, device: str, bf16: bool, checkpointing: bool) -> int:
     """Peak of a step on one crop, found by going through it with tensors that have sizes and no memory, bytes."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with FakeCopyMode(mode):
@@ -165,7 +165,7 @@ def _peak_of_step(model: SAM3D, device: str, bf16: bool, checkpointing: bool) ->
     return held.peak
 
 
-def _step(model: SAM3D, device: str, bf16: bool) -> None:
+def _step(model: PromptableNetwork, device: str, bf16: bool) -> None:
     """The two rounds that learn, on one crop."""
     shape = (1, 1, *(model.config.crop,) * 3)
     crop, label = torch.empty(shape), torch.empty(shape)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from sam3d_label.evaluation.annotators import error_centre, jittered, random_foreground
 from sam3d_label.masks import corners
-from sam3d_label.network import SAM3D, Embedding
+from sam3d_label.network import Embedding, PromptableNetwork
 from sam3d_label.segmentation.crop_prompts import CropPrompts, decode
 from sam3d_label.segmentation.prompts import Click
 from sam3d_label.segmentation.two_pass import initial_clicks
@@ -72,7 +72,7 @@ class SimulatedPrompts:
         boxes = torch.tensor(np.array(self.boxes), dtype=torch.float32).reshape(1, -1, 2, 3)
         return CropPrompts((2 * points + 0.5).to(self.device), signs.to(self.device), (2 * boxes + 0.5).to(self.device))
 
-    def decode(self, model: SAM3D, embedding: Embedding, base: Tensor | None = None) -> Tensor:
+    def decode(self, model: PromptableNetwork, embedding: Embedding, base: Tensor | None = None) -> Tensor:
         """The logit (1, 1, D, H, W), float32, of a crop under the prompts.
 
         Args:
@@ -87,7 +87,7 @@ class SimulatedPrompts:
                 base = self._initial_logit(model, embedding, prompts)
         return decode(model, embedding, prompts, base, maps or None).float()
 
-    def _initial_logit(self, model: SAM3D, embedding: Embedding, prompts: CropPrompts) -> Tensor | None:
+    def _initial_logit(self, model: PromptableNetwork, embedding: Embedding, prompts: CropPrompts) -> Tensor | None:
         """Return the logit of the first of two passes, computed once for each click; None when one pass does."""
         clicks = initial_clicks(prompts)
         if clicks is None:
@@ -103,7 +103,7 @@ class SimulatedPrompts:
 
 
 def train_rounds(
-    model: SAM3D,
+    model: PromptableNetwork,
     embedding: Embedding,
     truth: Tensor,
     settings: TrainSettings,
@@ -165,7 +165,7 @@ def rough_mask(truth: Tensor, rng: np.random.Generator) -> Tensor:
 
 @torch.no_grad()
 def validation_dice(
-    model: SAM3D, embedding: Embedding, truth: Tensor, settings: TrainSettings, clicks: int
+    model: PromptableNetwork, embedding: Embedding, truth: Tensor, settings: TrainSettings, clicks: int
 ) -> list[float]:
     """Dice after 1, 2, … clicks of the annotator `error_centre`; arguments as `train_rounds`."""
     ignored, truth = truth < 0, truth.clamp(min=0)

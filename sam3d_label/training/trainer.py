@@ -18,10 +18,11 @@ from torch.utils.data import DataLoader
 
 from sam3d_label.errors import NewerFormatError, Sam3dError, StorageError, WeightsError
 from sam3d_label.io import replacing, require_format, require_space
-from sam3d_label.network import SAM3D, Embedding
+from sam3d_label.network import Embedding, PromptableNetwork
 from sam3d_label.training.augmentation import IMAGE, LABEL
 from sam3d_label.training.dataset import ALONE, OpenedCase, TrainingCrops, with_ignored
 from sam3d_label.training.distributed import World
+from sam3d_label.training.gradients import freeze_trunk, gradients_of_encoder
 from sam3d_label.training.memory import Choice, Plan, choose, free_memory
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.training.simulation import train_rounds, validation_dice
@@ -42,7 +43,7 @@ class Session(nn.Module):
         bf16: Compute in bf16 autocast.
     """
 
-    def __init__(self, model: SAM3D, settings: TrainSettings) -> None:
+    def __init__(self, model: PromptableNetwork, settings: TrainSettings) -> None:
         super().__init__()
         self.model, self.settings, self.bf16 = model, settings, False
         self.criterion = DiceCELoss(sigmoid=True, lambda_dice=0.5, lambda_ce=0.5)
@@ -86,13 +87,13 @@ class Trainer:
     """
 
     def __init__(
-        self, model: SAM3D, settings: TrainSettings, world: World, pause: Callable[[], None] | None = None
+        self, model: PromptableNetwork, settings: TrainSettings, world: World, pause: Callable[[], None] | None = None
     ) -> None:
         set_determinism(seed=settings.seed)
         self.model, self.settings, self.world, self.pause = model, settings, world, pause or (lambda: None)
         model.requires_grad_(True)
         if not settings.trunk:
-            model.freeze_trunk()
+            freeze_trunk(model)
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
             self.trained.values(), settings.learning_rate, weight_decay=settings.weight_decay
@@ -142,13 +143,13 @@ class Trainer:
         losses: list[float] = []
         for number, start in enumerate(range(0, len(mine), part)):
             step = list(mine[start : start + part])
-            self.model.let_encoder_learn(self._reaches_encoder(epoch, number))
-            for first in range(0, part, self.plan.at_once):
-                together = step[first : first + self.plan.at_once]
-                rngs = [np.random.default_rng([self.settings.seed, epoch, index, 1]) for index in together]
-                crops_together = [next(loader) for _ in together]
-                last = first + self.plan.at_once >= part
-                losses += self._accumulate(crops_together, rngs, part, last=last)
+            with gradients_of_encoder(self.model, self._reaches_encoder(epoch, number)):
+                for first in range(0, part, self.plan.at_once):
+                    together = step[first : first + self.plan.at_once]
+                    rngs = [np.random.default_rng([self.settings.seed, epoch, index, 1]) for index in together]
+                    crops_together = [next(loader) for _ in together]
+                    last = first + self.plan.at_once >= part
+                    losses += self._accumulate(crops_together, rngs, part, last=last)
             self._step()
             if on_step:
                 on_step(epoch, number + 1, self.settings.steps_per_epoch)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sam3d_label.errors import WeightsError
-from sam3d_label.network import SAM3D, Config
+from sam3d_label.network import SAM3D, Config, PromptableNetwork
 from sam3d_label.network.sam3d import is_trunk
 from sam3d_label.weights.card import FORMAT, Card
 from sam3d_label.weights.places import ADAPTER, CARD
@@ -22,7 +22,7 @@ from sam3d_label.weights.tensors import (
 )
 
 
-def save_adapter(model: SAM3D, card: Card, folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> Path:
+def save_adapter(model: PromptableNetwork, card: Card, folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> Path:
     """Write what training changes to `folder`/adapter.safetensors, then the card to `folder`/card.json.
 
     Each file is written beside and renamed, the card last: a folder with a card is complete.
@@ -48,14 +48,14 @@ def save_adapter(model: SAM3D, card: Card, folder: Path, *, dtype: torch.dtype =
     return path
 
 
-def save_trunk(model: SAM3D, path: Path, *, dtype: torch.dtype = torch.bfloat16) -> Path:
+def save_trunk(model: PromptableNetwork, path: Path, *, dtype: torch.dtype = torch.bfloat16) -> Path:
     """Write the trunk, for a network that has no SAM weights of its size; the rest as in `save_adapter`."""
     trunk = {name: tensor for name, tensor in model.state_dict().items() if is_trunk(name)}
     write_safetensors(trunk, Path(path), {"format": str(FORMAT), "kind": "trunk"}, dtype)
     return Path(path)
 
 
-def save_whole(model: SAM3D, path: Path, *, dtype: torch.dtype = torch.float32) -> Path:
+def save_whole(model: PromptableNetwork, path: Path, *, dtype: torch.dtype = torch.float32) -> Path:
     """Write trunk and adapter in one file; arguments and errors as in `save_adapter`."""
     write_safetensors(model.state_dict(), Path(path), {"format": str(FORMAT), "kind": "whole"}, dtype)
     return Path(path)
@@ -105,7 +105,7 @@ def assemble(config: Config, tensors: Mapping[str, Tensor]) -> SAM3D:
     """A network in float32, in eval mode and with its trunk frozen, from all its tensors by name."""
     model = SAM3D(config)
     model.load_state_dict(dict(tensors))
-    return model.freeze_trunk().eval()
+    return model.eval()
 
 
 def metadata(kind: str, card: Card) -> dict[str, str]:

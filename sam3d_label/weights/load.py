@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sam3d_label.errors import Sam3dError, WeightsError
 from sam3d_label.image.intensity import CtOrMr, IntensityRule, Percentile, Window
-from sam3d_label.network import PRESETS, SAM3D, Config
+from sam3d_label.network import PRESETS, SAM3D, Config, PromptableNetwork
 from sam3d_label.network.sam3d import is_trunk
 from sam3d_label.weights import places
 from sam3d_label.weights.adapter import assemble, load_adapter, load_trunk
@@ -41,7 +41,7 @@ class Weights:
         signature: Hash that differs between any two weights: part of every cache key.
     """
 
-    model: SAM3D
+    model: PromptableNetwork
     card: Card
     version: str
     signature: str
@@ -88,7 +88,7 @@ def load_model(
     device: str = "cpu",
     *,
     sam_checkpoint: str | os.PathLike[str] | None = None,
-) -> SAM3D:
+) -> PromptableNetwork:
     """The network of `open_weights`, alone; arguments and errors are the same."""
     return open_weights(name_or_path, device, sam_checkpoint=sam_checkpoint).model
 
@@ -148,7 +148,7 @@ def start(preset: str, sam_checkpoint: str | os.PathLike[str] | None) -> tuple[S
     if not trunk.is_file():
         return model, Base(name=preset)
     model.load_state_dict(load_trunk(trunk, config), strict=False)
-    return model.freeze_trunk(), Base(name=preset, sha256=sha256(trunk))
+    return model, Base(name=preset, sha256=sha256(trunk))
 
 
 def find_trunk(base: Base, folder: Path, sam_checkpoint: str | os.PathLike[str] | None) -> Path:

@@ -43,7 +43,9 @@ class Ball(torch.nn.Module):
     def encode(self, crop: Tensor) -> Embedding:
         return Embedding(crop, torch.zeros(1))
 
-    def decode(self, embedding: Embedding, points: Tensor, signs: Tensor, *, boxes=None, mask=None) -> Tensor:
+    def decode(
+        self, embedding: Embedding, points: Tensor, signs: Tensor, *, boxes=None, mask=None, reach=None
+    ) -> Tensor:
         return 2 * embedding.feature
 
 

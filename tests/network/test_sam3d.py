@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sam3d_label.network import PRESETS, SAM3D, Config
 from sam3d_label.network.sam3d import is_prompt_addition, is_trunk
+from sam3d_label.training.gradients import freeze_trunk
 
 MakeNetwork = Callable[..., SAM3D]
 POINTS, SIGNS = torch.tensor([[[3, 9, 12], [7, 7, 7]]]), torch.tensor([[1, 0]])
@@ -36,7 +37,7 @@ def count(network: SAM3D, *, prefix: str = "", part: str = "", additions: bool =
 def vit_b() -> SAM3D:
     """The published size, without memory behind it."""
     with torch.device("meta"):
-        return SAM3D(PRESETS["vit_b"]).freeze_trunk()
+        return freeze_trunk(SAM3D(PRESETS["vit_b"]))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_the_parts_of_the_encoder_are_all_named(vit_b: SAM3D) -> None:
 
 
 def test_freezing_keeps_the_trunk_of_sam(small: Config) -> None:
-    network = SAM3D(small).freeze_trunk()
+    network = freeze_trunk(SAM3D(small))
     frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
     block = {"qkv.weight", "qkv.bias", "proj.weight", "proj.bias", "rel_pos_h", "rel_pos_w", "lr"}
     mlp = {f"lin{n}.{kind}" for n in (1, 2) for kind in ("weight", "bias")}
@@ -148,7 +149,7 @@ def trained_gradients(network: SAM3D, crop: Tensor) -> dict[str, Tensor]:
 
 
 def test_checkpointing_gives_the_same_gradients(make_network: MakeNetwork) -> None:
-    network, crop = make_network().train().freeze_trunk(), random_crop()
+    network, crop = freeze_trunk(make_network().train()), random_crop()
     expected = trained_gradients(network, crop)
     network.image_encoder.activation_checkpointing = True
     found = trained_gradients(network, crop)
@@ -168,7 +169,7 @@ def test_checkpointing_recomputes_blocks(make_network: MakeNetwork) -> None:
 
 
 def test_a_step_of_training_lowers_the_loss(make_network: MakeNetwork) -> None:
-    network, crop = make_network(dtype=torch.float32).train().freeze_trunk(), random_crop(dtype=torch.float32)
+    network, crop = freeze_trunk(make_network(dtype=torch.float32).train()), random_crop(dtype=torch.float32)
     target = torch.zeros(1, 1, 16, 16, 16)
     target[..., :8] = 1
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], 1e-3)

@@ -185,7 +185,7 @@ def test_a_closer_look_keeps_every_click_in_view(small_weights):
     seen = []
 
     class Watching(Ball):
-        def decode(self, embedding, points, signs, *, boxes=None, mask=None):
+        def decode(self, embedding, points, signs, *, boxes=None, mask=None, reach=None):
             seen.append(points.shape[1])
             return super().decode(embedding, points, signs, boxes=boxes, mask=mask)
 

@@ -13,6 +13,7 @@ from sam3d_label.image.intensity import Percentile
 from sam3d_label.network import PRESETS, SAM3D
 from sam3d_label.training import TrainSettings, memory, trainer
 from sam3d_label.training.fine_tune import fine_tune
+from sam3d_label.training.gradients import freeze_trunk
 from sam3d_label.training.memory import Need, Plan, available, cgroup_rooms, choose, free_memory, need
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -21,7 +22,7 @@ QUICK = TrainSettings(epochs=2, steps_per_epoch=2, batch=3, warmup=0, workers=0,
 
 @pytest.fixture(scope="module")
 def tiny() -> SAM3D:
-    return SAM3D(PRESETS["tiny"]).freeze_trunk()
+    return freeze_trunk(SAM3D(PRESETS["tiny"]))
 
 
 def told(model: SAM3D, free: int | None, device: torch.device = CPU, part: int = 4, **settings):
@@ -176,7 +177,7 @@ def test_recomputed_activations_give_the_same_weights(small_weights, phantom_cas
 
 
 def test_a_resumed_run_keeps_its_plan(small_weights, phantom_cases, tmp_path, monkeypatch):
-    recomputed = need(small_weights.model.freeze_trunk(), CPU, bf16=False, checkpointing=True)
+    recomputed = need(freeze_trunk(small_weights.model), CPU, bf16=False, checkpointing=True)
     monkeypatch.setattr(trainer, "free_memory", lambda _: int(recomputed.of(1) / 0.85) + 1)
     _, first = trained(small_weights, phantom_cases, tmp_path)
     assert "recomputed" in first.memory

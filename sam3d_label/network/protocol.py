@@ -1,0 +1,59 @@
+"""What segmentation and training need of a network; other networks than `SAM3D` can be put in its place."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from sam3d_label.network.config import Config
+from sam3d_label.network.embedding import Embedding
+
+
+class PromptableNetwork(nn.Module, ABC):
+    """A network that encodes a crop once and decodes it for every set of prompts.
+
+    Attributes:
+        config: Sizes of the network.
+    """
+
+    config: Config
+
+    @abstractmethod
+    def encode(self, crop: Tensor) -> Embedding:
+        """Embed a crop (B, 1, D, H, W), float, already normalised; D, H and W equal `config.crop`."""
+
+    @abstractmethod
+    def decode(
+        self,
+        embedding: Embedding,
+        points: Tensor,
+        signs: Tensor,
+        *,
+        boxes: Tensor | None = None,
+        mask: Tensor | None = None,
+        reach: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Return the foreground minus background logit (B, 1, D, H, W) of a crop under prompts.
+
+        Args:
+            embedding: What `encode` gave.
+            points: (B, N, 3) voxels d, h, w of the crop; N may be 0.
+            signs: (B, N): 1 in, 0 out, -1 not a click (padding of a batch).
+            boxes: (B, M, 2, 3) lower and upper corner, voxels d, h, w, NaN for none.
+            mask: The logit of an earlier pass, (B, 1, D, H, W), or (B, 1, half, half, half) on the decoder's
+                grid.
+            reach: What `reach` gave for these points, computed again where it is missing.
+        """
+
+    def reach(self, embedding: Embedding, points: Tensor) -> tuple[Tensor, ...]:
+        """Return maps of clicks (B, N, 3) that do not depend on one another; none for a network without such maps."""
+        return ()
+
+    def encoder(self) -> nn.Module | None:
+        """Return the part that training may leave as it is; None where there is no such part."""
+        return None
+
+    def checkpoint_activations(self, wanted: bool) -> None:
+        """Compute activations again in the backward pass, which takes time and saves memory, or keep them."""

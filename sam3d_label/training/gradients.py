@@ -1,0 +1,46 @@
+"""Which parts of a network get gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from sam3d_label.network import PromptableNetwork
+from sam3d_label.network.sam3d import is_trunk
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def freeze_trunk(model: Network) -> Network:
+    """Let only the adapted part of a network train; returns the network."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = not is_trunk(name)
+    return model
+
+
+@contextmanager
+def gradients_of_encoder(model: PromptableNetwork, wanted: bool) -> Iterator[None]:
+    """Let gradients reach the encoder until the block ends, or stop them behind it: less time and memory."""
+    encoder = model.encoder()
+    if wanted or encoder is None:
+        yield
+        return
+    before: list[bool] = []
+
+    def stop(*_: object) -> None:
+        before.append(torch.is_grad_enabled())
+        torch.set_grad_enabled(False)
+
+    def resume(*_: object) -> None:
+        torch.set_grad_enabled(before.pop())
+
+    hooks = encoder.register_forward_pre_hook(stop), encoder.register_forward_hook(resume, always_call=True)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

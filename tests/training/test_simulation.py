@@ -123,7 +123,7 @@ def prompts_seen(small_weights, monkeypatch):
     seen = []
     answer = small_weights.model.decode
 
-    def watch(embedding, points, signs, *, boxes=None, mask=None):
+    def watch(embedding, points, signs, *, boxes=None, mask=None, reach=None):
         seen.append((points.shape[1], 0 if boxes is None else boxes.shape[1], mask is not None))
         return answer(embedding, points, signs, boxes=boxes, mask=mask)
 

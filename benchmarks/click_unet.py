@@ -24,6 +24,7 @@ from sam3d_label.network.fine_path import VOXELS, voxels_of_cells
 from sam3d_label.network.prompt_encoder import IN, OUT
 from sam3d_label.training.fine_tune import fine_tune
 from sam3d_label.training.log import describe
+from sam3d_label.training.run import TrainingRun
 from sam3d_label.weights import Weights
 
 SIGMA = 2.0
@@ -120,14 +121,17 @@ def main(
     torch.set_num_threads(threads)
     training, validation = train.every_case(sts, out)
     torch.manual_seed(SETTINGS.seed)
-    fine_tune(
-        ClickUNet(),
-        training,
-        out,
-        intensity=train.INTENSITY,
+    run = TrainingRun(
+        cases=training,
         validation=validation,
+        intensity=train.INTENSITY,
         settings=SETTINGS.model_copy(update={"epochs": epochs}),
         resume=resume,
+    )
+    fine_tune(
+        ClickUNet(),
+        run,
+        out,
         progress=lambda log: print(describe(log, epochs), flush=True),
     )
 

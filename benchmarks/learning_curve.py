@@ -46,7 +46,7 @@ from sam3d_label.image.volume import Volume  # noqa: E402
 from sam3d_label.io import replacing, write_json  # noqa: E402
 from sam3d_label.model_update.gate import Score, score  # noqa: E402
 from sam3d_label.segmentation.segmenter import Segmenter  # noqa: E402
-from sam3d_label.training import Case, TrainReport, TrainSettings, pair_cases  # noqa: E402
+from sam3d_label.training import Case, TrainingRun, TrainReport, TrainSettings, pair_cases  # noqa: E402
 from sam3d_label.training.cases import OpenedCases  # noqa: E402
 from sam3d_label.training.export import store  # noqa: E402
 from sam3d_label.training.fine_tune import (  # noqa: E402
@@ -155,7 +155,8 @@ def learn(setup: Setup, arm: str, seed: int, names: Sequence[str], serving: Weig
     settings = settings_of(arm, len(cases), setup.steps[kind(arm)], setup.weights.card, seed)
     model = copy.deepcopy(serving.model)
     resume = (out / CHECKPOINT).is_file()
-    report = fine_tune(model, cases, out, intensity=setup.weights.card.intensity, settings=settings, resume=resume)
+    run = TrainingRun(cases=cases, intensity=setup.weights.card.intensity, settings=settings, resume=resume)
+    report = fine_tune(model, run, out)
     if arm == UNET:
         return open_unet(out / CHECKPOINT)
     data = [DataSource(name="learning curve", licence="not stated", cases=len(cases))]
@@ -316,8 +317,8 @@ def calibrated(weights: Weights, case: Case, minutes: float, out: Path) -> dict[
         steps = {}
         for arm, model in (("sam3d", copy.deepcopy(weights.model)), (UNET, ClickUNet())):
             settings = settings_of(arm, 1, TIMED_EPOCHS * STEPS_PER_EPOCH, weights.card, 0)
-            intensity = weights.card.intensity
-            report = fine_tune(model, [case], out / "timing" / arm, intensity=intensity, settings=settings)
+            run = TrainingRun(cases=[case], intensity=weights.card.intensity, settings=settings)
+            report = fine_tune(model, run, out / "timing" / arm)
             epochs = 60 * minutes / float(np.mean([log.seconds for log in report.epochs]))
             steps[arm] = STEPS_PER_EPOCH * max(1, round(epochs))
         write_json(told, {"minutes": minutes, "steps": steps})

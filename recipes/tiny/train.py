@@ -23,6 +23,7 @@ from sam3d_label.training.distributed import is_main
 from sam3d_label.training.export import store
 from sam3d_label.training.fine_tune import fine_tune
 from sam3d_label.training.log import describe
+from sam3d_label.training.run import TrainingRun
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.weights import Base, Card, DataSource, Training, open_weights
 
@@ -190,12 +191,8 @@ def main(
         start = START.model_copy(update={"base": earlier.card.base, "version": earlier.version})
     report = fine_tune(
         model,
-        training,
+        TrainingRun(cases=training, validation=validation, intensity=INTENSITY, settings=settings, resume=resume),
         out,
-        intensity=INTENSITY,
-        validation=validation,
-        settings=settings,
-        resume=resume,
         progress=lambda log: print(describe(log, epochs), flush=True),
     )
     if not is_main():

@@ -24,8 +24,9 @@ from sam3d_label.network import PromptableNetwork
 from sam3d_label.training.dataset import Case, OpenedCase
 from sam3d_label.training.export import store, trained_card
 from sam3d_label.training.files import CHECKPOINT, CURVES, LOG
-from sam3d_label.training.fine_tune import TrainReport, fine_tune, open_cases
+from sam3d_label.training.fine_tune import fine_tune, open_cases
 from sam3d_label.training.log import EpochLog
+from sam3d_label.training.run import FineTune, TrainingRun, TrainReport
 from sam3d_label.training.settings import TrainSettings, spacings_of_serving
 from sam3d_label.weights import Card, DataSource, Weights
 from sam3d_label.weights.card import lost
@@ -111,7 +112,7 @@ class Update:
     licence: str = "not stated"
     watch: Callable[[Progress], None] = lambda _: None
     pause: Callable[[], None] = lambda: None
-    train: Callable[..., TrainReport] = fine_tune
+    train: FineTune = fine_tune
 
     def __post_init__(self) -> None:
         card = (self.start or self.serving).card
@@ -185,19 +186,15 @@ class Update:
             self.watch(progress)
 
         self.watch(progress)
-        report = self.train(
-            model,
-            targets(training),
-            out,
-            intensity=start.card.intensity,
+        run = TrainingRun(
+            cases=targets(training),
             validation=targets(validation),
+            intensity=start.card.intensity,
             settings=self.settings,
             device=self.device,
             resume=(out / CHECKPOINT).is_file(),
-            progress=watch,
-            pause=self.pause,
         )
-        return model, report
+        return model, self.train(model, run, out, progress=watch, pause=self.pause)
 
     def _compare(
         self, model: PromptableNetwork, report: TrainReport, cases: Sequence[OpenedCase]

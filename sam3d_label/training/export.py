@@ -11,7 +11,7 @@ import torch
 
 from sam3d_label.network import PromptableNetwork
 from sam3d_label.training.dataset import SPACING
-from sam3d_label.training.fine_tune import TrainReport
+from sam3d_label.training.run import TrainReport
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.weights.adapter import save_adapter, save_trunk
 from sam3d_label.weights.card import Base, Capability, Card, DataSource, Training

@@ -7,9 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.intensity import IntensityRule
@@ -19,47 +17,18 @@ from sam3d_label.training.dataset import Case, OpenedCase, TrainingCrops
 from sam3d_label.training.distributed import world
 from sam3d_label.training.files import CHECKPOINT
 from sam3d_label.training.log import EpochLog, write_log
+from sam3d_label.training.run import TrainingRun, TrainReport
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.training.trainer import VALIDATION_CLICKS, Trainer
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class TrainReport:
-    """What a training run did.
-
-    Attributes:
-        epochs: Its log, an entry an epoch, those of an interrupted run that it resumed included.
-        trained: Names of the cases that trained.
-        validated: Names of the cases that were looked at only.
-        skipped: Cases left out, and why.
-        alone: Among the cases that trained were targets that can be told without a prompt.
-        memory: How memory was used, and why.
-    """
-
-    epochs: list[EpochLog] = field(default_factory=list)
-    trained: list[str] = field(default_factory=list)
-    validated: list[str] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-    alone: bool = False
-    memory: str = ""
-
-    def as_plain(self) -> dict[str, Any]:
-        """As numbers, strings, lists and dictionaries."""
-        return asdict(self)
-
-
 def fine_tune(
     model: PromptableNetwork,
-    cases: Sequence[Case],
+    run: TrainingRun,
     out: Path,
     *,
-    intensity: IntensityRule,
-    validation: Sequence[Case] = (),
-    settings: TrainSettings | None = None,
-    device: str = "cpu",
-    resume: bool = False,
     progress: Callable[[EpochLog], None] | None = None,
     on_step: Callable[[int, int, int], None] | None = None,
     pause: Callable[[], None] | None = None,
@@ -73,13 +42,8 @@ def fine_tune(
 
     Args:
         model: The network; its adapted part trains, its trunk only with `settings.trunk`.
-        cases: Cases to train on. Unusable ones are skipped and reported.
+        run: Cases and settings.
         out: Folder for the checkpoint, the log and its plot.
-        intensity: How the weights want intensities.
-        validation: Cases that are scored and never trained on.
-        settings: How to train.
-        device: Where to train.
-        resume: Go on from the checkpoint in `out`, with the same result as an uninterrupted run.
         progress: Called in the main process after each epoch.
         on_step: Called in the main process after each optimizer step with the epoch, counted from 0, the steps done in
             it, and the steps of an epoch.
@@ -93,20 +57,20 @@ def fine_tune(
         WeightsError: The checkpoint to resume from is missing or does not fit, or none can be written.
         Sam3dError: The loss is no longer finite, or a process that trained along was lost.
     """
-    settings, report = settings or TrainSettings(), TrainReport()
+    settings, report = run.settings, TrainReport()
     out.mkdir(parents=True, exist_ok=True)
-    with world(device) as processes:
+    with world(run.device) as processes:
         trainer = Trainer(model.to(processes.device), settings, processes, pause)
-        if resume:
+        if run.resume:
             report.epochs = [EpochLog.model_validate(log) for log in trainer.restore(out / CHECKPOINT)]
         report.memory = trainer.memory.why
         if processes.is_main:
             logger.info(report.memory)
         room = bytes_for_cases(settings, trainer.memory.bytes_for_cases)
-        training, weights = open_cases(cases, intensity, report, room)
+        training, weights = open_cases(run.cases, run.intensity, report, room)
         if not training:
-            raise VolumeError(f"none of {len(cases)} cases can train: {report.skipped}")
-        held_out, _ = open_cases(validation, intensity, report, room)
+            raise VolumeError(f"none of {len(run.cases)} cases can train: {report.skipped}")
+        held_out, _ = open_cases(run.validation, run.intensity, report, room)
         report.trained = [case.name for case in training.cases]
         report.alone = any(case.alone for case in training.cases)
         report.validated = [case.name for case in held_out.cases]

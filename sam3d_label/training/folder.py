@@ -13,6 +13,7 @@ from sam3d_label.training.dataset import Case, pair_cases
 from sam3d_label.training.export import store
 from sam3d_label.training.fine_tune import fine_tune
 from sam3d_label.training.log import describe
+from sam3d_label.training.run import TrainingRun
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.weights import Card, DataSource, Weights
 
@@ -67,13 +68,15 @@ def train_folder(
     console.print(f"{len(training)} cases train, {len(validation)} are held out", highlight=False)
     report = fine_tune(
         start.model,
-        training,
+        TrainingRun(
+            cases=training,
+            validation=validation,
+            intensity=start.card.intensity,
+            settings=settings,
+            device=device,
+            resume=resume,
+        ),
         out,
-        intensity=start.card.intensity,
-        validation=validation,
-        settings=settings,
-        device=device,
-        resume=resume,
         progress=lambda log: console.print(describe(log, epochs), highlight=False),
         on_step=lambda epoch, step, steps: show(
             f"epoch {epoch + 1}/{epochs}, step {step}/{steps}", epoch * steps + step, epochs * steps

@@ -5,24 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import typer
-from pydantic import BaseModel, ConfigDict
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.image.intensity import IntensityRule
-from sam3d_label.io import replacing, write_text
+from sam3d_label.io import read_record, replacing, write_text
 from sam3d_label.network import SAM3D, Config, PromptableNetwork
 from sam3d_label.training.busy import BusySign
-from sam3d_label.training.dataset import Case
 from sam3d_label.training.distributed import is_main
-from sam3d_label.training.fine_tune import TrainReport, fine_tune
+from sam3d_label.training.fine_tune import fine_tune
 from sam3d_label.training.log import EpochLog
-from sam3d_label.training.settings import TrainSettings
+from sam3d_label.training.run import FineTune, TrainingRun, TrainReport
 
 JOB, WEIGHTS, DONE = "job.json", "start.pt", "done.pt"
 LAST_WORDS = 12
@@ -32,22 +29,19 @@ REASON = "ended early: "
 """Begins the line in which a process says why it ends."""
 
 
-class Job(BaseModel):
-    """What `fine_tune` is called with; the weights to start from lie beside the file as start.pt."""
+class Job(TrainingRun):
+    """A training run as the processes read it; the weights to start from are next to the file, in start.pt.
 
-    model_config = ConfigDict(extra="forbid")
-    format: Literal[1] = 1
+    Attributes:
+        config: Sizes of the network.
+        busy: Folder with the `BusySign` for which they wait.
+    """
+
     config: Config
-    cases: list[Case]
-    validation: list[Case]
-    intensity: IntensityRule
-    settings: TrainSettings
-    device: str
-    resume: bool
     busy: Path | None
 
 
-def train_in_processes(processes: int, busy: Path | None = None) -> Callable[..., TrainReport]:
+def train_in_processes(processes: int, busy: Path | None = None) -> FineTune:
     """A stand-in for `fine_tune` that starts several processes on this machine, one for each GPU.
 
     Args:
@@ -57,27 +51,14 @@ def train_in_processes(processes: int, busy: Path | None = None) -> Callable[...
 
     def train(
         model: PromptableNetwork,
-        cases: Sequence[Case],
+        run: TrainingRun,
         out: Path,
         *,
-        intensity: IntensityRule,
-        validation: Sequence[Case] = (),
-        settings: TrainSettings | None = None,
-        device: str = "cuda",
-        resume: bool = False,
         progress: Callable[[EpochLog], None] | None = None,
         pause: Callable[[], None] | None = None,
     ) -> TrainReport:
-        job = Job(
-            config=model.config,
-            cases=list(cases),
-            validation=list(validation),
-            intensity=intensity,
-            settings=settings or TrainSettings(),
-            device=device,
-            resume=resume,
-            busy=busy,
-        )
+        given = {name: getattr(run, name) for name in TrainingRun.model_fields}
+        job = Job(config=model.config, busy=busy, **given)
         out.mkdir(parents=True, exist_ok=True)
         torch.save(model.state_dict(), out / WEIGHTS)
         write_text(out / JOB, job.model_dump_json())
@@ -86,8 +67,7 @@ def train_in_processes(processes: int, busy: Path | None = None) -> Callable[...
         done: dict[str, Any] = torch.load(out / DONE, map_location="cpu", weights_only=True)
         model.load_state_dict(done["weights"])
         model.eval()
-        epochs = [EpochLog(**log) for log in done["report"].pop("epochs")]
-        return TrainReport(epochs=epochs, **done["report"])
+        return TrainReport.parse(done["report"], out / DONE)
 
     return train
 
@@ -124,25 +104,22 @@ def main(job_file: Path) -> None:
 
 
 def _take_part(job_file: Path) -> None:
-    job = Job.model_validate_json(job_file.read_text(encoding="utf-8"))
+    job = read_record(Job, job_file)
+    if job is None:
+        raise Sam3dError(f"{job_file} does not exist")
     folder = job_file.parent
     model = SAM3D(job.config)
     model.load_state_dict(torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True))
     report = fine_tune(
         model,
-        job.cases,
+        job,
         folder,
-        intensity=job.intensity,
-        validation=job.validation,
-        settings=job.settings,
-        device=job.device,
-        resume=job.resume,
         progress=lambda log: print(log.as_line(), flush=True),
         pause=BusySign(job.busy).wait if job.busy else None,
     )
     if is_main():
         with replacing(folder / DONE) as beside:
-            torch.save({"weights": model.cpu().state_dict(), "report": report.as_plain()}, beside)
+            torch.save({"weights": model.cpu().state_dict(), "report": report.model_dump(mode="json")}, beside)
 
 
 if __name__ == "__main__":

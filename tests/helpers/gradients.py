@@ -16,7 +16,7 @@ import torch
 from sam3d_label.errors import Sam3dError
 from sam3d_label.image.intensity import Percentile
 from sam3d_label.network import SAM3D
-from sam3d_label.training import Case, TrainReport, TrainSettings, pair_cases
+from sam3d_label.training import Case, TrainingRun, TrainReport, TrainSettings, pair_cases
 from sam3d_label.training.dataset import TrainingCrops
 from sam3d_label.training.distributed import world
 from sam3d_label.training.fine_tune import fine_tune, open_cases
@@ -71,7 +71,8 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     try:
-        fine_tune(network(), cases_of(told.cases), told.out, intensity=Percentile(), settings=SETTINGS, pause=die)
+        run = TrainingRun(cases=cases_of(told.cases), intensity=Percentile(), settings=SETTINGS)
+        fine_tune(network(), run, told.out, pause=die)
     except Sam3dError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)

@@ -9,13 +9,16 @@ from sam3d_label.image.intensity import Percentile
 from sam3d_label.network.sam3d import is_trunk
 from sam3d_label.training import Case, TrainSettings
 from sam3d_label.training.fine_tune import fine_tune
+from sam3d_label.training.run import TrainingRun
 
 QUICK = TrainSettings(epochs=2, steps_per_epoch=3, warmup=1, workers=0, precision="fp32", seed=1)
 
 
 def trained(model, cases, out, **options):
     model = copy.deepcopy(model)
-    report = fine_tune(model, cases, out, intensity=Percentile(), **{"settings": QUICK, **options})
+    watched = {name: options.pop(name) for name in ("progress", "on_step", "pause") if name in options}
+    run = TrainingRun(cases=cases, intensity=Percentile(), **{"settings": QUICK, **options})
+    report = fine_tune(model, run, out, **watched)
     return model, report
 
 

@@ -13,6 +13,7 @@ from sam3d_label.image.intensity import Percentile
 from sam3d_label.training import Case, TrainSettings
 from sam3d_label.training.fine_tune import fine_tune
 from sam3d_label.training.launch import DONE, Job, train_in_processes
+from sam3d_label.training.run import TrainingRun
 
 QUICK = TrainSettings(epochs=2, steps_per_epoch=1, batch=2, warmup=0, workers=0, precision="fp32", seed=1)
 
@@ -34,11 +35,13 @@ def test_a_job_says_everything_that_fine_tune_is_told(phantom_cases, small_weigh
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(phantom_cases, small_weights, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    told = {"intensity": Percentile(), "settings": QUICK, "device": "cpu", "validation": phantom_cases[2:]}
+    run = TrainingRun(
+        cases=phantom_cases[:2], validation=phantom_cases[2:], intensity=Percentile(), settings=QUICK, device="cpu"
+    )
     alone, together = copy.deepcopy(small_weights.model), copy.deepcopy(small_weights.model)
-    expected = fine_tune(alone, phantom_cases[:2], tmp_path / "alone", **told)
+    expected = fine_tune(alone, run, tmp_path / "alone")
     seen = []
-    report = train_in_processes(2)(together, phantom_cases[:2], tmp_path / "both", progress=seen.append, **told)
+    report = train_in_processes(2)(together, run, tmp_path / "both", progress=seen.append)
     assert [log.epoch for log in seen] == [0, 1]
     assert [log.loss for log in report.epochs] == pytest.approx([log.loss for log in expected.epochs], rel=1e-4)
     assert report.trained == expected.trained
@@ -50,10 +53,9 @@ def test_two_processes_learn_what_one_does(phantom_cases, small_weights, tmp_pat
 @pytest.mark.slow
 def test_what_ends_a_run_early_is_told(small_weights, tmp_path):
     missing = [Case(tmp_path / "lost.nii.gz", tmp_path / "lost.nii.gz")]
+    run = TrainingRun(cases=missing, intensity=Percentile(), settings=QUICK)
     with pytest.raises(Sam3dError, match=r"in 1 processes ended early.*none of 1 cases can train"):
-        train_in_processes(1)(
-            small_weights.model, missing, tmp_path / "out", intensity=Percentile(), settings=QUICK, device="cpu"
-        )
+        train_in_processes(1)(small_weights.model, run, tmp_path / "out")
     assert not (tmp_path / "out" / DONE).exists()
 
 
@@ -64,5 +66,6 @@ def test_the_result_of_an_earlier_run_is_not_taken_for_this_one(small_weights, t
     monkeypatch.setattr(
         subprocess, "Popen", lambda *_, **__: pytest.fail("stop here") if (out / DONE).exists() else 1 / 0
     )
+    run = TrainingRun(cases=[], intensity=Percentile(), settings=QUICK)
     with pytest.raises(ZeroDivisionError):
-        train_in_processes(1)(small_weights.model, [], out, intensity=Percentile(), settings=QUICK, device="cpu")
+        train_in_processes(1)(small_weights.model, run, out)

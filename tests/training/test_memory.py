@@ -15,6 +15,7 @@ from sam3d_label.training import TrainSettings, memory, trainer
 from sam3d_label.training.fine_tune import fine_tune
 from sam3d_label.training.gradients import freeze_trunk
 from sam3d_label.training.memory import Need, Plan, available, cgroup_rooms, choose, free_memory, need
+from sam3d_label.training.run import TrainingRun
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 QUICK = TrainSettings(epochs=2, steps_per_epoch=2, batch=3, warmup=0, workers=0, precision="fp32", seed=1)
@@ -147,8 +148,9 @@ def test_processes_of_one_machine_share_its_memory(monkeypatch):
 
 def trained(weights, cases, out: Path, **options):
     model = copy.deepcopy(weights.model)
-    told = {"intensity": Percentile(), "settings": QUICK, **options}
-    return model, fine_tune(model, cases, out, **told)
+    watched = {name: options.pop(name) for name in ("progress", "on_step", "pause") if name in options}
+    run = TrainingRun(cases=cases, **{"intensity": Percentile(), "settings": QUICK, **options})
+    return model, fine_tune(model, run, out, **watched)
 
 
 def test_a_batch_means_the_same_however_many_crops_are_computed_at_once(small_weights, phantom_cases, tmp_path):

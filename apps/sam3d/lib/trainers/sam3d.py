@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,6 +33,7 @@ from sam3d_label.training import TrainSettings
 from sam3d_label.training.busy import BusySign
 from sam3d_label.training.fine_tune import fine_tune
 from sam3d_label.training.launch import train_in_processes
+from sam3d_label.training.run import FineTune
 from sam3d_label.weights import Card, Weights, untrained
 
 logger = logging.getLogger(__name__)
@@ -218,7 +219,7 @@ def train_settings(asked: TrainRequest, targets: int, epochs: int, card: Card) -
     )
 
 
-def trainer(asked: TrainRequest, device: str, model_dir: Path) -> Callable[..., Any]:
+def trainer(asked: TrainRequest, device: str, model_dir: Path) -> FineTune:
     """`fine_tune`, or its stand-in on all GPUs where there are several to use."""
     count = torch.cuda.device_count() if asked.multi_gpu and device.startswith("cuda") else 0
     return train_in_processes(count, model_dir) if count > 1 else fine_tune

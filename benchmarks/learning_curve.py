@@ -40,7 +40,7 @@ from click_unet import ClickUNet, open_unet  # noqa: E402
 
 from lib.activelearning.strategies import Diverse, ScoredStrategy, Scores, Uncertainty  # noqa: E402
 from lib.trainers.sam3d import parse_train, train_settings  # noqa: E402
-from sam3d_label.active_learning.score import survey  # noqa: E402
+from sam3d_label.active_learning.score import ImageScore, survey  # noqa: E402
 from sam3d_label.evaluation.metrics import bootstrap_interval  # noqa: E402
 from sam3d_label.image.volume import Volume  # noqa: E402
 from sam3d_label.io import replacing, write_json  # noqa: E402
@@ -127,14 +127,14 @@ class Choosing:
             chosen.append(self.scored.choose(candidates, [scores[name] for name in chosen])[0])
         return chosen
 
-    def _scores(self, serving: Weights, doubted: Collection[str]) -> dict[str, Any]:
+    def _scores(self, serving: Weights, doubted: Collection[str]) -> dict[str, ImageScore]:
         """What the model makes of each case; doubt takes long, and is asked of some only."""
-        scores: dict[str, Any] = {}
+        scores = {}
         for name, case in self.setup.pool.items():
             segmenter = Segmenter(Volume.open(case.image), serving)
-            scores[name] = {"version": serving.version, "vector": segmenter.feature_vector()}
-            if name in doubted:
-                scores[name]["doubt"] = survey(segmenter).doubt
+            doubt = survey(segmenter).doubt if name in doubted else 0.0
+            vector = segmenter.feature_vector().tolist()
+            scores[name] = ImageScore(version=serving.version, doubt=doubt, click=(0, 0, 0), vector=vector)
         return scores
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sam3d_label.io import Record
 from sam3d_label.masks import deepest_voxel, largest_component
 from sam3d_label.segmentation.prompts import Click, Ijk
 from sam3d_label.segmentation.segmenter import Segmenter
@@ -28,6 +31,48 @@ class Survey:
     click: Ijk
     vector: np.ndarray
     model_version: str
+
+
+class ImageScore(BaseModel):
+    """A survey as it is stored.
+
+    Attributes:
+        version: Version of the weights.
+        doubt: As of `Survey`.
+        click: As of `Survey`.
+        vector: As of `Survey`.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    version: str
+    doubt: float = Field(allow_inf_nan=False)
+    click: tuple[int, int, int]
+    vector: list[Annotated[float, Field(allow_inf_nan=False)]]
+
+    @classmethod
+    def of(cls, found: Survey) -> ImageScore:
+        """Return the score of a survey."""
+        i, j, k = (int(index) for index in found.click)
+        vector = [round(float(value), 5) for value in found.vector]
+        return cls(version=found.model_version, doubt=round(found.doubt, 4), click=(i, j, k), vector=vector)
+
+
+class ImageScores(Record):
+    """The scores of the images of an app, as they are stored: each is checked when it is used.
+
+    Attributes:
+        scores: The scores by image.
+    """
+
+    scores: dict[str, object] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_older_release(cls, content: object) -> object:
+        """Accept the scores alone."""
+        if isinstance(content, dict) and "scores" not in content:
+            return {"scores": {image: score for image, score in content.items() if image != "format"}}
+        return content
 
 
 def survey(segmenter: Segmenter) -> Survey:

@@ -11,6 +11,7 @@ import pytest
 from app_helpers import ball, make_app, write_nifti
 
 from lib.activelearning.strategies import Diverse, Scores, SurveyScoring, Uncertainty, handed_out
+from sam3d_label.active_learning.score import ImageScore
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def app(tmp_path: Path, weights_path: Path) -> Any:
 def scores(app: Any) -> Scores:
     """Those of a, b and c, by hand."""
     for image, doubt, vector in (("a", 0.2, [0, 0]), ("b", 0.9, [1, 0]), ("c", 0.5, [9, 9])):
-        app.scores.add(image, {"version": "small-1", "doubt": doubt, "click": [1, 2, 3], "vector": vector})
+        app.scores.add(image, ImageScore(version="small-1", doubt=doubt, click=(1, 2, 3), vector=vector))
     return app.scores
 
 
@@ -36,9 +37,11 @@ def test_every_image_is_scored_once_for_a_version(app: Any) -> None:
     assert done["scored"] == ["a", "b", "c"]
     assert "NaN" in done["failed"]["nan"]
     score = app.scores.read()["a"]
-    assert 0 <= score["doubt"] <= 1
-    assert score["version"] == "small-1"
-    assert app.datastore().get_image_info("a")["sam3d"] == {key: score[key] for key in ("version", "doubt", "click")}
+    assert 0 <= score.doubt <= 1
+    assert score.version == "small-1"
+    assert app.datastore().get_image_info("a")["sam3d"] == {
+        **{"version": score.version, "doubt": score.doubt, "click": list(score.click)}
+    }
     assert app.scoring({"method": "sam3d"})["scored"] == []
 
 
@@ -70,7 +73,7 @@ def test_the_image_of_the_most_doubt_is_next_with_the_reason(app: Any, scores: S
 
 @pytest.mark.parametrize("strategy", ["uncertainty", "diverse"])
 def test_the_most_usual_image_begins(app: Any, scores: Scores, strategy: str) -> None:
-    scores.add("b", {**scores.read()["b"], "doubt": 0.1})
+    scores.add("b", scores.read()["b"].model_copy(update={"doubt": 0.1}))
     chosen = app.next_sample({"strategy": strategy})
     assert chosen["id"] == "b"
     assert chosen["why"] == "the most usual of 3 unlabelled images, to begin with"

@@ -11,6 +11,7 @@ import pytest
 from lib.activelearning.strategies import Scores
 from lib.datastores.json_files import read_json, write_object
 from lib.datastores.studies import SafeDatastore
+from sam3d_label.active_learning.score import ImageScore
 from sam3d_label.errors import NewerFormatError
 
 SAMPLES = Path(__file__).parents[2] / "data" / "format_0"
@@ -39,7 +40,7 @@ def test_scores_of_an_older_release_are_kept_and_bad_ones_left_out(tmp_path: Pat
     shutil.copy(SAMPLES / "scores.json", tmp_path)
     scores = Scores(tmp_path)
     assert scores.read().keys() == {"case 0", "case 1"}
-    scores.add("new", {"version": "1", "doubt": 0.5, "click": [1, 2, 3], "vector": [0.5]})
+    scores.add("new", ImageScore(version="1", doubt=0.5, click=(1, 2, 3), vector=[0.5]))
     content = json.loads((tmp_path / "scores.json").read_text())
     assert content["format"] == 1
     content["scores"] |= {"case 0": [], "case 1": {"doubt": float("nan")}}

@@ -16,15 +16,15 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.first import First
+from pydantic import ValidationError
 
 from lib.background import step_back
 from lib.configs.active_weights import Serving
-from lib.datastores.json_files import read_json, write_object
-from lib.datastores.metadata import fault
+from lib.datastores.json_files import load, store
 from lib.datastores.studies import remember
 from lib.infers.open_volumes import Segmenters
 from lib.infers.sam3d import resolve_device
-from sam3d_label.active_learning.score import farthest, survey
+from sam3d_label.active_learning.score import ImageScore, ImageScores, farthest, survey
 from sam3d_label.errors import Sam3dError
 from sam3d_label.io import locked, storing
 from sam3d_label.training.busy import BusySign
@@ -42,7 +42,7 @@ STRATEGY = "strategy"
 
 
 class Scores:
-    """Scores of the images in a file: `version`, `doubt`, `click`, `vector` by image.
+    """Scores of the images in a file.
 
     Args:
         model_dir: Where the file lies.
@@ -51,26 +51,27 @@ class Scores:
     def __init__(self, model_dir: Path) -> None:
         self.path = model_dir / SCORES
 
-    def read(self) -> dict[str, Any]:
+    def read(self) -> dict[str, ImageScore]:
         """Return all usable scores; those of an earlier version stay until the image is scored again."""
-        content = read_json(self.path)
-        scores = content.get("scores", content)  # older releases wrote the scores alone
-        return {image: score for image, score in scores.items() if _is_score(image, score)}
+        stored = load(ImageScores, self.path) or ImageScores()
+        found = {image: _score(image, score) for image, score in stored.scores.items()}
+        return {image: score for image, score in found.items() if score}
 
-    def add(self, image: str, score: Mapping[str, Any]) -> None:
+    def add(self, image: str, score: ImageScore) -> None:
         """Keep the score of an image."""
         with storing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
         with locked(self.path.with_name(f".{self.path.name}.lock")):
-            write_object(self.path, {"scores": {**self.read(), image: score}})
+            store(self.path, ImageScores(scores={**self.read(), image: score}))
 
 
-def _is_score(image: str, score: Any) -> bool:
-    """Whether a stored score can be used; a bad one is reported, and its image is scored again."""
-    usable = isinstance(score, Mapping) and fault(score) is None
-    if not usable:
+def _score(image: str, stored: object) -> ImageScore | None:
+    """Return a stored score; a damaged one is reported, and its image is scored again."""
+    try:
+        return ImageScore.model_validate(stored)
+    except ValidationError:
         logger.warning("The stored score of image %r is damaged and is left out", image)
-    return usable
+        return None
 
 
 class SurveyScoring(ScoringMethod):
@@ -102,13 +103,13 @@ class SurveyScoring(ScoringMethod):
         version = self._serving(device).version
         known = self._scores.read()
         unlabelled = set(datastore.get_unlabeled_images())
-        pending = [image for image in datastore.list_images() if known.get(image, {}).get("version") != version]
+        pending = [image for image in datastore.list_images() if image not in known or known[image].version != version]
         scored, failed = [], {}
         for image in sorted(pending, key=lambda image: (image not in unlabelled, image)):
             self._busy.wait()
             try:
                 score = self._score(image, device, datastore)
-                remember(datastore, image, {INFO: {key: score[key] for key in ("version", "doubt", "click")}})
+                remember(datastore, image, {INFO: score.model_dump(mode="json", include={"version", "doubt", "click"})})
             except HTTPException as error:  # it was removed meanwhile
                 failed[image] = str(error.detail)
                 continue
@@ -121,18 +122,12 @@ class SurveyScoring(ScoringMethod):
                 continue
             self._scores.add(image, score)
             scored.append(image)
-            logger.info(f"%s: doubt {score['doubt']:.3f} under {version}", image)
+            logger.info(f"%s: doubt {score.doubt:.3f} under {version}", image)
         return {"version": version, "scored": scored, "failed": failed}
 
-    def _score(self, image: str, device: str, datastore: Datastore) -> dict[str, Any]:
+    def _score(self, image: str, device: str, datastore: Datastore) -> ImageScore:
         with self._segmenters.borrow(datastore.get_image_uri(image), device) as segmenter:
-            found = survey(segmenter)
-        return {
-            "version": found.model_version,
-            "doubt": round(found.doubt, 4),
-            "click": [int(index) for index in found.click],
-            "vector": [round(float(value), 5) for value in found.vector],
-        }
+            return ImageScore.of(survey(segmenter))
 
 
 class ScoredStrategy(Strategy):
@@ -165,7 +160,7 @@ class ScoredStrategy(Strategy):
         logger.info(f"Next sample: {why}")
         return {"id": image, "why": why}
 
-    def choose(self, candidates: Mapping[str, Any], labelled: list[Any]) -> tuple[str, str]:
+    def choose(self, candidates: Mapping[str, ImageScore], labelled: list[ImageScore]) -> tuple[str, str]:
         """One of the candidates and why; both come with their scores."""
         raise NotImplementedError
 
@@ -176,12 +171,12 @@ class Uncertainty(ScoredStrategy):
     def __init__(self, scores: Scores) -> None:
         super().__init__("The image that the model is least sure of", scores)
 
-    def choose(self, candidates: Mapping[str, Any], labelled: list[Any]) -> tuple[str, str]:
+    def choose(self, candidates: Mapping[str, ImageScore], labelled: list[ImageScore]) -> tuple[str, str]:
         """The one of the most doubt; the most usual one to begin with."""
         if not labelled:
             return most_usual(candidates)
-        image = max(candidates, key=lambda image: candidates[image]["doubt"])
-        doubt, version = candidates[image]["doubt"], candidates[image]["version"]
+        image = max(candidates, key=lambda image: candidates[image].doubt)
+        doubt, version = candidates[image].doubt, candidates[image].version
         return image, f"doubt {doubt:.3f} under version {version}, the most of {len(candidates)} unlabelled images"
 
 
@@ -191,22 +186,22 @@ class Diverse(ScoredStrategy):
     def __init__(self, scores: Scores) -> None:
         super().__init__("The image that looks least like those that are labelled", scores)
 
-    def choose(self, candidates: Mapping[str, Any], labelled: list[Any]) -> tuple[str, str]:
+    def choose(self, candidates: Mapping[str, ImageScore], labelled: list[ImageScore]) -> tuple[str, str]:
         """The one whose vector is farthest from its nearest labelled one; the most usual one to begin with."""
         if not labelled:
             return most_usual(candidates)
-        image, away = farthest(vectors(candidates), [np.array(score["vector"], np.float32) for score in labelled])
+        image, away = farthest(vectors(candidates), [np.array(score.vector, np.float32) for score in labelled])
         return image, f"distance {away:.2f} from the labelled images, the most of {len(candidates)} unlabelled ones"
 
 
-def most_usual(candidates: Mapping[str, Any]) -> tuple[str, str]:
+def most_usual(candidates: Mapping[str, ImageScore]) -> tuple[str, str]:
     """The candidate whose vector is nearest to their mean, and why."""
     return farthest(vectors(candidates), [])[0], f"the most usual of {len(candidates)} unlabelled images, to begin with"
 
 
-def vectors(scores: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def vectors(scores: Mapping[str, ImageScore]) -> dict[str, np.ndarray]:
     """What images look like to the model, by image."""
-    return {image: np.array(score["vector"], np.float32) for image, score in scores.items()}
+    return {image: np.array(score.vector, np.float32) for image, score in scores.items()}
 
 
 def handed_out(datastore: Datastore, image: str) -> bool:

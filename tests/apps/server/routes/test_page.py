@@ -66,7 +66,8 @@ def model_dir(weights_path: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     gate = {"passes": False, "reason": told[-1][3]}
     stats = {"stage": "done", "epoch": 6, "total_epochs": 6, "version": "0003", "gate": gate, "losses": losses}
     (folder / "train_stats.json").write_text(json.dumps(stats))
-    scores = {name: {"version": "0002", "doubt": doubt} for name, doubt in (("a", 0.31), ("<i>b</i>", 0.57))}
+    seen = {"version": "0002", "click": [1, 2, 3], "vector": [0.5]}
+    scores = {name: {**seen, "doubt": doubt} for name, doubt in (("a", 0.31), ("<i>b</i>", 0.57))}
     (folder / "scores.json").write_text(json.dumps(scores))
     return folder
 

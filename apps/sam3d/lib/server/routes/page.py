@@ -218,7 +218,7 @@ def _next(app: Parts) -> list[dict[str, Any]]:
     scores = app.scores.read()
     unlabelled = app.datastore().get_unlabeled_images()
     scored = [
-        {"image": image, "doubt": scores[image]["doubt"], "version": scores[image]["version"]}
+        {"image": image, "doubt": scores[image].doubt, "version": scores[image].version}
         for image in unlabelled
         if image in scores
     ]

@@ -1,10 +1,10 @@
-"""What a caller did wrong and can mend: the command line answers it with one line, the server with a 400."""
+"""Errors that the caller can fix: the command line reports them in one line, the server with status 400."""
 
 import re
 
 
 class Sam3dError(ValueError):
-    """Base of the errors whose message tells the user what is wrong and how to mend it."""
+    """Base of the errors whose message says what is wrong and how to fix it."""
 
 
 class VolumeError(Sam3dError):

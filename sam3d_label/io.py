@@ -327,7 +327,7 @@ def remove_parts(folder: Path, older_than: float = ABANDONED) -> int:
     """Remove the part files that killed writers left in a folder; return how many.
 
     Args:
-        folder: The folder; its subfolders are left alone.
+        folder: The folder; its subfolders are not changed.
         older_than: Age in seconds; 0 where the caller holds a lock that excludes writers.
     """
     removed = 0

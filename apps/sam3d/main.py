@@ -122,7 +122,7 @@ class SAM3DApp(MONAILabelApp):
         )
 
     def init_infers(self) -> dict[str, InferTask]:
-        """The models; those whose weights have not learned to serve yet say so when they are asked."""
+        """Return the models; a model whose weights are untrained rejects requests with the reason."""
         try:
             self.serving(resolve_device(None))
         except UntrainedError as error:
@@ -149,7 +149,7 @@ class SAM3DApp(MONAILabelApp):
         return strategies(self.scores, self.config.next_sample)
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
-        """What looks at the images in the background, so that the strategies can choose."""
+        """Return the methods that score the images in the background for the strategies."""
         return {"sam3d": SurveyScoring(self.serving, self.segmenters, self.scores, self.busy)}
 
     def trainers(self) -> Mapping[str, TrainTask]:
@@ -327,7 +327,7 @@ class SAM3DApp(MONAILabelApp):
 
 
 def is_url(studies: str) -> bool:
-    """Whether the studies lie on another server."""
+    """Return whether the studies are on another server."""
     return studies.startswith(("http://", "https://"))
 
 

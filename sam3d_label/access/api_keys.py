@@ -107,7 +107,7 @@ class ApiKeys:
         return f"{PREFIX}_{identifier}_{secret}"
 
     def revoke(self, name: str) -> None:
-        """Remove a key; a running server refuses it, and ends what was opened with it, from the next request on.
+        """Remove a key; a running server rejects it, and ends its sessions, from the next request on.
 
         Raises:
             ApiKeyError: There is no such key, or the file cannot be used.

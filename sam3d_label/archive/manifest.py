@@ -1,4 +1,4 @@
-"""The list of what is in an archive, by which whoever gets it can tell that it is whole."""
+"""The list of the files of an archive, used to verify that it is complete."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Manifest(BaseModel):
         format_version: Raised when archives change so that older releases misread them.
         made: When, UTC, ISO 8601.
         made_by: Release of this package.
-        serves: Number of the version that served; None when none of them did.
+        serves: Number of the active version; None if none was active.
         pseudonyms: Whether the ids of images were replaced.
         files: All but the manifest itself.
         left_out: What could not be exported.

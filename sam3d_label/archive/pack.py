@@ -83,8 +83,8 @@ def export(
 ) -> Manifest:
     """Write labels, clicks, versions and ledger into one archive; a server may be running on them.
 
-    The archive unpacks to what can be served again once the images lie beside: a studies folder that is also the
-    app's model folder. Labels are written anew, so that nothing but voxels and geometry is in them. Of what clients
+    The unpacked archive can be used by the server when the images are added: it is a studies folder that is also the
+    app's model folder. Labels are rewritten, so that they contain only voxels and geometry. Of what clients
     sent along, the names of the structures are kept and nothing else.
 
     Args:
@@ -164,7 +164,7 @@ def _add_labels(archive: _Archive, studies: Studies, listing: Listing, tags: Seq
 
 
 def _clean(file: Path, copy: Path) -> tuple[Path, list[int]]:
-    """A copy of a label with voxels and geometry alone, and its values but 0.
+    """Return a copy of a label with voxels and geometry only, and its values except 0.
 
     Raises:
         VolumeError: It cannot be read, or is no label.
@@ -235,7 +235,7 @@ def _serves(versions: Versions, archive: _Archive) -> str | None:
 
 
 def _ledger_file(folder: Path, model_dir: Path) -> Path | None:
-    """The ledger of the studies: among them, or in the model folder when they lie on a DICOMweb server."""
+    """Return the ledger of the studies: in their folder, or in the model folder if they are on a DICOMweb server."""
     found = [folder / KEPT / split_ledger.FILE, *sorted(model_dir.glob("ledger-*.json"))]
     return next((path for path in found if path.is_file()), None)
 

@@ -53,7 +53,7 @@ class Names:
         return self._text(value) if isinstance(value, str) else value
 
     def write_key(self, path: Path) -> None:
-        """Write which pseudonym is whose, readable by its owner alone.
+        """Write the image id of each pseudonym, readable by the owner of the file only.
 
         Raises:
             OSError: The file cannot be written.

@@ -35,7 +35,7 @@ def check(path: Path, progress: Show = lambda *_: None) -> Manifest:
         The manifest.
 
     Raises:
-        Sam3dError: It is no archive of ours, a file is missing, damaged or not listed; the message says which.
+        Sam3dError: It is not an archive of `export`, or a file is missing, damaged or not listed; the message says which.
     """
     with _opened(path) as (archive, manifest):
         _read(path, archive, manifest, None, progress)
@@ -87,14 +87,14 @@ def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, Manifest]]:
         with zipfile.ZipFile(path) as archive:
             yield archive, _manifest(path, archive)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise Sam3dError(f"{path} is damaged or no archive: copy it again ({error})") from error
+        raise Sam3dError(f"{path} is damaged or not an archive: copy it again ({error})") from error
 
 
 def _manifest(path: Path, archive: zipfile.ZipFile) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(archive.read(MANIFEST))
     except KeyError:
-        raise Sam3dError(f"{path} holds no {MANIFEST}: it is no archive that export has written") from None
+        raise Sam3dError(f"{path} holds no {MANIFEST}: it is not an archive that export has written") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -1,4 +1,4 @@
-"""Time and memory of the network, beside those of the plain formulation of the same network."""
+"""Time and memory of the network, compared with the plain formulation of the same network."""
 
 from sam3d_label.benchmark.comparison import run
 

@@ -63,7 +63,7 @@ def run(preset: str, device: str, *, console: Console) -> dict[str, Any]:
 
 
 def compare(config: Config, device: str, *, progress: Callable[[str], object]) -> dict[str, Any]:
-    """Figures of a network of these sizes, as `run` returns them, `progress` being told what is under way."""
+    """Return the figures of a network of these sizes, as `run` does, and report each step to `progress`."""
 
     def measured(task: Task) -> dict[str, Any]:
         progress(f"measuring {task}")

@@ -44,7 +44,7 @@ class PlainSAM3D:
     ) -> Tensor:
         """Foreground minus background logit (B, 1, D, H, W) of crops (B, 1, D, H, W).
 
-        Prompts are as in `SAM3D.decode`. Each item of the batch passes alone, with exactly the prompts
+        Prompts are as in `SAM3D.decode`. Each item of the batch is processed separately, with exactly the prompts
         it has: padding never enters.
         """
         logits = []

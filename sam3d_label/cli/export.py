@@ -80,7 +80,7 @@ def unpack(
 ) -> None:
     """Check an archive and unpack it.
 
-    Copy the images into FOLDER to serve it: --studies FOLDER --conf model_dir FOLDER.
+    To use FOLDER with the server, copy the images into it: --studies FOLDER --conf model_dir FOLDER.
     """
     if (folder is None) != check:
         raise Sam3dError("give a FOLDER to unpack to, or --check")

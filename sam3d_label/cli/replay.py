@@ -50,7 +50,7 @@ def replay(
     weights: WeightsOption = None,
     model_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Compare with the versions that served, too; they are in this model folder."),
+        typer.Option(metavar="DIR", help="Model folder with the original versions; compare with their masks, too."),
     ] = None,
     tag: Annotated[str, typer.Option(metavar="TAG", help="Tag of the labels to compare with.")] = "final",
     labels: Annotated[
@@ -79,7 +79,7 @@ def replay(
     served. OUT holds summary.json, and requests.csv with a row for each
     request; a request that cannot be replayed has the reason in its row. The
     same command continues an interrupted replay, and shards with one OUT are
-    merged; --overwrite starts anew and replaces another replay in OUT.
+    merged; --overwrite starts again and replaces another replay in OUT.
     """
     require_folder(out)
     require_inputs(log, studies, model_dir)
@@ -153,5 +153,5 @@ def _show(summary: Any) -> None:
         low, high = summary["dice_last_ci95"]
         console.print(f"last request on each image: Dice {summary['dice_last']:.3f} ({low:.3f}–{high:.3f})")
     if summary["same_mask_share"] is not None:
-        alike = "" if summary["agreement"] is None else f"; Dice with the served masks {summary['agreement']:.3f}"
-        console.print(f"same mask as the served one: {summary['same_mask_share']:.0%}{alike}")
+        alike = "" if summary["agreement"] is None else f"; Dice with the original masks {summary['agreement']:.3f}"
+        console.print(f"same mask as the original one: {summary['same_mask_share']:.0%}{alike}")

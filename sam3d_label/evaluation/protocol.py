@@ -1,4 +1,4 @@
-"""A simulated session on each case: click, segment, look, click again.
+"""A simulated session on each case: click, segment, compare, click again.
 
 The segmenter gets prompts and nothing else; only the annotator and the metrics see the truth. Like the
 clients, the session sends all clicks again each time. One volume is in memory at a time; of the worst cases a
@@ -35,7 +35,7 @@ WORST = 8
 
 
 class SegmentedMask(Protocol):
-    """What a segmenter answers, as far as a session looks at it."""
+    """The part of a segmenter's result that a session uses."""
 
     @property
     def mask(self) -> NDArray[np.uint8]:
@@ -162,7 +162,7 @@ def evaluate_case(
         spacing: mm along I, J, K.
         clicks: the click counts at which surfaces are compared too; 0 adds nothing here.
         last: click on to this count (default: the largest of ``clicks``).
-        seed: of the annotator's chance.
+        seed: of the annotator's randomness.
         watch: called with each click count and its mask, bool (I, J, K).
         ignored: bool, shape (I, J, K): voxels that count neither as target nor as background, outside ``truth``.
 
@@ -170,7 +170,7 @@ def evaluate_case(
         One record for each click count from 1 to the last.
 
     Raises:
-        Sam3dError: the segmenter refuses a prompt.
+        Sam3dError: the segmenter rejects a prompt.
     """
     rng = np.random.default_rng(seed)
     mask = np.zeros(truth.shape, bool)
@@ -270,7 +270,7 @@ def evaluate_cohort(
         clicks: the click counts at which surfaces are compared too, at least one positive; with 0, the mask
             without a click is measured.
         last: click on to this count (default: the largest of ``clicks``).
-        seed: of the annotator's chance; each case draws from this seed and its own name, whatever the others
+        seed: of the annotator's randomness; each case draws from this seed and its own name, whatever the others
             are.
         cases: a glob that a file name, or a case name, must match.
         worst: of how many cases, those with the lowest Dice at the largest of ``clicks``, a slice is kept.
@@ -278,7 +278,7 @@ def evaluate_cohort(
         clicked: called after each click of a case with (clicks done, clicks of a case).
 
     Returns:
-        The sessions, and the cases that could not be measured (unreadable, misaligned, empty, or refused by the
+        The sessions, and the cases that could not be measured (unreadable, misaligned, empty, or rejected by the
         segmenter) with the reason.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 PREAMBLE = 128
 HEAD = PREAMBLE + 4
-"""Bytes that `begins_as_dicom` looks at."""
+"""Bytes that `begins_as_dicom` reads."""
 
 SUFFIXES = (".dcm", ".ima")
 """Ends of names, in lower case, that promise a DICOM file."""

@@ -42,12 +42,12 @@ class CropFrame:
         return ijk
 
     def holds(self, ijk: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:
-        """Which of some stored voxels' centres (N, 3) lie in the crop, bool (N,)."""
+        """Return which of the centres of stored voxels (N, 3) are in the crop, bool (N,)."""
         dhw = self.to_dhw(ijk)
         return ((dhw > -0.5) & (dhw < self.size - 0.5)).all(1)
 
     def contains(self, ijk: Sequence[float]) -> bool:
-        """Whether a stored voxel's centre lies in the crop."""
+        """Return whether a stored voxel's centre is in the crop."""
         return bool(self.holds([ijk])[0])
 
     @property

@@ -1,4 +1,4 @@
-"""Whether intensities are Hounsfield units, from their histogram alone.
+"""Decide from a histogram whether intensities are Hounsfield units.
 
 Decided with evidence: CT has fat (about -100) and soft tissue (0 to 80) as two peaks with a dip between them, next to
 air with noise. Padding is one value; edges of padding that was resampled are no peak. MR that is nowhere negative, and

@@ -61,7 +61,7 @@ class Percentile(BaseModel):
     upper: float = Field(default=99.5, ge=0, le=100)
 
     def fit(self, array: np.ndarray, modality: str | None = None) -> Normalization:
-        """Percentiles, mean and deviation of a volume's voxels (any shape), background of exactly 0 left aside."""
+        """Return percentiles, mean and deviation of a volume's voxels (any shape), without background of exactly 0."""
         values = sample(array)
         tissue = values[values != 0]
         values = tissue if tissue.size else values

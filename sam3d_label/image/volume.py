@@ -34,7 +34,7 @@ SHEARED = 1e-4
 """Cosine of the angle between two axes from which on ITK does not take them to be at right angles."""
 
 ALIGNED = 0.5
-"""Share of a voxel's shortest edge by which two grids may lie apart and still be the same."""
+"""Largest offset between two equal grids, as a share of a voxel's shortest edge."""
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what matters is checked here and raised in one line
 
@@ -180,14 +180,14 @@ class Volume:
         """Check that another volume, such as a label, has this one's voxels at the same places.
 
         Raises:
-            VolumeError: The shapes differ, or a corner lies more than half a voxel away.
+            VolumeError: The shapes differ, or a corner is more than half a voxel away.
         """
         if other.shape != self.shape:
             raise VolumeError(f"the label's shape {other.shape} is not the image's {self.shape}")
         corners = np.array(np.meshgrid(*[(0, side - 1) for side in self.shape], [1])).reshape(4, -1)
         apart = np.linalg.norm(((self.affine - other.affine) @ corners)[:3], axis=0).max()
         if apart > ALIGNED * self.spacing.min():
-            raise VolumeError(f"the label lies up to {apart:.1f} mm beside the image: both need the same affine")
+            raise VolumeError(f"the label is up to {apart:.1f} mm away from the image: both need the same affine")
 
 
 def is_regular(affine: np.ndarray) -> bool:

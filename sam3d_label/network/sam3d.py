@@ -220,5 +220,5 @@ def is_trunk(name: str) -> bool:
 
 
 def is_prompt_addition(name: str) -> bool:
-    """Whether a parameter of `SAM3D` serves a prompt that the paper does not know."""
+    """Return whether a parameter of `SAM3D` belongs to a kind of prompt that the paper does not have."""
     return any(part in name for part in PROMPT_ADDITIONS)

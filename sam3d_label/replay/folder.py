@@ -47,8 +47,8 @@ class Store:
 
         Args:
             source: As of `read_log`.
-            settings: What must be the same whenever the replay goes on.
-            overwrite: Whether to begin anew in place of the replay that the folder holds; other files stay.
+            settings: Values that must not change when the replay continues.
+            overwrite: Whether to replace the replay in the folder; other files are kept.
 
         Returns:
             The requests to replay, and how many the log has got since.
@@ -99,7 +99,7 @@ class Store:
         return dict(sorted(found.items()))
 
     def merge(self, requests: int, about: Mapping[str, Any]) -> dict[str, Any]:
-        """Write table and summary of what all processes have found so far; whoever ends last writes them whole.
+        """Write table and summary of all results so far; the process that ends last writes the complete ones.
 
         Args:
             requests: How many there are in all.

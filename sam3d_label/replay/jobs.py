@@ -37,7 +37,7 @@ class Shard:
     Attributes:
         number: Which, from 1.
         of: How many there are.
-        by: Where that was told; None when this process is the only one.
+        by: Source of the number; None when this process is the only one.
     """
 
     number: int = 1
@@ -46,7 +46,7 @@ class Shard:
 
 
 def jobs(requests: Sequence[Request]) -> list[Job]:
-    """All jobs of a log, those on one image beside each other."""
+    """Return all jobs of a log, those on one image next to each other."""
     by_image: dict[str | None, list[Numbered]] = {}
     for number, request in enumerate(requests, start=1):
         by_image.setdefault(request.image, []).append(Numbered(number, request))
@@ -103,7 +103,5 @@ def _parsed(given: str) -> Shard:
 def _of_slurm(task: Mapping[str, int]) -> Shard:
     number = (task["ID"] - task["MIN"]) // task["STEP"] + 1
     if not 1 <= number <= task["COUNT"]:
-        raise Sam3dError(
-            "the tasks of this SLURM array are not numbered without gaps: say which is which by --shard i/n"
-        )
+        raise Sam3dError("the tasks of this SLURM array are not numbered without gaps: give --shard i/n instead")
     return Shard(number, task["COUNT"], "the SLURM array")

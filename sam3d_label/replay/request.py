@@ -1,4 +1,4 @@
-"""One request again: its prompts on its image, compared with what was saved, and with what was served."""
+"""Repeat one request: its prompts on its image, compared with the saved label and with the original mask."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FROM_CLICKS, WITHOUT_CLICKS = "sam3d", "sam3d_auto"
 
 CACHE_BYTES = 512 * 2**20
 GAP = "other than it was served"
-"""Note where the version that served gives another mask here: the image was replaced, or another machine rounds so."""
+"""Note if the original version gives another mask here: the image was replaced, or another machine rounds it so."""
 
 
 class Row(BaseModel):
@@ -48,7 +48,7 @@ class Row(BaseModel):
         outside: How many were outside.
         boxes: How many boxes there were.
         served_version: Version of the weights that answered it.
-        served_voxels: Voxels of the mask that was served.
+        served_voxels: Voxels of the original mask.
         served_seconds: Until it was answered.
         version: Version of the weights that it was replayed with; None when there was no answer.
         voxels: Voxels of the mask.
@@ -57,8 +57,8 @@ class Row(BaseModel):
         nsd_2mm: Surface agreement with it at 2 mm.
         nsd_5mm: Surface agreement at 5 mm.
         honoured: How many of its clicked voxels are on the side that the click said.
-        same_mask: Whether the mask is the one that was served; None when none was.
-        agreement: Dice with the mask of the version that served; None when that is not at hand.
+        same_mask: Whether the mask is equal to the original one; None without an original mask.
+        agreement: Dice with the mask of the original version; None when that is not available.
         note: Why something could not be compared.
         skipped: Why it could not be replayed.
     """
@@ -96,7 +96,7 @@ class Cohort:
         studies: Images and labels.
         tag: Tag of the labels that count as the truth.
         labels: Names of what the app segmented, for labels that were saved without names.
-        model_dir: Folder of the app with the versions that served; None not to compare with them.
+        model_dir: Model folder with the original versions; None not to compare with them.
     """
 
     studies: Path
@@ -110,7 +110,7 @@ class Replayer:
 
     Args:
         weights: The weights, on the device that is to do the work.
-        cohort: Images, labels and what served.
+        cohort: Images, labels and original versions.
 
     Raises:
         Sam3dError: The studies cannot be read.
@@ -187,7 +187,7 @@ class Replayer:
         )
 
     def _agreement(self, request: Request, image: _Image, mask: NDArray[np.bool_]) -> tuple[float | None, str | None]:
-        """Dice between a mask and that of the version that served, made again; and what is odd about the latter."""
+        """Return Dice with the recomputed mask of the original version, and a note if that mask has changed."""
         weights = self._served.weights(request.version) if self._served and request.version else None
         if weights is None:
             return None, None
@@ -200,7 +200,7 @@ class Replayer:
 
 
 class Served:
-    """The weights that served, as far as they are at hand.
+    """The weights of the original versions, as far as they are available.
 
     Args:
         model_dir: Folder of the app.

@@ -85,7 +85,7 @@ def replay(
             a worker was lost.
         OSError: The folder cannot be written.
     """
-    Studies(work.cohort.studies).read()  # what is wrong with them is told before anything is written
+    Studies(work.cohort.studies).read()  # errors are reported before anything is written
     opened = open_weights(work.weights, work.device if workers == 1 else "cpu")
     store = Store(work.out)
     settings: dict[str, Any] = {
@@ -140,7 +140,7 @@ def _together(left: Sequence[Job], work: Work, workers: int) -> Iterator[tuple[s
                 yield str(job.image), len(job.requests)
         except BrokenProcessPool:
             raise Sam3dError(
-                "a worker was lost, perhaps for want of memory: what is done is kept, so run the same command again,"
+                "a worker was lost, perhaps for lack of memory: finished work is kept, so run the same command again,"
                 " with fewer --workers if it happens again"
             ) from None
         finally:

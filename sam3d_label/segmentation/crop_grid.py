@@ -114,7 +114,7 @@ class CropGrid:
         return [tile for tile in self.tiling(points) if tile.holds(points).any()]
 
     def is_cut(self, mask: Tensor, frame: CropFrame) -> bool:
-        """Return whether a mask (D, H, W) reaches a face of its crop behind which the volume goes on."""
+        """Return whether a mask (D, H, W) reaches a face of its crop behind which the volume continues."""
         for axis in range(3):
             for face, beyond in ((0, -1.0), (frame.size - 1, float(frame.size))):
                 outside = np.full((1, 3), (frame.size - 1) / 2)

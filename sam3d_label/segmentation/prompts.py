@@ -71,7 +71,7 @@ class Prompts:
         """Check that the prompts fit a volume of the given shape (I, J, K).
 
         Raises:
-            PromptError: Nothing is inside, a click or box lies outside the volume, or a voxel is both in and out.
+            PromptError: Nothing is inside, a click or box is outside the volume, or a voxel is both in and out.
         """
         if not self.positive and not self.boxes:
             raise PromptError("nothing marks the target: give at least one click inside it, or a box around it")
@@ -94,10 +94,10 @@ class Prompts:
 
 
 def require_inside(what: str, ijk: Ijk, shape: Ijk) -> None:
-    """Raise a PromptError unless the voxel lies in a volume of the given shape."""
+    """Raise a PromptError unless the voxel is in a volume of the given shape."""
     if not all(0 <= index < size for index, size in zip(ijk, shape, strict=True)):
         raise PromptError(
-            f"{what} {tuple(ijk)} lies outside the volume of {' x '.join(map(str, shape))} voxels: "
+            f"{what} {tuple(ijk)} is outside the volume of {' x '.join(map(str, shape))} voxels: "
             "indices i, j, k count from 0 in the stored image"
         )
 
@@ -113,7 +113,7 @@ def clip_boxes(prompts: Prompts, shape: Sequence[int]) -> Prompts:
         The same clicks, with boxes inside the volume.
 
     Raises:
-        PromptError: A box lies wholly outside.
+        PromptError: A box is completely outside.
     """
     return Prompts(clicks=prompts.clicks, boxes=tuple(_clip(box, shape) for box in prompts.boxes))
 
@@ -121,7 +121,7 @@ def clip_boxes(prompts: Prompts, shape: Sequence[int]) -> Prompts:
 def _clip(box: Box, shape: Sequence[int]) -> Box:
     if any(low >= size or high < 0 for low, high, size in zip(box.lower, box.upper, shape, strict=True)):
         raise PromptError(
-            f"The roi from {list(box.lower)} to {list(box.upper)} lies outside the volume of"
+            f"The roi from {list(box.lower)} to {list(box.upper)} is outside the volume of"
             f" {' x '.join(map(str, shape))} voxels: move it onto the volume or remove it"
         )
     lower = tuple(max(low, 0) for low in box.lower)

@@ -2,7 +2,7 @@
 
 Clicks that correct a mask are off the target's middle, often at its border, and a network that sees them all at once
 cannot distinguish them from the click that meant the whole. So the first pass decodes the boxes or, without any, the
-first click inside alone, and its mask is an input of the second pass with all prompts. A further click then does not
+first positive click only, and its mask is an input of the second pass with all prompts. A further click then does not
 change the initial mask; the order of the corrections does not matter, and nothing is stored between requests.
 """
 
@@ -16,8 +16,8 @@ from sam3d_label.segmentation.crop_prompts import CropPrompts
 def initial_clicks(prompts: CropPrompts) -> slice | None:
     """Return which clicks the first pass decodes, together with all boxes; None when one pass does.
 
-    One pass does for a single click and for boxes alone. With boxes, or with clicks outside only, the first pass
-    decodes no click.
+    One pass is enough for a single click and for boxes without clicks. With boxes, or with negative clicks only, the
+    first pass decodes no click.
     """
     clicks = prompts.points.shape[1]
     if prompts.boxes.shape[1]:

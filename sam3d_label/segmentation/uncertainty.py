@@ -15,7 +15,7 @@ DRAWS = 8
 """Times that the prompts are perturbed."""
 
 SLIP_MM = 3.0
-"""Standard deviation by which a click may land beside what it meant."""
+"""Standard deviation of the offset of a perturbed click."""
 
 LEAST = 0.1
 """Uncertainty below which no further click is suggested."""
@@ -39,7 +39,7 @@ class Uncertainty:
 
 
 def perturbed(prompts: Prompts, shape: Ijk, spacing: np.ndarray) -> list[Prompts]:
-    """Prompts as the annotator might as well have given them: clicks beside, one left out, looser boxes.
+    """Return perturbed prompts: shifted clicks, one click left out, looser boxes.
 
     The first click inside, which opens, stays the first; the order of the others changes nothing.
     """

@@ -15,7 +15,7 @@ from sam3d_label.io import locked, write_text
 from sam3d_label.studies.journal import Journal
 
 LISTING, LOCK, KEPT = "datastore_v2.json", ".lock", ".sam3d"
-"""The file that lists images and labels, the lock of whoever changes it, and the folder for what else is kept."""
+"""The file that lists images and labels, the lock for changes to it, and the folder for other records."""
 
 FINAL = "final"
 """Tag of the labels that people have saved."""
@@ -111,7 +111,7 @@ class Studies:
 
     @contextmanager
     def changing(self) -> Iterator[Listing]:
-        """What is listed, to be changed and written when the block ends; whoever else knows the folder waits.
+        """Yield the list for changes, and write it when the block ends; other processes wait.
 
         Raises:
             Sam3dError: The listing is damaged.

@@ -60,7 +60,7 @@ class Journal:
 
     The new content is on the disk, in part files next to their targets, before the journal is written. Its rename is
     the moment of the change: without the journal nothing has happened, with it the change is completed by the next
-    reader or writer. So a full disk can only refuse a change before that moment, and leaves everything as it was.
+    reader or writer. So a full disk can only prevent a change before that moment, and leaves the old state.
 
     The caller holds the lock of the folder for every method.
 

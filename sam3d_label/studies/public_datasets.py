@@ -50,7 +50,7 @@ class Case:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set as it lies on disk.
+    """A data set on disk.
 
     Attributes:
         name: What it calls itself.
@@ -74,7 +74,7 @@ class Outcome:
     Attributes:
         added: Ids of those that are new in the studies, or got their label.
         there: Ids of those that were there.
-        refused: Why others cannot be used, by id.
+        refused: Reasons for the rejected cases, by id.
     """
 
     added: list[str] = field(default_factory=list)
@@ -155,7 +155,7 @@ def import_data(
     """Bring a data set into a studies folder; a server may be running on it.
 
     Each case appears whole, image, label and what is known of both. One that is there is left as it is, so that the
-    same call goes on where it was interrupted, and what annotators have changed since stays.
+    same call continues an interrupted import, and keeps the changes of annotators.
 
     Args:
         data: The data set.
@@ -164,7 +164,7 @@ def import_data(
         progress: Called with (id, cases done, cases in all) before each case, and once at the end.
 
     Raises:
-        Sam3dError: The folder's listing is damaged, or another import is at work there.
+        Sam3dError: The folder's listing is damaged, or another import is running there.
         OSError: The folder cannot be written.
     """
     studies, outcome = Studies(folder), Outcome()
@@ -252,7 +252,7 @@ def _stage_image(case: Case, data: DataSet, scratch: Path, link: bool) -> tuple[
     try:
         stored: Any = nib.load(case.image)
         if stored.ndim != 4 or stored.shape[3] != data.channels:
-            raise VolumeError(f"{case.image} is {stored.shape}: {data.channels} channels are told of")
+            raise VolumeError(f"{case.image} is {stored.shape}: dataset.json lists {data.channels} channels")
         nib.save(stored.slicer[..., data.channel], staged)
     except VolumeError:
         raise
@@ -269,16 +269,17 @@ def _stage_label(case: Case, data: DataSet, volume: Volume, scratch: Path, link:
     volume.require_same_grid(label)
     unnamed = [value for value in structures(label) if value not in data.names]
     if unnamed:
-        told = ", ".join(f"{value} = {name}" for value, name in data.names.items())
-        raise VolumeError(f"the label holds the values {', '.join(map(str, unnamed))}, but names are known of {told}")
+        names = ", ".join(f"{value} = {name}" for value, name in data.names.items())
+        values = ", ".join(map(str, unnamed))
+        raise VolumeError(f"the label holds the values {values}, but the data set names only {names}")
     return _stage(case.label, scratch, "label", link), label
 
 
 def _require_file(path: Path) -> None:
     if not path.is_file():
-        raise VolumeError(f"{path} is missing: download it as the data set's own site says")
+        raise VolumeError(f"{path} is missing: download the data set again from its site")
     if image_id(path) is None:
-        raise VolumeError(f"{path.name} is not taken: its name must end in {', '.join(EXTENSIONS)}")
+        raise VolumeError(f"{path.name} is not supported: its name must end in {', '.join(EXTENSIONS)}")
 
 
 def _stage(source: Path, scratch: Path, name: str, link: bool) -> Path:
@@ -298,7 +299,7 @@ def _held(folder: Path, image: str, volume: Volume, what: str) -> Path | None:
     """The file of an id in a folder, such as after a kill; None when there is none.
 
     Every file whose name gives this id counts, whatever its suffix and whether it is listed or not, since the server
-    serves one file for each id.
+    uses one file for each id.
 
     Args:
         folder: The folder.
@@ -333,7 +334,7 @@ def _put(staged: Path, place: Path) -> None:
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """A folder beside the studies' files for what is not ready yet; what killed imports left is removed."""
+    """Create a folder next to the studies for unfinished files, and remove those of killed imports."""
     kept = folder / KEPT
     kept.mkdir(parents=True, exist_ok=True)
     try:
@@ -343,7 +344,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
             with tempfile.TemporaryDirectory(dir=kept, prefix=SCRATCH) as scratch:
                 yield Path(scratch)
     except Timeout:
-        raise Sam3dError(f"another import into {folder} is at work: wait for it") from None
+        raise Sam3dError(f"another import into {folder} is running: wait until it ends") from None
 
 
 def _label_info(data: DataSet) -> list[dict[str, Any]]:
@@ -387,5 +388,5 @@ def _channel(modality: Mapping[int, str], wanted: str | None) -> int | None:
         return None
     numbers = [number for number, name in modality.items() if wanted.lower() in (str(number), name.lower())]
     if len(numbers) != 1:
-        raise Sam3dError(f"--channel {wanted}: there is no such one, only {told}")
+        raise Sam3dError(f"--channel {wanted}: there is no such channel; choose one of {told}")
     return numbers[0] if len(modality) > 1 else None

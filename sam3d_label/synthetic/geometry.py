@@ -54,7 +54,7 @@ class Grid:
         return Grid((self.axes[0][box[0]], self.axes[1][box[1]], self.axes[2][box[2]]), self.spacing)
 
     def position(self, index: Sequence[int]) -> NDArray[np.float64]:
-        """Where a voxel lies, millimetres, (3,)."""
+        """Return the position of a voxel, millimetres, (3,)."""
         return np.array([axis[i] for axis, i in zip(self.axes, index, strict=True)], dtype=np.float64)
 
 
@@ -139,7 +139,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Structure:
-    """Where a structure lies: its depth in millimetres within a box of the volume."""
+    """The extent of a structure: its depth in millimetres within a box of the volume."""
 
     box: Slices
     depth: Array
@@ -149,14 +149,14 @@ class Structure:
         return ramp(self.depth, edge)
 
     def mask(self, shape: Sequence[int], margin: float = 0.0) -> Mask:
-        """Voxels of the whole volume that lie inside, or up to ``margin`` mm outside."""
+        """Return the voxels of the whole volume that are inside, or up to ``margin`` mm outside."""
         whole = np.zeros(shape, dtype=bool)
         whole[self.box] = self.depth > -margin
         return whole
 
 
 def place(rng: np.random.Generator, grid: Grid, shapes: Sequence[Shape], margin: float = 8.0) -> Structure | None:
-    """The union of ``shapes``; None when all of it lies outside the grid."""
+    """Return the union of ``shapes``; None when all of it is outside the grid."""
     low = np.min([shape.centre - shape.reach for shape in shapes], axis=0)
     high = np.max([shape.centre + shape.reach for shape in shapes], axis=0)
     box = grid.box((low + high) / 2, float((high - low).max() / 2 + margin))

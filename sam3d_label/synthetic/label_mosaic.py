@@ -14,7 +14,7 @@ from sam3d_label.synthetic.scanner import acquire, choose_grid, random_affine
 
 MIN_REGION_VOXELS = 400
 ALIKE = 0.25
-"""Share of the regions that look like another: only clicks can tell the two apart."""
+"""Share of the regions that look like another one: only clicks can distinguish them."""
 
 
 @dataclass(frozen=True)

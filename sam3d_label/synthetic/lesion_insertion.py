@@ -36,7 +36,7 @@ def plant_lesions(
         image: a real volume (I, J, K); HU for CT.
         spacing: millimetres per voxel along I, J, K.
         modality: of the image.
-        taken: where no lesion may lie, (I, J, K).
+        taken: voxels where no lesion may be placed, (I, J, K).
 
     Returns:
         float32 (I, J, K), the image with the lesions, and uint8 (I, J, K), 1 to n in them; n is at most 9, and 0 where

@@ -1,4 +1,4 @@
-"""Lesions: their forms, where they grow, and how they are painted; look-alikes that are not labelled."""
+"""Lesions: their shapes, positions and intensities; look-alikes that are not labelled."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def grow_distractors(rng: np.random.Generator, scene: Scene, lesion: Lesion) -> 
 
 
 def paint_lesions(rng: np.random.Generator, scene: Scene, lesion: Lesion, others: Sequence[Lesion]) -> float:
-    """Paints the lesion and its look-alikes in the same manner; returns the lesion's contrast."""
+    """Paint the lesion and its look-alikes in the same way; return the lesion's contrast."""
     before = float(scene.image[lesion.mask].mean())
     contrast = _choose_contrast(rng, scene.tissues, before, lesion.diameter)
     texture = scene.tissues.texture * rng.uniform(0.3, 2.0)
@@ -119,7 +119,7 @@ def try_lesion(rng: np.random.Generator, scene: Scene, kind: LesionKind, diamete
 
 
 def _lesion_site(rng: np.random.Generator, scene: Scene, diameter: float) -> NDArray[np.float64] | None:
-    """Inside an organ, beside one, or anywhere in the body; away from the faces where there is room."""
+    """Choose a position in an organ, next to one, or anywhere in the body; away from the faces if possible."""
     grid, draw = scene.grid, rng.random()
     centre = random_centre(rng, scene)
     if scene.hosts and draw < 0.75:

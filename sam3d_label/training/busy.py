@@ -1,4 +1,4 @@
-"""Clicks come first: whoever answers one shows a sign, and a training on the same machine waits."""
+"""Clicks have priority: a process that answers one sets a flag, and a training on the same machine waits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class BusySign:
     """A file whose time says until when somebody needs the device.
 
     Args:
-        folder: Where it lies; made when missing.
+        folder: Folder of the flag; created when missing.
     """
 
     def __init__(self, folder: Path) -> None:

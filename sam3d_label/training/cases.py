@@ -94,7 +94,7 @@ class OpenedCases(Sequence[OpenedCase]):
         return _Target(opened.target, opened.lower, opened.upper, opened.ignored)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what is in memory: a process that is not forked opens the cases anew."""
+        """Return the state without the opened cases: a process that is not forked opens them again."""
         return {"cases": self.cases, "intensity": self.intensity, "max_bytes": self._kept.max_bytes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -61,7 +61,7 @@ def is_main() -> bool:
 
 @contextmanager
 def world(device: str) -> Iterator[World]:
-    """Join the processes that torchrun started with this one; alone without it.
+    """Join the processes that torchrun started with this one; a single process without it.
 
     Args:
         device: Where to compute; under torchrun `cuda` is the GPU with this process's number on its machine.

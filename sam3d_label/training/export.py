@@ -1,4 +1,4 @@
-"""A trained network as weights that serve: files, and a card that says what they are."""
+"""Store a trained network as weights with a card."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sam3d_label.weights.sam import OFFICIAL
 from sam3d_label.weights.tensors import sha256
 
 MULTIPLES = (0.25, 0.5, 1.0, 2.0)
-"""Multiples of the card's spacing at which weights of `fine_tune` serve, as far as its crops have shown them."""
+"""Multiples of the card's spacing at which weights of `fine_tune` can be used, limited to the spacings of its crops."""
 
 
 def learned(settings: TrainSettings, alone: bool = False, before: Sequence[Capability] = ()) -> list[Capability]:
@@ -44,7 +44,7 @@ def learned(settings: TrainSettings, alone: bool = False, before: Sequence[Capab
 
 
 def is_at_hand(base: Base) -> bool:
-    """Whether whoever opens the weights finds their trunk: it ships with the package, or is one of SAM's own."""
+    """Return whether the trunk of the weights is available everywhere: it ships with the package, or is SAM's own."""
     shipped = SHIPPED / base.name / TRUNK
     return base.name in OFFICIAL or (shipped.is_file() and sha256(shipped) == base.sha256)
 
@@ -97,7 +97,7 @@ def store(
         start: Card of the weights that training started from.
         out: Folder to write to.
         report: What the run did.
-        settings: How it was told to.
+        settings: Settings of the run.
         data: What it was trained on, and under which licence.
         version: Version of the new weights.
         metrics: What was measured, by name.

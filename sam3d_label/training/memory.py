@@ -25,7 +25,7 @@ HEADROOM = 0.85
 """Share of the free memory that a training may plan with."""
 
 SCRATCH = 6 * 10**8
-"""Bytes that kernels and the allocator of a processor take beside the tensors, as measured with `tiny` and `vit_b`."""
+"""Bytes that kernels and the allocator of a CPU need in addition to tensors, measured with `tiny` and `vit_b`."""
 
 CLICKS = 8
 """Clicks of an estimated round."""
@@ -57,7 +57,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Need:
-    """What training a network holds beside its weights, bytes.
+    """Memory of training a network in addition to its weights, bytes.
 
     Attributes:
         states: Gradients, AdamW's two moments and the running average.
@@ -110,7 +110,7 @@ def choose(
         device: Where.
         part: Crops of a step in this process.
         free: Free memory of the device, bytes; None where nobody knows.
-        earlier: The plan of the run that this one goes on with, which is kept as long as it fits.
+        earlier: The plan of the run that this one continues, which is kept as long as it fits.
 
     Raises:
         Sam3dError: Not even the smallest way to train fits.
@@ -180,7 +180,7 @@ def _step(model: PromptableNetwork, device: str, bf16: bool) -> None:
 class Held(TorchDispatchMode):
     """Counts the memory of all tensors that operations make while it is on.
 
-    Meant for tensors without values: whoever asks for one, as in `if mask.any()`, is told yes.
+    Meant for tensors without values: any question for a value, as in `if mask.any()`, returns true.
 
     Attributes:
         now: Bytes held.
@@ -218,7 +218,7 @@ class Held(TorchDispatchMode):
 def free_memory(device: torch.device) -> int | None:
     """Memory that a training may use, bytes: of the GPU, or of this process's share of the machine.
 
-    Processes that torchrun started on one machine share its memory. None where the system does not tell.
+    Processes that torchrun started on one machine share its memory. None where the system does not report it.
     """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -294,7 +294,7 @@ def _reason(plan: Plan, needs: dict[Plan, Need], room: int | None, device: torch
 
 
 def _for_cases(needed: int, device: torch.device) -> int | None:
-    """What opened cases may fill in the machine's memory beside a training that needs so much of the device's."""
+    """Return the main memory for opened cases next to a training that needs so much of the device's memory."""
     host = free_memory(torch.device("cpu"))
     if host is None:
         return None

@@ -1,4 +1,4 @@
-"""What a training run can be told."""
+"""Settings of a training run."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ class TrainSettings(BaseModel):
         clicks: Mean number of rounds simulated on each crop, of which the first and the last train.
         box_share: Share of crops whose first prompt is a box around the target.
         several_share: Share of crops that begin with several clicks at once.
-        no_click_share: Share of crops that begin without any prompt, where the target can be told unasked.
+        no_click_share: Share of crops that begin without any prompt, where the target can be found without one.
         two_passes: Let prompts correct what one of them opens (`segmentation.two_pass`); else no round sees a mask.
         rough_mask_share: Share of crops that come with a rough mask to correct, as a wider view gives it.
-        served_share: Share of crops that lie as serving lays them; the others show the target at any scale.
-        serves_at: Spacings, mm, that the weights serve at, the usual one first; without any, `served_share` is nothing.
+        served_share: Share of crops positioned as at inference; the others show the target at any scale.
+        serves_at: Spacings, mm, of inference, the usual one first; without any, `served_share` has no effect.
         alike: The cases are of one kind, as those of a team are: crops keep their contrast and, but for left and right
             and a slant, their orientation.
         patience: Looks at the validation cases without a better Dice after which the run ends; None for no end.
-        validate_every: Epochs between two looks at the validation cases.
+        validate_every: Epochs between two validations.
         seed: Fixes every random choice.
         workers: Processes that prepare crops.
         precision: bf16 autocast, fp32, or bf16 where the device computes in it (auto).
@@ -118,5 +118,5 @@ class TrainSettings(BaseModel):
 
 
 def spacings_of_serving(card: Card) -> tuple[float, ...]:
-    """Spacings, mm, at which weights look at a volume, the usual one first."""
+    """Return the spacings, mm, at which weights process a volume, the usual one first."""
     return (card.spacing, *(card.spacing * scale for scale in card.scales if scale != 1))

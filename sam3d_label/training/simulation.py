@@ -19,7 +19,7 @@ from sam3d_label.segmentation.two_pass import initial_clicks
 from sam3d_label.training.settings import TrainSettings
 
 CELLS = (1.0, 1.0, 1.0)
-"""Spacing that the annotators are told: they work on cells of two voxels' edge, as the decoder does."""
+"""Spacing given to the annotators: they work on cells of two voxels' edge, as the decoder does."""
 
 CERTAIN = 20.0
 """A logit that leaves no doubt."""
@@ -47,7 +47,7 @@ class SimulatedPrompts:
     """The prompts of one simulated session, in cells.
 
     Args:
-        device: Where their tensors shall live.
+        device: Device of their tensors.
         two_passes: Whether they correct what one of them opens.
     """
 
@@ -78,7 +78,7 @@ class SimulatedPrompts:
         Args:
             model: The network.
             embedding: The crop, encoded.
-            base: The logit that they correct; None for what the first of them gives alone.
+            base: The logit that they correct; None for the logit of the first of them only.
         """
         prompts, maps = self.in_crop(), self._geodesic_maps
         maps.extend(model.reach(embedding, prompts.points[:, len(maps) :]))
@@ -120,7 +120,7 @@ def train_rounds(
         truth: Its label, (1, 1, D, H, W): 1 in the target, 0 in the background, -1 where voxels are ignored: there, the
             logits are those of a perfect answer. Where it has no target, the one round has no prompts.
         settings: Rounds and shares of the kinds of prompts.
-        rng: The session's chance.
+        rng: Random generator of the session.
         alone: The target can be told without a prompt.
     """
     prompts = SimulatedPrompts(truth.device, two_passes=settings.two_passes)
@@ -152,7 +152,7 @@ def settled(logit: Tensor, ignored: Tensor) -> Tensor:
 
 
 def rough_mask(truth: Tensor, rng: np.random.Generator) -> Tensor:
-    """A mask logit (1, 1, D, H, W) as a wider view of a target gives it: soft, and with its border beside the truth."""
+    """Return a mask logit (1, 1, D, H, W) like that of a wider view: soft, and with an inaccurate border."""
     target = target_cells(truth)
     inwards = ndimage.distance_transform_edt(target) - ndimage.distance_transform_edt(~target)
     lower, upper = _corners(target)

@@ -1,4 +1,4 @@
-"""Everything that a training run changes as it goes on: weights, optimizer, schedule, average."""
+"""The state that a training run changes: weights, optimizer, schedule, average."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Session(nn.Module):
             images: The crops, (B, 1, D, H, W).
             labels: Their labels, of the same shape.
             alone: For each, as `train_rounds` has it.
-            rngs: The chance of each session.
+            rngs: Random generator of each session.
         """
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             embeddings = [self.model.encode(images)] if len(images) == 1 else self.model.encode(images).items()

@@ -1,4 +1,4 @@
-"""Our own weights: what training changes in one small file, the frozen trunk in another, the card beside."""
+"""Weights of this project: the trained parameters in a small file, the frozen trunk in another, and the card."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sam3d_label.weights.tensors import (
 def save_adapter(model: PromptableNetwork, card: Card, folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> Path:
     """Write what training changes to `folder`/adapter.safetensors, then the card to `folder`/card.json.
 
-    Each file is written beside and renamed, the card last: a folder with a card is complete.
+    Each file is written under a temporary name and renamed, the card last: a folder with a card is complete.
 
     Args:
         model: The network.

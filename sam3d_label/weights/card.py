@@ -1,4 +1,4 @@
-"""The card beside the weights: all that is needed to use them, and what they were made from."""
+"""The card next to the weights: everything that is needed to use them, and their origin."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Base(BaseModel):
 
     Attributes:
         name: A shipped name (tiny), a SAM checkpoint (vit_b, vit_l, vit_h) or a file name.
-        sha256: Digest of that file; None where the trunk lies beside the adapter as trunk.safetensors.
+        sha256: Digest of that file; None if the trunk is next to the adapter as trunk.safetensors.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -76,7 +76,7 @@ class Card(BaseModel):
         config: The sizes; may be left out for a named preset.
         base: The trunk that the adapter belongs to.
         spacing: Edge of the isotropic voxels that the network sees, millimetres.
-        scales: Multiples of `spacing` at which the weights may serve.
+        scales: Multiples of `spacing` at which the weights can be used.
         intensity: How intensities are normalised.
         capabilities: Prompts that the weights have learned; empty for weights that were never trained.
         labels: Structures that the weights were trained on.
@@ -175,7 +175,7 @@ class Card(BaseModel):
             raise WeightsError(f"{path} cannot be read as a JSON card: {error}") from error
 
     def write(self, path: Path) -> None:
-        """Write the card beside the target, then rename it over it.
+        """Write the card to a temporary file that then replaces the target.
 
         Raises:
             WeightsError: It cannot be written.

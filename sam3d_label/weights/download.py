@@ -45,7 +45,7 @@ class RemoteFile:
 def download(remote: RemoteFile, folder: Path, *, overwrite: bool = False) -> Path:
     """Download a file into a folder, unless it is there already.
 
-    What has arrived is kept in a `.part` file: a later call goes on from there.
+    Received data are kept in a `.part` file: a later call continues from there.
 
     Args:
         remote: The file.
@@ -86,7 +86,7 @@ def download(remote: RemoteFile, folder: Path, *, overwrite: bool = False) -> Pa
 
 
 def _receive(url: str, part: Path) -> int | None:
-    """Append to `part` what it lacks, with progress on stderr; the size of the whole, where it is told."""
+    """Append the missing data to `part`, with progress on stderr; return the full size if the server reports it."""
     start = part.stat().st_size if part.is_file() else 0
     try:
         response = urlopen(Request(url, headers={"Range": f"bytes={start}-"} if start else {}), timeout=TIMEOUT)

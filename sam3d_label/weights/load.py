@@ -1,4 +1,4 @@
-"""From a name or a path to a network that is ready to serve."""
+"""Load a network from a name or a path."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def open_weights(
             default.
         device: Where the network goes.
         sam_checkpoint: The file with the trunk that the adapter was trained on, when it is neither shipped
-            nor beside the adapter. Without it, $SAM3D_SAM_CHECKPOINT and ~/.cache/sam3d are searched.
+            nor next to the adapter. Without it, $SAM3D_SAM_CHECKPOINT and ~/.cache/sam3d are searched.
 
     Raises:
         WeightsError: There are no such weights, a file is missing, damaged or belongs to another, or the
-            trunk cannot be found; the message says how to mend it.
+            trunk cannot be found; the message says how to fix it.
         Sam3dError: The device is not available.
     """
     path = adapter_file(name_or_path)
@@ -156,7 +156,7 @@ def find_trunk(base: Base, folder: Path, sam_checkpoint: str | os.PathLike[str] 
 
     Args:
         base: What the card of the adapter says.
-        folder: Where the adapter lies.
+        folder: Folder of the adapter.
         sam_checkpoint: As in `open_weights`.
 
     Raises:
@@ -192,7 +192,7 @@ def find_sam(name: str, sam_checkpoint: str | os.PathLike[str] | None) -> Path:
 
 
 def sam_places(name: str, sam_checkpoint: str | os.PathLike[str] | None) -> Iterator[Path]:
-    """Where a trunk that does not come with the package may lie, the first that the user named only."""
+    """Return the possible places of a trunk that is not part of the package; only the first that the user named."""
     if sam_checkpoint is not None:
         yield named(sam_checkpoint, "sam_checkpoint")
     elif SAM_CHECKPOINT in os.environ:
@@ -204,7 +204,7 @@ def named(path: str | os.PathLike[str], by: str) -> Path:
     """A file that the user named; WeightsError when it is missing."""
     found = Path(path).expanduser()
     if not found.is_file():
-        raise WeightsError(f"{by} is {found}, which is no file")
+        raise WeightsError(f"{by} is {found}, which is not a file")
     return found
 
 

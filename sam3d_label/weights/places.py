@@ -35,7 +35,7 @@ def adapter_file(name_or_path: str | os.PathLike[str] | None) -> Path:
     if path.is_file():
         if path.suffix != ".safetensors":
             raise WeightsError(
-                f"{path} is no .safetensors file; convert a checkpoint of 3DSAM-adapter's authors with:"
+                f"{path} is not a .safetensors file; convert a checkpoint of 3DSAM-adapter's authors with:"
                 f" python -m sam3d_label convert-reference {path} OUT.safetensors"
             )
         return path

@@ -107,13 +107,13 @@ def load_reference(path: str | Path, prompt_heads: int = 8) -> SAM3D:
 
 
 def convert(checkpoint: str | Path, out: str | Path, *, dataset: str = "kits21", prompt_heads: int = 8) -> Card:
-    """Convert a checkpoint of the authors to a self-contained file of ours, with its card beside.
+    """Convert a checkpoint of the authors to a self-contained file of this project, with its card next to it.
 
     Args:
         checkpoint: Their `.pth.tar` file.
         out: Path to write, NAME.safetensors; the card goes to NAME.card.json.
         dataset: Which of `DATASETS` it was trained on: it fixes how intensities are normalised, and the
-            checkpoint does not tell. The card records the choice.
+            checkpoint does not contain it. The card records the choice.
         prompt_heads: As in `load_reference`.
 
     Returns:
@@ -152,7 +152,7 @@ def reference_card(config: Config, checkpoint: Path, out: Path, dataset: Dataset
                 "method": "3DSAM-adapter, trained by its authors (arXiv 2306.13465)",
                 "checkpoint": checkpoint.name,
                 "checkpoint_sha256": digest,
-                "note": f"{dataset.name} was named at conversion: the checkpoint itself does not tell",
+                "note": f"{dataset.name} was given at conversion: the checkpoint itself does not name the data set",
             },
         ),
         licence="none stated by the authors",
@@ -195,7 +195,7 @@ def infer_config(
     """Sizes of the network, read from the shapes of its tensors.
 
     Raises:
-        WeightsError: A tensor that tells a size is missing or odd, or the sizes fit no network.
+        WeightsError: A tensor that defines a size is missing or invalid, or the sizes fit no network.
     """
     try:
         sizes = encoder_sizes(encoder) | {

@@ -35,7 +35,7 @@ OFFICIAL = {
 
 
 def cache_folder() -> Path:
-    """Where downloaded checkpoints lie."""
+    """Return the folder of downloaded checkpoints."""
     return Path.home() / ".cache" / "sam3d"
 
 

@@ -29,7 +29,7 @@ NUMPY_SCALARS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (_scalar, "numpy.core.multiarray.scalar"),
     (_scalar, "numpy._core.multiarray.scalar"),
 ]
-"""Makers of plain numbers, such as a loss, that checkpoints carry beside tensors; they run no code."""
+"""Constructors of plain numbers, such as a loss, that checkpoints contain in addition to tensors; they run no code."""
 
 
 def sha256(path: Path) -> str:
@@ -76,7 +76,7 @@ def read_safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str], dtype: torch.dtype) -> None:
-    """Write tensors in one precision, beside the target and then renamed over it.
+    """Write tensors in one precision, to a temporary file that then replaces the target.
 
     Raises:
         WeightsError: They hold NaN or infinite values, or the file cannot be written.
@@ -109,7 +109,7 @@ def read_checkpoint(path: Path) -> Any:
         if "GLOBAL" in str(error) or "Unsupported class" in str(error):
             raise WeightsError(
                 f"{path} holds pickled objects besides tensors. They could run code, so they are not loaded:"
-                " store its state dicts alone"
+                " store only its state dicts"
             ) from error
         raise WeightsError(
             f"{path} ({path.stat().st_size} bytes) is truncated or not a PyTorch checkpoint: copy it again"

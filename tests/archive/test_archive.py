@@ -272,7 +272,7 @@ def be_text(archive: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (truncate, "is damaged or no archive"),
+        (truncate, "is damaged or not an archive"),
         (flip, "damaged"),
         (lose_a_label, "lacks labels/final/anna.nii.gz"),
         (change_a_label, "labels/final/anna.nii.gz in"),
@@ -280,7 +280,7 @@ def be_text(archive: Path) -> None:
         (drop_the_manifest, "holds no manifest.json"),
         (come_from_the_future, "update sam3d_label"),
         (list_a_way_out, "does not name a file inside the archive"),
-        (be_text, "is damaged or no archive"),
+        (be_text, "is damaged or not an archive"),
         (Path.unlink, "does not exist"),
     ],
 )

@@ -160,8 +160,8 @@ def test_what_cannot_be_replayed_is_skipped_with_a_reason(cohort):
         request("session-0123456789ab"): "the image of a session is not kept",
         request("gone"): "the studies hold no such image",
         request("a", prompts=Drawn()): "nothing marks the target",
-        request("a", Click((99, 0, 0))): "lies outside the volume",
-        request("a", Box((50, 50, 50), (60, 60, 60))): "lies outside the volume",
+        request("a", Click((99, 0, 0))): "is outside the volume",
+        request("a", Box((50, 50, 50), (60, 60, 60))): "is outside the volume",
         request("a", prompts=Drawn(), model="sam3d_auto"): "have not learned to segment without a prompt",
         request("flat"): "flat.nii.gz",
     }

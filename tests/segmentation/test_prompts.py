@@ -28,7 +28,7 @@ def test_box_from_pairs_needs_six_numbers():
     [
         ([], "nothing marks the target"),
         ([Click((1, 1, 1), positive=False)], "nothing marks the target"),
-        ([Click((10, 0, 0))], r"click \(10, 0, 0\) lies outside the volume of 10 x 20 x 30"),
+        ([Click((10, 0, 0))], r"click \(10, 0, 0\) is outside the volume of 10 x 20 x 30"),
         ([Click((0, -1, 0))], "lies outside"),
         ([Click((0, 0, 0)), Click((0, 0, 30), positive=False)], "lies outside"),
         ([Box((0, 0, 0), (9, 20, 1))], "box corner"),

@@ -163,8 +163,8 @@ def test_each_case_that_cannot_be_used_is_told_with_its_reason_and_the_others_ar
     assert result.exit_code == 0, result.output
     reasons = dict(line.removeprefix("rejected ").split(": ", 1) for line in result.stderr.splitlines())
     assert "cannot be read as a volume" in reasons["liver_0"]
-    assert "mm beside the image" in reasons["liver_1"]
-    assert "holds the values 7, but names are known of 1 = liver, 2 = cancer" in reasons["liver_2"]
+    assert "mm away from the image" in reasons["liver_1"]
+    assert "holds the values 7, but the data set names only 1 = liver, 2 = cancer" in reasons["liver_2"]
     assert sorted(listing(studies)) == ["liver_3"]
     assert {path.name for path in studies.glob("*.nii.gz")} == {"liver_3.nii.gz"}
 

@@ -16,7 +16,7 @@ LEAST_NICE = 10
 """Niceness of long work: clicks come first."""
 
 SERVER = "SAM3D_SERVER"
-"""Environment variable by which the server tells its processes which one it is."""
+"""Environment variable with the process id of the server, for its background processes."""
 
 BACKGROUND_MAIN = "background_main.py"
 """The script in `lib/server` that such a process runs."""
@@ -38,7 +38,7 @@ def step_back() -> None:
 def end_with_server() -> None:
     """In long work: end soon after the server has, however it ended. In the server: say that it is the one.
 
-    Nobody could stop or see work that goes on without it, and the next server would begin the same again.
+    Work that continues without the server could not be stopped or seen, and the next server would start it again.
     """
     if not is_background():
         os.environ[SERVER] = str(os.getpid())
@@ -49,7 +49,7 @@ def end_with_server() -> None:
 def _end_with(server: int) -> None:
     while os.getppid() == server and psutil.pid_exists(server):
         time.sleep(LOOK_EVERY)
-    logger.warning("The server has ended, and so does this; a training goes on when it is begun again")
+    logger.warning("The server has ended, so this process ends; a training continues when it is started again")
     for child in psutil.Process().children(recursive=True):
         child.kill()
     os._exit(1)

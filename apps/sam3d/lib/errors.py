@@ -1,4 +1,4 @@
-"""What went wrong -> the HTTP answer that says so."""
+"""Map exceptions to HTTP error responses."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ CALLERS_MISTAKES = (
     "DICOM SEG format is not supported",
     "DICOM SEG inference cannot be empty",
 )
-"""Words of those of MONAI Label's 500s that the caller can mend."""
+"""Texts in those of MONAI Label's status 500 errors that the caller can fix."""
 
 TAKE_PARAMS = {"run_inference": '{"foreground": [[i, j, k]]}', "add_image": '{"client_id": "user-anna"}'}
-"""Functions of its endpoints that take `params`, and what these may be."""
+"""Functions of its endpoints that take `params`, each with an example."""
 
 
 class RemoteError(Sam3dError):
-    """Another server that this one needs does not answer, or not as it should.
+    """Another server that this one needs does not respond, or its response is invalid.
 
     Args:
-        message: What is wrong, and how to mend it.
-        status: Of the HTTP answer: 503 for no answer, 502 for a wrong one.
+        message: What is wrong, and how to fix it.
+        status: HTTP status: 503 for no response, 502 for an invalid one.
     """
 
     def __init__(self, message: str, status: int) -> None:
@@ -50,7 +50,7 @@ class StudiesGoneError(StorageError):
 
 
 def http_error(error: Exception) -> HTTPException:
-    """The HTTP error for one of `HANDLED`: 404 for what is missing, 400 for what is wrong, 502 or 503 by others."""
+    """Return the HTTP error of one of `HANDLED`: 404 if missing, 400 if invalid, 502 or 503 for other servers."""
     if isinstance(error, RemoteError):
         return HTTPException(error.status, str(error))
     if isinstance(error, StorageError):
@@ -70,11 +70,11 @@ def storage_status(error: StorageError) -> int:
 
 
 def install_error_handlers(api: FastAPI) -> None:
-    """Lets every endpoint of the server answer `HANDLED` errors with `{"detail": ...}` instead of a bare 500.
+    """Let every endpoint of the server answer `HANDLED` errors with `{"detail": ...}` instead of a bare 500.
 
     MONAI Label builds its FastAPI object before it loads an app, and Starlette fixes the handlers when the
-    first message arrives, which is the one that loads the app. So the stack of middleware is dropped here,
-    and the next message builds it anew.
+    first message arrives, which is the one that loads the app. Therefore the middleware stack is
+    dropped here, and the next message builds it again.
     """
     for kind in HANDLED:
         api.add_exception_handler(kind, _answer(http_error))
@@ -91,7 +91,7 @@ def _callers_mistake(error: Exception) -> AnyHTTPException:
 
 
 def _not_an_object(error: Exception) -> HTTPException:
-    """MONAI Label merges `params` into what it knows without a look at what they are."""
+    """Return a 400 for `params` that are no object, which MONAI Label merges without a check."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     if last.name in TAKE_PARAMS and os.path.basename(os.path.dirname(last.filename)) == "endpoints":
         return HTTPException(400, f"params must be a JSON object, such as {TAKE_PARAMS[last.name]}")
@@ -99,7 +99,7 @@ def _not_an_object(error: Exception) -> HTTPException:
 
 
 def body(detail: object) -> dict[str, object]:
-    """The body of an answer that reports an error: what is wrong, and the id under which the log has the request.
+    """Return the body of an error response: what is wrong, and the id of the request in the log.
 
     Args:
         detail: What is wrong, and how to fix it.

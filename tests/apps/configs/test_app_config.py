@@ -58,7 +58,7 @@ def test_an_empty_value_counts_as_not_given() -> None:
         ({"cache_mb": "9" * 5000}, f"--conf cache_mb '{'9' * 99}...: "),
         ({"auto_train_at": "24:00"}, "time of day from 00:00 to 23:59"),
         ({"patient": "sts_\\d+"}, "one pair of parentheses"),
-        ({"patient": "sts_("}, "no regular expression"),
+        ({"patient": "sts_("}, "not a regular expression"),
         ({"next_sample": "hardest"}, "--conf next_sample 'hardest'"),
         ({"cache_mb": "0"}, "--conf cache_mb '0'"),
         ({"spacing": "nan"}, "--conf spacing 'nan': give a finite number"),

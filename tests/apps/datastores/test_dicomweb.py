@@ -384,7 +384,7 @@ class TestTrouble:
         with orthanc(tmp_path / "orthanc", ("reader", "se-cr-et")) as server, caplog.at_level(logging.DEBUG):
             server.store((tmp_path / "slices").iterdir())
             store = DicomWebDatastore(DicomWeb(server.dicom_web), tmp_path / "a")
-            with pytest.raises(RemoteError, match=r"refuses access.*MONAI_LABEL_DICOMWEB_PASSWORD") as caught:
+            with pytest.raises(RemoteError, match=r"denies access.*MONAI_LABEL_DICOMWEB_PASSWORD") as caught:
                 store.list_images()
             assert caught.value.status == 502
             monkeypatch.setattr(settings, "MONAI_LABEL_DICOMWEB_USERNAME", "reader")

@@ -80,7 +80,7 @@ def test_what_is_refused_is_logged_with_the_reason(app: Any, folder: Path) -> No
     refused(app, image="text", foreground=[CENTRE])
     outside, unreadable, broken = logged(folder)
     assert outside.prompts == Drawn(inside=((30, 0, 0),))
-    assert "PromptError: click (30, 0, 0) lies outside the volume" in outside.error
+    assert "PromptError: click (30, 0, 0) is outside the volume" in outside.error
     assert unreadable.prompts is None
     assert (broken.image, broken.error.startswith("VolumeError: the image")) == ("text", True)
     assert not any(request.mask or request.version for request in logged(folder))

@@ -181,12 +181,12 @@ def test_people_on_several_volumes_do_not_disturb_each_other(task: SAM3DInferTas
 @pytest.mark.parametrize(
     ("params", "expected"),
     [
-        ({"foreground": [[30, 0, 0]]}, "lies outside the volume of 30 x 26 x 13"),
-        ({"foreground": [[0, -1, 0]]}, "lies outside the volume of 30 x 26 x 13"),
-        ({"background": [[99, 0, 0]]}, "lies outside the volume"),
+        ({"foreground": [[30, 0, 0]]}, "is outside the volume of 30 x 26 x 13"),
+        ({"foreground": [[0, -1, 0]]}, "is outside the volume of 30 x 26 x 13"),
+        ({"background": [[99, 0, 0]]}, "is outside the volume"),
         ({"background": [CENTRE, [1, 1, 1]]}, "both inside and outside"),
         ({"foreground": [], "background": [[1, 1, 1]]}, "at least one click inside"),
-        ({"roi": [40, 50, 0, 5, 0, 5]}, "roi .* lies outside the volume of 30 x 26 x 13"),
+        ({"roi": [40, 50, 0, 5, 0, 5]}, "roi .* is outside the volume of 30 x 26 x 13"),
         ({"device": "NVIDIA Abacus"}, "no 'NVIDIA Abacus' here, only cpu"),
     ],
 )

@@ -194,7 +194,7 @@ class TestServing:
                 (folder / name).write_bytes((weights_path.parent / name).read_bytes()[:50])
         versions.publish(version, "test")
         assert serving().version == "small-1"
-        assert "Version 0001 cannot serve, small-1 goes on" in caplog.text
+        assert "Version 0001 cannot be used, small-1 stays active" in caplog.text
 
     def test_untrained_weights_can_be_trained_and_not_clicked(self, untrained_path: Path, tmp_path: Path) -> None:
         serving = Serving(AppConfig(weights=str(untrained_path)), Versions(tmp_path))

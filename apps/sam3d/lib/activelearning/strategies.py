@@ -45,7 +45,7 @@ class Scores:
     """Scores of the images in a file.
 
     Args:
-        model_dir: Where the file lies.
+        model_dir: Folder of the file.
     """
 
     def __init__(self, model_dir: Path) -> None:
@@ -75,10 +75,10 @@ def _score(image: str, stored: object) -> ImageScore | None:
 
 
 class SurveyScoring(ScoringMethod):
-    """Looks at every image that the version that serves has not seen yet; clicks come first.
+    """Scores every image that the active version has not scored yet; clicks have priority.
 
     Args:
-        serving: What serves.
+        serving: The active weights.
         segmenters: Opens images.
         scores: Where the scores are kept.
         busy: What it waits for.
@@ -154,7 +154,7 @@ class ScoredStrategy(Strategy):
         candidates = {image: scores[image] for image in sorted(free or unlabelled) if image in scores}
         if not candidates:
             chosen = random_choice(unlabelled, datastore)
-            return chosen | {"why": "at random: no image is scored yet, the model looks at them in the background"}
+            return chosen | {"why": "at random: no image is scored yet; scoring runs in the background"}
         labelled = [scores[image] for image in datastore.get_labeled_images() if image in scores]
         image, why = self.choose(candidates, labelled)
         logger.info(f"Next sample: {why}")
@@ -166,7 +166,7 @@ class ScoredStrategy(Strategy):
 
 
 class Uncertainty(ScoredStrategy):
-    """The image that the model is least sure of; before it knows any of the target, doubt tells little of an image."""
+    """Choose the image with the highest uncertainty; without any label, the most typical one."""
 
     def __init__(self, scores: Scores) -> None:
         super().__init__("The image that the model is least sure of", scores)

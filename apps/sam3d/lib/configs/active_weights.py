@@ -1,4 +1,4 @@
-"""Which weights serve: those of the configuration until a version is published, then the version."""
+"""The active weights: those of the configuration until a version is published, then the version."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class UntrainedError(WeightsError):
 
 
 class Serving:
-    """What serves now, on each device; a version that is published or gone back to serves from the next request on.
+    """The active weights on each device; a version that is activated is used from the next request on.
 
     Args:
         config: The app's configuration.
@@ -47,7 +47,7 @@ class Serving:
         return weights
 
     def learned_or_not(self, device: str = "cpu") -> Weights:
-        """What serves, or what the first training starts from; errors as of a call."""
+        """Return the active weights, or those that the first training starts from; errors as of a call."""
         with self._lock:
             version = self.versions.current()
             loaded = self._loaded.get(device)
@@ -65,7 +65,7 @@ class Serving:
         except Sam3dError as error:
             if before is None:
                 raise
-            logger.error(f"Version {version} cannot serve, {before[1].version} goes on: {error}")
+            logger.error(f"Version {version} cannot be used, {before[1].version} stays active: {error}")
             return before[1]
         return with_overrides(weights, self.config)
 
@@ -119,7 +119,7 @@ def unprompted_label(labels: Sequence[str], card: Card) -> str:
 
 def _how_to_train(reason: str) -> str:
     return (
-        f"The models sam3d and sam3d_auto do not serve yet: {reason}, and SAM's own weights know nothing of 3D"
+        f"The models sam3d and sam3d_auto are not available yet: {reason}, and SAM's own weights are for 2D images"
         " until adapters are trained. Label a few cases and train (POST /train/sam3d), train elsewhere (python -m"
         " sam3d_label train IMAGES LABELS OUT), or convert a checkpoint of the 3DSAM-adapter authors (python -m"
         " sam3d_label convert-reference CKPT.pth.tar OUT.safetensors) and start with --conf weights OUT. Without"

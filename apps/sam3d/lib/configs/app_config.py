@@ -65,7 +65,7 @@ class AppConfig(Limits):
         weights: Name of shipped weights or path of a file; without it, the shipped weights of the preset.
         sam_checkpoint: Official SAM checkpoint that holds the frozen trunk of `vit_b`, `vit_l` or `vit_h`.
         labels: Names of what is segmented, in the order of the voxel values that clients expect.
-        auto_train_every: Saved labels after which training starts by itself; 0 = never.
+        auto_train_every: Saved labels after which training starts automatically; 0 = never.
         auto_train_at: Time of day, HH:MM, at which it starts when a label was saved since the last one.
         train_epochs: Epochs of a training whose request does not say how many.
         model_dir: Folder for versions, runs and learning curve; without it, `model` in the app's folder.
@@ -161,9 +161,9 @@ class AppConfig(Limits):
         try:
             groups = 1 if value is None else re.compile(value).groups
         except re.error as error:
-            raise ValueError(f"this is no regular expression: {error}") from None
+            raise ValueError(f"this is not a regular expression: {error}") from None
         if groups != 1:
-            raise ValueError(r"put what names the patient in one pair of parentheses, such as sts_(\d+)_")
+            raise ValueError(r"put the part that names the patient in one pair of parentheses, such as sts_(\d+)_")
         return value
 
     @field_validator("sam_checkpoint")

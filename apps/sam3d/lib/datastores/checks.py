@@ -72,7 +72,9 @@ def check_extension(extension: str) -> None:
         VolumeError: It is none of them.
     """
     if extension.lower() not in EXTENSIONS:
-        raise VolumeError(f"A file of type {extension or '(none)'!r} is not taken: send one of {', '.join(EXTENSIONS)}")
+        raise VolumeError(
+            f"A file of type {extension or '(none)'!r} is not supported: send one of {', '.join(EXTENSIONS)}"
+        )
 
 
 def is_volume(file: str | Path) -> bool:

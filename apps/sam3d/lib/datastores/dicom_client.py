@@ -40,7 +40,7 @@ ENVIRONMENT = "MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD"
 ANY_TRANSFER_SYNTAX = (("application/dicom", "*"),)
 
 config.settings.reading_validation_mode = config.IGNORE  # its warnings show the values of elements
-logging.getLogger("dicomweb_client").setLevel(logging.WARNING)  # it tells of every call
+logging.getLogger("dicomweb_client").setLevel(logging.WARNING)  # it logs every call
 
 
 @dataclass(frozen=True)
@@ -150,20 +150,20 @@ class DicomWeb:
         """Stores an instance.
 
         Raises:
-            RemoteError: The server does not answer, or refuses it.
+            RemoteError: The server does not respond, or rejects it.
         """
         with self._answering():
             answer = self._client.store_instances([instance])
         if answer.get("FailedSOPSequence"):
             reason = answer.FailedSOPSequence[0].get("FailureReason")
-            raise RemoteError(f"The DICOMweb server {self.url} refused the segmentation (reason {reason})", 502)
+            raise RemoteError(f"The DICOMweb server {self.url} rejected the segmentation (reason {reason})", 502)
 
     @contextmanager
     def _downloading(self) -> Iterator[None]:
         """Limit downloads, each of which keeps a thread of the server waiting while the DICOM server is slow."""
         if not self._downloads.acquire(blocking=False):
             raise RemoteError(
-                f"{MOST_DOWNLOADS} downloads from the DICOM server are going on: try again in a minute", 503
+                f"{MOST_DOWNLOADS} downloads from the DICOM server are running: try again in a minute", 503
             )
         try:
             yield
@@ -188,14 +188,14 @@ class DicomWeb:
             if isinstance(error, Sam3dError):
                 raise
             raise RemoteError(
-                f"The DICOMweb server {self.url} sent what is not DICOM ({type(error).__name__}): check that the "
+                f"The DICOMweb server {self.url} sent no DICOM response ({type(error).__name__}): check that the "
                 "address given with --studies is that of its DICOMweb service",
                 502,
             ) from error
 
     def _refusal(self, status: int) -> str:
         if status in (401, 403):
-            return f"The DICOMweb server {self.url} refuses access ({status}): set {ENVIRONMENT}"
+            return f"The DICOMweb server {self.url} denies access ({status}): set {ENVIRONMENT}"
         return f"The DICOMweb server {self.url} answered {status} {responses.get(status, '')}".rstrip()
 
 
@@ -212,13 +212,13 @@ def checked_url(url: str) -> str:
 
 
 def patient_hash(patient: str) -> str:
-    """What tells a patient's series without saying whose they are; empty for an unknown patient."""
+    """Return a pseudonym that is equal for all series of a patient; empty for an unknown patient."""
     patient = patient.strip()
     return hashlib.sha256(patient.encode()).hexdigest()[:16] if patient else ""
 
 
 class _InTime(HTTPAdapter):
-    """Never waits for ever, and asks once more where a restart of the server has cut the connection."""
+    """Adds a timeout to every request, and retries once after a closed connection, as after a restart of the server."""
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         kwargs["timeout"] = kwargs.get("timeout") or (CONNECT_SECONDS, READ_SECONDS)

@@ -28,7 +28,7 @@ LONG_STRING = 64
 """Characters of DICOM's LO."""
 
 OFF_GRID = 0.25
-"""Voxels by which the pixels of a SEG may lie beside the image's voxels."""
+"""Largest offset, in voxels, between the pixels of a SEG and the image's voxels."""
 
 TISSUE = (Code("85756007", "SCT", "Tissue"), Code("85756007", "SCT", "Tissue"))
 LESION = (
@@ -55,7 +55,7 @@ def make_seg(
 ) -> Dataset:
     """Make a DICOM SEG of a label map, one segment for each of its values in ascending order.
 
-    Its description and number tell it from the other DICOM SEGs of its study in a viewer's list of series.
+    Its description and number distinguish it from the other DICOM SEGs of its study in a viewer's list of series.
 
     Args:
         headers: Of the slices k of the image.
@@ -241,7 +241,7 @@ def _voxels(pixels: np.ndarray, index_to_lps: np.ndarray, volume: Volume) -> np.
     """The voxels (3, N) of an image under the set pixels of a frame.
 
     Raises:
-        VolumeError: They lie between voxels, or outside the image.
+        VolumeError: They are between voxels, or outside the image.
     """
     rows, columns = np.nonzero(pixels)
     index = np.stack([columns, rows, np.zeros_like(rows), np.ones_like(rows)]).astype(float)

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 NIFTI = ".nii.gz"
 FORMAT = 1
 SEGMENTATION = "SOPInstanceUID"
-"""Key of a label's info that tells the DICOM SEG that it is or was sent as."""
+"""Key of a label's info with the DICOM SEG that it was sent as."""
 
 
 class SegList:
@@ -98,7 +98,7 @@ def _instances(server: DicomWeb, series: Series) -> Iterable[dict[str, Any]]:
 
 
 def seg_label(image_id: str, info: Mapping[str, Any], names: Mapping[int, str]) -> DataModel:
-    """A label that lies on the server as a SEG.
+    """A label that is stored on the server as a SEG.
 
     Its file here has the SEG's UID in its name: what it holds never changes.
     """

@@ -1,4 +1,4 @@
-"""A datastore whose images and labels lie on a DICOMweb server; a folder here holds what was used of it."""
+"""A datastore whose images and labels are on a DICOMweb server, with a local folder as cache."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from sam3d_label.studies.label_names import name_fault, name_values
 
 logger = logging.getLogger(__name__)
 RETRY_SECONDS = 10
-"""How long a server that did not answer is left alone."""
+"""Seconds until the next request to a server that did not respond."""
 
 PATIENCE_SECONDS = 2
 """How long a request that needs the server's latest state waits for another that asks the server already."""
@@ -68,7 +68,7 @@ class DicomWebDatastore(SafeDatastore):
         modalities: Whose series are images.
         labels: Names of what the app segments.
         refresh: Seconds after which the server is asked again.
-        filters: What else QIDO shall ask of images.
+        filters: Further QIDO query attributes of images.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class DicomWebDatastore(SafeDatastore):
         trouble = self.look()
         entry = self._entry(image_id)
         if entry is None and UID.fullmatch(image_id):
-            self.synchronise(at_least_every=1)  # it may have come since the last look
+            self.synchronise(at_least_every=1)  # it may be newer than the last refresh
             entry = self._entry(image_id)
         if entry is None:
             return ""
@@ -179,7 +179,7 @@ class DicomWebDatastore(SafeDatastore):
         return str(path)
 
     def get_label_uri(self, label_id: str, label_tag: str) -> str:
-        """Path of a label, downloaded when it lies on the server only; empty when there is none.
+        """Return the path of a label, downloaded if it is only on the server; empty when there is none.
 
         Raises:
             VolumeError: It does not fit its image.
@@ -221,9 +221,9 @@ class DicomWebDatastore(SafeDatastore):
         raise HTTPException(400, OUTSIDE)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
-        """Removes a label that lies here; 400 for a final one, which lies on the server."""
+        """Remove a local label; 400 for a final one, which is on the server."""
         if label_tag == FINAL and self.get_label_info(label_id, FINAL):
-            raise HTTPException(400, "Final labels lie on the DICOM server: remove the DICOM SEG there")
+            raise HTTPException(400, "Final labels are on the DICOM server: remove the DICOM SEG there")
         super().remove_label(label_id, label_tag)
 
     def read_segmentation(self, image_id: str, series: str) -> tuple[Volume, dict[int, str]] | None:
@@ -243,7 +243,7 @@ class DicomWebDatastore(SafeDatastore):
         path = self.get_image_uri(image_id)
         found = self._segs.find(series, image_id)
         if found is None:
-            self.synchronise(at_least_every=0)  # it may have been stored since the last look
+            self.synchronise(at_least_every=0)  # it may have been stored since the last refresh
             found = self._segs.find(series, image_id)
         if found is None or not path:
             return None
@@ -412,7 +412,7 @@ class DicomWebDatastore(SafeDatastore):
 
 
 def open_dicom_web(url: str, config: AppConfig) -> DicomWebDatastore:
-    """The datastore on a server, with MONAI Label's settings; says so when the server does not answer, and goes on.
+    """Return the datastore on a server, with MONAI Label's settings; a server that does not respond is only logged.
 
     Of `MONAI_LABEL_DICOMWEB_SEARCH_FILTER` the modality counts unless it is CT, which is MONAI Label's default: the
     configuration's do otherwise.

@@ -19,7 +19,7 @@ MOST = 10_000
 """Images whose records are kept; the oldest go first."""
 
 PLAIN = {"ts", "name", "checksum", "uploaded"}
-"""Keys of a record that the file itself tells."""
+"""Keys of a record that are derived from the file itself."""
 
 Objects = Mapping[str, ImageLabelModel]
 

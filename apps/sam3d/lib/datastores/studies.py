@@ -140,7 +140,7 @@ class SafeDatastore(FolderDatastore):
                 if other != file and other.name == image_id + extension and fault_of(other, extension) is None:
                     where = os.path.relpath(other, os.path.abspath(self._datastore_path))
                     raise IdError(
-                        f"{where} in the studies folder has the same id and would take the place of {file.name}: rename"
+                        f"{where} in the studies folder has the same id and would replace {file.name}: rename"
                         " or remove it there first"
                     )
 

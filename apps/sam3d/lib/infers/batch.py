@@ -1,4 +1,4 @@
-"""One model on many images, in which one that fails is told and not the end."""
+"""Run one model on many images; a failed image is reported, and the others continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests -> lines of the click log, without what could tell a patient."""
+"""Convert requests to lines of the click log, without data that could identify a patient."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class Note:
 
 
 class ClickNotes:
-    """Writes every request to the click log, answered or refused.
+    """Writes every request to the click log, successful or rejected.
 
     Args:
         log: Where to; None to write nothing.
         labels: Names of what the app segments.
         count: Called with the model, the request and the answer of each request to a model that exists, for metrics;
-            the answer is None when the request was refused.
+            the answer is None when the request was rejected.
     """
 
     def __init__(

@@ -99,7 +99,7 @@ class Segmenters:
     """Segmenters by image and device, and what they share.
 
     Args:
-        weights: What serves on a device at the moment.
+        weights: The active weights on each device.
         cache_bytes: Budget of the embedding cache.
     """
 
@@ -109,7 +109,7 @@ class Segmenters:
         self._volumes = OpenVolumes(OPEN_VOLUMES_BYTES)
 
     def borrow(self, path: str, device: str) -> AbstractContextManager[Segmenter]:
-        """Lends the segmenter of a file or DICOM folder on a device to one request, with the weights that serve now."""
+        """Lend the segmenter of a file or DICOM folder on a device to one request, with the active weights."""
         weights = self.weights(device)
 
         def open_it() -> Segmenter:

@@ -32,9 +32,9 @@ NO_CLICK = "no_click"
 
 
 class VolumeTask(InferTask):
-    """What the models have in common: they open a volume, look at it, and write what they found.
+    """Base of the models: they open a volume, segment it, and write the mask.
 
-    A mask depends on the volume, the weights and the prompts of the request alone.
+    A mask depends only on the volume, the weights and the prompts of the request.
 
     Args:
         segmenters: The volumes opened lately, which models share.
@@ -67,7 +67,7 @@ class VolumeTask(InferTask):
             Path of a temporary file on the stored grid and geometry of the image; and the JSON part of the answer.
 
         Raises:
-            Sam3dError: The request, the volume or the prompts are wrong; the message says how to mend it.
+            Sam3dError: The request, the volume or the prompts are wrong; the message says how to fix it.
         """
 
     @abstractmethod

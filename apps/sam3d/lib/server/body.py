@@ -18,7 +18,7 @@ from lib.server.access.identity import Role
 from lib.server.json_checks import JsonError, read_json
 
 DRAIN_BYTES, DRAIN_SECONDS = 64 * 2**20, 10.0
-"""How much of a refused body is read and dropped: most clients read the answer only after they have sent the body."""
+"""Bytes of a rejected body that are read and dropped: most clients read the response after they have sent the body."""
 
 VISITOR_BYTES = 64 * 1024
 """Size of a body from somebody who is not logged in: a form with a name and a key."""
@@ -36,7 +36,7 @@ class TooLarge(HTTPException):
 
 
 class BodyLimit:
-    """ASGI middleware that refuses bodies that are too large (413) and JSON that is not strict (400).
+    """ASGI middleware that rejects bodies that are too large (413) and JSON that is not strict (400).
 
     A route never sees more bytes than are allowed, whether the client announced the length or sends chunks.
 

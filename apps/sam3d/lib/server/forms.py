@@ -50,7 +50,7 @@ class FormReader(MultiPartParser):
         _, options = parse_options_header(self.headers["Content-Type"])
         charset = options.get(b"charset", b"utf-8").decode("latin-1")
         if not is_plain(charset):
-            raise MultiPartException("The form's charset is not taken: use UTF-8")
+            raise MultiPartException("The form's charset is not supported: use UTF-8")
         with storing(Path("The upload")):
             return await super().parse()
 

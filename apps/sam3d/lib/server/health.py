@@ -162,6 +162,6 @@ def moving(oldest: Callable[[], float]) -> Callable[[], None]:
 
     def probe() -> None:
         if (waited := oldest()) > STUCK_SECONDS:
-            raise UnhealthyError(f"a click has waited for {waited:.0f} s: restart the server if this goes on")
+            raise UnhealthyError(f"a click has waited for {waited:.0f} s: restart the server if this continues")
 
     return probe

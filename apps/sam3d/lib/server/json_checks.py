@@ -27,7 +27,7 @@ FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 class JsonError(Sam3dError):
-    """JSON that is refused; the message names where it was sent, what is wrong and how to fix it."""
+    """Rejected JSON; the message names the field, what is wrong and how to fix it."""
 
 
 def read_json(text: str | bytes, limits: Limits, name: str = "The body") -> Any:

@@ -118,7 +118,7 @@ def refuse(reason: str) -> NoReturn:
 
 
 def refuse_on_errors(start: Callable[Parameters, None]) -> Callable[Parameters, None]:
-    """Let a function that starts the server end the process with the reason alone when it raises a `Sam3dError`.
+    """Let a function that starts the server end the process with only the reason when it raises a `Sam3dError`.
 
     uvicorn would log a traceback of hundreds of lines after the reason. Without a server the error is raised.
 

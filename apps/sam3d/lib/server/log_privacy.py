@@ -33,7 +33,7 @@ WARNINGS = "py.warnings"
 """Logger of Python's warnings."""
 
 REDIRECTED = ("uvicorn", "uvicorn.error", "uvicorn.access", "task_train", "task_batch_infer", "task_scoring")
-"""Loggers with handlers of their own: they use the root's, so that one handler alone rotates the file."""
+"""Loggers with their own handlers; they use the root's instead, so that a single handler rotates the file."""
 
 PLACEHOLDER = "…"
 ESCAPED = "backslashreplace"

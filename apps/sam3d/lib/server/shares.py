@@ -52,7 +52,7 @@ class Shares:
         """Wait for a place and keep it during the block.
 
         Args:
-            user: Whose place it is; None for somebody who is not told apart from others and may have all places.
+            user: User who needs the place; None for users that are not distinguished, who may have all places.
 
         Raises:
             BusyError: As many requests of the user wait as may.

@@ -1,4 +1,4 @@
-"""When a training starts by itself."""
+"""Automatic start of trainings."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ QUIET = 20.0
 class AutoTrain:
     """Looks now and then whether a training is due, and starts it.
 
-    It is due when as many labels were saved since the last training, whoever started that, as `auto_train_every` says;
+    It is due when `auto_train_every` labels were saved since the last training, however that was started;
     after the time of day `auto_train_at` when one was saved before it; and once after the server's start when the last
-    training was cut off. All that follows from files, so that it survives a restart.
+    training was cut off. This state is stored in files, so it survives a restart.
 
     Args:
         config: The app's configuration.
@@ -66,7 +66,7 @@ class AutoTrain:
             reason = self.due() if self.is_on else ""
             if not reason or self._is_training():
                 return False
-            logger.info(f"Training starts by itself: {reason}")
+            logger.info(f"Training starts automatically: {reason}")
             start()
         except RemoteError as error:
             logger.warning(f"Whether a training is due is unknown: {error}")
@@ -86,7 +86,7 @@ class AutoTrain:
         if new and time.time() - max(new) < QUIET:
             return ""
         if self._cut_off:
-            return "the last one was cut off"
+            return "the last one was interrupted"
         if self._every and len(new) >= self._every:
             return f"{len(new)} labels were saved since the last one"
         if self._at and new and min(new) < last_time(self._at) > self._last().at:

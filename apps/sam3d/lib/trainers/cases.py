@@ -56,7 +56,7 @@ def find_targets(
 ) -> tuple[list[Case], list[str]]:
     """The targets on an image, and the names of what else is drawn on it.
 
-    Without a prompt a network can look for one structure only: with several labels, one of them is learned so.
+    Without a prompt a network can segment one structure only: with several labels, one of them is learned in this way.
 
     Raises:
         VolumeError: A file is missing or cannot be read, the volume is larger than any scanner's, the grids differ, or
@@ -92,7 +92,7 @@ def group_of(image: str, patient: str | None, info: Mapping[str, Any] | None = N
     Args:
         image: Its id.
         patient: Regular expression whose group finds the patient in an image's id.
-        info: What the datastore remembers about it; `PATIENT` counts where the id does not tell.
+        info: Record of the datastore; its `PATIENT` is used where the id does not contain the patient.
     """
     found = re.search(patient, image) if patient else None
     known = found.group(1) if found else (info or {}).get(PATIENT)

@@ -37,7 +37,7 @@ from sam3d_label.training.run import FineTune
 from sam3d_label.weights import Card, Weights, untrained
 
 logger = logging.getLogger(__name__)
-MLFLOW = "mlflow is not offered here: the run's log.csv and curves.png lie beside its version"
+MLFLOW = "mlflow is not offered here: the run's log.csv and curves.png are in the folder of its version"
 
 
 Gpus = Annotated[str, Field(pattern=r"^(all|\d{1,3}(,\d{1,3})*)?$")]
@@ -53,11 +53,11 @@ class TrainRequest(ClientRequest):
 
     Attributes:
         name: Of the run, for people.
-        pretrained: Go on from what serves; False starts new adapters on the frozen trunk.
+        pretrained: Continue from the active version; False starts new adapters on the frozen trunk.
         device: Where to train.
         max_epochs: Epochs to train; without it, the configuration's.
         early_stop_patience: Epochs without a better Dice on the validation cases after which it ends; -1 for none.
-        val_split: Share of the cases that are new to the ledger which shall validate.
+        val_split: Share of the cases new to the ledger that are assigned to the validation split.
         train_batch_size: Crops in a step.
         val_batch_size: Accepted, and of no effect: cases are scored one by one.
         multi_gpu: Use all of `gpus` when there are several.
@@ -114,11 +114,11 @@ def parse_train(request: Mapping[str, Any]) -> TrainRequest:
 
 
 class SAM3DTrainTask(TrainTask):
-    """Fine-tunes the adapters on the saved labels, and publishes what is not worse than what serves.
+    """Fine-tunes the adapters on the saved labels, and publishes a candidate that is not worse than the active version.
 
     Args:
         config: The app's configuration.
-        serving: What serves.
+        serving: The active weights.
         versions: Where new versions go.
         model_dir: Folder of the run, its stats and the learning curve.
         ledger: File that remembers which cases validate.
@@ -149,7 +149,7 @@ class SAM3DTrainTask(TrainTask):
         return load(TrainStats, self.model_dir / STATS) or TrainStats(total_epochs=self._app.train_epochs)
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
-        """Trains, compares, and publishes or keeps aside.
+        """Train a candidate, compare it, and publish or reject it.
 
         Args:
             request: The keys of `TrainRequest`.

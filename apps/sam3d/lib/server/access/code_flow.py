@@ -57,7 +57,7 @@ class CodeFlows:
         """Exchange the code for a token; return it, the seconds that it lasts, and the path to go to.
 
         Raises:
-            HTTPException: 401 when the login was not started here or the provider refuses the code.
+            HTTPException: 401 when the login was not started here or the provider rejects the code.
         """
         with self._lock:
             verifier, wanted = self._started.pop(state, (None, ""))

@@ -186,7 +186,7 @@ class Login:
             try:
                 return self.oidc.identify(token)
             except TokenError as error:
-                logger.warning(f"A token was refused: {error}")
+                logger.warning(f"A token was rejected: {error}")
                 return None
         key = self.find_key(token)
         return _identity(key) if key else None

@@ -171,7 +171,7 @@ class Oidc:
         return address
 
     def ask_for_token(self, form: Mapping[str, str]) -> dict[str, Any] | None:
-        """Send a form to the token endpoint; return its answer, or None when the provider refuses.
+        """Send a form to the token endpoint; return its response, or None when the provider rejects it.
 
         Raises:
             HTTPException: 503 when the provider does not answer.

@@ -197,7 +197,7 @@ def suffix_of(upload: UploadFile) -> str:
         if name.endswith(suffix):
             return suffix
     shown = f".{name.rpartition('.')[2]}"[:20] if "." in name else "(none)"
-    raise HTTPException(400, f"A file of type {shown!r} is not taken: send one of {', '.join(EXTENSIONS)}")
+    raise HTTPException(400, f"A file of type {shown!r} is not supported: send one of {', '.join(EXTENSIONS)}")
 
 
 def _stem(upload: UploadFile, suffix: str) -> str:

@@ -92,7 +92,7 @@ def probes(app: Parts) -> dict[str, Probe]:
 
 
 def weights(serving: Serving) -> Callable[[], None]:
-    """A probe for weights that serve.
+    """Check that the active weights accept clicks.
 
     Args:
         serving: Returns the weights on a device.

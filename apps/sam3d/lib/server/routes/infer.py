@@ -1,4 +1,4 @@
-"""`/infer/{model}`: one mask, computed by the inference pool while the event loop goes on."""
+"""`/infer/{model}`: one mask, computed by the inference pool without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ def _check_dicom_seg(store: Datastore, image: str, session_id: str) -> None:
 
 
 def _device(name: Any) -> str:
-    """The device that queues a request; one that does not exist is refused by the model, with its reason."""
+    """Return the device that queues a request; the model rejects a device that does not exist, with the reason."""
     first = name[0] if isinstance(name, list) and name else name
     try:
         return resolve_device(first if isinstance(first, str) and first else None)

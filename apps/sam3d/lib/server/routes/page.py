@@ -1,4 +1,4 @@
-"""The page at /sam3d/: how the model learns, which version serves, who is on which side, what comes next."""
+"""The page at /sam3d/: learning curve, active version, ledger, and next images."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Parts(Protocol):
 
 
 class WantedVersion(BaseModel):
-    """A version to go back to; without one, what served before."""
+    """A version to activate again; without one, the version that was active before."""
 
     version: str | None = None
 
@@ -82,7 +82,7 @@ def router(app: Parts) -> APIRouter:
     def training() -> dict[str, Any]:
         return _told(lambda: latest_training(app))
 
-    @routes.post("/rollback", summary="Let an earlier version serve again")
+    @routes.post("/rollback", summary="Activate an earlier version again")
     def rollback(wanted: WantedVersion) -> dict[str, str]:
         return _told(lambda: {"version": app.versions.rollback(wanted.version, "the page")})
 

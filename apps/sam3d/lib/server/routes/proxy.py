@@ -24,7 +24,7 @@ from lib.server.shares import Shares
 PIECE = 256 * 1024
 MOST, MOST_OF_ONE = 16, 8
 """Waits for the DICOM server at a time, of all users and of one. They have threads of their own: while that server is
-slow, every other route goes on."""
+slow, all other routes still respond."""
 
 MOST_ENCODINGS = 8
 UID = r"[0-9]+(?:\.[0-9]+)*"

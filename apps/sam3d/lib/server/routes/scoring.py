@@ -1,4 +1,4 @@
-"""`/scoring/`: look at images in the background, for the strategies that choose the next one."""
+"""`/scoring/`: score images in the background, for the strategies that choose the next one."""
 
 from typing import Annotated, Any
 

@@ -226,7 +226,7 @@ class _TarStream:
         self._skipped += position - self._position
         if self._skipped > MOST_SKIPPED_BYTES:
             raise _rejected(
-                f"more than {MOST_SKIPPED_BYTES // MIB} MiB of it are no image; pack the image or series alone"
+                f"more than {MOST_SKIPPED_BYTES // MIB} MiB of it are not images; pack only the image or series"
             )
         while self._position < position:
             if not self.read(min(CHUNK, position - self._position)):

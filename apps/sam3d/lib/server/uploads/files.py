@@ -65,7 +65,7 @@ def store_image(
 
 
 def _write(members: Iterable[Upload], folder: Path, most_bytes: int, grow: Callable[[int], None], strict: bool) -> Path:
-    """Write the images among the members; what else an archive holds is passed over, and refused elsewhere."""
+    """Write the images among the members; other members are skipped here, and rejected elsewhere."""
     images: list[Path] = []
     slices, written = 0, 0
     for number, member in enumerate(members):

@@ -37,7 +37,7 @@ HOUR = 3600
 class SafeSessions(Sessions):
     """MONAI Label's sessions with checked ids and checked content.
 
-    The ids come from clients and name folders, and a folder's `meta.info` names the image that is served.
+    The ids come from clients and name folders, and a folder's `meta.info` names the image that is sent.
 
     Args:
         store_path: Folder of the sessions' folders; empty for MONAI Label's own.
@@ -54,7 +54,7 @@ class SafeSessions(Sessions):
         """Finds a session.
 
         Raises:
-            HTTPException: 404; it never existed, has expired, or its image lies outside the session's folder.
+            HTTPException: 404; it never existed, has expired, or its image is outside the session's folder.
         """
         info = self._find(session_id, update_ts, fetch_cache) if SESSION_ID.fullmatch(session_id) else None
         folder = Path(self.store_path, session_id).resolve()

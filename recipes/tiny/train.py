@@ -112,8 +112,8 @@ def painted_cases(folder: Path) -> list[Case]:
     if not mosaics.exists():
         write_mosaics(mosaics, MOSAICS, SEED)
     lesions = [replace(case, alone=True) for case in pair_cases(phantoms / "images", phantoms / "labels")]
-    organs = several(pair_cases(phantoms / "images", phantoms / "organs"), ORGANS)
-    regions = several(pair_cases(mosaics / "images", mosaics / "labels"), REGIONS)
+    organs = sample_structures(pair_cases(phantoms / "images", phantoms / "organs"), ORGANS)
+    regions = sample_structures(pair_cases(mosaics / "images", mosaics / "labels"), REGIONS)
     return [
         *weighted(lesions, SHARES["lesion"]),
         *weighted(organs, SHARES["organ"]),
@@ -133,7 +133,7 @@ def piece_cases(cases: Sequence[Case], folder: Path) -> list[Case]:
                 label = find_pieces(opened.volume, opened.normalization, opened.target.array > 0, rng)
                 save_mask(path, label, opened.volume)
             found.append(replace(case, label=path, alone=False))
-    return weighted(several(found, REGIONS), SHARES["piece"])
+    return weighted(sample_structures(found, REGIONS), SHARES["piece"])
 
 
 def planted_cases(cases: Sequence[Case], folder: Path) -> list[Case]:
@@ -149,11 +149,11 @@ def planted_cases(cases: Sequence[Case], folder: Path) -> list[Case]:
             save_nifti(image, planted, volume.affine)
             save_nifti(label, lesions, volume.affine)
         found.append(replace(case, image=image, label=label, alone=False))
-    return weighted(several(found, most=REGIONS, fewest=1), SHARES["planted"])
+    return weighted(sample_structures(found, most=REGIONS, fewest=1), SHARES["planted"])
 
 
-def several(cases: Iterable[Case], most: int, fewest: int = FEWEST_VOXELS) -> Iterator[Case]:
-    """Each case once for each of some structures of its label of so many voxels, drawn at random, at most so many."""
+def sample_structures(cases: Iterable[Case], most: int, fewest: int = FEWEST_VOXELS) -> Iterator[Case]:
+    """Yield each case once for each of up to `most` random structures of its label with at least `fewest` voxels."""
     for case in cases:
         values, sizes = np.unique(Volume.open(case.label).array, return_counts=True)
         present = [int(value) for value, size in zip(values, sizes, strict=True) if value and size >= fewest]

@@ -106,16 +106,16 @@ def export(
         raise Sam3dError(f"{out}: the archive's name must end in .zip")
     studies, names = Studies(folder), Names(pseudonyms=key is not None)
     listing, reading = studies.read(), _read_clicks(model_dir)
-    told = _ledger_file(folder, model_dir)
-    names.learn({*listing.objects, *_images(reading), *(split_ledger.Ledger(told).entries if told else ())})
+    ledger = _ledger_file(folder, model_dir)
+    names.learn({*listing.objects, *_images(reading), *(split_ledger.Ledger(ledger).entries if ledger else ())})
     versions = Versions(model_dir / VERSIONS)
-    with replacing(out) as beside, zipfile.ZipFile(beside, "w", strict_timestamps=False) as file:
+    with replacing(out) as temporary, zipfile.ZipFile(temporary, "w", strict_timestamps=False) as file:
         archive = _Archive(file, names)
         _add_labels(archive, studies, listing, tags, progress)
         _add_clicks(archive, reading)
         _add_versions(archive, versions)
-        if told:
-            _add_ledger(archive, told)
+        if ledger:
+            _add_ledger(archive, ledger)
         if not {entry.kind for entry in archive.files} - {"ledger"}:
             raise Sam3dError(_nothing(folder, model_dir, tags, archive))
         manifest = Manifest(
@@ -241,11 +241,11 @@ def _ledger_file(folder: Path, model_dir: Path) -> Path | None:
 
 
 def _add_ledger(archive: _Archive, path: Path) -> None:
-    names, told = archive.names, json.loads(path.read_text(encoding="utf-8"))
-    told["cases"] = {
-        names.of(case): {**entry, "group": names.of_group(entry["group"])} for case, entry in told["cases"].items()
+    names, content = archive.names, json.loads(path.read_text(encoding="utf-8"))
+    content["cases"] = {
+        names.of(case): {**entry, "group": names.of_group(entry["group"])} for case, entry in content["cases"].items()
     }
-    archive.add(f"{KEPT}/{split_ledger.FILE}", (json.dumps(told, indent=1) + "\n").encode(), kind="ledger")
+    archive.add(f"{KEPT}/{split_ledger.FILE}", (json.dumps(content, indent=1) + "\n").encode(), kind="ledger")
 
 
 def _nothing(folder: Path, model_dir: Path, tags: Sequence[str], archive: _Archive) -> str:

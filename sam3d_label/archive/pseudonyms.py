@@ -58,8 +58,8 @@ class Names:
         Raises:
             OSError: The file cannot be written.
         """
-        with replacing(path) as beside:
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with replacing(path) as temporary:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(descriptor, "w", newline="", encoding="utf-8") as file:
                 rows = csv.writer(file)
                 rows.writerow(("pseudonym", "image"))

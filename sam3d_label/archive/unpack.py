@@ -35,7 +35,7 @@ def check(path: Path, progress: Show = lambda *_: None) -> Manifest:
         The manifest.
 
     Raises:
-        Sam3dError: It is not an archive of `export`, or a file is missing, damaged or not listed; the message says which.
+        Sam3dError: It is not an archive of `export`, or a file is missing, damaged or not listed; the message names it.
     """
     with _opened(path) as (archive, manifest):
         _read(path, archive, manifest, None, progress)

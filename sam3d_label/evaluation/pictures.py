@@ -125,8 +125,8 @@ def draw_click(
             _outline(axes, *layer, fill=0.28, width=1.8)
     _mark(panels[0], view, size=260)
     _mark(panels[1], view, size=70)
-    with replacing(path) as beside:
-        figure.savefig(beside, facecolor=_BACKGROUND)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, facecolor=_BACKGROUND)
 
 
 def axial_slice(
@@ -247,8 +247,8 @@ def draw_sheet(path: Path, rows: Sequence[SheetRow]) -> None:
     figure.legend(
         handles=handles, loc="lower center", ncols=2 * cases_across, frameon=False, fontsize=8, labelcolor="white"
     )
-    with replacing(path) as beside:
-        figure.savefig(beside, facecolor=_BACKGROUND)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, facecolor=_BACKGROUND)
 
 
 def window(image: NDArray[np.float32], modality: str | None = None) -> tuple[float, float]:

@@ -241,11 +241,11 @@ def save_mask(path: str | os.PathLike[str], mask: np.ndarray, volume: Volume, *,
     require_mask_suffix(path)
     require_mask_geometry(path, volume)
     try:
-        with replacing(path, durable=False) as beside:
+        with replacing(path, durable=False) as temporary:
             if path.name.endswith(NIFTI_SUFFIXES):
-                nib.save(_nifti(mask, volume), beside)
+                nib.save(_nifti(mask, volume), temporary)
             else:
-                sitk.WriteImage(to_itk(mask, volume.affine), str(beside), compress)
+                sitk.WriteImage(to_itk(mask, volume.affine), str(temporary), compress)
     except StorageError:
         raise
     except (OSError, RuntimeError) as error:

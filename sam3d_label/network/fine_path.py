@@ -132,8 +132,8 @@ class Candidates(nn.Module):
             shares = torch.stack([share.mean((2, 3, 4)) for share in (inside, border)], -1)
             seen = [weighted_mean(x, inside), weighted_mean(x, border), weighted_mean(prompted, coarse)]
             which = torch.eye(self.count, dtype=precise, device=x.device).expand(len(x), -1, -1)
-            told = torch.cat([*seen, (shares + 1e-6).log(), which], -1)
-            return self.quality(told)[..., 0].sigmoid()
+            features = torch.cat([*seen, (shares + 1e-6).log(), which], -1)
+            return self.quality(features)[..., 0].sigmoid()
 
 
 def weighted_mean(x: Tensor, weights: Tensor) -> Tensor:

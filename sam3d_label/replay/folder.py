@@ -111,7 +111,7 @@ class Store:
         with FileLock(self.folder / ".lock"):
             rows = list(self.rows().values())
             summary = {**summarise(rows, requests), **about}
-            with replacing(self.folder / TABLE) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+            with replacing(self.folder / TABLE) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
                 table = csv.writer(file)
                 table.writerow(Row.model_fields)
                 table.writerows(map(_cells, rows))

@@ -284,7 +284,7 @@ def _answer(segmenter: Segmenter, request: Request) -> tuple[Prompts, Result]:
 
 def _row(one: Numbered, **found: object) -> Row:
     request, drawn = one.request, one.request.prompts
-    told = {
+    original = {
         "number": one.number,
         "at": request.at,
         "image": request.image,
@@ -297,7 +297,7 @@ def _row(one: Numbered, **found: object) -> Row:
         "served_voxels": request.voxels,
         "served_seconds": request.seconds,
     }
-    return Row.model_validate({**told, **found})
+    return Row.model_validate({**original, **found})
 
 
 def only_label(requests: Sequence[Request]) -> tuple[str, ...]:

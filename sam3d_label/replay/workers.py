@@ -108,8 +108,8 @@ def replay(
     for image, number in finished:
         done += number
         progress(image, done, count)
-    told = {"weights": {**settings["weights"], "name": work.weights}, "tag": work.cohort.tag}
-    return Outcome(store.merge(len(requests), {**told, **about}), count, newer)
+    values = {"weights": {**settings["weights"], "name": work.weights}, "tag": work.cohort.tag}
+    return Outcome(store.merge(len(requests), {**values, **about}), count, newer)
 
 
 def _left(mine: Sequence[Job], store: Store) -> list[Job]:

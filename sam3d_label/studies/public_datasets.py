@@ -108,24 +108,24 @@ def open_msd(source: Path, channel: str | None = None) -> DataSet:
     """
     path = source / "dataset.json"
     try:
-        told = _Msd.model_validate_json(path.read_text(encoding="utf-8"))
+        description = _Msd.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise Sam3dError(f"{path} does not exist: give the folder of one task, such as Task09_Spleen") from None
     except (ValidationError, UnicodeDecodeError) as error:
         wrong = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
         where = ".".join(map(str, wrong["loc"]))
         raise Sam3dError(f"{path} is not one of the Medical Segmentation Decathlon: {where} {wrong['msg']}") from None
-    pairs = [(pair.image, pair.label) for pair in told.training] + [(image, None) for image in told.test]
+    pairs = [(pair.image, pair.label) for pair in description.training] + [(image, None) for image in description.test]
     cases = [
         Case(image_id(Path(image)) or Path(image).name, source / image, source / label if label else None)
         for image, label in pairs
     ]
     return DataSet(
-        name=told.name or source.resolve().name,
-        names=_names(path, {value: name for value, name in told.labels.items() if value}),
+        name=description.name or source.resolve().name,
+        names=_names(path, {value: name for value, name in description.labels.items() if value}),
         cases=cases,
-        channel=_channel(told.modality, channel),
-        channels=len(told.modality),
+        channel=_channel(description.modality, channel),
+        channels=len(description.modality),
     )
 
 
@@ -381,12 +381,12 @@ def _names(path: Path, names: Mapping[int, str]) -> dict[int, str]:
 
 def _channel(modality: Mapping[int, str], wanted: str | None) -> int | None:
     """Number of the channel that a user means; None where there is only one."""
-    told = ", ".join(f"{number} {name}" for number, name in sorted(modality.items()))
+    description = ", ".join(f"{number} {name}" for number, name in sorted(modality.items()))
     if wanted is None:
         if len(modality) > 1:
-            raise Sam3dError(f"the images have {len(modality)} channels ({told}): choose one with --channel")
+            raise Sam3dError(f"the images have {len(modality)} channels ({description}): choose one with --channel")
         return None
     numbers = [number for number, name in modality.items() if wanted.lower() in (str(number), name.lower())]
     if len(numbers) != 1:
-        raise Sam3dError(f"--channel {wanted}: there is no such channel; choose one of {told}")
+        raise Sam3dError(f"--channel {wanted}: there is no such channel; choose one of {description}")
     return numbers[0] if len(modality) > 1 else None

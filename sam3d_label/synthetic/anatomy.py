@@ -14,12 +14,12 @@ from sam3d_label.synthetic.geometry import (
     Shape,
     Structure,
     log_uniform,
-    place,
     ramp,
     random_rotation,
     small_rotation,
     smooth_noise,
     texture_noise,
+    union,
 )
 
 Modality = Literal["ct", "mr"]
@@ -170,7 +170,7 @@ def _paint_organ(rng: np.random.Generator, scene: Scene) -> None:
         roughness=rng.uniform(0.04, 0.16),
         grain=rng.uniform(0.4, 1.2),
     )
-    structure = place(rng, scene.grid, [shape])
+    structure = union(rng, scene.grid, [shape])
     if structure is None:
         return
     tissues, draw = scene.tissues, rng.random()
@@ -194,7 +194,7 @@ def _paint_bone(rng: np.random.Generator, scene: Scene, long_axis: int) -> None:
     axes = np.roll(np.eye(3), -long_axis, axis=0)
     rotation = axes @ small_rotation(rng, 0.6)
     shape = Shape(random_centre(rng, scene), radii, rotation, bend=rng.uniform(-0.2, 0.2), roughness=0.08, grain=1.0)
-    structure = place(rng, scene.grid, [shape])
+    structure = union(rng, scene.grid, [shape])
     if structure is None:
         return
     scene.paint(structure, rng.uniform(*scene.tissues.cortex), edge=1.5)
@@ -208,7 +208,7 @@ def _paint_vessel(rng: np.random.Generator, scene: Scene) -> None:
     radii = np.array([np.median(scene.grid.extent) * rng.uniform(0.2, 0.6), thickness, thickness])
     centre, rotation = random_centre(rng, scene), random_rotation(rng)
     shape = Shape(centre, radii, rotation, bend=rng.uniform(-0.6, 0.6), roughness=0.1, grain=0.5)
-    structure = place(rng, scene.grid, [shape])
+    structure = union(rng, scene.grid, [shape])
     if structure is not None:
         scene.paint(structure, scene.tissues.vessel, edge=1.5)
         scene.show_organ(structure, 0)

@@ -155,8 +155,8 @@ class Structure:
         return whole
 
 
-def place(rng: np.random.Generator, grid: Grid, shapes: Sequence[Shape], margin: float = 8.0) -> Structure | None:
-    """Return the union of ``shapes``; None when all of it is outside the grid."""
+def union(rng: np.random.Generator, grid: Grid, shapes: Sequence[Shape], margin: float = 8.0) -> Structure | None:
+    """Return the structure that is the union of ``shapes``; None when all of it is outside the grid."""
     low = np.min([shape.centre - shape.reach for shape in shapes], axis=0)
     high = np.max([shape.centre + shape.reach for shape in shapes], axis=0)
     box = grid.box((low + high) / 2, float((high - low).max() / 2 + margin))

@@ -17,11 +17,11 @@ from sam3d_label.synthetic.geometry import (
     Shape,
     Structure,
     log_uniform,
-    place,
     ramp,
     random_rotation,
     smooth_noise,
     texture_noise,
+    union,
 )
 
 LesionKind = Literal["blob", "lobulated", "tubular", "shell", "flat"]
@@ -102,7 +102,7 @@ def try_lesion(rng: np.random.Generator, scene: Scene, kind: LesionKind, diamete
     if centre is None:
         return None
     thinnest = min(max(2.5, 0.7 * max(grid.spacing)), diameter / 2)
-    structure = place(rng, grid, list(_lesion_shapes(rng, kind, centre, diameter, thinnest)))
+    structure = union(rng, grid, list(_lesion_shapes(rng, kind, centre, diameter, thinnest)))
     if structure is None:
         return None
     inside = (structure.depth > 0) & (scene.body[structure.box] > 0.5)

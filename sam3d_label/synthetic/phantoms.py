@@ -173,6 +173,6 @@ def save_nifti(path: Path, array: NDArray[Any], affine: NDArray[np.float64]) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     nifti = nib.Nifti1Image(array, affine)
     nifti.header.set_xyzt_units("mm")
-    with replacing(path) as beside:
-        nib.save(nifti, beside)
+    with replacing(path) as temporary:
+        nib.save(nifti, temporary)
     return path

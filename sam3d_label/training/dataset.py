@@ -30,28 +30,28 @@ LARGE_FILL, LARGE_SHARE = 1.6, 0.15
 """Share of the crops that show a part of a larger target only, as the tiles along the border of a large mask do."""
 
 ELSEWHERE_SHARE = 0.05
-"""Share of the crops that lie anywhere in the volume, where the target can be told without a prompt."""
+"""Share of the crops at any position in the volume, for targets that can be found without a prompt."""
 
 TRIMMED_SHARE = 0.15
-"""Share of the crops in which the volume ends near the target, as where somebody has cut it out already."""
+"""Share of the crops in which the volume ends near the target, as in a cropped image."""
 
 SPACING = (0.4, 5.0)
 """Spacings, mm, that a training crop may have."""
 
 OFF_CENTRE = 0.3
-"""How far the target's middle may lie from the crop's, as a share of the crop's edge."""
+"""Largest distance of the target's middle from the crop's, as a share of the crop's edge."""
 
-BESIDE = 0.2
-"""Largest difference, of the logarithm, between the spacing of a crop that lies as in serving and that of serving."""
+SPACING_JITTER = 0.2
+"""Largest difference, of the logarithm, between the spacing of a crop as at inference and that of inference."""
 
-DRAWS = 10
-"""Times that a crop without any of its target is drawn anew."""
+MAX_DRAWS = 10
+"""Attempts to draw a crop that contains some of its target."""
 
 ALONE = "alone"
 """Key of a training crop: whether its target can be found without a prompt."""
 
 IGNORED = 2.0
-"""What `INSIDE` holds in voxels that are neither target nor background."""
+"""Value of `INSIDE` in voxels that are neither target nor background."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Case:
         label: File of its label on the same grid.
         weight: How often it is drawn, relative to other cases.
         value: Value of the target in the label; None for any but 0.
-        alone: The target is what anybody would mark unasked, so that it can be found without a prompt.
-        target: What the target is called; empty where an image has only one.
+        alone: Whether the target is salient, so that it can be found without a prompt.
+        target: Name of the target; empty where an image has only one.
     """
 
     image: Path
@@ -81,7 +81,7 @@ class Case:
 
 
 def pair_cases(images: Path, labels: Path, pattern: str = "*", weight: float = 1.0) -> list[Case]:
-    """The cases of a folder of images and one of labels, paired as `find_cases` pairs them, in order of name.
+    """Return the cases of a folder of images and one of labels, paired by `find_cases`, in order of name.
 
     Raises:
         Sam3dError: A folder is missing or holds no such image.
@@ -106,7 +106,7 @@ class OpenedCase:
         target: The label as a volume on the same grid, 1 in the target.
         lower: Lowest voxel i, j, k of the target.
         upper: Highest voxel i, j, k of the target.
-        alone: The target can be found without a prompt.
+        alone: Whether the target can be found without a prompt.
         ignored: 1 in voxels that are neither target nor background; None where there are none.
     """
 
@@ -124,7 +124,7 @@ class OpenedCase:
         """Read a case.
 
         Raises:
-            VolumeError: A file cannot be read, the volume is larger than any scanner's, the label is empty or lies on
+            VolumeError: A file cannot be read, the volume is larger than any scanner's, the label is empty or on
                 another grid.
         """
         volume = Volume.open(case.image)
@@ -133,11 +133,11 @@ class OpenedCase:
 
     @classmethod
     def of(cls, case: Case, volume: Volume, label: Volume, normalization: Normalization) -> OpenedCase:
-        """A case whose files are read; errors as in `open`."""
+        """Return a case whose files are read; errors as in `open`."""
         try:
             volume.require_same_grid(label)
         except VolumeError as error:
-            raise VolumeError(f"{case.label} does not lie on the grid of {case.image}: {error}") from error
+            raise VolumeError(f"{case.label} is not on the grid of {case.image}: {error}") from error
         inside = label.array > 0 if case.value is None else label.array == case.value
         found = corners(inside)
         if found is None:
@@ -154,13 +154,13 @@ class OpenedCase:
         return float(((self.upper - self.lower + 1) * self.volume.spacing).max())
 
     def frame(self, size: int, fill: float, offset: np.ndarray) -> CropFrame:
-        """A crop in which the target's longest edge has the share `fill`, moved by `offset` (3) of its edge."""
+        """Return a crop in which the target's longest edge has the share `fill`, moved by `offset` (3) of its edge."""
         spacing = float(np.clip(self.extent / fill / size, *SPACING))
         middle = (self.lower + self.upper) / 2 + offset * size * spacing / self.volume.spacing
         return self.volume.frame(np.clip(middle, self.lower, self.upper).tolist(), spacing, size)
 
     def random_frame(self, size: int, rng: np.random.Generator) -> CropFrame:
-        """A crop for training: mostly of the whole target, now and then of a part of it, or of a place without it."""
+        """Return a training crop: mostly of the whole target, sometimes of a part of it, or of a region without it."""
         elsewhere = self.alone and rng.random() < ELSEWHERE_SHARE
         large = rng.random() < LARGE_SHARE
         fill = float(np.exp(rng.uniform(*np.log((FILLS[1], LARGE_FILL) if large else FILLS))))
@@ -171,12 +171,12 @@ class OpenedCase:
         return self.volume.frame((rng.random(3) * (np.array(self.volume.shape) - 1)).tolist(), frame.spacing, size)
 
     def served_frame(self, size: int, rng: np.random.Generator, serves_at: Sequence[float]) -> CropFrame:
-        """A crop as serving lays it around a click on the target: of the first view, or of one that follows it.
+        """Return a crop as at inference after a click on the target: of the first view, or of one that follows it.
 
         Args:
             size: Edge of the crop, voxels.
-            rng: Chooses the click, the view, and how far the spacing lies beside that of serving.
-            serves_at: Spacings of serving, mm, the usual one first.
+            rng: Chooses the click, the view, and the difference of the spacing from that of inference.
+            serves_at: Spacings of inference, mm, the usual one first.
         """
         grid = CropGrid(self.volume, size, serves_at, serves_at[0])
         first = grid.first
@@ -185,33 +185,33 @@ class OpenedCase:
         spacing = float(rng.choice([first, *wider, *closer]))
         click = rng.uniform(self.lower, self.upper)[None]
         centre = grid.frame(click, spacing).centre
-        return self.volume.frame(centre, spacing * float(np.exp(rng.uniform(-BESIDE, BESIDE))), size)
+        return self.volume.frame(centre, spacing * float(np.exp(rng.uniform(-SPACING_JITTER, SPACING_JITTER))), size)
 
     def random_crop(
         self, size: int, rng: np.random.Generator, served_share: float = 0.0, serves_at: Sequence[float] = ()
     ) -> dict[str, Tensor]:
-        """What `crop` gives of a random frame; it holds some of the target unless that can be told unasked.
+        """Return `crop` of a random frame; it contains some of the target unless that can be found without a prompt.
 
         Args:
             size: Edge of the crop, voxels.
-            rng: Its chance.
-            served_share: Chance that it is a `served_frame`.
+            rng: Random generator of the crop.
+            served_share: Probability that it is a `served_frame`.
             serves_at: As there.
         """
         if serves_at and rng.random() < served_share:
             crop = self.crop(self.served_frame(size, rng, serves_at))
             if crop[LABEL].any():
                 return crop
-        for _ in range(DRAWS):
+        for _ in range(MAX_DRAWS):
             crop = self.crop(self.random_frame(size, rng))
             if self.alone or crop[LABEL].any():
                 return crop
         return self.crop(self.frame(size, FILLS[1], np.zeros(3)))
 
     def crop(self, frame: CropFrame) -> dict[str, Tensor]:
-        """Image, label and what is inside the volume, each (1, D, H, W), float32.
+        """Return image, label and the mask of the volume, each (1, D, H, W), float32.
 
-        Inside is 0 outside the volume, `IGNORED` where nobody knows what is there, and 1 elsewhere.
+        The mask `INSIDE` is 0 outside the volume, `IGNORED` where the label is unknown, and 1 elsewhere.
         """
         image = self.volume.crop(frame, self.normalization)
         label = self.target.crop(frame) >= 0.5
@@ -222,8 +222,8 @@ class OpenedCase:
         return {IMAGE: image[None], LABEL: label[None].float(), INSIDE: inside[None]}
 
 
-def near(label: Tensor, rng: np.random.Generator) -> Tensor:
-    """A box (1, D, H, W), 0 or 1, around the target, with margins of up to its own edges; all of a crop without one."""
+def random_box_around(label: Tensor, rng: np.random.Generator) -> Tensor:
+    """Return a box (1, D, H, W), 0 or 1, around the target, with random margins; the whole crop without a target."""
     box = torch.ones_like(label)
     for axis in range(1, 4):
         there = torch.nonzero(label.amax([other for other in range(4) if other != axis]))
@@ -237,7 +237,7 @@ def near(label: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def with_ignored(crop: Mapping[str, Tensor]) -> Tensor:
-    """The label of a crop, (1, D, H, W): 1 in the target, 0 in the background, -1 where neither is known."""
+    """Return the label of a crop, (1, D, H, W): 1 in the target, 0 in the background, -1 where it is unknown."""
     label = crop[LABEL]
     return torch.where((crop[INSIDE] == IGNORED) & (label == 0), -1.0, label)
 
@@ -245,11 +245,11 @@ def with_ignored(crop: Mapping[str, Tensor]) -> Tensor:
 class TrainingCrops(Dataset[dict[str, Tensor]]):
     """Random crops around the targets of opened cases.
 
-    A crop is a function of the seed, the epoch and its index, whoever prepares it and in whatever order.
+    A crop is a function of the seed, the epoch and its index, in whatever process and order it is prepared.
 
     Args:
         cases: Cases in memory.
-        weights: How often each is drawn.
+        weights: Relative frequency of each case.
         size: Edge of a crop, voxels.
         length: Crops in an epoch.
         seed: Fixes every random choice.
@@ -283,7 +283,7 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Image (1, D, H, W), label (1, D, H, W), and whether the target can be found without a prompt, (1,).
+        """Return image (1, D, H, W), label (1, D, H, W), and whether the target can be found without a prompt, (1,).
 
         The label is 1 in the target, 0 in the background, and -1 where voxels are ignored.
         """
@@ -291,7 +291,7 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
         case = self.cases[rng.choice(len(self.cases), p=self.shares)]
         crop = case.random_crop(self.size, rng, *self.served)
         if rng.random() < TRIMMED_SHARE:
-            crop[INSIDE] *= near(crop[LABEL], rng)
+            crop[INSIDE] *= random_box_around(crop[LABEL], rng)
         self.augment.set_random_state(int(rng.integers(2**31)))
         crop = self.augment(crop)
         plain = {key: torch.as_tensor(value).as_subclass(Tensor) for key, value in crop.items()}

@@ -23,15 +23,17 @@ MULTIPLES = (0.25, 0.5, 1.0, 2.0)
 """Multiples of the card's spacing at which weights of `fine_tune` can be used, limited to the spacings of its crops."""
 
 
-def learned(settings: TrainSettings, alone: bool = False, before: Sequence[Capability] = ()) -> list[Capability]:
-    """The prompts that a network knows after a run with these settings: those that it was shown.
+def learned_capabilities(
+    settings: TrainSettings, alone: bool = False, before: Sequence[Capability] = ()
+) -> list[Capability]:
+    """Return the prompts that a network supports after a run with these settings.
 
-    Sessions of one round show no corrections, but they do not unlearn those that the weights knew before.
+    Sessions of one round have no corrections, but they keep those that the weights supported before.
 
     Args:
         settings: Of the run.
-        alone: Among its cases were targets that can be told without a prompt.
-        before: What the weights knew that it started from.
+        alone: Whether its cases had salient targets, which can be found without a prompt.
+        before: Capabilities of the weights that it started from.
     """
     shown: dict[Capability, bool] = {
         "positive_click": True,
@@ -70,7 +72,7 @@ def trained_card(
     )
     changes = {
         "scales": tuple(m for m in MULTIPLES if SPACING[0] <= m * start.spacing <= SPACING[1]) or (1.0,),
-        "capabilities": learned(settings, report.alone, start.capabilities),
+        "capabilities": learned_capabilities(settings, report.alone, start.capabilities),
         "training": training,
         "version": version,
         "date": date.today().isoformat(),

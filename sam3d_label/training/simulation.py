@@ -121,7 +121,7 @@ def train_rounds(
             logits are those of a perfect answer. Where it has no target, the one round has no prompts.
         settings: Rounds and shares of the kinds of prompts.
         rng: Random generator of the session.
-        alone: The target can be told without a prompt.
+        alone: Whether the target is salient, so that it can be found without a prompt.
     """
     prompts = SimulatedPrompts(truth.device, two_passes=settings.two_passes)
     ignored, truth = truth < 0, truth.clamp(min=0)
@@ -158,8 +158,8 @@ def rough_mask(truth: Tensor, rng: np.random.Generator) -> Tensor:
     lower, upper = _corners(target)
     reach = rng.uniform(0, ROUGHEST) * max(upper - lower + 1)
     nodes = rng.standard_normal((1, 1, *(int(rng.integers(4, 12)),) * 3))
-    beside = F.interpolate(torch.from_numpy(nodes), size=target.shape, mode="trilinear")
-    logit = (torch.from_numpy(inwards) + reach * beside) / rng.uniform(0.5, 2)
+    offset = F.interpolate(torch.from_numpy(nodes), size=target.shape, mode="trilinear")
+    logit = (torch.from_numpy(inwards) + reach * offset) / rng.uniform(0.5, 2)
     return F.interpolate(logit.float(), size=truth.shape[2:], mode="trilinear").to(truth.device)
 
 

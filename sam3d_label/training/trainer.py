@@ -245,8 +245,8 @@ class Trainer:
             "plan": self.plan.as_plain(),
         }
         try:
-            with replacing(path) as beside:
-                torch.save(state, beside)
+            with replacing(path) as temporary:
+                torch.save(state, temporary)
         except StorageError:
             raise
         except (OSError, RuntimeError) as error:  # PyTorch reports a full disk as a RuntimeError

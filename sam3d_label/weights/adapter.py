@@ -83,8 +83,8 @@ def load_adapter(path: Path, card: Card) -> Tensors:
     whole = any(is_trunk(name) for name in tensors)
     shapes = expected_shapes(card.config)
     check_tensors(tensors, shapes if whole else without_trunk(shapes), str(path))
-    told = metadata("adapter", card)
-    differing = [key for key in ("preset", "base_sha256") if stored.get(key, told[key]) != told[key]]
+    expected = metadata("adapter", card)
+    differing = [key for key in ("preset", "base_sha256") if stored.get(key, expected[key]) != expected[key]]
     if differing:
         raise WeightsError(f"{path} is not the file that the card describes ({', '.join(differing)}): copy both again")
     return tensors

@@ -181,8 +181,8 @@ class Card(BaseModel):
             WeightsError: It cannot be written.
         """
         try:
-            with replacing(path) as beside:
-                beside.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            with replacing(path) as temporary:
+                temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise WeightsError(f"{path} cannot be written: {error}") from error
 

@@ -79,7 +79,7 @@ def open_weights(
         trunk = find_trunk(card.base, path.parent, sam_checkpoint)
         digests.append(sha256(trunk))
         tensors |= read_trunk(trunk, card.base.name, card.config)
-    model = place(assemble(card.config, tensors), device)
+    model = to_device(assemble(card.config, tensors), device)
     return Weights(model, card, card.version, signature(*digests))
 
 
@@ -119,7 +119,7 @@ def untrained(
     """
     if preset not in PRESETS:
         raise WeightsError(f"there is no preset {preset!r}: choose from {', '.join(PRESETS)}")
-    model, base = start(preset, sam_checkpoint)
+    model, base = untrained_network(preset, sam_checkpoint)
     card = Card(
         preset=preset,
         config=model.config,
@@ -134,11 +134,11 @@ def untrained(
     )
     in_no_file = {n: t for n, t in model.state_dict().items() if base.sha256 is None or not is_trunk(n)}
     digest = signature(base.sha256 or "", tensors_digest(in_no_file))
-    return Weights(place(model, device), card, card.version, digest)
+    return Weights(to_device(model, device), card, card.version, digest)
 
 
-def start(preset: str, sam_checkpoint: str | os.PathLike[str] | None) -> tuple[SAM3D, Base]:
-    """The network of `untrained` and the file of its trunk; arguments and errors are the same."""
+def untrained_network(preset: str, sam_checkpoint: str | os.PathLike[str] | None) -> tuple[SAM3D, Base]:
+    """Return the network of `untrained` and the file of its trunk; arguments and errors are the same."""
     config = PRESETS[preset]
     if preset in OFFICIAL:
         trunk = find_sam(preset, sam_checkpoint)
@@ -152,7 +152,7 @@ def start(preset: str, sam_checkpoint: str | os.PathLike[str] | None) -> tuple[S
 
 
 def find_trunk(base: Base, folder: Path, sam_checkpoint: str | os.PathLike[str] | None) -> Path:
-    """The file with the trunk of an adapter, recognised by its digest.
+    """Return the file with the trunk of an adapter, recognised by its digest.
 
     Args:
         base: What the card of the adapter says.
@@ -166,9 +166,9 @@ def find_trunk(base: Base, folder: Path, sam_checkpoint: str | os.PathLike[str] 
         if not (folder / TRUNK).is_file():
             raise WeightsError(f"{folder / TRUNK} is missing: the card names no other trunk for this adapter")
         return folder / TRUNK
-    beside = [folder / TRUNK, places.SHIPPED / base.name / TRUNK]
+    local = [folder / TRUNK, places.SHIPPED / base.name / TRUNK]
     others = ""
-    for path in chain(beside, sam_places(base.name, sam_checkpoint)):
+    for path in chain(local, sam_places(base.name, sam_checkpoint)):
         if path.is_file():
             if sha256(path) == base.sha256:
                 return path
@@ -194,14 +194,14 @@ def find_sam(name: str, sam_checkpoint: str | os.PathLike[str] | None) -> Path:
 def sam_places(name: str, sam_checkpoint: str | os.PathLike[str] | None) -> Iterator[Path]:
     """Return the possible places of a trunk that is not part of the package; only the first that the user named."""
     if sam_checkpoint is not None:
-        yield named(sam_checkpoint, "sam_checkpoint")
+        yield existing_file(sam_checkpoint, "sam_checkpoint")
     elif SAM_CHECKPOINT in os.environ:
-        yield named(os.environ[SAM_CHECKPOINT], f"${SAM_CHECKPOINT}")
+        yield existing_file(os.environ[SAM_CHECKPOINT], f"${SAM_CHECKPOINT}")
     yield cache_folder() / (OFFICIAL[name].name if name in OFFICIAL else name)
 
 
-def named(path: str | os.PathLike[str], by: str) -> Path:
-    """A file that the user named; WeightsError when it is missing."""
+def existing_file(path: str | os.PathLike[str], by: str) -> Path:
+    """Return the path of a file that the user named; WeightsError when it is missing."""
     found = Path(path).expanduser()
     if not found.is_file():
         raise WeightsError(f"{by} is {found}, which is not a file")
@@ -209,7 +209,7 @@ def named(path: str | os.PathLike[str], by: str) -> Path:
 
 
 def how_to_get(name: str) -> str:
-    """What to do about a missing trunk."""
+    """Return how to get a missing trunk."""
     give = f"give its path as sam_checkpoint or in ${SAM_CHECKPOINT}"
     if name not in OFFICIAL:
         return f"Find the file {name} and {give}"
@@ -224,14 +224,14 @@ def check_base(base: Base, path: Path) -> None:
 
 
 def read_trunk(path: Path, name: str, config: Config) -> Tensors:
-    """The trunk in a file of ours or in a SAM checkpoint; WeightsError when it is damaged or does not fit."""
+    """Return the trunk in an own file or in a SAM checkpoint; WeightsError when it is damaged or does not fit."""
     if path.suffix == ".safetensors":
         return load_trunk(path, config)
     encoder = volumetric(read_encoder(path, name), config)
     return {name: tensor for name, tensor in encoder.items() if is_trunk(name)}
 
 
-def place(model: SAM3D, device: str) -> SAM3D:
+def to_device(model: SAM3D, device: str) -> SAM3D:
     """Move a network to a device; Sam3dError when there is no such device."""
     try:
         return model.to(device)
@@ -240,7 +240,7 @@ def place(model: SAM3D, device: str) -> SAM3D:
 
 
 def signature(*parts: str) -> str:
-    """One hash of several."""
+    """Return one hash of several texts."""
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 

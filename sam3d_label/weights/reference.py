@@ -20,10 +20,10 @@ from sam3d_label.weights.adapter import assemble, save_whole
 from sam3d_label.weights.card import CUSTOM, Base, Card, DataSource, Training
 from sam3d_label.weights.tensors import (
     Tensors,
+    abbreviated,
     check_finite,
     check_tensors,
     expected_shapes,
-    few,
     read_checkpoint,
     sha256,
 )
@@ -95,7 +95,7 @@ def load_reference(path: str | Path, prompt_heads: int = 8) -> SAM3D:
     encoder, decoder, prompts = state_dicts(path)
     config = infer_config(encoder, decoder, prompts, prompt_heads, path)
     tensors = {
-        ours(name): tensor
+        network_name(name): tensor
         for state in (encoder, decoder, prompts)
         for name, tensor in state.items()
         if not UNUSED.search(name)
@@ -172,7 +172,7 @@ def state_dicts(path: Path) -> tuple[Tensors, Tensors, Tensors]:
         raise WeightsError(f"{path} is not a checkpoint of the authors: it holds a {type(checkpoint).__name__}")
     missing = [key for key in (ENCODER, DECODER, PROMPTS) if key not in checkpoint]
     if missing:
-        held = few([str(key) for key in checkpoint]) or "nothing"
+        held = abbreviated([str(key) for key in checkpoint]) or "nothing"
         raise WeightsError(f"{path} is not a checkpoint of the authors: it lacks {', '.join(missing)} and has {held}")
     prompts = checkpoint[PROMPTS]
     if not isinstance(prompts, (list, tuple)) or len(prompts) != PROMPT_ENCODERS:
@@ -254,8 +254,8 @@ def last_index(names: Iterable[str], prefix: str) -> int:
     return max(found)
 
 
-def ours(name: str) -> str:
-    """The name in `SAM3D` of a tensor of the authors; names of no known part are kept."""
+def network_name(name: str) -> str:
+    """Return the name in `SAM3D` of a tensor of the authors; names of unknown parts are kept."""
     if match := re.match(r"mlahead\.head([2-5])\.(.+)", name):
         return f"mask_decoder.heads.{int(match[1]) - 2}.{match[2]}"
     for theirs, prefix in RENAMED.items():

@@ -84,9 +84,9 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[
     stored = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
     check_finite(stored, path)
     try:
-        with replacing(path) as beside:
-            save_file(stored, beside, metadata)
-            os.chmod(beside, 0o644)
+        with replacing(path) as temporary:
+            save_file(stored, temporary, metadata)
+            os.chmod(temporary, 0o644)
     except StorageError:
         raise
     except (OSError, SafetensorError) as error:
@@ -144,7 +144,7 @@ def check_tensors(tensors: Mapping[str, Any], expected: Mapping[str, torch.Size]
             f"{n} {tuple(tensors[n].shape)} instead of {tuple(expected[n])}" for n in other
         ],
     }
-    faults = [f"{fault} {few(names)}" for fault, names in found.items() if names]
+    faults = [f"{fault} {abbreviated(names)}" for fault, names in found.items() if names]
     if faults:
         raise WeightsError(f"{what} does not fit the network: it {'; it '.join(faults)}")
 
@@ -154,10 +154,10 @@ def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
     broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
         raise WeightsError(
-            f"{path}: NaN or infinite values in {few(broken)}: the training diverged, use earlier weights"
+            f"{path}: NaN or infinite values in {abbreviated(broken)}: the training diverged, use earlier weights"
         )
 
 
-def few(names: list[str], shown: int = 3) -> str:
-    """The first few names and how many more there are."""
+def abbreviated(names: list[str], shown: int = 3) -> str:
+    """Return the first few names and the number of the others."""
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

@@ -170,7 +170,7 @@ def test_a_segment_does_not_touch_another(opened: Any, inside: Any, studies: Pat
 FAR = (500.0, 500.0, 500.0)
 REFUSED: dict[str, tuple[Any, str]] = {
     "click outside the volume": (lambda here: {"inside": [here, FAR]}, "is outside the volume of 112 x 158 x 55"),
-    "region outside the volume": (lambda here: {"inside": [here], "roi": (FAR, (9, 9, 9))}, "roi .* lies outside"),
+    "region outside the volume": (lambda here: {"inside": [here], "roi": (FAR, (9, 9, 9))}, "roi .* is outside"),
     "no point yet": (lambda _: {"inside": []}, "Place a point inside the lesion first"),
     "points outside only": (lambda here: {"inside": [], "outside": [here]}, "at least one click inside"),
 }

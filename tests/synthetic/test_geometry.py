@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sam3d_label.synthetic.geometry import Grid, Shape, Structure, place, ramp, smooth_noise
+from sam3d_label.synthetic.geometry import Grid, Shape, Structure, ramp, smooth_noise, union
 
 GRID = Grid.centred((60, 50, 40), (1.0, 1.2, 1.5))
 
@@ -44,7 +44,7 @@ def test_bend_moves_the_ends_and_leaves_the_middle() -> None:
 
 def test_union_holds_each_part() -> None:
     shapes = [Shape(np.array([x, 0.0, 0.0]), np.full(3, 6.0), np.eye(3), roughness=0.0) for x in (-10, 10)]
-    structure = place(np.random.default_rng(0), GRID, shapes)
+    structure = union(np.random.default_rng(0), GRID, shapes)
     assert structure is not None
     mask = structure.mask(GRID.shape)
     assert mask[20, 25, 20]
@@ -55,7 +55,7 @@ def test_union_holds_each_part() -> None:
 
 def test_nothing_is_placed_outside() -> None:
     far = Shape(np.full(3, 200.0), np.full(3, 5.0), np.eye(3))
-    assert place(np.random.default_rng(0), GRID, [far]) is None
+    assert union(np.random.default_rng(0), GRID, [far]) is None
 
 
 def test_share_is_half_on_the_border() -> None:

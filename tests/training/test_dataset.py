@@ -9,7 +9,7 @@ from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.image.intensity import Percentile
 from sam3d_label.training import pair_cases
 from sam3d_label.training.augmentation import IMAGE, INSIDE, LABEL, augmentation
-from sam3d_label.training.dataset import OpenedCase, TrainingCrops, near
+from sam3d_label.training.dataset import OpenedCase, TrainingCrops, random_box_around
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +119,10 @@ def test_a_volume_may_end_near_the_target_and_never_in_it():
     label = torch.zeros(1, 32, 32, 32)
     label[:, 10:20, 12:18, 8:24] = 1
     for seed in range(10):
-        box = near(label, np.random.default_rng(seed))
+        box = random_box_around(label, np.random.default_rng(seed))
         assert box[label > 0].all()
         assert 10 * 6 * 16 < box.sum() < 30 * 18 * 32
-    assert near(torch.zeros(1, 8, 8, 8), np.random.default_rng(0)).all()
+    assert random_box_around(torch.zeros(1, 8, 8, 8), np.random.default_rng(0)).all()
 
 
 def test_a_crop_without_any_of_its_target_is_drawn_anew(opened, monkeypatch, rng):

@@ -9,7 +9,7 @@ from sam3d_label.network import PRESETS
 from sam3d_label.network.sam3d import is_trunk
 from sam3d_label.training import Case, TrainSettings, settings
 from sam3d_label.training import folder as runs
-from sam3d_label.training.export import learned
+from sam3d_label.training.export import learned_capabilities
 from sam3d_label.training.folder import split, train_folder
 from sam3d_label.weights import open_weights
 
@@ -70,7 +70,7 @@ def test_trained_weights_learn_as_a_team_s_own_cases_let_them(small_weights, fol
 def test_what_the_shipped_weights_know_they_know_after_a_team_s_training():
     card = open_weights(None).card
     few = settings.TrainSettings.few_cases(5, card)
-    assert set(card.capabilities) <= set(learned(few, alone=True, before=card.capabilities))
+    assert set(card.capabilities) <= set(learned_capabilities(few, alone=True, before=card.capabilities))
 
 
 def test_with_a_fine_path_the_time_goes_to_what_follows_the_encoder(small_weights):
@@ -101,13 +101,16 @@ def test_with_too_few_cases_all_train(tmp_path):
 
 
 def test_only_prompts_that_were_simulated_count_as_learned():
-    assert learned(TrainSettings(clicks=1, box_share=0)) == ["positive_click"]
-    assert learned(TrainSettings(clicks=1, box_share=0), before=["mask", "box"]) == ["positive_click", "mask"]
+    assert learned_capabilities(TrainSettings(clicks=1, box_share=0)) == ["positive_click"]
+    assert learned_capabilities(TrainSettings(clicks=1, box_share=0), before=["mask", "box"]) == [
+        "positive_click",
+        "mask",
+    ]
     few = TrainSettings(clicks=1, two_passes=False)
-    assert learned(few, before=["negative_click", "mask"]) == ["positive_click", "negative_click", "box"]
-    assert learned(TrainSettings(two_passes=False)) == ["positive_click", "negative_click", "box"]
-    assert "no_click" in learned(TrainSettings(), alone=True)
-    assert "no_click" not in learned(TrainSettings(no_click_share=0), alone=True)
+    assert learned_capabilities(few, before=["negative_click", "mask"]) == ["positive_click", "negative_click", "box"]
+    assert learned_capabilities(TrainSettings(two_passes=False)) == ["positive_click", "negative_click", "box"]
+    assert "no_click" in learned_capabilities(TrainSettings(), alone=True)
+    assert "no_click" not in learned_capabilities(TrainSettings(no_click_share=0), alone=True)
 
 
 def test_what_was_trained_on_trained_weights_serves_too(small_weights, folders, tmp_path):

@@ -321,12 +321,12 @@ class DicomWebDatastore(SafeDatastore):
             slices.mkdir()
             self.server.download(entry.image.info["StudyInstanceUID"], image_id, slices)
             try:
-                volume, told = open_series(slices)
+                volume, headers_read = open_series(slices)
             except VolumeError as error:
                 reason = f"Series {image_id} cannot be used: {str(error).replace(str(slices), 'it')}"
                 self._remember(image_id, {"refused": reason})
                 raise VolumeError(reason) from error
-            keep_headers(told, headers)
+            keep_headers(headers_read, headers)
             self._headers(image_id).parent.mkdir(exist_ok=True)
             _put(headers, self._headers(image_id), Path(folder, "old"))
             keep_volume(volume, self._image_file(image_id))

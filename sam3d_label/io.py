@@ -376,7 +376,7 @@ def _spare_lock(file: Path) -> Path:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be created in a folder, or in the nearest folder above that exists."""
+    """Return whether files can be created in a folder, or in the nearest folder above that exists."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return os.access(folder, os.W_OK | os.X_OK)

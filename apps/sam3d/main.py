@@ -133,19 +133,19 @@ class SAM3DApp(MONAILabelApp):
         }
 
     def models(self) -> dict[str, VolumeTask]:
-        """The models by name, whether they have weights or not."""
+        """Return the models by name, whether they have weights or not."""
         return dict(self._infers)
 
     def init_trainers(self) -> dict[str, TrainTask]:
-        """The one trainer."""
+        """Return the one trainer."""
         return {"sam3d": self.trainer}
 
     def init_batch_infer(self) -> BatchInferTask:
-        """The way to work through many images."""
+        """Return the way to work through many images."""
         return SafeBatch()
 
     def init_strategies(self) -> dict[str, Strategy]:
-        """The ways to choose the next image to label."""
+        """Return the ways to choose the next image to label."""
         return strategies(self.scores, self.config.next_sample)
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
@@ -183,7 +183,7 @@ class SAM3DApp(MONAILabelApp):
         return SafeSessions(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY, self.config)
 
     def on_init_complete(self) -> None:
-        """Starts the jobs that run now and then; lets the server check requests and answer errors as the app does."""
+        """Start the jobs that run now and then; let the server check requests and answer errors as the app does."""
         super().on_init_complete()
         server = sys.modules.get("monailabel.app")
         if server is not None:
@@ -202,7 +202,7 @@ class SAM3DApp(MONAILabelApp):
             soon.start()
 
     def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Runs a model on an image of the datastore or of a session.
+        """Run a model on an image of the datastore or of a session.
 
         Args:
             request: `model`, `image` (an id) or `session`, and the client's `params`, which may replace them.
@@ -242,7 +242,7 @@ class SAM3DApp(MONAILabelApp):
         return {"label": label, "tag": tag, "file": file, "params": params}
 
     def batch_infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Runs a model on many images and saves what it finds as labels.
+        """Run a model on many images and save what it finds as labels.
 
         Args:
             request: `model`, and the keys of `lib.requests.Batch`.
@@ -273,7 +273,7 @@ class SAM3DApp(MONAILabelApp):
             raise http_error(error) from error
 
     def train(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Trains and compares, in this process.
+        """Train and compare, in this process.
 
         Args:
             request: `model`, and the keys of `lib.trainers.sam3d.TrainRequest`.
@@ -308,7 +308,7 @@ class SAM3DApp(MONAILabelApp):
         return self._infers[model]
 
     def _session_image(self, request: Mapping[str, Any]) -> str:
-        """Path of the image of the session, which must exist; empty when the request has none."""
+        """Return the path of the image of the session, which must exist; empty when the request has none."""
         session = request.get("session")
         if not isinstance(session, Mapping) or self._sessions is None:
             return ""

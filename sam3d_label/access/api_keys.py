@@ -133,7 +133,7 @@ class ApiKeys:
         return record if right and record is not _NO_KEY else None
 
     def has(self, identifier: str) -> bool:
-        """Whether a key is still in the file.
+        """Return whether a key is still in the file.
 
         Raises:
             ApiKeyError: The file cannot be used.

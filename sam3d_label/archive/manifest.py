@@ -98,5 +98,5 @@ class Manifest(BaseModel):
         return files
 
     def of(self, kind: Kind) -> list[Entry]:
-        """The files of one kind."""
+        """Return the files of one kind."""
         return [file for file in self.files if file.kind == kind]

@@ -177,7 +177,7 @@ def _clean(file: Path, copy: Path) -> tuple[Path, list[int]]:
 
 
 def _called(present: Sequence[int], label: Listed) -> dict[int, str]:
-    """Names of a label's values; none where they are not known."""
+    """Return the names of a label's values; none where they are not known."""
     try:
         return name_values(present, label.info, ())
     except VolumeError:

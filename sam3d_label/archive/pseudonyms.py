@@ -28,13 +28,13 @@ class Names:
         self._groups: dict[str, str] = {}
 
     def of(self, image: str) -> str:
-        """What an image is called."""
+        """Return the pseudonym of an image."""
         if not self.pseudonyms:
             return image
         return self._given.setdefault(image, f"case-{len(self._given) + 1:04d}")
 
     def of_group(self, group: str) -> str:
-        """What shares a side of the ledger is called; a group that is a single image as that is."""
+        """Return the pseudonym of a group of the ledger; a group of a single image has the pseudonym of the image."""
         if not self.pseudonyms or group in self._given:
             return self.of(group)
         return self._groups.setdefault(group, f"group-{len(self._groups) + 1:04d}")

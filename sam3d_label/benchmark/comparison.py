@@ -107,14 +107,14 @@ def in_fresh_process(job: Job) -> dict[str, Any]:
 
 
 def summary(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The median time and the largest memory over several processes."""
+    """Return the median time and the largest memory over several processes."""
     times = {key: statistics.median(figures[key] for figures in rounds) for key in ("first_click_s", "next_click_s")}
     memory = {key: max(figures[key] for figures in rounds) for key in ("peak_bytes", "baseline_bytes")}
     return times | memory | {"rounds": len(rounds)}
 
 
 def ratios(figures: dict[str, Any]) -> dict[str, float]:
-    """How much faster and how much smaller than the plain formulation."""
+    """Return how much faster and how much smaller than the plain formulation."""
     network, plain = figures["network"], figures["plain"]
     return {
         "first_click_faster": plain["first_click_s"] / network["first_click_s"],
@@ -124,7 +124,7 @@ def ratios(figures: dict[str, Any]) -> dict[str, float]:
 
 
 def table(figures: dict[str, Any]) -> Table:
-    """The figures for people."""
+    """Return the figures for people."""
     network, plain, training, ratio = (figures[key] for key in ("network", "plain", "training", "ratios"))
     shown = Table(title=f"{figures['processor']}, {figures['threads']} threads, torch {figures['torch']}")
     for column in ("", "this network", "plain formulation", ""):
@@ -144,17 +144,17 @@ def table(figures: dict[str, Any]) -> Table:
 
 
 def seconds(value: float) -> str:
-    """A time for people."""
+    """Return a time for people."""
     return f"{value:.1f} s" if value >= 10 else f"{value:.2f} s" if value >= 0.1 else f"{1000 * value:.1f} ms"
 
 
 def gigabytes(value: int) -> str:
-    """A size for people."""
+    """Return a size for people."""
     return f"{value / 1e9:.2f} GB"
 
 
 def processor(device: str) -> str:
-    """What computes, by its own name."""
+    """Return the name of the processor."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     names = Path("/proc/cpuinfo")

@@ -57,7 +57,7 @@ class PlainSAM3D:
         return torch.stack(logits)
 
     def feature_maps(self, crop: Tensor) -> list[Tensor]:
-        """The four maps (1, neck, grid, grid, grid), axes H, W, D, of one crop (1, D, H, W)."""
+        """Return the four maps (1, neck, grid, grid, grid), axes H, W, D, of one crop (1, D, H, W)."""
         encoder = self.network.image_encoder
         x = embed_patches(encoder.stem, crop.unsqueeze(0), self.config.patch, self.config.upsample)
         x = x + self._position()
@@ -117,7 +117,7 @@ class PlainSAM3D:
 
 
 def embed_patches(stem: Stem, crop: Tensor, patch: int, upsample: int) -> Tensor:
-    """Tokens (1, h, w, d, C) of a crop (1, 1, D, H, W): enlarge, embed slice by slice, merge the slices."""
+    """Return tokens (1, h, w, d, C) of a crop (1, 1, D, H, W): enlarge, embed slice by slice, merge the slices."""
     colour = crop.repeat(1, 3, 1, 1, 1)
     enlarged = F.interpolate(colour, scale_factor=upsample, mode="trilinear", align_corners=False)
     in_plane, over_depth = stem.patch_embed.proj, stem.slice_embed
@@ -128,14 +128,14 @@ def embed_patches(stem: Stem, crop: Tensor, patch: int, upsample: int) -> Tensor
 
 
 def transform(block: Block, x: Tensor) -> Tensor:
-    """One block on tokens (1, h, w, d, C)."""
+    """Return one block on tokens (1, h, w, d, C)."""
     x = adapt(block.adapter, x)
     x = x + attend(block.attn, layer_norm(block.norm1, x))
     return x + block.mlp(layer_norm(block.norm2, x))
 
 
 def adapt(adapter: SpatialAdapter, x: Tensor) -> Tensor:
-    """The spatial adapter on tokens (1, h, w, d, C)."""
+    """Return the spatial adapter on tokens (1, h, w, d, C)."""
     conv = adapter.conv
     y = torch.relu(F.linear(x, adapter.linear1.weight, adapter.linear1.bias))
     y = F.conv3d(y.permute(0, 4, 1, 2, 3), conv.weight, conv.bias, padding=1, groups=conv.groups)
@@ -173,7 +173,7 @@ def relative_bias(layer: WindowAttention, q: Tensor) -> Tensor:
 
 
 def relative_rows(table: Tensor, window: int) -> Tensor:
-    """The row of the table, resampled to 2 * window - 1, of each query and key coordinate: (w, w, c)."""
+    """Return the row of the table, resampled to 2 * window - 1, of each query and key coordinate: (w, w, c)."""
     table = F.interpolate(table.T.unsqueeze(0), size=2 * window - 1, mode="linear")[0].T
     rows = [torch.stack([table[query - key + window - 1] for key in range(window)]) for query in range(window)]
     return torch.stack(rows)
@@ -191,13 +191,13 @@ def shift_mask(grid: Iterable[int], window: int, shift: int) -> Tensor:
 
 
 def cut(x: Tensor, window: int) -> Tensor:
-    """Tokens (1, h, w, d, C) to windows (n, window ** 3, C)."""
+    """Return tokens (1, h, w, d, C) to windows (n, window ** 3, C)."""
     cubes = x[0].unfold(0, window, window).unfold(1, window, window).unfold(2, window, window)
     return cubes.flatten(0, 2).permute(0, 2, 3, 4, 1).flatten(1, 3)
 
 
 def paste(windows: Tensor, window: int, shape: torch.Size) -> Tensor:
-    """The inverse of `cut`, for tokens of the given shape."""
+    """Return the inverse of `cut`, for tokens of the given shape."""
     _, h, w, d, c = shape
     cubes = windows.view(h // window, w // window, d // window, window, window, window, c)
     return cubes.permute(0, 3, 1, 4, 2, 5, 6).reshape(shape)
@@ -209,7 +209,7 @@ def layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
 
 
 def neck(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """A feature map from tokens (1, C, h, w, d)."""
+    """Return a feature map from tokens (1, C, h, w, d)."""
     squeeze, conv = convolutions(layers)
     _, norm1, _, norm2 = layers
     x = channel_norm(norm1, F.conv3d(x, squeeze.weight))
@@ -217,7 +217,7 @@ def neck(layers: nn.Sequential, x: Tensor) -> Tensor:
 
 
 def convolutions(layers: nn.Sequential) -> list[nn.Conv3d]:
-    """The convolutions among some layers."""
+    """Return the convolutions among some layers."""
     return [layer for layer in layers if isinstance(layer, nn.Conv3d)]
 
 
@@ -230,14 +230,14 @@ def channel_norm(norm: nn.Module, x: Tensor) -> Tensor:
 
 
 def decoder_head(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """The two convolutions that every map passes."""
+    """Return the two convolutions that every map passes."""
     for conv in convolutions(layers):
         x = torch.relu(F.instance_norm(F.conv3d(x, conv.weight, padding=1)))
     return x
 
 
 def sample(feature: Tensor, point: Tensor, stride: int) -> Tensor:
-    """The map (1, C, H, W, D) at a voxel (d, h, w): (C), linear between cell centres, to zero outside."""
+    """Return the map (1, C, H, W, D) at a voxel (d, h, w): (C), linear between cell centres, to zero outside."""
     cell = ((point.to(feature.dtype) + 0.5) / stride - 0.5)[[1, 2, 0]]
     along = [
         torch.relu(1 - (torch.arange(n, device=cell.device) - x).abs())
@@ -247,7 +247,7 @@ def sample(feature: Tensor, point: Tensor, stride: int) -> Tensor:
 
 
 def spread(layer: DenseEmbed, feature: Tensor, drawing: Tensor, stride: int) -> Tensor:
-    """What drawn prompts (1, 6, half, half, half) add to a map (1, C, h, w, d)."""
+    """Return the contribution of drawn prompts (1, 6, half, half, half) to a map (1, C, h, w, d)."""
     x = F.conv3d(feature, layer.seen.weight, layer.seen.bias)
     x = x + F.conv3d(drawing, layer.drawn.weight, layer.drawn.bias, stride=stride)
     for step, dilation in zip(cast("Iterable[nn.Sequential]", layer.spread), (1, 2, 4, 1), strict=True):
@@ -258,7 +258,7 @@ def spread(layer: DenseEmbed, feature: Tensor, drawing: Tensor, stride: int) -> 
 
 
 def prompt_layer(layer: PromptLayer, image: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
-    """One layer of the prompt encoder on image tokens (V, C) and prompt tokens (T, C)."""
+    """Return one layer of the prompt encoder on image tokens (V, C) and prompt tokens (T, C)."""
     x = torch.cat([layer.global_query[0], prompts])
     x = layer_norm(layer.norm2, x + layer_norm(layer.norm1, cross_attend(layer.self_attn, x, x)))
     queries, prompts = x.split([layer.global_query.shape[1], len(prompts)])
@@ -279,7 +279,7 @@ def cross_attend(layer: Attention, x: Tensor, context: Tensor) -> Tensor:
 
 
 def draw(half: int, points: Tensor, signs: Tensor, boxes: Tensor, mask: Tensor | None) -> Tensor:
-    """The dense prompt (1, 6, half, half, half), axes H, W, D.
+    """Return the dense prompt (1, 6, half, half, half), axes H, W, D.
 
     Its channels: the earlier mask, clicks inside drawn narrow and wide, clicks outside likewise, boxes.
     """

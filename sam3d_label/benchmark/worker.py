@@ -45,12 +45,12 @@ class Job:
     device: str
 
     def to_json(self) -> str:
-        """The job as a line of text."""
+        """Return the job as a line of text."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def from_json(text: str) -> Job:
-        """The inverse of `to_json`."""
+        """Return the inverse of `to_json`."""
         fields = json.loads(text)
         return Job(config=Config(**fields.pop("config")), **fields)
 
@@ -95,7 +95,7 @@ def _first_click(network: SAM3D, crop: Tensor, points: Tensor, signs: Tensor) ->
 
 @torch.inference_mode()
 def _plain_clicks(network: SAM3D, crop: Tensor, points: Tensor) -> dict[str, Any]:
-    """One click in the plain formulation: the first is like every other."""
+    """Return one click in the plain formulation: the first is like every other."""
     signs = torch.ones_like(points[:, :1, 0])
     seconds, logit = timed(crop.device, lambda: PlainSAM3D(network).click(crop, points[:, :1], signs))
     return {"first_click_s": seconds, "next_click_s": seconds, "logit": sampled(logit)}
@@ -119,14 +119,14 @@ def _training(network: SAM3D, crop: Tensor, points: Tensor) -> dict[str, Any]:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware."""
+    """Return whether the device multiplies bfloat16 in hardware."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def timed(device: torch.device, work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds that the work took, until the device had finished, and its result."""
+    """Return the seconds that the work took, until the device had finished, and its result."""
     start = time.perf_counter()
     result = work()
     if device.type == "cuda":
@@ -135,13 +135,13 @@ def timed(device: torch.device, work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def sampled(logit: Tensor) -> list[float]:
-    """A coarse grid of a logit (1, 1, D, H, W)."""
+    """Return a coarse grid of a logit (1, 1, D, H, W)."""
     coarse = logit[0, 0, ::SAMPLED, ::SAMPLED, ::SAMPLED]
     return [float(value) for value in coarse.flatten()]
 
 
 def peak_memory(device: str) -> int:
-    """Largest memory held so far, bytes: on CUDA by tensors, elsewhere by this process as a whole."""
+    """Return the largest memory held so far, bytes: on CUDA by tensors, elsewhere by this process as a whole."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")

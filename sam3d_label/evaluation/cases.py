@@ -98,30 +98,30 @@ def _case_name(path: Path) -> str:
 
 
 def _suffix(path: Path) -> str:
-    """The end of a file's name, as written, that names its format; empty for other names."""
+    """Return the end of a file's name, as written, that names its format; empty for other names."""
     return next((path.name[-len(end) :] for end in SUFFIXES if path.name.lower().endswith(end)), "")
 
 
 def _label_of(image: Path, labels: Path, by_case: Mapping[str, Path]) -> Path | None:
-    """The label file of an image: that of its very name, else that of its case, however accents are encoded."""
+    """Return the label file of an image: that of its very name, else that of its case, however accents are encoded."""
     exact = labels / image.name
     return exact if exact.is_file() else by_case.get(_composed(_case_name(image)))
 
 
 def _label_files(labels: Path) -> dict[str, Path]:
-    """The label file of each case, its name composed; the first suffix of `SUFFIXES`, in any case, counts."""
+    """Return the label file of each case, its name composed; the first suffix of `SUFFIXES`, in any case, counts."""
     files = [path for path in _volumes(labels) if path.is_file()] if labels.is_dir() else []
     files.sort(key=lambda path: SUFFIXES.index(_suffix(path).lower()), reverse=True)
     return {_composed(_case_name(path)): path for path in files}
 
 
 def _composed(name: str) -> str:
-    """A name in the composed form of Unicode: systems differ in how they encode an accent."""
+    """Return a name in the composed form of Unicode: systems differ in how they encode an accent."""
     return unicodedata.normalize("NFC", name)
 
 
 def read_case(case: Case, label: int | None) -> tuple[Volume, NDArray[np.bool_], NDArray[np.bool_] | None]:
-    """The volume of a case, its target, and the voxels that are neither target nor background.
+    """Return the volume of a case, its target, and the voxels that are neither target nor background.
 
     Returns:
         The volume; the target, bool (I, J, K); the ignored voxels, bool (I, J, K), or None where there are none.

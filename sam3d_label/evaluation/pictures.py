@@ -139,7 +139,7 @@ def axial_slice(
     at: int | None = None,
     near: float = 0.0,
 ) -> AxialSlice:
-    """An axial slice of volumes (I, J, K) stored in any orientation.
+    """Return an axial slice of volumes (I, J, K) stored in any orientation.
 
     Args:
         image: shape (I, J, K).
@@ -185,7 +185,7 @@ def sheet_row(
     clicks: Sequence[Click],
     modality: str | None = None,
 ) -> SheetRow:
-    """What to keep of a session for a contact sheet: the axial slice that the last mask gets most voxels of wrong.
+    """Return the row of a session in a contact sheet: the axial slice with most wrong voxels of the last mask.
 
     Args:
         case: its name.
@@ -292,7 +292,7 @@ def _slice_with_most(affine: NDArray[np.float64], voxels: NDArray[np.bool_]) -> 
 
 
 def _seen(view: AxialSlice) -> NDArray[np.bool_]:
-    """What a picture of a slice must show: mask, truth and clicks."""
+    """Return the part of a slice that a picture must show: mask, truth and clicks."""
     seen = view.mask | view.truth
     for row, column, _ in view.clicks:
         seen[row, column] = True
@@ -312,7 +312,7 @@ def _part(seen: NDArray[np.bool_], spacing: tuple[float, float]) -> tuple[slice,
 
 
 def _cropped(view: AxialSlice, part: tuple[slice, slice]) -> AxialSlice:
-    """A part of a slice, with arrays of its own."""
+    """Return a part of a slice, with arrays of its own."""
     rows, columns = part
     return AxialSlice(
         image=view.image[part].copy(),

@@ -46,7 +46,7 @@ class PromptableSegmenter(Protocol):
     """One volume with a model that answers prompts."""
 
     def segment(self, prompts: Any) -> SegmentedMask:
-        """The mask for all of ``prompts``."""
+        """Return the mask for all of ``prompts``."""
 
 
 @runtime_checkable
@@ -54,7 +54,7 @@ class UnpromptedSegmenter(Protocol):
     """One volume with a model that may answer without a click."""
 
     def segment_unprompted(self) -> SegmentedMask:
-        """The mask under no prompt; raises PromptError when the model has not learned it."""
+        """Return the mask under no prompt; raise PromptError when the model has not learned it."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class CaseResult:
         return [record.dice for record in self.records]
 
     def after(self, clicks: int) -> ClickRecord:
-        """The record of a click count that was measured.
+        """Return the record of a click count that was measured.
 
         Raises:
             LookupError: it was not.
@@ -203,7 +203,7 @@ def evaluate_case(
 
 
 def _counted(mask: NDArray[Any], ignored: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    """A mask without the voxels that do not count."""
+    """Return a mask without the voxels that do not count."""
     found = np.asarray(mask) > 0
     return found if ignored is None else found & ~ignored
 
@@ -215,7 +215,7 @@ def evaluate_unprompted(
     spacing: Sequence[float],
     ignored: NDArray[np.bool_] | None = None,
 ) -> ClickRecord:
-    """What one case gets without a click.
+    """Evaluate one case without a click.
 
     Args:
         segmenter: the volume under the model.

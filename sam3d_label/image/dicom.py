@@ -86,7 +86,7 @@ def read_slices(folder: Path, limits: Limits) -> list[Slice]:
 
 
 def _described(slices: list[Slice]) -> str:
-    """What a user knows a series by."""
+    """Return a description of a series for the user."""
     header = slices[0].header
     text = "".join(c for c in str(header.get("SeriesDescription") or "") if c.isprintable())[:40]
     number, modality = header.get("SeriesNumber"), header.get("Modality") or "unknown modality"
@@ -95,7 +95,7 @@ def _described(slices: list[Slice]) -> str:
 
 
 def _slices_in(folder: Path, limits: Limits) -> list[Slice]:
-    """The slices in a folder.
+    """Return the slices in a folder.
 
     Raises:
         VolumeError: There are too many files, or one that should be a slice is empty or no DICOM.
@@ -128,12 +128,12 @@ def _require_no_lost_slice(others: Sequence[Path], kinds: set[str]) -> None:
 
 
 def _kind_of(file: Path) -> str:
-    """The end of a file's name, in lower case; none for numbers, as those of UIDs, and for DICOMDIR."""
+    """Return the end of a file's name, in lower case; none for numbers, as those of UIDs, and for DICOMDIR."""
     return "" if file.suffix[1:].isdecimal() else file.suffix.lower()
 
 
 def _only_nested(folder: Path) -> Path:
-    """The one folder in a folder, at any depth, that holds slices, as exports of viewers have it.
+    """Return the one folder in a folder, at any depth, that holds slices, as exports of viewers have it.
 
     Raises:
         VolumeError: There is none, or more than one; the message names them.
@@ -157,7 +157,7 @@ def _only_nested(folder: Path) -> Path:
 
 
 def _is_slice(file: Path) -> bool:
-    """Whether a file is a slice, or would be one if it were not damaged."""
+    """Return whether a file is a slice, or would be one if it were not damaged."""
     try:
         return is_dicom(file) and read_slice(file) is not None
     except VolumeError:
@@ -183,7 +183,7 @@ def _affine(slices: Sequence[Slice]) -> np.ndarray:
 
 
 def _step(slices: Sequence[Slice]) -> np.ndarray:
-    """The way (3,), LPS mm, from a slice to the next.
+    """Return the way (3,), LPS mm, from a slice to the next.
 
     Raises:
         VolumeError: The slices are not evenly spaced.

@@ -75,7 +75,7 @@ def decode(encapsulated: bytes, syntax: UID, header: Dataset, itemsize: int) -> 
 
 
 def _frame(encapsulated: bytes) -> bytes:
-    """The one frame, which may be spread over several fragments."""
+    """Return the one frame, which may be spread over several fragments."""
     stream = DicomBytesIO(encapsulated)
     stream.is_little_endian = True
     try:
@@ -88,7 +88,7 @@ def _frame(encapsulated: bytes) -> bytes:
 
 
 def _size(frame: bytes, syntax: UID) -> tuple[int, int] | None:
-    """Rows and columns that a JPEG of any kind claims; None for RLE, which claims none."""
+    """Return rows and columns that a JPEG of any kind claims; None for RLE, which claims none."""
     if syntax == RLELossless:
         return None
     size = _jpeg_size(frame) if syntax in JPEG else _jpeg2000_size(frame)

@@ -14,12 +14,12 @@ LONGEST_FIRST = 1024
 
 
 def has_preamble(head: bytes) -> bool:
-    """Whether a file begins as the standard says."""
+    """Return whether a file begins as the standard says."""
     return head[PREAMBLE:HEAD] == b"DICM"
 
 
 def begins_as_dicom(head: bytes) -> bool:
-    """Whether a file begins as DICOM files do, with or without a preamble.
+    """Return whether a file begins as DICOM files do, with or without a preamble.
 
     Args:
         head: Its first `HEAD` bytes.
@@ -28,12 +28,12 @@ def begins_as_dicom(head: bytes) -> bool:
 
 
 def is_explicit(head: bytes) -> bool:
-    """Whether the first element of a file without preamble names the type of its value."""
+    """Return whether the first element of a file without preamble names the type of its value."""
     return head[4:6].isalpha() and head[4:6].isupper()
 
 
 def _is_first_element(head: bytes) -> bool:
-    """Whether a file begins with a short element of the groups that come first (2: file, 8: identification)."""
+    """Return whether a file begins with a short element of the groups that come first (2: file, 8: identification)."""
     if len(head) < 16 or head[:2] not in (b"\2\0", b"\x08\0") or head[3] != 0:
         return False
     length = int.from_bytes(head[6:8] if is_explicit(head) else head[4:8], "little")

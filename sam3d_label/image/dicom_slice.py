@@ -66,7 +66,7 @@ class PixelKind:
     signed: bool
 
     def meaning(self, raw: np.ndarray) -> np.ndarray:
-        """Values of raw pixels, without the bits that do not belong to them."""
+        """Return the values of raw pixels, without the bits that do not belong to them."""
         values = raw.astype(raw.dtype.newbyteorder("="))
         bits = 8 * self.itemsize
         if self.signed:
@@ -105,7 +105,7 @@ class Slice:
     intercept: float
 
     def values(self) -> np.ndarray:
-        """Intensities (columns, rows), float64: stored values times slope plus intercept of this very slice.
+        """Return intensities (columns, rows), float64: stored values times slope plus intercept of this very slice.
 
         Raises:
             VolumeError: The pixels are cut off, damaged, or of a kind that is not supported.
@@ -181,7 +181,7 @@ def read_slice(file: Path) -> Slice | None:
 
 
 def _file_meta(opened: BinaryIO, head: bytes) -> Dataset:
-    """The elements about the file itself; none in a file that begins with those of the instance."""
+    """Return the elements about the file itself; none in a file that begins with those of the instance."""
     opened.seek(HEAD if has_preamble(head) else 0)
     return read_dataset(opened, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
 
@@ -191,7 +191,7 @@ def _is_known(kind: object) -> bool:
 
 
 def _has_pixels(kind: object) -> bool:
-    """Whether instances of a SOP class have pixels, as reports and presentation states do not."""
+    """Return whether instances of a SOP class have pixels, as reports and presentation states do not."""
     return any(part in UID(str(kind or "")).name for part in HAS_PIXELS)
 
 

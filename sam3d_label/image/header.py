@@ -79,7 +79,7 @@ def suffix_of(name: str) -> str:
 
 
 def check_suffix(name: str) -> str:
-    """The format that a file's name stands for.
+    """Return the format that a file's name stands for.
 
     Raises:
         VolumeError: It stands for none, or for one that spreads a volume over several files.
@@ -93,7 +93,7 @@ def check_suffix(name: str) -> str:
 
 
 def numbers(text: str, field_name: str, count: int) -> list[float]:
-    """The numbers in a field of a text header, with spaces between them.
+    """Return the numbers in a field of a text header, with spaces between them.
 
     Raises:
         VolumeError: There are more or fewer, or one is not a finite number of common length.

@@ -39,7 +39,7 @@ JITTER = 4.0
 
 
 def hounsfield_offset(values: np.ndarray) -> float | None:
-    """What was added to Hounsfield units to get the values of a volume; None where they are no CT.
+    """Return the offset of a volume's values from Hounsfield units; None if the volume is not CT.
 
     Args:
         values: Intensities (N,).
@@ -51,7 +51,7 @@ def hounsfield_offset(values: np.ndarray) -> float | None:
 
 
 def is_clear(values: np.ndarray, offset: float | None) -> bool:
-    """Whether the histogram shows what `hounsfield_offset` found, and does not merely suggest it."""
+    """Return whether the histogram shows what `hounsfield_offset` found, and does not merely suggest it."""
     if offset is not None:
         return has_fat_and_soft_tissue(values - offset) and (offset != 0 or _has_air(values))
     body = values[values > AIR_HU]
@@ -61,7 +61,7 @@ def is_clear(values: np.ndarray, offset: float | None) -> bool:
 
 
 def has_fat_and_soft_tissue(values: np.ndarray) -> bool:
-    """Whether Hounsfield units have the two peaks of a body."""
+    """Return whether Hounsfield units have the two peaks of a body."""
     body = values[values > AIR_HU]
     if len(body) < MANY * len(values):
         return False
@@ -77,14 +77,14 @@ def has_fat_and_soft_tissue(values: np.ndarray) -> bool:
 
 
 def without_padding(values: np.ndarray) -> np.ndarray:
-    """Intensities (N,) of a volume that is no CT without those of padding: a low value, often in it."""
+    """Return intensities (N,) of a volume that is no CT without those of padding: a low value, often in it."""
     lowest = values.min()
     padding = values <= lowest + JITTER
     return values[~padding] if lowest < AIR_HU and MANY < padding.mean() < 1 else values
 
 
 def _has_air(values: np.ndarray) -> bool:
-    """Whether low values are air with noise, not padding, and are next to something just below 0."""
+    """Return whether low values are air with noise, not padding, and are next to something just below 0."""
     low, body = values[values <= AIR_HU], values[values > AIR_HU]
     for _ in range(2):  # the padding of a scanner, and that of a program
         if len(low):
@@ -99,20 +99,20 @@ def _has_air(values: np.ndarray) -> bool:
 
 
 def _is_clipped(values: np.ndarray) -> bool:
-    """Whether air was clipped at the lower end of a window, a round number below fat."""
+    """Return whether air was clipped at the lower end of a window, a round number below fat."""
     lowest = float(values.min())
     return bool(AIR_HU < lowest <= FAT[0] and lowest % 5 == 0 and np.mean(values == lowest) > MANY)
 
 
 def _is_painted(values: np.ndarray) -> bool:
-    """Whether values are air and a body in a few shades."""
+    """Return whether values are air and a body in a few shades."""
     body = values[values > AIR_HU]
     is_body = len(body) > 0 and np.mean(np.abs(body) < 200) > 0.9
     return bool(len(body) < len(values) and is_body and len(np.unique(values)) <= SHADES)
 
 
 def _has_dark_air(values: np.ndarray) -> bool:
-    """Whether values would have air and a body with little bone, were they Hounsfield units with the offset."""
+    """Return whether values would have air and a body with little bone, were they Hounsfield units with the offset."""
     shifted = values - STORED_OFFSET
     body = shifted[shifted > AIR_HU]
     if len(body) < MANY * len(values) or values.min() < -0.1 * STORED_OFFSET:

@@ -48,7 +48,7 @@ class Window(BaseModel):
     std: float = Field(gt=0)
 
     def fit(self, array: np.ndarray, modality: str | None = None) -> Normalization:
-        """The rule itself, whatever the volume."""
+        """Return the rule itself, whatever the volume."""
         return Normalization(self.lower, self.upper, self.mean, self.std)
 
 
@@ -79,7 +79,7 @@ class CtOrMr(BaseModel):
     mr: Percentile
 
     def fit(self, array: np.ndarray, modality: str | None = None) -> Normalization:
-        """The rule of the volume's modality.
+        """Return the rule of the volume's modality.
 
         Args:
             array: Intensities of any shape.
@@ -98,7 +98,7 @@ class CtOrMr(BaseModel):
 
 
 def ct_offset(values: np.ndarray, modality: str | None = None) -> float | None:
-    """What was added to Hounsfield units to get the values (N,) of a volume; None where it is no CT.
+    """Return the offset of a volume's values (N,) from Hounsfield units; None if the volume is not CT.
 
     Args:
         values: Intensities.

@@ -22,7 +22,7 @@ LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def itk_affine(header: Header, rewritten: bytes) -> np.ndarray | None:
-    """The place of the voxels as ITK reads it.
+    """Return the place of the voxels as ITK reads it.
 
     Args:
         header: The file's header.

@@ -33,7 +33,7 @@ def open_label(path: str | os.PathLike[str], limits: Limits | None = None) -> Vo
 
 
 def as_label(volume: Volume) -> Volume:
-    """The label map that a volume holds, as `open_label` returns it; errors as there."""
+    """Return the label map that a volume holds, as `open_label` returns it; errors as there."""
     name = volume.path.name if volume.path else "the label"
     whole = np.rint(volume.array)
     if np.abs(volume.array - whole).max() > WITHIN:
@@ -46,5 +46,5 @@ def as_label(volume: Volume) -> Volume:
 
 
 def structures(label: Volume) -> list[int]:
-    """The values of the structures in a label map, in order."""
+    """Return the values of the structures in a label map, in order."""
     return [int(value) for value in np.unique(label.array) if value > 0]

@@ -93,7 +93,7 @@ _default = Limits()
 
 
 def default_limits() -> Limits:
-    """The limits that hold where a caller names none."""
+    """Return the limits that hold where a caller names none."""
     return _default
 
 

@@ -104,7 +104,7 @@ class FolderReader:
 
 
 def end_of(name: str, extensions: Iterable[str] = EXTENSIONS) -> str:
-    """The end of a file's name, as written, that names a volume's format in any case; empty for other files."""
+    """Return the end of a file's name, as written, that names a volume's format in any case; empty for other files."""
     lower = name.lower()
     return next((name[-len(end) :] for end in extensions if lower.endswith(end) and len(name) > len(end)), "")
 
@@ -217,7 +217,7 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _stamp(entry: os.DirEntry[str]) -> Stamp:
-    """What changes whenever a file does, its permissions included."""
+    """Return values that change whenever a file or its permissions do."""
     try:
         stat = entry.stat()
     except OSError:
@@ -226,7 +226,7 @@ def _stamp(entry: os.DirEntry[str]) -> Stamp:
 
 
 def _other(entry: os.DirEntry[str]) -> str | None:
-    """Why a file that does not have the name of a volume, and yet holds an image, is not listed."""
+    """Return why a file that does not have the name of a volume, and yet holds an image, is not listed."""
     if entry.name.startswith("."):
         return None
     if os.path.isdir(entry.path):
@@ -237,7 +237,7 @@ def _other(entry: os.DirEntry[str]) -> str | None:
 
 
 def _has_dicom(folder: os.DirEntry[str]) -> bool:
-    """Whether a folder, or one of the first folders in it, begins with a DICOM file."""
+    """Return whether a folder, or one of the first folders in it, begins with a DICOM file."""
     for number, (place, folders, files) in enumerate(os.walk(folder.path)):
         folders.sort()
         if "DICOMDIR" in files or any(is_dicom(Path(place, name)) for name in sorted(files)[:PROBED]):
@@ -248,7 +248,7 @@ def _has_dicom(folder: os.DirEntry[str]) -> bool:
 
 
 def is_dicom(file: Path) -> bool:
-    """Whether a file begins as DICOM files do."""
+    """Return whether a file begins as DICOM files do."""
     try:
         if not file.is_file():
             return False

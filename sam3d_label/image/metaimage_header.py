@@ -35,7 +35,7 @@ GEOMETRY = {
 
 
 def parse(start: bytes) -> Header:
-    """What a MetaImage header claims.
+    """Parse a MetaImage header.
 
     Args:
         start: The start of the file, with the whole header.
@@ -122,7 +122,7 @@ def _is_true(fields: Mapping[str, str], name: str, default: str) -> bool:
 
 
 def rewritten(header: Header) -> bytes:
-    """A MetaImage header with the same geometry and nothing else, every value of it checked.
+    """Return a MetaImage header with the same geometry and nothing else, every value of it checked.
 
     Raises:
         VolumeError: The header does not say how large the voxels are, or what places them is not a number.

@@ -48,7 +48,7 @@ MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 
 
 def is_nifti(head: bytes) -> bool:
-    """Whether a file starts like NIfTI or ANALYZE."""
+    """Return whether a file starts like NIfTI or ANALYZE."""
     return len(head) >= 4 and _order_and_size(head) is not None
 
 
@@ -61,7 +61,7 @@ def _order_and_size(head: bytes) -> tuple[str, int] | None:
 
 
 def parse(head: bytes, compressed: bool, max_bytes: int) -> Header:
-    """What a NIfTI header claims.
+    """Parse a NIfTI header.
 
     Args:
         head: The first `LONGEST` bytes of the file, decompressed.
@@ -98,7 +98,7 @@ def parse(head: bytes, compressed: bool, max_bytes: int) -> Header:
 
 
 def raw_header(block: bytes) -> Any:
-    """The fields of a header block, in either byte order."""
+    """Return the fields of a header block, in either byte order."""
     kind = nib.Nifti1Header if len(block) == 348 else nib.Nifti2Header
     return kind(block, check=False)
 
@@ -179,7 +179,7 @@ class Forms:
 
     @classmethod
     def of(cls, block: bytes, shape: tuple[int, ...]) -> Forms:
-        """The forms of a NIfTI-1 header; of a NIfTI-2 header, the same in a NIfTI-1 header.
+        """Return the forms of a NIfTI-1 header; of a NIfTI-2 header, the same in a NIfTI-1 header.
 
         ITK and most programs do not open NIfTI-2. Both versions are therefore placed by the rules for the first, and
         the mask, which is NIfTI-1, is where the image is.
@@ -215,7 +215,7 @@ class Forms:
             raise VolumeError(f"its header holds NaN or infinity in {', '.join(broken)}: set its geometry again")
 
     def rewritten(self, shape: tuple[int, ...]) -> bytes:
-        """The start of a NIfTI-1 file, up to its voxels, with these forms and no text."""
+        """Return the start of a NIfTI-1 file, up to its voxels, with these forms and no text."""
         header = nib.Nifti1Header()
         header.set_data_dtype(np.uint8)
         header.set_data_shape(shape)

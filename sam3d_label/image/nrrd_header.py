@@ -40,7 +40,7 @@ VOXEL_FIELDS = ("spacings", "axismins", "axismaxs")
 
 
 def parse(start: bytes) -> Header:
-    """What an NRRD header claims.
+    """Parse an NRRD header.
 
     Args:
         start: The start of the file, with the whole header.
@@ -127,7 +127,7 @@ def _order(fields: Mapping[str, str], kind: str) -> str:
 
 
 def rewritten(header: Header) -> bytes:
-    """An NRRD header with the same geometry and nothing else, every value of it checked.
+    """Return an NRRD header with the same geometry and nothing else, every value of it checked.
 
     Raises:
         VolumeError: The header does not say how large the voxels are in mm, or what places them is not a number.
@@ -167,7 +167,7 @@ def _numbers_or_nan(text: str, name: str, count: int) -> list[float]:
 
 
 def _vectors(text: str, name: str, axes: int) -> str:
-    """One vector, or one for each axis, with as many numbers as there are axes."""
+    """Return one vector, or one for each axis, with as many numbers as there are axes."""
     vectors = VECTOR.findall(text)
     if len(vectors) not in (1, axes) or VECTOR.sub("", text):
         raise VolumeError(f"its header's {name} is not {name} of {axes} axes ({text[:40]!r}): export it again")

@@ -57,7 +57,7 @@ def read_image(path: Path, limits: Limits) -> StoredImage:
 
 
 def _voxels(file: BinaryIO, header: Header) -> np.ndarray:
-    """Intensities (I, J, K), float32, C order; decompressed, scaled and turned a few slices at a time."""
+    """Return intensities (I, J, K), float32, C order; decompressed, scaled and turned a few slices at a time."""
     i, j, k = header.shape
     slice_bytes = i * j * header.dtype.itemsize
     slices = max(1, PIECE // slice_bytes)

@@ -70,7 +70,7 @@ def write_crop(
 
 
 def resampling_weights(positions: np.ndarray, size: int, coarseness: float) -> Tensor:
-    """Weights (N, size) that read a signal of `size` samples at N positions.
+    """Return weights (N, size) that read a signal of `size` samples at N positions.
 
     Linear interpolation where the reader is finer than the signal; a triangle as wide as the reader's own step where
     it is `coarseness` times coarser. Positions more than half a sample outside get no weight.

@@ -54,7 +54,7 @@ def _format_of(head: bytes) -> str | None:
 
 
 def _inflated_head(head: bytes, file: BinaryIO, length: int) -> bytes:
-    """The first bytes of a gzip file's content."""
+    """Return the first bytes of a gzip file's content."""
     inflater = zlib.decompressobj(31)
     inflated = b""
     try:

@@ -31,7 +31,7 @@ class Source(Protocol):
     """Bytes of a file after decompression."""
 
     def read(self, count: int) -> bytes:
-        """Up to `count` bytes; none at the end of the data, whose checksum is then verified."""
+        """Return up to `count` bytes; none at the end of the data, whose checksum is then verified."""
 
 
 class Decompressor(Protocol):
@@ -50,7 +50,7 @@ class Decompressor(Protocol):
         """Whether more compressed bytes are needed."""
 
     def push(self, data: bytes, count: int) -> bytes:
-        """Up to `count` more decompressed bytes."""
+        """Return up to `count` more decompressed bytes."""
 
 
 class _Zlib:
@@ -100,7 +100,7 @@ class Raw:
         self._file = file
 
     def read(self, count: int) -> bytes:
-        """Up to `count` bytes; none at the end of the file."""
+        """Return up to `count` bytes; none at the end of the file."""
         return self._file.read(count)
 
 
@@ -128,7 +128,7 @@ class Compressed:
         return _Bzip2() if self._encoding == "bzip2" else _Zlib(31 if self._encoding == "gzip" else 47)
 
     def read(self, count: int) -> bytes:
-        """Up to `count` decompressed bytes; none at the end.
+        """Return up to `count` decompressed bytes; none at the end.
 
         Raises:
             VolumeError: The data are damaged, cut off, or followed by something else.
@@ -204,7 +204,7 @@ def require_possible(file: BinaryIO, header: Header) -> None:
 
 
 def voxel_pieces(file: BinaryIO, header: Header, count: int) -> Iterator[bytes]:
-    """The voxels of a file in pieces of `count` bytes, the last one shorter.
+    """Yield the voxels of a file in pieces of `count` bytes, the last one shorter.
 
     A piece is given out before the checksum is known: use the voxels only after the last piece.
 

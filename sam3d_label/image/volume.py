@@ -133,7 +133,7 @@ class Volume:
         return digest.hexdigest()
 
     def frame(self, centre: Sequence[float], spacing: float, size: int) -> CropFrame:
-        """A crop of `size` voxels of `spacing` mm around the stored voxel `centre`."""
+        """Return a crop of `size` voxels of `spacing` mm around the stored voxel `centre`."""
         stored = nib.orientations.io_orientation(self.affine)
         wanted = nib.orientations.axcodes2ornt(tuple(CROP_AXES))
         world_to_stored = {int(world): (axis, sign) for axis, (world, sign) in enumerate(stored)}
@@ -144,7 +144,7 @@ class Volume:
         return CropFrame((i, j, k), float(spacing), size, (d, h, w), (sd, sh, sw))
 
     def crop(self, frame: CropFrame, normalization: Normalization | None = None) -> Tensor:
-        """Intensities (D, H, W), float32, of a crop; 0 outside the volume.
+        """Return intensities (D, H, W), float32, of a crop; 0 outside the volume.
 
         Resampling is linear, averaging over the crop's voxel where it is coarser than the stored ones.
         """
@@ -153,7 +153,7 @@ class Volume:
         return read_crop(self.array, self.spacing, frame, normalization)
 
     def uncrop(self, values: Tensor, frame: CropFrame) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
-        """A crop's values (D, H, W) on the stored grid.
+        """Return a crop's values (D, H, W) on the stored grid.
 
         Returns:
             The values (i, j, k), float32, of the part of the stored grid that the crop covers, and that part's slices.
@@ -191,7 +191,7 @@ class Volume:
 
 
 def is_regular(affine: np.ndarray) -> bool:
-    """Whether an affine is finite and its three axes span the space, whatever their lengths."""
+    """Return whether an affine is finite and its three axes span the space, whatever their lengths."""
     if not np.isfinite(affine).all():
         return False
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
@@ -219,7 +219,7 @@ def require_mask_geometry(path: Path, volume: Volume) -> None:
 
 
 def _shear(affine: np.ndarray) -> float:
-    """Largest cosine of the angle between two axes of a grid; 0 where they are at right angles."""
+    """Return the largest cosine of the angle between two axes of a grid; 0 where they are at right angles."""
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     return float(np.abs(axes.T @ axes - np.eye(3)).max())
 
@@ -254,7 +254,7 @@ def save_mask(path: str | os.PathLike[str], mask: np.ndarray, volume: Volume, *,
 
 
 def _nifti(mask: np.ndarray, volume: Volume) -> nib.Nifti1Image:
-    """A mask with the geometry of its volume, in the forms of the volume's own header where it has one.
+    """Return a mask with the geometry of its volume, in the forms of the volume's own header where it has one.
 
     Programs differ in which of the forms they use where these differ: with the same forms, all of them place the mask
     on its image.
@@ -269,7 +269,7 @@ def _nifti(mask: np.ndarray, volume: Volume) -> nib.Nifti1Image:
 
 
 def to_itk(array: np.ndarray, affine: np.ndarray) -> sitk.Image:
-    """An ITK image (LPS) of an array (I, J, K) with a RAS affine."""
+    """Return an ITK image (LPS) of an array (I, J, K) with a RAS affine."""
     lps = LPS_FROM_RAS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
@@ -280,6 +280,6 @@ def to_itk(array: np.ndarray, affine: np.ndarray) -> sitk.Image:
 
 
 def last_line(error: BaseException) -> str:
-    """The last non-empty line of an error's message, which is where ITK says what happened."""
+    """Return the last non-empty line of an error's message, which is where ITK says what happened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -84,14 +84,14 @@ class WindowAttention(nn.Module):
         return self.proj(attended.transpose(1, 2).reshape(n, tokens, -1))
 
     def _relative_rows(self) -> Tensor:
-        """Rows of the tables for each query and key coordinate, times lr / scale: (3, window, window, c)."""
+        """Return rows of the tables for each query and key coordinate, times lr / scale: (3, window, window, c)."""
         tables = torch.stack([self.rel_pos_h, self.rel_pos_w, self.rel_pos_d])
         tables = F.interpolate(tables.transpose(1, 2), size=2 * self.window - 1, mode="linear").transpose(1, 2)
         along = torch.arange(self.window, device=tables.device)
         return tables[:, along[:, None] - along[None, :] + self.window - 1] * (self.lr / self.scale)
 
     def _side_codes(self, x: Tensor) -> Tensor:
-        """One-hot side of the cyclic cut on each axis: (windows of one item, window ** 3, 6)."""
+        """Return one-hot side of the cyclic cut on each axis: (windows of one item, window ** 3, 6)."""
         axes = [torch.arange(size, device=x.device) >= size - self.shift for size in x.shape[1:4]]
         past_cut = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
         codes = torch.cat([past_cut, ~past_cut], -1).to(x.dtype)
@@ -113,21 +113,21 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 
 
 def coordinate_codes(window: int) -> Tensor:
-    """One-hot coordinates of a window's tokens on the three axes: (window ** 3, 3 * window)."""
+    """Return one-hot coordinates of a window's tokens on the three axes: (window ** 3, 3 * window)."""
     axis = torch.arange(window)
     coordinates = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
     return F.one_hot(coordinates, window).flatten(1).float()
 
 
 def partition(x: Tensor, window: int) -> Tensor:
-    """Tokens (B, H, W, D, C) to windows (B * n, window ** 3, C)."""
+    """Return tokens (B, H, W, D, C) to windows (B * n, window ** 3, C)."""
     b, h, w, d, c = x.shape
     x = x.view(b, h // window, window, w // window, window, d // window, window, c)
     return x.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(-1, window**3, c)
 
 
 def unpartition(windows: Tensor, window: int, shape: torch.Size) -> Tensor:
-    """The inverse of `partition`, for tokens of the given shape."""
+    """Return the inverse of `partition`, for tokens of the given shape."""
     b, h, w, d, c = shape
     x = windows.view(b, h // window, w // window, d // window, window, window, window, c)
     return x.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(shape)

@@ -116,7 +116,7 @@ class Config:
         return DRAWN + (0 if self.geodesic is None else COSTS * (2 * len(self.geodesic) + 1))
 
     def table_length(self, block: int) -> int:
-        """Rows of the relative-position tables of a block."""
+        """Return rows of the relative-position tables of a block."""
         return 2 * (self.sam_grid if block in self.global_blocks else self.sam_window) - 1
 
 

@@ -65,7 +65,7 @@ class FinePath(nn.Module):
         return tuple(levels)
 
     def forward(self, prompted: Tensor, levels: tuple[Tensor, ...], dense: Tensor) -> Tensor:
-        """What to add to the logit of the foreground, (B, 1, crop, crop, crop), axes H, W, D.
+        """Return the correction of the foreground's logit, (B, 1, crop, crop, crop), axes H, W, D.
 
         Args:
             prompted: Map 4 with the prompts written in, (B, neck, grid, grid, grid).
@@ -75,7 +75,7 @@ class FinePath(nn.Module):
         return self.finish(self.ascend(prompted, levels, dense))
 
     def ascend(self, prompted: Tensor, levels: tuple[Tensor, ...], dense: Tensor) -> Tensor:
-        """What `finish` makes the result of, (B, channels, half, half, half); arguments as in `forward`."""
+        """Return the input of `finish`, (B, channels, half, half, half); arguments as in `forward`."""
         x = self.deep(self.bottom(torch.cat([prompted, levels[-1]], 1)))
         for level in reversed(range(len(levels) - 1)):
             size = levels[level].shape[2]
@@ -85,7 +85,7 @@ class FinePath(nn.Module):
         return x
 
     def finish(self, x: Tensor) -> Tensor:
-        """The result of `forward` from that of `ascend`."""
+        """Return the result of `forward` from that of `ascend`."""
         return voxels_of_cells(self.out(x))
 
 
@@ -110,7 +110,7 @@ class Candidates(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """What each candidate adds to the decoder's logit, (B, count, 2x, 2y, 2z), from what `ascend` gave."""
+        """Return each candidate's correction of the decoder's logit, (B, count, 2x, 2y, 2z), from that of `ascend`."""
         b = len(x)
         voxels = voxels_of_cells(self.out(x).unflatten(1, (self.count, VOXELS)).flatten(0, 1))
         return voxels.reshape(b, self.count, *voxels.shape[2:])
@@ -137,7 +137,7 @@ class Candidates(nn.Module):
 
 
 def weighted_mean(x: Tensor, weights: Tensor) -> Tensor:
-    """Mean of x (B, C, n, n, n) under each of several weights (B, K, n, n, n): (B, K, C)."""
+    """Return the mean of x (B, C, n, n, n) under each of several weights (B, K, n, n, n): (B, K, C)."""
     total = torch.einsum("bcv,bkv->bkc", x.flatten(2), weights.flatten(2))
     return total / (weights.flatten(2).sum(2)[..., None] + 1e-3)
 
@@ -160,7 +160,7 @@ class Hourglass(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The map (B, width, x, y, z), added to; x, y and z are even at every halving."""
+        """Return the map (B, width, x, y, z), added to; x, y and z are even at every halving."""
         seen = trilinear(self.narrow(self.below(self.down(x))), x.shape[2], align_corners=False)
         return x + self.join(torch.cat([x, seen], 1))
 
@@ -172,7 +172,7 @@ def voxels_of_cells(cells: Tensor) -> Tensor:
 
 
 def convolution(before: int, width: int, stride: int = 1) -> nn.Sequential:
-    """A convolution, normalised over the crop."""
+    """Return a convolution, normalised over the crop."""
     return nn.Sequential(
         nn.Conv3d(before, width, kernel_size=3, stride=stride, padding=1, bias=False),
         nn.InstanceNorm3d(width, affine=True),

@@ -39,7 +39,7 @@ LEAST_SUM = 1e-3
 
 
 def scene(crop: Tensor) -> Tensor:
-    """What maps need of a crop (B, 1, H, W, D): the image, its local mean and its local contrast.
+    """Return the features of a crop (B, 1, H, W, D) for the maps: image, local mean and local contrast.
 
     Returns:
         (B, 3, half, half, half), float32 at least.
@@ -54,12 +54,12 @@ def scene(crop: Tensor) -> Tensor:
 
 
 def local_mean(image: Tensor) -> Tensor:
-    """Mean over the cube around each cell of an image (B, 1, x, y, z), of the same shape."""
+    """Return the mean over the cube around each cell of an image (B, 1, x, y, z), of the same shape."""
     return F.avg_pool3d(image, AROUND, stride=1, padding=AROUND // 2, count_include_pad=False)
 
 
 def distances(scene: Tensor, points: Tensor) -> Tensor:
-    """The maps of each click.
+    """Return the maps of each click.
 
     Args:
         scene: What `scene` gave for the crop, (B, 3, half, half, half), axes H, W, D.
@@ -111,7 +111,7 @@ def sweep_cells(start: Tensor, edges: Sequence[Tensor]) -> Tensor:
 
 
 def sweep_lines(start: Tensor, edges: Sequence[Tensor]) -> Tensor:
-    """The distances of `sweep_cells` from running minima over whole lines: few operations, as a GPU wants them.
+    """Return the distances of `sweep_cells` from running minima over whole lines: few operations, as a GPU wants them.
 
     With C the sum of the costs before a cell, the way along a line is C(b) - C(a), so that the least of d(a) - C(a)
     over all a before b gives the shortest.
@@ -131,7 +131,7 @@ def sweep_lines(start: Tensor, edges: Sequence[Tensor]) -> Tensor:
 
 
 def nearest(maps: Sequence[Tensor], chosen: Tensor) -> Tensor:
-    """The distance to the nearest of some clicks.
+    """Return the distance to the nearest of some clicks.
 
     Args:
         maps: For each click the maps (B, costs, half, half, half).
@@ -147,7 +147,7 @@ def nearest(maps: Sequence[Tensor], chosen: Tensor) -> Tensor:
 
 
 def channels(maps: Sequence[Tensor], inside: Tensor, outside: Tensor, scales: Sequence[float]) -> Tensor:
-    """The maps of all clicks as channels of the dense prompt.
+    """Return the maps of all clicks as channels of the dense prompt.
 
     Args:
         maps: For each click the maps (B, costs, half, half, half), at least one.

@@ -26,7 +26,7 @@ class MaskDecoder(nn.Module):
         nn.init.zeros_(self.fuse_dense.weight)
 
     def fixed_share(self, maps: list[Tensor], crop: Tensor) -> Tensor:
-        """What maps 1 to 3 and the crop (B, 1, H, W, D) give to the first convolution.
+        """Return the contribution of maps 1 to 3 and the crop (B, 1, H, W, D) to the first convolution.
 
         Returns:
             (B, decoder, half, half, half), axes H, W, D.
@@ -49,14 +49,14 @@ class MaskDecoder(nn.Module):
         return self.classify(F.relu(F.instance_norm(fused)))
 
     def _map_share(self, index: int, feature: Tensor) -> Tensor:
-        """What the map of this index gives to the first convolution."""
+        """Return the contribution of the map of this index to the first convolution."""
         kernel = self.fuse.weight[:, index * self.width : (index + 1) * self.width]
         enlarged = trilinear(self.heads[index](feature), self.grid, align_corners=True)
         return F.conv3d(enlarged, kernel, padding=1)
 
 
 def head(neck: int, width: int) -> nn.Sequential:
-    """The two convolutions that every map passes."""
+    """Return the two convolutions that every map passes."""
     return nn.Sequential(
         nn.Conv3d(neck, width, kernel_size=3, padding=1, bias=False),
         nn.InstanceNorm3d(width),

@@ -69,7 +69,7 @@ class PromptEncoder(nn.Module):
         return torch.cat([tokens, absent.to(tokens.dtype)], 1), torch.cat([there, nothing], 1)
 
     def _sample(self, feature: Tensor, points: Tensor) -> Tensor:
-        """The map's values (B, N, C) at voxels d, h, w: trilinear between the centres of its cells."""
+        """Return the map's values (B, N, C) at voxels d, h, w: trilinear between the centres of its cells."""
         depth, height, width = ((points + 0.5) * (2 / self.crop) - 1).unbind(-1)
         where = torch.stack([depth, width, height], -1)[:, :, None, None]
         return F.grid_sample(feature, where, align_corners=False).flatten(2).transpose(1, 2)
@@ -162,7 +162,7 @@ class DenseEmbed(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, feature: Tensor, dense: Tensor) -> Tensor:
-        """An update (B, C, grid, grid, grid) of a map of that shape, given the dense prompt."""
+        """Return an update (B, C, grid, grid, grid) of a map of that shape, given the dense prompt."""
         x = self.seen(feature) + self.drawn(dense)
         for layer in self.spread:
             x = x + layer(x)

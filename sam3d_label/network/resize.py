@@ -21,7 +21,7 @@ def trilinear(values: Tensor, size: int, *, align_corners: bool) -> Tensor:
 
 
 def weights_like(values: Tensor, size: int, align_corners: bool) -> Tensor:
-    """The weights for some values, in their precision and on their device.
+    """Return the weights for some values, in their precision and on their device.
 
     They are remembered for plain tensors only: what tracing or `FakeTensorMode` makes must not outlive it.
     """
@@ -38,7 +38,7 @@ def placed_weights(samples: int, size: int, align_corners: bool, dtype: torch.dt
 
 @lru_cache(maxsize=64)
 def linear_weights(samples: int, size: int, align_corners: bool) -> np.ndarray:
-    """Weights (size, samples), float64, that interpolate a signal linearly at another number of places."""
+    """Return weights (size, samples), float64, that interpolate a signal linearly at another number of places."""
     places = np.arange(size) * (samples / size) + (samples / size - 1) / 2
     if align_corners:
         places = np.linspace(0, samples - 1, size)

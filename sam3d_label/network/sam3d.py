@@ -138,7 +138,7 @@ class SAM3D(PromptableNetwork):
         mask: Tensor | None = None,
         reach: Sequence[Tensor] | None = None,
     ) -> Proposals:
-        """The result of `decode` and what else the prompts may mean; arguments as there.
+        """Return the result of `decode` and what else the prompts may mean; arguments as there.
 
         Raises:
             ValueError: The network has no candidates.
@@ -153,7 +153,7 @@ class SAM3D(PromptableNetwork):
         return Proposals(base + in_crop_axes(self.fine_path.finish(fine)), candidates, dice)
 
     def class_logits(self, embedding: Embedding, points: Tensor, signs: Tensor) -> Tensor:
-        """The paper's own result: background and foreground logits (B, 2, half, half, half), axes H, W, D.
+        """Return the paper's own result: background and foreground logits (B, 2, half, half, half), axes H, W, D.
 
         Arguments as in `decode`; what the fine path adds there is not among it.
         """
@@ -181,7 +181,7 @@ class SAM3D(PromptableNetwork):
 
     @torch.no_grad()
     def _geodesic(self, embedding: Embedding, points: Tensor, signs: Tensor, reach: Sequence[Tensor] | None) -> Tensor:
-        """The channels of the clicks' maps; all 0 without a click."""
+        """Return the channels of the clicks' maps; all 0 without a click."""
         if not points.shape[1]:
             added = self.config.prompt_channels - DRAWN
             return points.new_zeros(len(points), added, *(self.config.half,) * 3)
@@ -210,12 +210,12 @@ def enlarge(logits: Tensor, size: int) -> Tensor:
 
 
 def in_crop_axes(values: Tensor) -> Tensor:
-    """Values (B, n, H, W, D) with the axes of the crop, (B, n, D, H, W)."""
+    """Return the values (B, n, H, W, D) with the axes of the crop, (B, n, D, H, W)."""
     return values.permute(0, 1, 4, 2, 3)
 
 
 def is_trunk(name: str) -> bool:
-    """Whether a parameter of `SAM3D` belongs to SAM's own frozen encoder."""
+    """Return whether a parameter of `SAM3D` belongs to SAM's own frozen encoder."""
     return name.startswith("image_encoder.") and any(part in name for part in TRUNK)
 
 

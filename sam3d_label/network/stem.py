@@ -57,7 +57,7 @@ class Stem(nn.Module):
 
 
 def interpolation_matrix(patch: int, upsample: int) -> Tensor:
-    """The (patch, patch / upsample + 2) matrix of linear upsampling, align_corners=False, inside a signal."""
+    """Return the (patch, patch / upsample + 2) matrix of linear upsampling, align_corners=False, inside a signal."""
     voxels = patch // upsample + 2
     rows = F.interpolate(torch.eye(voxels).unsqueeze(0), scale_factor=upsample, mode="linear", align_corners=False)
     return rows[0, :, upsample:-upsample].T.contiguous()

@@ -76,7 +76,7 @@ class Store:
 
     @contextmanager
     def adding(self) -> Iterator[Any]:
-        """What takes rows; each is on disk when it returns."""
+        """Yield a function that adds rows; each row is on disk when it returns."""
         folder = self.folder / ROWS
         folder.mkdir(exist_ok=True)
         with (folder / f"{uuid.uuid4().hex}.jsonl").open("ab+", buffering=0) as file:
@@ -87,7 +87,7 @@ class Store:
             yield add
 
     def rows(self) -> dict[int, Row]:
-        """What is known so far, by number; a line that a killed process left torn is left out."""
+        """Return the rows so far, by number; incomplete lines of a killed process are left out."""
         found: dict[int, Row] = {}
         for file in self._row_files():
             for line in file.read_bytes().splitlines():

@@ -59,7 +59,7 @@ def jobs(requests: Sequence[Request]) -> list[Job]:
 
 
 def share(all_jobs: Sequence[Job], shard: Shard) -> list[Job]:
-    """The jobs of one shard: about as many requests as any other's, the same whenever it is asked."""
+    """Return the jobs of one shard: about as many requests as any other's, the same whenever it is asked."""
     loads = [0] * shard.of
     mine = []
     for job in sorted(all_jobs, key=lambda job: (-len(job.requests), job.requests[0].number)):
@@ -71,7 +71,7 @@ def share(all_jobs: Sequence[Job], shard: Shard) -> list[Job]:
 
 
 def find_shard(given: str | None, environment: Mapping[str, str]) -> Shard:
-    """The share of this process.
+    """Return the share of this process.
 
     Args:
         given: What the user said, `i/n`; None when nothing.

@@ -123,7 +123,7 @@ class Replayer:
         self._served = Served(cohort.model_dir, weights) if cohort.model_dir else None
 
     def rows(self, job: Job) -> Iterator[Row]:
-        """A row for each request of a job, as soon as it is known."""
+        """Yield a row for each request of a job, as soon as it is known."""
         opened: _Image | Sam3dError | None = None
         for one in job.requests:
             reason = why_not(one.request, self._listing)
@@ -213,7 +213,7 @@ class Served:
         self._open: dict[str, Weights | None] = {current.version: current}
 
     def weights(self, version: str) -> Weights | None:
-        """The weights of a version; None when they are not at hand. Two are open at a time."""
+        """Return the weights of a version; None when they are not at hand. Two are open at a time."""
         if version not in self._open:
             while len(self._open) > 1:
                 self._open.pop(next(reversed(self._open)))
@@ -231,7 +231,7 @@ class Served:
 
 
 def why_not(request: Request, listing: Listing) -> str | None:
-    """Why a request cannot be replayed on some studies; None when it can be tried."""
+    """Return why a request cannot be replayed on some studies; None when it can be tried."""
     if request.image is None:
         return "there was no such image"
     if request.model not in (FROM_CLICKS, WITHOUT_CLICKS):
@@ -254,7 +254,7 @@ class _Truth:
     why: str | None
 
     def of(self, name: str | None) -> tuple[NDArray[np.bool_] | None, str | None]:
-        """The target of a name, bool (I, J, K), or why it is not known."""
+        """Return the target of a name, bool (I, J, K), or why it is not known."""
         if self.label is None:
             return None, self.why
         if name is None:
@@ -263,7 +263,7 @@ class _Truth:
         return (np.isin(self.label.array, values), None) if values else (None, f"no {name} is drawn on the image")
 
     def counted(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """A mask without the voxels that the label says to ignore."""
+        """Return a mask without the voxels that the label says to ignore."""
         return mask if self.label is None else mask & (self.label.array >= 0)
 
 
@@ -275,7 +275,7 @@ class _Image:
 
 
 def _answer(segmenter: Segmenter, request: Request) -> tuple[Prompts, Result]:
-    """What the app's model does with a request, and the prompts as it sees them."""
+    """Return the result of the app's model for a request, and the prompts that it uses."""
     if request.model == WITHOUT_CLICKS or request.prompts is None:
         return Prompts(), segmenter.segment_unprompted()
     prompts = clip_boxes(request.prompts.prompts(), segmenter.volume.shape)
@@ -301,6 +301,6 @@ def _row(one: Numbered, **found: object) -> Row:
 
 
 def only_label(requests: Sequence[Request]) -> tuple[str, ...]:
-    """The label that all requests of a log were for, to name labels that were saved without names; else none."""
+    """Return the label that all requests of a log were for, to name labels that were saved without names; else none."""
     named = sorted({request.label for request in requests if request.label})
     return tuple(named) if len(named) == 1 else ()

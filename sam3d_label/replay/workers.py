@@ -128,7 +128,7 @@ def _alone(left: Sequence[Job], replayer: Replayer, store: Store) -> Iterator[tu
 
 
 def _together(left: Sequence[Job], work: Work, workers: int) -> Iterator[tuple[str, int]]:
-    """Image and number of requests of each job that a worker has ended."""
+    """Yield image and number of requests of each job that a worker has ended."""
     work = replace(work, threads=max(1, _cores() // workers))
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     with ProcessPoolExecutor(workers, context, _begin, (work,)) as pool:

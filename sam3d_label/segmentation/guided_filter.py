@@ -47,13 +47,13 @@ def follow_edges(logit: Tensor, image: Tensor) -> Tensor:
 
 
 def thickness(mask: Tensor) -> float:
-    """Mean depth of a mask (D, H, W) behind the largest of its three silhouettes, voxels; 0 for an empty one."""
+    """Return the mean depth of a mask (D, H, W) behind its largest silhouette, voxels; 0 for an empty one."""
     largest = max(int(mask.any(axis).sum()) for axis in range(3))
     return int(mask.sum()) / largest if largest else 0.0
 
 
 def windows(values: Tensor, radius: int) -> Tensor:
-    """Mean over the window of a radius around each voxel of a cube, as three matrix products."""
+    """Return the mean over the window of a radius around each voxel of a cube, as three matrix products."""
     size = values.shape[-1]
     means = _means(size, radius).to(values)
     values = means @ (values @ means.T)
@@ -62,7 +62,7 @@ def windows(values: Tensor, radius: int) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _means(size: int, radius: int) -> Tensor:
-    """Weights (size, size) that take the mean of a window, cut off at the ends."""
+    """Return weights (size, size) that take the mean of a window, cut off at the ends."""
     along = torch.arange(size)
     inside = ((along[:, None] - along).abs() <= radius).float()
     return inside / inside.sum(1, keepdim=True)

@@ -28,7 +28,7 @@ class Box:
 
     @classmethod
     def from_pairs(cls, pairs: Sequence[int]) -> Box:
-        """A box from (i0, i1, j0, j1, k0, k1), the two of a pair in either order."""
+        """Return a box from (i0, i1, j0, j1, k0, k1), the two of a pair in either order."""
         if len(pairs) != 6:
             raise PromptError(f"a box is six numbers I0,I1,J0,J1,K0,K1, not {len(pairs)}")
         (i0, i1), (j0, j1), (k0, k1) = (sorted(pairs[axis : axis + 2]) for axis in (0, 2, 4))

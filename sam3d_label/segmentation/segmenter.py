@@ -104,7 +104,7 @@ class Segmenter:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], weights: str | None = None, device: str = "cpu") -> Segmenter:
-        """A segmenter for a volume file or DICOM folder and weights by name or path (None: the shipped default).
+        """Return a segmenter for a volume file or DICOM folder and weights by name or path (None: the shipped default).
 
         Raises:
             VolumeError: The volume cannot be read.
@@ -113,7 +113,7 @@ class Segmenter:
         return cls(Volume.open(path), open_weights(weights, device=device))
 
     def segment(self, prompts: Prompts | Iterable[Click | Box]) -> Result:
-        """The mask under a set of prompts.
+        """Return the mask under a set of prompts.
 
         Raises:
             PromptError: They do not fit the volume, contradict each other, or are of a kind that the weights have not
@@ -124,7 +124,7 @@ class Segmenter:
         return self._result([self._part(target) for target in search.targets()], search, started)
 
     def segment_unprompted(self, progress: Callable[[int, int], None] | None = None) -> Result:
-        """The mask without any prompt, from crops over the whole volume.
+        """Return the mask without any prompt, from crops over the whole volume.
 
         Args:
             progress: Called with the number of crops done, and of all.
@@ -144,7 +144,7 @@ class Segmenter:
         return self._result([merge_tiles(self.volume, None, tiles)], search, started)
 
     def uncertainty(self, prompts: Prompts | Iterable[Click | Box]) -> Uncertainty:
-        """Where the mask under a set of prompts would be another, had they been drawn a little differently.
+        """Return where the mask under a set of prompts would be another, had they been drawn a little differently.
 
         Raises:
             PromptError: As for `segment`.
@@ -167,7 +167,7 @@ class Segmenter:
         )
 
     def feature_vector(self) -> np.ndarray:
-        """What the volume looks like to the encoder: mean and deviation of each channel of its deepest map.
+        """Return a feature vector of the volume: mean and deviation of each channel of the encoder's deepest map.
 
         Returns:
             float32 (2 · channels,), over all crops of the volume.

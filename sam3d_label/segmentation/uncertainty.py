@@ -59,7 +59,7 @@ def perturbed(prompts: Prompts, shape: Ijk, spacing: np.ndarray) -> list[Prompts
 
 
 def next_click(map_: np.ndarray, spacing: np.ndarray, clicks: Sequence[Click]) -> Ijk | None:
-    """The middle of the region that holds the most uncertainty, never a voxel clicked already.
+    """Return the middle of the region that holds the most uncertainty, never a voxel clicked already.
 
     Args:
         map_: Uncertainty, (I, J, K).

@@ -50,7 +50,7 @@ class Drawn(BaseModel):
 
     @classmethod
     def of(cls, prompts: Prompts) -> Drawn:
-        """What a request drew."""
+        """Return the prompts of a request for the log."""
         return cls(
             inside=tuple(click.ijk for click in prompts.positive),
             outside=tuple(click.ijk for click in prompts.negative),
@@ -58,7 +58,7 @@ class Drawn(BaseModel):
         )
 
     def prompts(self) -> Prompts:
-        """What was drawn, to draw it again."""
+        """Return the logged prompts."""
         clicks = [Click(ijk) for ijk in self.inside] + [Click(ijk, positive=False) for ijk in self.outside]
         return Prompts(tuple(clicks), tuple(Box.from_pairs(box) for box in self.boxes))
 
@@ -102,7 +102,7 @@ class Request(BaseModel):
 
 
 def now() -> str:
-    """The time as the log has it."""
+    """Return the time as the log has it."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
@@ -136,7 +136,7 @@ class ClickLog:
 
     @contextmanager
     def _last(self) -> Iterator[BinaryIO]:
-        """The file that is added to."""
+        """Yield the file that is added to."""
         files = log_files(self.folder)
         full = not files or files[-1].stat().st_size >= self._file_bytes
         if full:
@@ -189,7 +189,7 @@ def read_log(source: Path) -> Reading:
 
 
 def log_files(folder: Path) -> list[Path]:
-    """The files of a log, the earliest first."""
+    """Return the files of a log, the earliest first."""
     found = folder.iterdir() if folder.is_dir() else ()
     return sorted((path for path in found if FILE.fullmatch(path.name)), key=_number)
 

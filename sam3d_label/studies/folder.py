@@ -69,7 +69,7 @@ class Studies:
         self._journal = Journal(self.folder.absolute())
 
     def read(self) -> Listing:
-        """What is listed, without the files that are listed and gone, and with those that nobody has listed yet.
+        """Return the list, without missing files, and with the files that are not listed yet.
 
         Raises:
             Sam3dError: There is no such folder, or its listing is damaged.
@@ -127,11 +127,11 @@ class Studies:
                 write_text(self.folder / LISTING, listing.model_dump_json(indent=2))
 
     def image_file(self, listing: Listing, image: str) -> Path:
-        """Where a listed image is."""
+        """Return where a listed image is."""
         return self.folder / listing.images_dir / f"{image}{listing.objects[image].image.ext}"
 
     def label_file(self, listing: Listing, image: str, tag: str = FINAL) -> Path:
-        """Where a listed label is."""
+        """Return where a listed label is."""
         return self.folder / listing.labels_dir / tag / f"{image}{listing.objects[image].labels[tag].ext}"
 
     def _listed(self) -> Listing:
@@ -148,7 +148,7 @@ class Studies:
 
 
 def image_id(file: Path) -> str | None:
-    """The id under which a file's image is known; None when the file is no image that the server takes."""
+    """Return the id under which a file's image is known; None when the file is no image that the server takes."""
     end = end_of(file.name)
     return file.name[: -len(end)] if end and not file.name.startswith(".") else None
 

@@ -21,7 +21,7 @@ SLICER = "user-"
 
 
 def name_values(present: Sequence[int], info: Mapping[str, Any], labels: Sequence[str]) -> dict[int, str]:
-    """The names of a label map's values.
+    """Return the names of a label map's values.
 
     Without any `label_info` the values count the app's labels, or stand for its only one. Otherwise a value is the
     `idx` of its structure, or its place in the list, counted from 1, where the structure has none or the map holds
@@ -69,7 +69,7 @@ def require_one_name(info: Mapping[str, Any]) -> None:
 
 
 def _numbered(listed: Sequence[tuple[str, int | None]]) -> dict[int, str]:
-    """Names by value: the number of a structure, or its place where it has none.
+    """Return the names by value: the number of a structure, or its place where it has none.
 
     Raises:
         VolumeError: Two structures have the same value.
@@ -83,7 +83,7 @@ def _numbered(listed: Sequence[tuple[str, int | None]]) -> dict[int, str]:
 
 
 def _count_up(listed: Sequence[tuple[str, int | None]]) -> bool:
-    """Whether every structure has a number, each higher than the one before."""
+    """Return whether every structure has a number, each higher than the one before."""
     numbers = [number for _, number in listed if number is not None]
     return len(numbers) == len(listed) and numbers == sorted(set(numbers))
 
@@ -140,7 +140,7 @@ def _listed(info: Mapping[str, Any]) -> Iterator[tuple[str, int | None]]:
 
 
 def _whole(number: Any, name: str) -> int:
-    """A whole number, which JSON may hold as such, as 2.0, or as text.
+    """Return a whole number, which JSON may hold as such, as 2.0, or as text.
 
     Raises:
         VolumeError: It is something else.

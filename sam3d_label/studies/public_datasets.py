@@ -97,7 +97,7 @@ class _Msd(BaseModel):
 
 
 def open_msd(source: Path, channel: str | None = None) -> DataSet:
-    """A task of the Medical Segmentation Decathlon: dataset.json, imagesTr, labelsTr, imagesTs.
+    """Return a task of the Medical Segmentation Decathlon: dataset.json, imagesTr, labelsTr, imagesTs.
 
     Args:
         source: Its folder.
@@ -229,7 +229,7 @@ def _labels(studies: Studies, listing: Listing) -> Path:
 
 
 def _has_label(case: Case, studies: Studies, listing: Listing) -> bool:
-    """Whether a label is listed and there; it may be an annotator's."""
+    """Return whether a label is listed and there; it may be an annotator's."""
     known = listing.objects.get(case.id)
     return known is not None and FINAL in known.labels and studies.label_file(listing, case.id).is_file()
 
@@ -242,7 +242,7 @@ def _is_there(case: Case, data: DataSet, studies: Studies, listing: Listing) -> 
 
 
 def _stage_image(case: Case, data: DataSet, scratch: Path, link: bool) -> tuple[Path, Volume]:
-    """A file with one channel of a case's image, ready to be moved to its place, and what is in it."""
+    """Return a file with one channel of a case's image, ready to be moved to its place, and what is in it."""
     _require_file(case.image)
     if data.channel is None:
         volume = Volume.open(case.image)
@@ -262,7 +262,7 @@ def _stage_image(case: Case, data: DataSet, scratch: Path, link: bool) -> tuple[
 
 
 def _stage_label(case: Case, data: DataSet, volume: Volume, scratch: Path, link: bool) -> tuple[Path, Volume]:
-    """A copy of a case's label, ready to be moved to its place, and what is in it."""
+    """Return a copy of a case's label, ready to be moved to its place, and what is in it."""
     assert case.label is not None
     _require_file(case.label)
     label = open_label(case.label)
@@ -296,7 +296,7 @@ def _stage(source: Path, scratch: Path, name: str, link: bool) -> Path:
 
 
 def _held(folder: Path, image: str, volume: Volume, what: str) -> Path | None:
-    """The file of an id in a folder, such as after a kill; None when there is none.
+    """Return the file of an id in a folder, such as after a kill; None when there is none.
 
     Every file whose name gives this id counts, whatever its suffix and whether it is listed or not, since the server
     uses one file for each id.

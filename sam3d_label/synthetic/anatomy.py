@@ -116,7 +116,7 @@ def paint_anatomy(rng: np.random.Generator, grid: Grid, tissues: Tissues, long_a
 
 
 def random_centre(rng: np.random.Generator, scene: Scene) -> NDArray[np.float64]:
-    """A random place inside the body (anywhere when there is hardly any)."""
+    """Return a random place inside the body (anywhere when there is hardly any)."""
     shape = scene.grid.shape
     for _ in range(50):
         index = tuple(int(rng.integers(n)) for n in shape)
@@ -126,7 +126,7 @@ def random_centre(rng: np.random.Generator, scene: Scene) -> NDArray[np.float64]
 
 
 def _paint_body(rng: np.random.Generator, grid: Grid, tissues: Tissues, long_axis: int) -> Scene:
-    """A trunk or limb along ``long_axis``: skin, a layer of fat, muscle that fat septa divide."""
+    """Return a trunk or limb along ``long_axis``: skin, a layer of fat, muscle that fat septa divide."""
     radii = grid.extent * rng.uniform(0.4, 0.62, size=3)
     radii[long_axis] = grid.extent[long_axis] * rng.uniform(0.8, 3.0)
     if rng.random() < 0.25:

@@ -25,7 +25,7 @@ class Grid:
 
     @classmethod
     def centred(cls, shape: Sequence[int], spacing: Sequence[float]) -> Grid:
-        """A grid of ``shape`` voxels of ``spacing`` mm around the origin."""
+        """Return a grid of ``shape`` voxels of ``spacing`` mm around the origin."""
         axes = [
             ((np.arange(n) - (n - 1) / 2) * step).astype(np.float32) for n, step in zip(shape, spacing, strict=True)
         ]
@@ -42,7 +42,7 @@ class Grid:
         return np.array(self.shape) * np.array(self.spacing)
 
     def box(self, centre: NDArray[np.float64], radius: float) -> Slices:
-        """Voxels within ``radius`` mm of ``centre`` along every axis; empty when the cube misses the grid."""
+        """Return voxels within ``radius`` mm of ``centre`` along every axis; empty when the cube misses the grid."""
         bounds = [
             np.searchsorted(axis, (middle - radius, middle + radius))
             for axis, middle in zip(self.axes, centre, strict=True)
@@ -50,7 +50,7 @@ class Grid:
         return (slice(*bounds[0]), slice(*bounds[1]), slice(*bounds[2]))
 
     def crop(self, box: Slices) -> Grid:
-        """The part of the grid within ``box``, at the same positions."""
+        """Return the part of the grid within ``box``, at the same positions."""
         return Grid((self.axes[0][box[0]], self.axes[1][box[1]], self.axes[2][box[2]]), self.spacing)
 
     def position(self, index: Sequence[int]) -> NDArray[np.float64]:
@@ -176,7 +176,7 @@ def ramp(depth: Array, edge: float) -> Array:
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """A random number from ``low`` to ``high``; every octave is as likely."""
+    """Return a random number from ``low`` to ``high``; every octave is as likely."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 

@@ -33,7 +33,7 @@ class Mosaic:
 
 
 def make_mosaic(rng: np.random.Generator) -> Mosaic:
-    """Makes one mosaic; the same state of ``rng`` gives the same mosaic.
+    """Make one mosaic; the same state of ``rng`` gives the same mosaic.
 
     After the random shapes of SynthMorph (Hoffmann et al., arXiv 2004.10282): whatever the regions are, a click
     in one of them means that one.
@@ -58,7 +58,7 @@ def make_mosaic(rng: np.random.Generator) -> Mosaic:
 
 
 def _regions(kinds: NDArray[np.int64], count: int) -> NDArray[np.uint8]:
-    """The connected parts of each kind, numbered, those of fewer than `MIN_REGION_VOXELS` voxels left out."""
+    """Return the connected parts of each kind, numbered, those of fewer than `MIN_REGION_VOXELS` voxels left out."""
     label = np.zeros(kinds.shape, np.uint8)
     number = 0
     for kind in range(count):

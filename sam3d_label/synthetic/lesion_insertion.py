@@ -52,7 +52,7 @@ def plant_lesions(
 
 
 def _scene(rng: np.random.Generator, image: Array, spacing: Sequence[float], modality: Modality) -> tuple[Scene, Array]:
-    """A real image to paint on, and its noise."""
+    """Return a real image to paint on, and its noise."""
     smooth = ndimage.gaussian_filter(image, NOISE_VOXELS)
     body = smooth > (CT_BODY_HU if modality == "ct" else threshold_otsu(smooth) / 2)
     noise = image - smooth

@@ -45,7 +45,7 @@ class Lesion:
 
 
 def grow_lesion(rng: np.random.Generator, scene: Scene) -> Lesion | None:
-    """The lesion; later attempts are smaller, so that a body with little room still gets one."""
+    """Return the lesion; later attempts are smaller, so that a body with little room still gets one."""
     low, high = _diameter_range(scene.grid)
     for attempt in range(ATTEMPTS):
         most = max(high * (1 - attempt / ATTEMPTS), 1.05 * low)
@@ -57,7 +57,7 @@ def grow_lesion(rng: np.random.Generator, scene: Scene) -> Lesion | None:
 
 
 def grow_distractors(rng: np.random.Generator, scene: Scene, lesion: Lesion) -> list[Lesion]:
-    """Up to three look-alikes, each at least ``GAP_MM`` from the lesion and from one another."""
+    """Return up to three look-alikes, each at least ``GAP_MM`` from the lesion and from one another."""
     gap = max(GAP_MM, 1.5 * max(scene.grid.spacing))
     taken = lesion.structure.mask(scene.grid.shape, margin=gap)
     low, high = _diameter_range(scene.grid)
@@ -96,7 +96,7 @@ def _diameter_range(grid: Grid) -> tuple[float, float]:
 
 
 def try_lesion(rng: np.random.Generator, scene: Scene, kind: LesionKind, diameter: float) -> Lesion | None:
-    """One lesion in one piece inside the body, or None when this draw gives none."""
+    """Return one lesion in one piece inside the body, or None when this draw gives none."""
     grid = scene.grid
     centre = _lesion_site(rng, scene, diameter)
     if centre is None:
@@ -141,7 +141,7 @@ def _lesion_site(rng: np.random.Generator, scene: Scene, diameter: float) -> NDA
 def _lesion_shapes(
     rng: np.random.Generator, kind: LesionKind, centre: NDArray[np.float64], diameter: float, thinnest: float
 ) -> Iterator[Shape]:
-    """The ellipsoids whose union is a lesion with the longest diameter ``diameter`` mm."""
+    """Yield the ellipsoids whose union is a lesion with the longest diameter ``diameter`` mm."""
     radius = diameter / 2
     if kind == "lobulated":
         for _ in range(rng.integers(3, 8)):

@@ -52,7 +52,7 @@ def make_phantom(
     spacing: tuple[float, float, float] | None = None,
     modality: Modality | None = None,
 ) -> Phantom:
-    """Makes one phantom; the same state of ``rng`` gives the same phantom.
+    """Make one phantom; the same state of ``rng`` gives the same phantom.
 
     Args:
         rng: the source of randomness.
@@ -100,7 +100,7 @@ def make_phantom(
 def write_phantoms(
     out: Path, cases: int, seed: int, organs: bool = False, progress: Callable[[str, int, int], None] | None = None
 ) -> list[Path]:
-    """Writes ``OUT/images/phantom_000.nii.gz`` … and ``OUT/labels/phantom_000.nii.gz`` … .
+    """Write ``OUT/images/phantom_000.nii.gz`` … and ``OUT/labels/phantom_000.nii.gz`` … .
 
     Every case has its own stream of randomness, so case n is the same however many are written. Images are
     int16 (values rounded), labels uint8, both on the same affine. A file appears whole or not at all.
@@ -139,7 +139,7 @@ def phantom_name(index: int) -> str:
 
 
 def write_mosaics(out: Path, cases: int, seed: int) -> list[Path]:
-    """Writes ``OUT/images/mosaic_000.nii.gz`` … and ``OUT/labels/mosaic_000.nii.gz`` …, as `write_phantoms` does."""
+    """Write ``OUT/images/mosaic_000.nii.gz`` … and ``OUT/labels/mosaic_000.nii.gz`` …, as `write_phantoms` does."""
     paths = []
     for index, rng in enumerate(_streams(cases, seed)):
         mosaic = make_mosaic(rng)
@@ -150,7 +150,7 @@ def write_mosaics(out: Path, cases: int, seed: int) -> list[Path]:
 
 
 def _streams(cases: int, seed: int) -> list[np.random.Generator]:
-    """A stream of randomness for each case of a set."""
+    """Return a stream of randomness for each case of a set."""
     if cases < 1:
         raise Sam3dError(f"the number of cases must be at least 1, not {cases}")
     if seed < 0:
@@ -159,7 +159,7 @@ def _streams(cases: int, seed: int) -> list[np.random.Generator]:
 
 
 def _paint_patient(rng: np.random.Generator, grid: Grid, modality: Modality, long_axis: int) -> tuple[Scene, Lesion]:
-    """An anatomy that has room for a lesion, and the lesion, which is not painted yet."""
+    """Return an anatomy that has room for a lesion, and the lesion, which is not painted yet."""
     for _ in range(PATIENTS):
         scene = paint_anatomy(rng, grid, random_tissues(rng, modality), long_axis)
         lesion = grow_lesion(rng, scene)
@@ -169,7 +169,7 @@ def _paint_patient(rng: np.random.Generator, grid: Grid, modality: Modality, lon
 
 
 def save_nifti(path: Path, array: NDArray[Any], affine: NDArray[np.float64]) -> Path:
-    """Writes a NIfTI file, whole or not at all, and its folder when that is missing."""
+    """Write a NIfTI file, whole or not at all, and its folder when that is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nifti = nib.Nifti1Image(array, affine)
     nifti.header.set_xyzt_units("mm")

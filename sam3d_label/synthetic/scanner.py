@@ -56,7 +56,7 @@ def random_affine(rng: np.random.Generator, shape: Sequence[int], spacing: Seque
 
 
 def acquire(rng: np.random.Generator, scene: Scene, modality: Modality, most_noise: float) -> Array:
-    """What a scanner makes of the scene: blur, then bias field and noise of the modality; float32."""
+    """Return the scene as a scanner shows it: blur, then bias field and noise of the modality; float32."""
     fine = min(scene.grid.spacing)
     blur = [rng.uniform(0.25, 0.7) if step < 1.5 * fine else rng.uniform(0.25, 0.5) for step in scene.grid.spacing]
     image = ndimage.gaussian_filter(scene.image, blur, truncate=3.0)

@@ -62,7 +62,7 @@ class OpenedCases(Sequence[OpenedCase]):
     def __getitem__(self, index: slice) -> list[OpenedCase]: ...
 
     def __getitem__(self, index: int | slice) -> OpenedCase | list[OpenedCase]:
-        """A case, or some of them at once; errors as in `OpenedCase.open`."""
+        """Return a case, or some of them at once; errors as in `OpenedCase.open`."""
         if isinstance(index, slice):
             return [self[at] for at in range(len(self))[index]]
         case = self.cases[index]

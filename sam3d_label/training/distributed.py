@@ -38,7 +38,7 @@ class World:
         return self.rank == 0
 
     def gather(self, value: Any) -> list[Any]:
-        """What every process has, by rank; all of them call it."""
+        """Return the values of all processes, by rank; all of them call it."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -46,7 +46,7 @@ class World:
         return values
 
     def from_main(self, value: Any) -> Any:
-        """What the main process has; all of them call it."""
+        """Return the value of the main process; all of them call it."""
         if self.size == 1:
             return value
         values = [value]
@@ -55,7 +55,7 @@ class World:
 
 
 def is_main() -> bool:
-    """Whether this process, as torchrun started it, writes files and speaks."""
+    """Return whether this process, as torchrun started it, writes files and speaks."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -93,6 +93,6 @@ def world(device: str) -> Iterator[World]:
 
 
 def is_about_peers(error: RuntimeError) -> bool:
-    """Whether gloo or nccl complains of another process."""
+    """Return whether gloo or nccl complains of another process."""
     words = ("peer", "connection", "timed out", "timeout", "gloo", "nccl", "socket")
     return any(word in str(error).lower() for word in words)

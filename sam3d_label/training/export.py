@@ -60,7 +60,7 @@ def trained_card(
     version: str,
     metrics: dict[str, Any] | None = None,
 ) -> Card:
-    """The card of what a run made; arguments as of `store`."""
+    """Return the card of what a run made; arguments as of `store`."""
     training = Training.model_validate(
         {
             "data": [*start.training.data, *data],

@@ -109,5 +109,5 @@ def split(cases: Sequence[Case], share: float) -> tuple[list[Case], list[Case]]:
 
 
 def position(name: str) -> float:
-    """Where a name falls in 0…1."""
+    """Return where a name falls in 0…1."""
     return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32

@@ -230,7 +230,7 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def available(path: Path = Path("/proc/meminfo")) -> int | None:
-    """What Linux says is available, bytes."""
+    """Return the memory that Linux reports as available, bytes."""
     try:
         lines = dict(line.split(":", 1) for line in path.read_text(encoding="ascii").splitlines())
         return int(lines["MemAvailable"].split()[0]) * 1024
@@ -239,7 +239,7 @@ def available(path: Path = Path("/proc/meminfo")) -> int | None:
 
 
 def cgroup_rooms(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
-    """What each limit on this process's group and on those around it leaves, bytes; files' caches count as free."""
+    """Return the free memory under each limit of this process's control groups, bytes; file caches count as free."""
     try:
         inside = next(line[3:] for line in own.read_text(encoding="utf-8").splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
@@ -256,19 +256,19 @@ def cgroup_rooms(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/se
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Whether a device has bf16 arithmetic; a processor without it takes many times as long as in fp32."""
+    """Return whether a device has bf16 arithmetic; a processor without it takes many times as long as in fp32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
 def gigabytes(size: int) -> str:
-    """A size for people."""
+    """Return a size for people."""
     return f"{size / 1e9:.1f} GB"
 
 
 def _ways(settings: TrainSettings, bf16: bool, device: torch.device, part: int) -> Iterator[Plan]:
-    """What the settings allow, the fastest first."""
+    """Return the plans that the settings allow, the fastest first."""
     asked = settings.activation_checkpointing
     for checkpointing in (False, True) if asked == "auto" else (asked,):
         if settings.crops_at_once != "auto":
@@ -280,7 +280,7 @@ def _ways(settings: TrainSettings, bf16: bool, device: torch.device, part: int) 
 
 
 def _reason(plan: Plan, needs: dict[Plan, Need], room: int | None, device: torch.device, part: int) -> str:
-    """Why a plan was chosen."""
+    """Return why a plan was chosen."""
     precision = "bf16" if plan.bf16 else "fp32"
     crops = "1 crop" if plan.at_once == 1 else f"{plan.at_once} crops"
     kept = "activations recomputed" if plan.checkpointing else "activations kept"

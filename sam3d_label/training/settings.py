@@ -111,7 +111,7 @@ class TrainSettings(BaseModel):
         return self.epochs * self.steps_per_epoch
 
     def learning_rate_factor(self, step: int) -> float:
-        """Share of the peak learning rate at a step: a rise, a plateau, a fall."""
+        """Return the share of the peak learning rate at a step: a rise, a plateau, a fall."""
         rise = min(1.0, (step + 1) / max(1, self.warmup))
         left = (self.steps - step) / max(1.0, self.decay * self.steps)
         return rise * min(1.0, max(0.01, left))

@@ -33,12 +33,12 @@ ROUGHEST = 0.12
 
 
 def cells(values: Tensor) -> np.ndarray:
-    """Which cells (D, H, W) of half the resolution are mostly positive in values (1, 1, 2D, 2H, 2W)."""
+    """Return which cells (D, H, W) of half the resolution are mostly positive in values (1, 1, 2D, 2H, 2W)."""
     return (F.avg_pool3d(values.float(), 2)[0, 0] > 0).cpu().numpy()
 
 
 def target_cells(truth: Tensor) -> np.ndarray:
-    """The target's cells, bool (D, H, W); the cells that it touches where it is too thin to fill half of any."""
+    """Return the target's cells, bool (D, H, W); the cells that it touches where it is too thin to fill half of any."""
     filled = cells(truth - 0.5)
     return filled if filled.any() else cells(truth)
 
@@ -110,7 +110,7 @@ def train_rounds(
     rng: np.random.Generator,
     alone: bool = False,
 ) -> Iterator[Tensor]:
-    """The logits (1, 1, D, H, W) of the first and the last round of a simulated session, with gradients.
+    """Yield the logits (1, 1, D, H, W) of the first and the last round of a simulated session, with gradients.
 
     The rounds between them are played without.
 
@@ -186,7 +186,7 @@ def validation_dice(
 
 
 def first_clicks(target: np.ndarray, settings: TrainSettings, rng: np.random.Generator) -> list[Click]:
-    """One click on the target (D, H, W), now and then several at once."""
+    """Return one click on the target (D, H, W), now and then several at once."""
     nothing = np.zeros_like(target)
     clicks = [draw_click(target, nothing, (), rng)]
     if rng.random() < settings.several_share:
@@ -197,7 +197,7 @@ def first_clicks(target: np.ndarray, settings: TrainSettings, rng: np.random.Gen
 
 
 def draw_click(target: np.ndarray, found: np.ndarray, clicks: Sequence[Click], rng: np.random.Generator) -> Click:
-    """One click on the larger error of `found` against `target`: its centre, near it, or anywhere in it."""
+    """Return one click on the larger error of `found` against `target`: its centre, near it, or anywhere in it."""
     rule = rng.random()
     if rule < 0.5:
         click = error_centre(target, found, clicks, rng, CELLS)

@@ -156,7 +156,7 @@ class Trainer:
         return float(np.mean(self.world.gather(float(np.mean(losses)))))
 
     def _reaches_encoder(self, epoch: int, number: int) -> bool:
-        """Whether the gradients of a step reach the encoder: the same in every process."""
+        """Return whether the gradients of a step reach the encoder: the same in every process."""
         rng = np.random.default_rng([self.settings.seed, epoch, number, 2])
         return bool(rng.random() < self.settings.encoder_share)
 
@@ -190,7 +190,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, cases: Sequence[OpenedCase]) -> list[float]:
-        """Mean Dice of the average after each of `VALIDATION_CLICKS` clicks, on a crop a case with its whole target."""
+        """Return the mean Dice of the average after each of `VALIDATION_CLICKS` clicks, on one crop per case."""
         self.model.eval()
         with self._averaged():
             mine = [self._score(cases[index]) for index in range(self.world.rank, len(cases), self.world.size)]
@@ -206,7 +206,7 @@ class Trainer:
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        """The model with the running average for its weights."""
+        """Yield the model with the running average for its weights."""
         current = [p.detach().clone() for p in self.trained.values()]
         self._set_weights(self.average)
         try:
@@ -276,7 +276,7 @@ class Trainer:
         self._session.bf16 = choice.plan.bf16
 
     def _choose(self, earlier: Plan | None = None) -> Choice:
-        """How memory is used: in every process as the one with the least of it can."""
+        """Return how memory is used: in every process as the one with the least of it can."""
         free = [free for free in self.world.gather(free_memory(self.world.device)) if free is not None]
         return choose(
             self.model,

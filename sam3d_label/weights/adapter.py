@@ -102,22 +102,22 @@ def load_trunk(path: Path, config: Config) -> Tensors:
 
 
 def assemble(config: Config, tensors: Mapping[str, Tensor]) -> SAM3D:
-    """A network in float32, in eval mode and with its trunk frozen, from all its tensors by name."""
+    """Return a network in float32, in eval mode and with its trunk frozen, from all its tensors by name."""
     model = SAM3D(config)
     model.load_state_dict(dict(tensors))
     return model.eval()
 
 
 def metadata(kind: str, card: Card) -> dict[str, str]:
-    """What the tensor file says of itself."""
+    """Return the metadata of the tensor file."""
     return {"format": str(FORMAT), "kind": kind, "preset": card.preset, "base_sha256": card.base.sha256 or ""}
 
 
 def only_trunk(shapes: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
-    """The entries of the frozen trunk."""
+    """Return the entries of the frozen trunk."""
     return {name: shape for name, shape in shapes.items() if is_trunk(name)}
 
 
 def without_trunk(shapes: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
-    """The entries that training changes."""
+    """Return the entries that training changes."""
     return {name: shape for name, shape in shapes.items() if not is_trunk(name)}

@@ -180,7 +180,7 @@ def find_trunk(base: Base, folder: Path, sam_checkpoint: str | os.PathLike[str] 
 
 
 def find_sam(name: str, sam_checkpoint: str | os.PathLike[str] | None) -> Path:
-    """A SAM checkpoint, whatever its digest: the one given, that of the environment, or the downloaded one.
+    """Return a SAM checkpoint, whatever its digest: the one given, that of the environment, or the downloaded one.
 
     Raises:
         WeightsError: There is none.

@@ -14,7 +14,7 @@ SHIPPED = Path(__file__).parent / "shipped"
 
 
 def shipped() -> list[str]:
-    """Names of the weights that come with the package."""
+    """Return the names of the weights that come with the package."""
     return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CARD}"))
 
 
@@ -49,6 +49,6 @@ def adapter_file(name_or_path: str | os.PathLike[str] | None) -> Path:
 
 
 def card_beside(path: Path) -> Path:
-    """The card of a tensor file: NAME.card.json, or card.json in the folder."""
+    """Return the card of a tensor file: NAME.card.json, or card.json in the folder."""
     own = path.with_suffix(".card.json")
     return own if own.is_file() else path.with_name(CARD)

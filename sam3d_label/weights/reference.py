@@ -136,7 +136,7 @@ def convert(checkpoint: str | Path, out: str | Path, *, dataset: str = "kits21",
 
 
 def reference_card(config: Config, checkpoint: Path, out: Path, dataset: Dataset) -> Card:
-    """The card of a converted checkpoint."""
+    """Return the card of a converted checkpoint."""
     digest = sha256(checkpoint)
     return Card(
         preset=next((name for name, preset in PRESETS.items() if preset == config), CUSTOM),
@@ -221,7 +221,7 @@ def infer_config(
 
 
 def encoder_sizes(encoder: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The encoder's share of `Config`; a KeyError, IndexError or ValueError when one is odd or missing."""
+    """Return the encoder's share of `Config`; a KeyError, IndexError or ValueError when one is odd or missing."""
     _, sam_grid, _, width = encoder["pos_embed"].shape
     depth = 1 + last_index(encoder, "blocks")
     patch = encoder["patch_embed.proj.weight"].shape[-1]
@@ -247,7 +247,7 @@ def encoder_sizes(encoder: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def last_index(names: Iterable[str], prefix: str) -> int:
-    """The largest number after a prefix; KeyError where there is none."""
+    """Return the largest number after a prefix; KeyError where there is none."""
     found = [int(m[1]) for name in names if (m := re.match(rf"{re.escape(prefix)}\.(\d+)\.", name))]
     if not found:
         raise KeyError(f"{prefix}.*")
@@ -278,7 +278,7 @@ RENAMED = {
 
 
 def inert_additions(config: Config) -> Tensors:
-    """The prompts that the paper does not know, without effect, the same at every call."""
+    """Return the prompts that the paper does not know, without effect, the same at every call."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         state = SAM3D(config).state_dict()

@@ -56,7 +56,7 @@ def fetch(name: str, folder: Path | None = None, *, overwrite: bool = False) -> 
 
 
 def read_encoder(path: Path, name: str) -> Tensors:
-    """Image encoder of a SAM checkpoint.
+    """Return image encoder of a SAM checkpoint.
 
     Args:
         path: A checkpoint of the layout of SAM's own, such as theirs or one fine-tuned from it.
@@ -82,7 +82,7 @@ def read_encoder(path: Path, name: str) -> Tensors:
 
 
 def volumetric(encoder: Mapping[str, Tensor], config: Config) -> Tensors:
-    """What SAM's image encoder says about ours: the whole trunk and a start for a part of the adapter.
+    """Convert SAM's image encoder: the whole trunk, and initial values for a part of the adapter.
 
     The trunk and the norms are SAM's. `rel_pos_d` starts as the mean of the tables of the other two axes, as
     in the paper; `slice_embed` starts as the mean over the slices of a token, so that a token starts as SAM's
@@ -119,7 +119,7 @@ def volumetric(encoder: Mapping[str, Tensor], config: Config) -> Tensors:
 
 
 def is_norm(name: str) -> bool:
-    """Whether a parameter of `SAM3D` is one of the norms that its blocks share with SAM's."""
+    """Return whether a parameter of `SAM3D` is one of the norms that its blocks share with SAM's."""
     return ".blocks." in name and (".norm1." in name or ".norm2." in name)
 
 

@@ -25,7 +25,7 @@ LOOK_EVERY = 1.0
 
 
 def is_background() -> bool:
-    """Whether this is a process that the server started, and not the server."""
+    """Return whether this is a process that the server started, and not the server."""
     return Path(getattr(sys.modules["__main__"], "__file__", None) or "").name == BACKGROUND_MAIN
 
 

@@ -41,7 +41,7 @@ class RequestRecord:
     role: str | None = None
 
     def as_log(self) -> dict[str, Any]:
-        """The fields of the line in the log."""
+        """Return the fields of the line in the log."""
         return {
             "request_id": self.id,
             "method": self.method,
@@ -59,11 +59,11 @@ CURRENT: ContextVar[RequestRecord | None] = ContextVar("sam3d_request", default=
 
 
 def current_request() -> RequestRecord | None:
-    """The request that this thread or task works on; None outside of requests."""
+    """Return the request that this thread or task works on; None outside of requests."""
     return CURRENT.get()
 
 
 def request_id() -> str | None:
-    """The id of the request that this thread or task works on."""
+    """Return the id of the request that this thread or task works on."""
     record = CURRENT.get()
     return record.id if record else None

@@ -67,7 +67,7 @@ class Output:
 
 
 def parse(request: Mapping[str, Any], *, labels: Sequence[str]) -> tuple[Prompts, Output]:
-    """Reads the `params` of an inference request.
+    """Read the `params` of an inference request.
 
     Args:
         request: The JSON object, with whatever keys the server has added.
@@ -96,7 +96,7 @@ def parse(request: Mapping[str, Any], *, labels: Sequence[str]) -> tuple[Prompts
 
 
 def parse_unprompted(request: Mapping[str, Any], *, labels: Sequence[str], found: str) -> Output:
-    """Reads the `params` of an inference request to the model that works without prompts.
+    """Read the `params` of an inference request to the model that works without prompts.
 
     OHIF asks for labels by their numbers (`label_prompt`) and finds each one by that number in the mask; everybody
     else asks by name, or not at all, and finds 1.
@@ -131,7 +131,7 @@ def parse_unprompted(request: Mapping[str, Any], *, labels: Sequence[str], found
 
 
 def _output(fields: _Fields, label: str, value: int = 1) -> Output:
-    """The form of the answer; an uncertainty is float32 whatever type of mask a viewer always asks for."""
+    """Return the form of the answer; an uncertainty is float32 whatever type of mask a viewer always asks for."""
     uncertainty = fields.result == "uncertainty"
     return Output(
         label=label,
@@ -256,12 +256,12 @@ def check_request(request: Mapping[str, Any], *, labels: Sequence[str], config: 
 
 
 def saves_label(request: Mapping[str, Any]) -> bool:
-    """Whether the mask is to be saved as a label as well."""
+    """Return whether the mask is to be saved as a label as well."""
     return str(request.get("save_label")).lower() in ("true", "1")
 
 
 def all_clicks(request: Mapping[str, Any], *, labels: Sequence[str]) -> frozenset[str]:
-    """The clicks of a request that was checked, each with its key."""
+    """Return the clicks of a request that was checked, each with its key."""
     keys = (*CLICK_KEYS, *labels)
     return frozenset(f"{key} {click}" for key in keys if isinstance(given := request.get(key), list) for click in given)
 
@@ -291,7 +291,7 @@ class Batch(BaseModel):
 
 
 def parse_batch(request: Mapping[str, Any]) -> Batch:
-    """Reads the body of a request for batch inference.
+    """Read the body of a request for batch inference.
 
     Raises:
         PromptError: A value has the wrong shape.
@@ -303,7 +303,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def _validate(model: type[Model], request: Mapping[str, Any]) -> Model:
-    """The fields of a request that are given; null means not given."""
+    """Return the fields of a request that are given; null means not given."""
     given = {key: value for key, value in request.items() if key in model.model_fields and value is not None}
     try:
         return model.model_validate(given)
@@ -314,7 +314,7 @@ def _validate(model: type[Model], request: Mapping[str, Any]) -> Model:
 
 
 def _named_label(fields: _Fields, labels: Sequence[str]) -> str | None:
-    """The label that the client names; `label` holds a file's path instead when a client uploads a mask."""
+    """Return the label that the client names; `label` holds a file's path instead when a client uploads a mask."""
     if len(fields.label_prompt) > 1 and fields.points:
         raise PromptError(f"label_prompt: give one label for the points, not {len(fields.label_prompt)}")
     if fields.label_prompt:
@@ -333,7 +333,7 @@ def _numbered_label(number: int, labels: Sequence[str]) -> str:
 def _clicks(
     fields: _Fields, request: Mapping[str, Any], labels: Sequence[str], named: str | None
 ) -> tuple[tuple[Voxel, ...], tuple[Voxel, ...], str | None]:
-    """Clicks inside, clicks outside and the label, from the first dialect that holds a click inside."""
+    """Return clicks inside, clicks outside and the label, from the first dialect that holds a click inside."""
     if fields.foreground:
         return fields.foreground, fields.background, named
     if fields.points:

@@ -33,12 +33,12 @@ class ClientRequest(BaseModel):
         return {key: item for key, item in value.items() if item is not None}
 
     def given(self) -> dict[str, Any]:
-        """What the client gave, as JSON."""
+        """Return the value that the client sent, as JSON."""
         return self.model_dump(mode="json", exclude_unset=True)
 
 
 def explain(error: ValidationError | RequestValidationError) -> str:
-    """What is wrong with the first value that is."""
+    """Return what is wrong with the first invalid value."""
     item = error.errors()[0]
     # pydantic names the branch of a union after its type, as in `images.tuple[str, ...]`
     parts = [str(part)[:SHOWN] for part in item["loc"] if part not in PLACES and "[" not in str(part)]

@@ -145,7 +145,7 @@ class ScoredStrategy(Strategy):
         self._scores = scores
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        """The next image: `id`, and `why` it was chosen; None when all are labelled."""
+        """Return the next image: `id`, and `why` it was chosen; None when all are labelled."""
         unlabelled = datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels"))
         if not unlabelled:
             return None
@@ -205,31 +205,31 @@ def vectors(scores: Mapping[str, ImageScore]) -> dict[str, np.ndarray]:
 
 
 def handed_out(datastore: Datastore, image: str) -> bool:
-    """Whether somebody got an image lately, by whatever strategy."""
+    """Return whether somebody got an image lately, by whatever strategy."""
     return time.time() - handed_out_at(datastore, image) < HANDED_OUT_FOR
 
 
 def handed_out_at(datastore: Datastore, image: str) -> float:
-    """When somebody last got an image, seconds since 1970; 0 when nobody did."""
+    """Return when somebody last got an image, seconds since 1970; 0 when nobody did."""
     times = [entry.get("ts") for entry in handed_out_by(datastore.get_image_info(image)).values()]
     return max(map(_seconds, times), default=0.0)
 
 
 def handed_out_by(info: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Who got an image and when, by strategy; what is stored in another form is ignored."""
+    """Return who got an image and when, by strategy; what is stored in another form is ignored."""
     given = info.get(STRATEGY)
     entries = given.items() if isinstance(given, Mapping) else ()
     return {str(name): entry for name, entry in entries if isinstance(entry, Mapping)}
 
 
 def _seconds(value: Any) -> float:
-    """A stored time, or 0 for what is none."""
+    """Return a stored time, or 0 for what is none."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return float(value) if is_number else 0.0
 
 
 def random_choice(images: list[str], datastore: Datastore) -> dict[str, Any]:
-    """One of the images at random: `id` and `weight`, which grows with the time since somebody got it.
+    """Return one of the images at random: `id` and `weight`, which grows with the time since somebody got it.
 
     MONAI Label's own strategy fails when all images were handed out within the last second: all weights are 0 then.
     """
@@ -246,13 +246,13 @@ class Random(Strategy):
         super().__init__("Random Strategy")
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        """The next image: `id` and `weight`; None when all are labelled."""
+        """Return the next image: `id` and `weight`; None when all are labelled."""
         unlabelled = datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels"))
         return random_choice(unlabelled, datastore) if unlabelled else None
 
 
 def strategies(scores: Scores, random: str) -> dict[str, Strategy]:
-    """All strategies by name; `random` is answered by the one of that name."""
+    """Return all strategies by name; `random` is answered by the one of that name."""
     known: dict[str, Strategy] = {
         "random": Random(),
         "first": First(),

@@ -35,7 +35,7 @@ class Serving:
         self._loaded: dict[str, tuple[str | None, Weights]] = {}
 
     def __call__(self, device: str = "cpu") -> Weights:
-        """The weights that have learned clicks, on a device.
+        """Return the weights that have learned clicks, on a device.
 
         Raises:
             UntrainedError: There are none yet; the message says how to get them.
@@ -71,7 +71,7 @@ class Serving:
 
 
 def configured(config: AppConfig, device: str = "cpu") -> Weights:
-    """The weights that the configuration names, or new adapters on the trunk of its preset.
+    """Return the weights that the configuration names, or new adapters on the trunk of its preset.
 
     Raises:
         UntrainedError: The trunk of the preset, a SAM checkpoint, cannot be found.
@@ -98,7 +98,7 @@ def check_preset(config: AppConfig, weights: Weights, what: str) -> None:
 
 
 def with_overrides(weights: Weights, config: AppConfig) -> Weights:
-    """The weights with the configured spacing and intensity rule, and a signature of their own."""
+    """Return the weights with the configured spacing and intensity rule, and a signature of their own."""
     wanted = {"spacing": config.spacing, "intensity": config.intensity}
     changes = {name: value for name, value in wanted.items() if value is not None}
     if not changes:

@@ -175,7 +175,7 @@ class AppConfig(Limits):
 
 
 def parse_config(conf: Mapping[str, Any]) -> AppConfig:
-    """Checks the `--conf` pairs that MONAI Label hands to the app.
+    """Check the `--conf` pairs that MONAI Label hands to the app.
 
     Args:
         conf: Key to value, both strings as typed; an empty value counts as not given.

@@ -78,7 +78,7 @@ def check_extension(extension: str) -> None:
 
 
 def is_volume(file: str | Path) -> bool:
-    """Whether a file begins as a volume does.
+    """Return whether a file begins as a volume does.
 
     A link may lead elsewhere since the folder was listed: only volumes leave the server.
     """
@@ -97,7 +97,7 @@ def _begins_as(file: Path, extension: str) -> bool:
 
 
 def same_bytes(one: Path, other: Path) -> bool:
-    """Whether two files exist and hold the same."""
+    """Return whether two files exist and hold the same."""
     return one.stat().st_size == other.stat().st_size and one.read_bytes() == other.read_bytes()
 
 

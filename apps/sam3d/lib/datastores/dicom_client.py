@@ -90,7 +90,7 @@ class DicomWeb:
         self._client.set_http_retry_params(retry=False)
 
     def series(self, modality: str, filters: Mapping[str, Any] | None = None) -> list[Series]:
-        """All series of a modality that match QIDO filters.
+        """Return all series of a modality that match QIDO filters.
 
         Raises:
             RemoteError: The server does not answer, or not as it should.
@@ -109,7 +109,7 @@ class DicomWeb:
                 return [one for one in found.values() if one.modality == modality]
 
     def metadata(self, series: Series) -> list[Dataset]:
-        """The instances of a series without their pixels.
+        """Return the instances of a series without their pixels.
 
         Raises:
             RemoteError: The server does not answer, or not as it should.
@@ -119,7 +119,7 @@ class DicomWeb:
             return [Dataset.from_json({tag: item[tag] for tag in item if tag != PIXELS}) for item in items]
 
     def download(self, study: str, series: str, folder: Path) -> int:
-        """Writes the instances of a series to a folder, named after their InstanceNumber; how many there were.
+        """Write the instances of a series to a folder, named after their InstanceNumber; how many there were.
 
         Raises:
             RemoteError: The server does not answer, or not as it should.
@@ -138,7 +138,7 @@ class DicomWeb:
             yield from self._client.iter_series(study, series, ANY_TRANSFER_SYNTAX)
 
     def instance(self, study: str, series: str, instance: str) -> Dataset:
-        """One instance.
+        """Return one instance.
 
         Raises:
             RemoteError: The server does not answer, or not as it should.
@@ -147,7 +147,7 @@ class DicomWeb:
             return self._client.retrieve_instance(study, series, instance, ANY_TRANSFER_SYNTAX)
 
     def store(self, instance: Dataset) -> None:
-        """Stores an instance.
+        """Store an instance.
 
         Raises:
             RemoteError: The server does not respond, or rejects it.
@@ -200,7 +200,7 @@ class DicomWeb:
 
 
 def checked_url(url: str) -> str:
-    """A DICOMweb address without a slash at its end.
+    """Return a DICOMweb address without a slash at its end.
 
     Raises:
         Sam3dError: It holds a user or password, which would be shown and logged.
@@ -239,7 +239,7 @@ def _session() -> requests.Session:
 
 
 def _series(item: Dataset, asked: str) -> Series | None:
-    """A series of an answer; None for one whose UIDs are missing or could name another file."""
+    """Return a series of an answer; None for one whose UIDs are missing or could name another file."""
     uid, study = str(item.get("SeriesInstanceUID", "")), str(item.get("StudyInstanceUID", ""))
     if not UID.fullmatch(uid) or not UID.fullmatch(study):
         return None

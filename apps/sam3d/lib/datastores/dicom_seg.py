@@ -101,7 +101,7 @@ def make_seg(
 
 
 def _description(listed: str, at: datetime) -> str:
-    """The names of the segments and the time, such as "tumor, cyst 2025-03-01 14:05:33"."""
+    """Return the names of the segments and the time, such as "tumor, cyst 2025-03-01 14:05:33"."""
     time = f"{at:%Y-%m-%d %H:%M:%S}"
     space = LONG_STRING - len(time) - 1
     return f"{listed if len(listed) <= space else f'{listed[: space - 1]}…'} {time}"
@@ -116,7 +116,7 @@ def _step(headers: Sequence[Dataset]) -> float:
 
 
 def _complete(header: Dataset, step: float) -> Dataset:
-    """A header with everything that highdicom asks a source for, empty where the standard lets it be."""
+    """Return a header with everything that highdicom asks a source for, empty where the standard lets it be."""
     complete = copy.copy(header)
     for name in REQUIRED_EVEN_IF_EMPTY:
         if name not in complete:
@@ -151,13 +151,13 @@ def _segment(number: int, name: str, color: Sequence[float] | None) -> SegmentDe
 
 
 def _cielab(rgb: Sequence[float]) -> list[int]:
-    """A colour, red, green and blue 0 to 255, as DICOM writes it."""
+    """Return a colour, red, green and blue 0 to 255, as DICOM writes it."""
     lightness, a, b = rgb2lab(np.clip(np.array(rgb[:3], float), 0, 255) / 255)
     return [round(lightness / 100 * 65535), round((a + 128) / 255 * 65535), round((b + 128) / 255 * 65535)]
 
 
 def segment_names(seg: Dataset) -> dict[int, str]:
-    """Names of the segments of a SEG by their number."""
+    """Return the names of the segments of a SEG by their number."""
     return {
         int(segment.SegmentNumber): str(segment.get("SegmentLabel") or f"segment {segment.SegmentNumber}")
         for segment in seg.get("SegmentSequence") or []
@@ -170,7 +170,7 @@ def referenced_series(seg: Dataset) -> list[str]:
 
 
 def written_at(seg: Dataset) -> str:
-    """When a SEG was written, YYYYMMDDHHMMSS.ffffff; empty where it does not say."""
+    """Return when a SEG was written, YYYYMMDDHHMMSS.ffffff; empty where it does not say."""
     for kind in ("Content", "InstanceCreation", "Series"):
         if seg.get(f"{kind}Date"):
             return f"{seg[f'{kind}Date'].value}{seg.get(f'{kind}Time') or '000000'}"
@@ -178,7 +178,7 @@ def written_at(seg: Dataset) -> str:
 
 
 def read_seg(seg: Dataset, volume: Volume) -> np.ndarray:
-    """A SEG as a label map on its image's grid, with the numbers of the segments as values.
+    """Return a SEG as a label map on its image's grid, with the numbers of the segments as values.
 
     Its frames may come in any order, flipped, or cropped. Where segments overlap, the smaller one is seen, as a
     tumour inside an organ is.
@@ -238,7 +238,7 @@ def _index_to_lps(own: Dataset, shared: Dataset) -> np.ndarray:
 
 
 def _voxels(pixels: np.ndarray, index_to_lps: np.ndarray, volume: Volume) -> np.ndarray:
-    """The voxels (3, N) of an image under the set pixels of a frame.
+    """Return the voxels (3, N) of an image under the set pixels of a frame.
 
     Raises:
         VolumeError: They are between voxels, or outside the image.

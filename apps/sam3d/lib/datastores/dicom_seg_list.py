@@ -35,7 +35,7 @@ class SegList:
         self._known: dict[str, dict[str, Any]] = {}
 
     def update(self, server: DicomWeb) -> None:
-        """Asks about the SEGs that are new on a server, and forgets those that are gone.
+        """Ask about the SEGs that are new on a server, and forget those that are gone.
 
         Raises:
             RemoteError: The server does not answer.
@@ -52,14 +52,14 @@ class SegList:
             write_json(self._file, with_format(FORMAT, {"series": self._known}), indent=None)
 
     def newest(self, images: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """The last written SEG of each of some images that has one."""
+        """Return the last written SEG of each of some images that has one."""
         found: dict[str, dict[str, Any]] = {}
         for seg in sorted((one for entry in self._known.values() for one in entry["instances"]), key=lambda s: s["at"]):
             found |= {image: seg for image in images if image in seg["images"]}
         return found
 
     def find(self, series: str, image: str) -> dict[str, Any] | None:
-        """The last written SEG of a series, when it was drawn on an image."""
+        """Return the last written SEG of a series, when it was drawn on an image."""
         instances = sorted(self._known.get(series, {}).get("instances", []), key=lambda one: str(one["at"]))
         return next((one for one in reversed(instances) if image in one["images"]), None)
 
@@ -69,7 +69,7 @@ class SegList:
         return sum(any(one["StudyInstanceUID"] == study for one in instances) for instances in entries)
 
     def _read(self) -> None:
-        """Takes over what other processes asked."""
+        """Take over what other processes asked."""
         try:
             content = read_object(self._file, FORMAT)
             self._known = content.get("series", content)  # older releases wrote the series alone
@@ -98,7 +98,7 @@ def _instances(server: DicomWeb, series: Series) -> Iterable[dict[str, Any]]:
 
 
 def seg_label(image_id: str, info: Mapping[str, Any], names: Mapping[int, str]) -> DataModel:
-    """A label that is stored on the server as a SEG.
+    """Return a label that is stored on the server as a SEG.
 
     Its file here has the SEG's UID in its name: what it holds never changes.
     """
@@ -109,7 +109,7 @@ def seg_label(image_id: str, info: Mapping[str, Any], names: Mapping[int, str]) 
 
 
 def seconds(written: str) -> int:
-    """Seconds since 1970 of a local YYYYMMDDHHMMSS; 0 for what is none."""
+    """Return the seconds since 1970 of a local YYYYMMDDHHMMSS; 0 for what is none."""
     try:
         return int(datetime.strptime(written[:14], "%Y%m%d%H%M%S").timestamp())
     except ValueError:

@@ -34,7 +34,7 @@ def open_series(folder: Path) -> tuple[Volume, list[Dataset]]:
 
 
 def keep_volume(volume: Volume, file: Path) -> None:
-    """Writes a volume as NIfTI, as whole numbers where it holds nothing else; whole or not at all."""
+    """Write a volume as NIfTI, as whole numbers where it holds nothing else; whole or not at all."""
     array = volume.array
     small = array.size and array.min() >= np.iinfo(np.int16).min and array.max() <= np.iinfo(np.int16).max
     if small and np.array_equal(array, np.rint(array)):
@@ -47,7 +47,7 @@ def keep_volume(volume: Volume, file: Path) -> None:
 
 
 def keep_headers(headers: Sequence[Dataset], folder: Path) -> None:
-    """Writes the headers of slices, in order, to a folder that does not exist yet."""
+    """Write the headers of slices, in order, to a folder that does not exist yet."""
     folder.mkdir(parents=True)
     for k, header in enumerate(headers):
         for element in [element for element in header if element.tag.is_private]:
@@ -56,5 +56,5 @@ def keep_headers(headers: Sequence[Dataset], folder: Path) -> None:
 
 
 def read_headers(folder: Path) -> list[Dataset]:
-    """What `keep_headers` wrote."""
+    """Read the headers that `keep_headers` wrote."""
     return [dcmread(file) for file in sorted(folder.glob("*.dcm"))]

@@ -44,7 +44,7 @@ OUTSIDE = "Images come and go on the DICOM server: send the series there, or rem
 
 
 def _after_a_look(name: str) -> Callable[..., Any]:
-    """A method of `SafeDatastore` that first sees what the server has."""
+    """Return a method of `SafeDatastore` that first sees what the server has."""
     inherited = getattr(SafeDatastore, name)
 
     def method(self: DicomWebDatastore, *args: Any, **kwargs: Any) -> Any:
@@ -99,7 +99,7 @@ class DicomWebDatastore(SafeDatastore):
     json = _after_a_look("json")
 
     def name(self) -> str:
-        """The server's address."""
+        """Return the server's address."""
         return self.server.url
 
     def synchronise(self, at_least_every: float | None = None) -> None:
@@ -138,7 +138,7 @@ class DicomWebDatastore(SafeDatastore):
         self._trouble, self._asked_at = trouble, time.monotonic()
 
     def status(self) -> dict[str, Any]:
-        """How many images and labels there are, as far as is known, and as `error` why no more is known."""
+        """Return how many images and labels there are, as far as is known, and as `error` why no more is known."""
         trouble = self.look()
         with self._up_to_date():
             objects = self._datastore.objects.values()
@@ -148,7 +148,7 @@ class DicomWebDatastore(SafeDatastore):
         return known | ({"error": str(trouble)} if trouble else {})
 
     def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        """Images without a final label, but those that turned out to be no volume."""
+        """Return images without a final label, but those that turned out to be no volume."""
         self.synchronise()
         with self._up_to_date():
             objects = self._datastore.objects.items()
@@ -194,7 +194,7 @@ class DicomWebDatastore(SafeDatastore):
         return path
 
     def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
-        """What is known about a label; empty when there is none."""
+        """Return the record of a label; empty when there is none."""
         self.look()
         return dict(super().get_label_info(label_id, label_tag))
 
@@ -255,7 +255,7 @@ class DicomWebDatastore(SafeDatastore):
             raise VolumeError(f"DICOM SEG {series} of series {image_id} cannot be used: {error}") from error
 
     def seg_file(self, image_id: str, label_filename: str, info: Mapping[str, Any]) -> str:
-        """Writes a label map of an image as a DICOM SEG; path of a temporary file.
+        """Write a label map of an image as a DICOM SEG; path of a temporary file.
 
         Raises:
             VolumeError: The label's values have no names, or no SEG can refer to the series.

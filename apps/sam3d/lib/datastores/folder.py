@@ -39,7 +39,7 @@ MOST_SHOWN = 100
 
 
 def _under_the_lock(name: str) -> Callable[..., Any]:
-    """A method of `LocalDatastore` that runs under the datastore's lock, with what other processes wrote."""
+    """Return a method of `LocalDatastore` that runs under the datastore's lock, with what other processes wrote."""
     inherited = getattr(LocalDatastore, name)
 
     def method(self: FolderDatastore, *args: Any, **kwargs: Any) -> Any:
@@ -341,7 +341,7 @@ class FolderDatastore(LocalDatastore):
                 self._gone.write(without_files(before, gone, found))
 
     def _listed(self, known: Mapping[str, ImageLabelModel]) -> tuple[Listing, dict[str, Listing]]:
-        """The images, and the labels by tag; the log says once what is skipped."""
+        """Return the images, and the labels by tag; the log says once what is skipped."""
         model = self._datastore
         images = self._reader.read(
             Path(model.image_path()), {image: record.image.ext for image, record in known.items()}
@@ -374,7 +374,7 @@ class FolderDatastore(LocalDatastore):
         self._observer = FolderWatch(self._datastore_path, self._is_of_interest, self.refresh, polling)
 
     def _is_of_interest(self, folder: str, name: str) -> bool:
-        """Whether a file is, or may become, an image or a label."""
+        """Return whether a file is, or may become, an image or a label."""
         model, folder = self._datastore, os.path.abspath(folder)
         images, labels = (os.path.abspath(path) for path in (model.image_path(), model.label_path(None)))
         return folder in (images, os.path.join(labels, os.path.basename(folder))) and bool(end_of(name))
@@ -385,7 +385,7 @@ def _as_json(model: LocalDatastoreModel) -> bytes:
 
 
 def _stamp(file: Path) -> tuple[int, int] | None:
-    """What changes whenever a file is replaced: its time (ns) and inode; None when there is none."""
+    """Return values that change whenever a file is replaced: its time (ns) and inode; None without a file."""
     try:
         stat = file.stat()
     except FileNotFoundError:

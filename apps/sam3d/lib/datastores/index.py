@@ -85,7 +85,7 @@ def _image(image: str, record: Any, damage: list[str]) -> ImageLabelModel | None
 
 
 def _file(record: Any, where: str, damage: list[str]) -> DataModel | None:
-    """The record of one file; without those of its values that cannot be sent again."""
+    """Return the record of one file; without those of its values that cannot be sent again."""
     if not isinstance(record, Mapping):
         damage.append(f"{where} is no record of a file")
         return None
@@ -116,7 +116,7 @@ def _names_a_file(name: str) -> bool:
 
 
 def _salvage(text: str, levels: int, where: str, damage: list[str]) -> Any:
-    """What can be read of a JSON text that cannot be parsed as a whole; `NOTHING` if nothing can."""
+    """Return the readable part of a JSON text that cannot be parsed as a whole; `NOTHING` if nothing can."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

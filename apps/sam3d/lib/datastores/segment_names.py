@@ -41,7 +41,7 @@ def check_names(file: str, label: Volume, info: Mapping[str, Any]) -> None:
 
 
 def names_in(file: str) -> dict[int, str]:
-    """Names of segments by their value, as in the header of an NRRD file; empty where it names none."""
+    """Return the names of segments by their value, as in the header of an NRRD file; empty where it names none."""
     limits = default_limits()
     with open(file, "rb") as opened:
         metadata = read_header(opened, Path(file).name, limits.max_header_mb * MIB).metadata

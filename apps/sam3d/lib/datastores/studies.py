@@ -298,13 +298,13 @@ def _is_copy(part: Path, file: Path) -> bool:
 
 
 def _size_and_time(file: Path) -> list[int]:
-    """Bytes of a file and when it was written, ns."""
+    """Return bytes of a file and when it was written, ns."""
     stat = file.stat()
     return [stat.st_size, stat.st_mtime_ns]
 
 
 def _identity(path: str) -> object:
-    """What differs between a file and the one that replaces it; None when there is none."""
+    """Return values that differ between a file and its replacement; None when there is no file."""
     try:
         stat = os.stat(path)
     except OSError:

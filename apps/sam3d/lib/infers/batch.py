@@ -63,7 +63,7 @@ class SafeBatch(BatchInferTask):
 
 
 def check_batch(request: Mapping[str, Any]) -> tuple[Batch, list[str]]:
-    """A request as it will be worked through, and the devices that will do it.
+    """Return a request as it will be worked through, and the devices that will do it.
 
     Raises:
         Sam3dError: A value of the request is wrong.
@@ -74,7 +74,7 @@ def check_batch(request: Mapping[str, Any]) -> tuple[Batch, list[str]]:
 
 
 def devices_of(batch: Batch) -> list[str]:
-    """Names of the torch devices that share a batch: every GPU asked for, or the one device.
+    """Return the names of the torch devices that share a batch: every GPU asked for, or the one device.
 
     Raises:
         PromptError: There is no such device here.

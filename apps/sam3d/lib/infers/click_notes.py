@@ -105,7 +105,7 @@ class ClickNotes:
 
 
 def image_name(request: Mapping[str, Any]) -> str:
-    """The id of an image; of a session, whose image has a name of its sender's, a hash of the session's id."""
+    """Return the id of an image; of a session, whose image has a name of its sender's, a hash of the session's id."""
     session = request.get("session")
     if not isinstance(session, Mapping):
         return str(request["image"])

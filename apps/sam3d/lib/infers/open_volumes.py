@@ -19,7 +19,7 @@ OPEN_VOLUMES_BYTES = 2**30
 
 
 def file_key(path: str | os.PathLike[str]) -> Hashable:
-    """What changes with a file or a folder's files: real path, modification time (ns) and size (bytes)."""
+    """Return values that change with a file or a folder's files: real path, modification time (ns) and size."""
     real = Path(path).resolve()
     files = sorted(real.iterdir()) if real.is_dir() else [real]
     stats = [file.stat() for file in files]

@@ -72,7 +72,7 @@ class VolumeTask(InferTask):
 
     @abstractmethod
     def require_unprompted(self) -> None:
-        """Checks that the model can work through a batch of images, for which nobody gives prompts.
+        """Check that the model can work through a batch of images, for which nobody gives prompts.
 
         Raises:
             PromptError: It cannot; the message says what can.
@@ -83,7 +83,7 @@ class VolumeTask(InferTask):
         return None
 
     def is_valid(self) -> bool:
-        """Whether `/info/` lists the model: once there are weights that have learned clicks."""
+        """Return whether `/info/` lists the model: once there are weights that have learned clicks."""
         try:
             self._segmenters.weights(resolve_device(None))
         except Sam3dError:
@@ -100,7 +100,7 @@ class VolumeTask(InferTask):
             raise HTTPException(400, "Weights are not taken over HTTP: start the server with --conf weights PATH")
 
     def clear_cache(self) -> None:
-        """Forgets embeddings; the next click on each place encodes again."""
+        """Forget embeddings; the next click on each place encodes again."""
         self._segmenters.cache.clear()
 
     def _look(
@@ -242,7 +242,7 @@ class _Clock:
 
 
 def resolve_device(name: str | None) -> str:
-    """The torch device that a client means.
+    """Return the torch device that a client means.
 
     Args:
         name: `cpu`, `cuda`, `cuda:1`, or a GPU's marketing name as `/info/` lists it; None = a GPU if there
@@ -269,7 +269,7 @@ def _gpus() -> list[str]:
 
 
 def write_result(array: np.ndarray, volume: Volume, output: Output, image: str) -> str:
-    """Writes a mask or a map to a temporary file, which the server deletes once it is sent.
+    """Write a mask or a map to a temporary file, which the server deletes once it is sent.
 
     Args:
         array: (I, J, K).

@@ -78,7 +78,7 @@ class BodyLimit:
         await self.app(scope, counting, send)
 
     def _limit(self, kind: str) -> tuple[int, str]:
-        """Largest body of a media type in bytes, and what changes it."""
+        """Return the largest body of a media type in bytes, and what changes it."""
         if is_json(kind):
             return self._limits.max_json_bytes, "--conf max_json_kb"
         if kind == "application/x-www-form-urlencoded":
@@ -87,19 +87,19 @@ class BodyLimit:
 
 
 def body_limit(app: Any) -> Middleware:
-    """The middleware with the limits of the app's configuration."""
+    """Return the middleware with the limits of the app's configuration."""
     return Middleware(BodyLimit, limits=app.config)
 
 
 def media_type(headers: Headers) -> str:
-    """The media type of a body in lower case; empty where the client names none."""
+    """Return the media type of a body in lower case; empty where the client names none."""
     header = Header()
     header["content-type"] = headers.get("content-type", "")
     return header.get_content_type() if headers.get("content-type") else ""
 
 
 def is_json(kind: str) -> bool:
-    """Whether FastAPI reads a body of this media type as JSON."""
+    """Return whether FastAPI reads a body of this media type as JSON."""
     main, _, sub = kind.partition("/")
     return not kind or (main == "application" and (sub == "json" or sub.endswith("+json")))
 
@@ -121,7 +121,7 @@ class _Counting:
         return message
 
     async def whole(self) -> bytes:
-        """The body; what a client that hangs up has sent until then."""
+        """Return the body; what a client that hangs up has sent until then."""
         chunks = []
         more = True
         while more:

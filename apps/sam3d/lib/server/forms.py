@@ -66,7 +66,7 @@ class FormReader(MultiPartParser):
 
 
 def is_plain(charset: str) -> bool:
-    """Whether a form may be in this encoding."""
+    """Return whether a form may be in this encoding."""
     try:
         return codecs.lookup(charset).name in CHARSETS
     except (LookupError, ValueError):

@@ -97,7 +97,7 @@ def _run(name: str, probe: Probe) -> Check:
 
 
 def writable(folder: Path) -> Callable[[], None]:
-    """A probe that writes a file of a few bytes into a folder and removes it.
+    """Return a probe that writes a file of a few bytes into a folder and removes it.
 
     Args:
         folder: Where the app writes.
@@ -119,7 +119,7 @@ def writable(folder: Path) -> Callable[[], None]:
 
 
 def space(folders: Mapping[str, Path], least_mb: int) -> Callable[[], None]:
-    """A probe for free disk space.
+    """Return a probe for free disk space.
 
     Args:
         folders: Where the app writes, by what it is called in the report.
@@ -138,7 +138,7 @@ def space(folders: Mapping[str, Path], least_mb: int) -> Callable[[], None]:
 
 
 def listed(store: Callable[[], Datastore]) -> Callable[[], None]:
-    """A probe that asks a datastore for its images.
+    """Return a probe that asks a datastore for its images.
 
     Args:
         store: Returns the datastore.
@@ -154,7 +154,7 @@ def listed(store: Callable[[], Datastore]) -> Callable[[], None]:
 
 
 def moving(oldest: Callable[[], float]) -> Callable[[], None]:
-    """A probe for a queue that does not move.
+    """Return a probe for a queue that does not move.
 
     Args:
         oldest: Seconds that the request at the head of the queue has waited; 0 when none waits.

@@ -57,7 +57,7 @@ class Turn:
     clicks: frozenset[Hashable] | None = None
 
     def replaces(self, older: Turn) -> bool:
-        """Whether this turn makes an older one unnecessary."""
+        """Return whether this turn makes an older one unnecessary."""
         if self.key != older.key:
             return False
         return self.clicks is None or (older.clicks is not None and older.clicks <= self.clicks)
@@ -122,7 +122,7 @@ class Load:
 
 
 def worker_count(device: str) -> int:
-    """How many requests a device computes at the same time.
+    """Return how many requests a device computes at the same time.
 
     A GPU is kept busy by one. On the CPU a request alternates between code that uses all threads of PyTorch and code
     that uses one, so that a second one fills the gaps; more only take memory, unless PyTorch has few threads. The
@@ -199,18 +199,18 @@ class InferencePool:
                 queue.drop(job)
 
     def load(self) -> dict[str, Load]:
-        """How busy each device is that was used so far."""
+        """Return how busy each device is that was used so far."""
         with self._lock:
             devices = dict(self._devices)
         return {name: device.load() for name, device in devices.items()}
 
     def states(self) -> dict[str, int]:
-        """How many requests wait, and are computed, on all devices."""
+        """Return how many requests wait, and are computed, on all devices."""
         loads = self.load().values()
         return {"waiting": sum(load.waiting for load in loads), "running": sum(load.running for load in loads)}
 
     def oldest_seconds(self) -> float:
-        """Seconds that the request that has waited longest has waited; 0 when none waits."""
+        """Return the seconds that the request that has waited longest has waited; 0 when none waits."""
         return max((load.oldest_seconds for load in self.load().values()), default=0.0)
 
     def _device(self, name: str) -> _Device:
@@ -281,7 +281,7 @@ class _Device:
             del job  # so that its volume and answer are not kept until the next one
 
     def _next(self) -> Job[Any] | None:
-        """The first job of the user who has waited longest for a turn."""
+        """Return the first job of the user who has waited longest for a turn."""
         free = (job for job in self._waiting if job.volume not in self._volumes)
         return min(free, key=lambda job: self._turns.get(job.user, 0), default=None)
 

@@ -151,7 +151,7 @@ def _object(pairs: list[tuple[str, Any]], name: str) -> dict[str, Any]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text in a value, keys included; the depth is limited before this is called."""
+    """Yield every text in a value, keys included; the depth is limited before this is called."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):

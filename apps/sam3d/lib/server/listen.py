@@ -139,7 +139,7 @@ def refuse_on_errors(start: Callable[Parameters, None]) -> Callable[Parameters, 
 
 
 def is_default_host(arguments: Sequence[str]) -> bool:
-    """Whether `monailabel start_server` was started with these arguments, and none of them is its address."""
+    """Return whether `monailabel start_server` was started with these arguments, and none of them is its address."""
     if "start_server" not in arguments:
         return False
     from monailabel.main import Main
@@ -153,7 +153,7 @@ def is_default_host(arguments: Sequence[str]) -> bool:
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether an address or name stands for this machine only."""
+    """Return whether an address or name stands for this machine only."""
     try:
         found = {str(entry[4][0]) for entry in socket.getaddrinfo(host or "0.0.0.0", None)}
     except (OSError, UnicodeError):

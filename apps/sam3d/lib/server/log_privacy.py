@@ -97,7 +97,7 @@ class Guard(logging.Filter):
     """Lets a record pass that this project, or a warning or error that a library, has written."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the handler may write the record."""
+        """Return whether the handler may write the record."""
         if record.name in DROPPED:
             return False
         return record.levelno >= logging.WARNING or record.name in SERVER or is_own(record)
@@ -107,7 +107,7 @@ class JsonLines(logging.Formatter):
     """A record as one line of JSON: time, level, logger, message and request id; a request with its fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the line."""
         return json.dumps(described(record), ensure_ascii=False)
 
 
@@ -123,7 +123,7 @@ class Console(logging.Formatter):
         self._base = base or logging.Formatter("[%(asctime)s] [%(levelname)s] (%(name)s) - %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, and the traceback of an exception."""
+        """Return the line, and the traceback of an exception."""
         fields = described(record)
         if hasattr(record, "request"):
             return json.dumps(fields, ensure_ascii=False)
@@ -136,7 +136,7 @@ class Console(logging.Formatter):
 
 
 def described(record: logging.LogRecord) -> dict[str, Any]:
-    """The fields of a record.
+    """Return the fields of a record.
 
     Args:
         record: What was logged.
@@ -155,12 +155,12 @@ def described(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def is_own(record: logging.LogRecord) -> bool:
-    """Whether a logger of this project wrote a record."""
+    """Return whether a logger of this project wrote a record."""
     return record.name.split(".")[0] in OWN
 
 
 def own_message(record: logging.LogRecord) -> str:
-    """The message of a record of this project: texts among its arguments are hashed, errors scrubbed.
+    """Return the message of a record of this project: texts among its arguments are hashed, errors scrubbed.
 
     Args:
         record: What was logged.
@@ -174,7 +174,7 @@ def own_message(record: logging.LogRecord) -> str:
 
 
 def hidden(value: object) -> object:
-    """An argument of a message as the log shows it: `#` and the start of a SHA-256, the same for the same image.
+    """Return an argument of a message as the log shows it: `#` and the start of a SHA-256, the same for the same image.
 
     Args:
         value: A number, or the name of one of the server's own files, is shown as it is.
@@ -187,7 +187,7 @@ def hidden(value: object) -> object:
 
 
 def without_values(text: str) -> str:
-    """A text without what the client sent in the URL of the current request."""
+    """Return a text without what the client sent in the URL of the current request."""
     request = current_request()
     for value in request.secrets if request is not None else ():
         text = text.replace(value, PLACEHOLDER)
@@ -195,7 +195,7 @@ def without_values(text: str) -> str:
 
 
 def scrub(text: str) -> str:
-    """A text of a library without quoted texts, paths, file names, DICOM UIDs and what the client sent.
+    """Return a text of a library without quoted texts, paths, file names, DICOM UIDs and what the client sent.
 
     Args:
         text: A message of a record or of an exception.
@@ -207,7 +207,7 @@ def scrub(text: str) -> str:
 
 
 def traceback_of(error: BaseException) -> str:
-    """The traceback of an exception and of its causes, with scrubbed messages.
+    """Return the traceback of an exception and of its causes, with scrubbed messages.
 
     Args:
         error: What was raised.

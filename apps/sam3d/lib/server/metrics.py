@@ -120,7 +120,7 @@ class Metrics:
             self._cache.labels("miss" if encoded else "hit").inc()
 
     def text(self) -> bytes:
-        """All metrics in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
@@ -152,7 +152,7 @@ class AppState(Collector):
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """The values now."""
+        """Return the values now."""
         yield _gauge("sam3d_embedding_cache_bytes", "Bytes in the embedding cache", self._cache.nbytes)
         yield _gauge("sam3d_embedding_cache_max_bytes", "Budget of the embedding cache", self._cache.max_bytes)
         yield _gauge("sam3d_embedding_cache_entries", "Embeddings in the cache", len(self._cache))

@@ -138,7 +138,7 @@ def _begin(scope: Scope) -> RequestRecord:
 
 
 def _sent_in_url(scope: Scope) -> tuple[str, ...]:
-    """The values in the query that are long enough to name somebody, the longest first."""
+    """Return the values in the query that are long enough to name somebody, the longest first."""
     query = scope.get("query_string", b"").decode("latin-1")
     values = {value for _, value in parse_qsl(query) if len(value) > 2}
     return tuple(sorted(values, key=len, reverse=True))
@@ -154,7 +154,7 @@ def _end(scope: Scope, record: RequestRecord) -> None:
 
 
 def user_hash(name: str) -> str:
-    """What the log shows of a user's name: the same for the same user.
+    """Return the hash of a user's name for the log.
 
     Args:
         name: The name of an API key, or the user name of a login.

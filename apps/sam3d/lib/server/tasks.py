@@ -117,7 +117,7 @@ class TaskQueue:
 
     @contextmanager
     def here(self, *, enqueue: bool = False) -> Iterator[None]:
-        """Lets the caller do such work in this process; nothing of the queue runs at the same time.
+        """Let the caller do such work in this process; nothing of the queue runs at the same time.
 
         Raises:
             HTTPException: 429; such work is queued or running.
@@ -134,26 +134,26 @@ class TaskQueue:
                 self._here -= 1
 
     def tasks(self) -> list[Task]:
-        """All tasks that are remembered, the latest last."""
+        """Return all tasks that are remembered, the latest last."""
         with self._changed:
             return [self._copy(task) for task in self._tasks]
 
     def running(self) -> Task | None:
-        """The task whose process runs."""
+        """Return the task whose process runs."""
         return next((task for task in self.tasks() if task.status == "RUNNING"), None)
 
     def is_busy(self) -> bool:
-        """Whether a task is queued or running, here or in a process of its own."""
+        """Return whether a task is queued or running, here or in a process of its own."""
         with self._changed:
             return bool(self._here) or any(not task.is_over for task in self._tasks)
 
     def is_waiting(self) -> bool:
-        """Whether a task is queued and has not begun."""
+        """Return whether a task is queued and has not begun."""
         with self._changed:
             return any(task.status == "SUBMITTED" for task in self._tasks)
 
     def status(self, *, all_tasks: bool = False, check_if_running: bool = False) -> Task | list[Task]:
-        """The latest task, the running one, or all.
+        """Return the latest task, the running one, or all.
 
         Raises:
             HTTPException: 404; there is none.

@@ -81,7 +81,7 @@ class AutoTrain:
         return True
 
     def due(self) -> str:
-        """Why a training is due; empty when it is not."""
+        """Return why a training is due; empty when it is not."""
         new = self.new_labels()
         if new and time.time() - max(new) < QUIET:
             return ""
@@ -94,7 +94,7 @@ class AutoTrain:
         return ""
 
     def new_labels(self) -> list[int]:
-        """When each label was saved that the last training, if any, has not seen; seconds since 1970."""
+        """Return when each label was saved that the last training, if any, has not seen; seconds since 1970."""
         seen = self._last().labels
         saved = {image: label_time(self._datastore, image) for image in self._datastore.get_labeled_images()}
         return [at for image, at in saved.items() if seen.get(image) != at]
@@ -104,7 +104,7 @@ class AutoTrain:
 
 
 def last_time(of_day: str) -> float:
-    """When it was last HH:MM, seconds since 1970."""
+    """Return when it was last HH:MM, seconds since 1970."""
     hour, minute = map(int, of_day.split(":"))
     now = datetime.now()
     today = now.replace(hour=hour, minute=minute, second=0, microsecond=0)

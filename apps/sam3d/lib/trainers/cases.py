@@ -21,7 +21,7 @@ from sam3d_label.training.dataset import Case
 def labelled_cases(
     datastore: Datastore, labels: Sequence[str], patient: str | None = None, unprompted: str | None = None
 ) -> tuple[list[LabelledCase], dict[str, str]]:
-    """Every image with a final label, and what is wrong with those that cannot be used.
+    """Return every image with a final label, and what is wrong with those that cannot be used.
 
     Args:
         datastore: Images and labels.
@@ -54,7 +54,7 @@ def labelled_cases(
 def find_targets(
     datastore: Datastore, image: str, labels: Sequence[str], unprompted: str | None = None
 ) -> tuple[list[Case], list[str]]:
-    """The targets on an image, and the names of what else is drawn on it.
+    """Return the targets on an image, and the names of what else is drawn on it.
 
     Without a prompt a network can segment one structure only: with several labels, one of them is learned in this way.
 
@@ -87,7 +87,7 @@ def find_targets(
 
 
 def group_of(image: str, patient: str | None, info: Mapping[str, Any] | None = None) -> str:
-    """What an image shares its side of the ledger with: its patient, or nothing but itself.
+    """Return the group with which an image shares its split in the ledger: its patient, or the image itself.
 
     Args:
         image: Its id.

@@ -102,7 +102,7 @@ ADDED_BY_THE_SERVER = ("model", "local_rank")
 
 
 def parse_train(request: Mapping[str, Any]) -> TrainRequest:
-    """Reads the body of a request to train.
+    """Read the body of a request to train.
 
     Raises:
         Sam3dError: A key is unknown or a value not allowed; the message names it.
@@ -130,14 +130,14 @@ class SAM3DTrainTask(TrainTask):
         self.model_dir, self.ledger = model_dir, ledger
 
     def config(self) -> dict[str, Any]:
-        """The keys of a request with their defaults, as the viewers show them; lists are choices."""
+        """Return the keys of a request with their defaults, as the viewers show them; lists are choices."""
         hidden = ("client_id", "train_random_seed")
         values = {key: value for key, value in TrainRequest().model_dump().items() if key not in hidden}
         choices = {"device": device_list(), "dataset": ["CacheDataset"], "dataloader": ["DataLoader"]}
         return values | choices | {"tracking": ["None"], "max_epochs": self._app.train_epochs}
 
     def info(self) -> dict[str, Any]:
-        """What `/info/` says of the trainer."""
+        """Return the entry of the trainer in `/info/`."""
         return super().info() | {"labels": list(self._app.labels)}
 
     def stats(self) -> dict[str, Any]:
@@ -208,7 +208,7 @@ class SAM3DTrainTask(TrainTask):
 
 
 def train_settings(asked: TrainRequest, targets: int, epochs: int, card: Card) -> TrainSettings:
-    """The library's settings for a request, of so many epochs without its word."""
+    """Return the library's settings for a request, of so many epochs without its word."""
     return TrainSettings.few_cases(
         targets,
         card,
@@ -226,6 +226,6 @@ def trainer(asked: TrainRequest, device: str, model_dir: Path) -> FineTune:
 
 
 def label_time(datastore: Datastore, image: str) -> int:
-    """When the final label of an image was saved, seconds since 1970; 0 where nobody noted it."""
+    """Return when the final label of an image was saved, seconds since 1970; 0 where nobody noted it."""
     at = datastore.get_label_info(image, "final").get("ts", 0)
     return int(at) if isinstance(at, int | float) and math.isfinite(at) else 0

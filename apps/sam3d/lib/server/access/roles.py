@@ -113,7 +113,7 @@ def needed_role(method: str, path: str) -> Role:
 
 
 def is_listed(method: str, path: str) -> bool:
-    """Whether the table has this route.
+    """Return whether the table has this route.
 
     Args:
         method: HTTP method; HEAD counts as GET.

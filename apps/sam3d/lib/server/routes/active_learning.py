@@ -32,7 +32,7 @@ class SampleRequest(ClientRequest):
 
 
 def router(app: App) -> APIRouter:
-    """The routes under `/activelearning`.
+    """Return the routes under `/activelearning`.
 
     Args:
         app: Has the strategies and the datastore.

@@ -61,7 +61,7 @@ class BatchRequest(ClientRequest):
 
 
 def router(app: App) -> APIRouter:
-    """The routes under `/batch`.
+    """Return the routes under `/batch`.
 
     Args:
         app: Has the models.

@@ -46,7 +46,7 @@ def form_route(max_part_bytes: int, max_files: int = MAX_FILES, readers: Shares 
 
 
 def reading_route(readers: Shares) -> type[APIRoute]:
-    """The class of routes that read a volume to answer.
+    """Return the class of routes that read a volume to answer.
 
     Args:
         readers: Limits how many do so at a time, of all users and of one.
@@ -91,7 +91,7 @@ async def read_form(request: Request, max_part_bytes: int, max_files: int) -> No
 
 
 def sender(request: Request, client_id: str | None = None) -> str | None:
-    """Who sent a request: the user who is logged in, else what the client calls itself."""
+    """Return who sent a request: the user who is logged in, else what the client calls itself."""
     identity = getattr(request.state, "identity", None)
     if identity is not None and not identity.anonymous:
         return str(identity.name)

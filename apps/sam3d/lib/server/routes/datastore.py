@@ -55,7 +55,7 @@ Name = Annotated[str, Query()]
 
 
 def router(app: App) -> APIRouter:
-    """The routes under `/datastore`.
+    """Return the routes under `/datastore`.
 
     Args:
         app: Has the datastore.
@@ -201,7 +201,7 @@ def suffix_of(upload: UploadFile) -> str:
 
 
 def _stem(upload: UploadFile, suffix: str) -> str:
-    """The name of an uploaded file without its suffix.
+    """Return the name of an uploaded file without its suffix.
 
     Raises:
         HTTPException: 400; nothing is left of it.
@@ -213,7 +213,7 @@ def _stem(upload: UploadFile, suffix: str) -> str:
 
 
 def label_info(info: dict[str, Any], field: str) -> dict[str, Any]:
-    """What a client says about a label, with names and numbers of its structures checked.
+    """Return the client's record of a label, with checked names and numbers of its structures.
 
     Raises:
         JsonError: They have another form.
@@ -238,7 +238,7 @@ def _unreserved(info: dict[str, Any], keys: frozenset[str]) -> dict[str, Any]:
 
 
 def _signed(info: dict[str, Any], request: Request) -> dict[str, Any]:
-    """The same with the user who is logged in."""
+    """Return the same with the user who is logged in."""
     user = sender(request)
     return {**info, "user": user} if user else info
 
@@ -259,7 +259,7 @@ def _existing(file: str, kind: str, name: str) -> str:
 
 
 def _sent(file: str, name: str) -> FileResponse:
-    """A file under the id of its image, since a link leads to a file of any name."""
+    """Return a file under the id of its image, since a link leads to a file of any name."""
     return FileResponse(file, media_type=get_mime_type(file), filename=f"{name}{end_of(file)}")
 
 

@@ -35,11 +35,11 @@ class Parts(Protocol):
     tasks: Tasks
 
     def datastore(self) -> Datastore:
-        """Images and labels."""
+        """Return images and labels."""
 
 
 def router(app: Parts) -> APIRouter:
-    """The two routes, and the liveness route.
+    """Return the two routes, and the liveness route.
 
     Args:
         app: What is checked and measured.
@@ -73,7 +73,7 @@ def router(app: Parts) -> APIRouter:
 
 
 def probes(app: Parts) -> dict[str, Probe]:
-    """The checks of an app by name.
+    """Return the checks of an app by name.
 
     Args:
         app: What is checked.

@@ -64,10 +64,10 @@ class App(Protocol):
         """Models by name."""
 
     def datastore(self) -> Datastore:
-        """Images and labels."""
+        """Return images and labels."""
 
     def sessions(self) -> SafeSessions | None:
-        """Volumes that clients sent for a while; None where sessions are switched off."""
+        """Return volumes that clients sent for a while; None where sessions are switched off."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Asked:
 
 
 def router(app: App) -> APIRouter:
-    """The route under `/infer`.
+    """Return the route under `/infer`.
 
     Args:
         app: Has the models and the pool.
@@ -155,7 +155,7 @@ class Answer:
             Path(self.file).unlink(missing_ok=True)
 
     def response(self, output: ResultType | None) -> Response:
-        """The HTTP answer, which deletes the file once it is sent or the client has gone."""
+        """Return the HTTP answer, which deletes the file once it is sent or the client has gone."""
         if output == ResultType.json or not self.file:
             self.remove()
             return JSONResponse(self.params)
@@ -202,7 +202,7 @@ class FormResponse(StreamingResponse):
 
 
 def _frame(file: str, params: Mapping[str, Any]) -> tuple[bytes, bytes, str]:
-    """What comes before and after the file in the form, and the form's media type."""
+    """Return the parts of the form before and after the file, and the form's media type."""
     mark = b"\0the file\0"
     fields = {
         "params": (None, JSONResponse(params).body, "application/json"),
@@ -267,7 +267,7 @@ def _device(name: Any) -> str:
 
 
 def _user(http: Request, request: Mapping[str, Any]) -> tuple[str, str]:
-    """Who sent a request, and how that is known: by name, by what the client calls itself, or by address."""
+    """Return who sent a request, and how that is known: by name, by what the client calls itself, or by address."""
     identity = getattr(http.state, "identity", None)
     if identity is not None and not identity.anonymous:
         return "name", identity.name

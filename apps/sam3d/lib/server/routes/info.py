@@ -10,7 +10,7 @@ from lib.server.routes.parts import App
 
 
 def router(app: App) -> APIRouter:
-    """The route `/info/`.
+    """Return the route `/info/`.
 
     Args:
         app: What is described.

@@ -16,7 +16,7 @@ NOT_OVER_HTTP = "Weights are not taken over HTTP: start the server with --conf w
 
 
 def router(app: App) -> APIRouter:
-    """The routes under `/model`.
+    """Return the routes under `/model`.
 
     Args:
         app: Has the models.

@@ -47,7 +47,7 @@ class Parts(Protocol):
     tasks: Tasks
 
     def datastore(self) -> Datastore:
-        """Images and labels."""
+        """Return images and labels."""
 
     def models(self) -> Mapping[str, VolumeTask]:
         """Models by name."""
@@ -60,7 +60,7 @@ class WantedVersion(BaseModel):
 
 
 def router(app: Parts) -> APIRouter:
-    """The page and what it asks for. Who may send which request is in `server.access.roles`.
+    """Return the page and what it asks for. Who may send which request is in `server.access.roles`.
 
     Args:
         app: What it shows.
@@ -102,7 +102,7 @@ def router(app: Parts) -> APIRouter:
 
 
 def describe(app: Parts) -> dict[str, Any]:
-    """All that the page shows, as JSON.
+    """Return all that the page shows, as JSON.
 
     Raises:
         Sam3dError: A file of versions or ledger is damaged.

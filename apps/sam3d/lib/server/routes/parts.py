@@ -21,10 +21,10 @@ class App(Protocol):
     tasks: Tasks
 
     def info(self) -> dict[str, Any]:
-        """What `/info/` answers."""
+        """Return the response of `/info/`."""
 
     def datastore(self) -> Datastore:
-        """Images and labels."""
+        """Return images and labels."""
 
     def trainers(self) -> Mapping[str, Any]:
         """Trainers by name."""

@@ -170,7 +170,7 @@ def decoded(path: str) -> str:
 
 
 def is_accepted(content_type: str) -> bool:
-    """Whether an answer of this type comes back to the client."""
+    """Return whether an answer of this type comes back to the client."""
     header = Message()
     header["Content-Type"] = content_type
     kind = header.get_content_type()
@@ -217,7 +217,7 @@ def _send(method: str, aim: Target, body: IO[bytes] | None = None) -> requests.R
 
 
 def _passed_on(answer: requests.Response, run: Callable[[Callable[[], bytes]], Awaitable[bytes]]) -> Response:
-    """The answer to the client.
+    """Return the answer to the client.
 
     Args:
         answer: Of the DICOM server.

@@ -29,7 +29,7 @@ class ScoringRequest(ClientRequest):
 
 
 def router(app: App) -> APIRouter:
-    """The routes under `/scoring`.
+    """Return the routes under `/scoring`.
 
     Args:
         app: Has the scoring methods.

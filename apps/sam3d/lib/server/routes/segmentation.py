@@ -27,7 +27,7 @@ LARGEST = 255
 
 
 def router(app: App) -> APIRouter:
-    """The route.
+    """Return the route.
 
     Args:
         app: Has the datastore.

@@ -24,7 +24,7 @@ class Holder(Protocol):
     """Has sessions."""
 
     def sessions(self) -> SafeSessions | None:
-        """Volumes that clients sent for a while; None where sessions are switched off."""
+        """Return volumes that clients sent for a while; None where sessions are switched off."""
 
 
 class App(Holder, Protocol):
@@ -34,7 +34,7 @@ class App(Holder, Protocol):
 
 
 def router(app: App) -> APIRouter:
-    """The routes under `/session`.
+    """Return the routes under `/session`.
 
     Args:
         app: Has the sessions.
@@ -78,7 +78,7 @@ def router(app: App) -> APIRouter:
 
 
 def find_session(app: Holder, http: Request, session_id: str, update_ts: bool = True) -> SessionInfo:
-    """A session that the sender of a request may use: their own, or one that belongs to nobody.
+    """Return a session that the sender of a request may use: their own, or one that belongs to nobody.
 
     Raises:
         HTTPException: 404; there is none for this user. 406; sessions are switched off.
@@ -92,7 +92,7 @@ def find_session(app: Holder, http: Request, session_id: str, update_ts: bool = 
 
 
 def shown(info: SessionInfo) -> dict[str, Any]:
-    """What clients see of a session: its keys as MONAI Label has them, without the server's paths."""
+    """Return the fields of a session for clients: MONAI Label's keys, without the server's paths."""
     seen = {"name": info.name, "path": info.name, "image": Path(info.image).name, "meta": {}}
     return {**seen, "create_ts": info.create_ts, "last_access_ts": info.last_access_ts, "expiry": info.expiry}
 
@@ -105,6 +105,6 @@ def _sessions(app: Holder) -> SafeSessions:
 
 
 def _named(http: Request) -> str | None:
-    """The name of the user who is logged in."""
+    """Return the name of the user who is logged in."""
     identity = getattr(http.state, "identity", None)
     return None if identity is None or identity.anonymous else str(identity.name)

@@ -12,7 +12,7 @@ from lib.validation import ClientRequest
 
 
 def router(app: App) -> APIRouter:
-    """The routes under `/train`.
+    """Return the routes under `/train`.
 
     Args:
         app: Has the trainers.
@@ -64,5 +64,5 @@ def router(app: App) -> APIRouter:
 
 
 def shown(result: Any) -> Any:
-    """A task without the fields that it does not have yet; any other result as it is."""
+    """Return a task without the fields that it does not have yet; any other result as it is."""
     return result.model_dump(exclude_none=True) if isinstance(result, Task) else result

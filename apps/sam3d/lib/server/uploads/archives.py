@@ -65,7 +65,7 @@ class Upload:
 
 
 def members(archive: Upload, most_bytes: int) -> Generator[Upload, None, None]:
-    """The regular files of a ZIP or tar archive, hidden ones left out. Read each before the next.
+    """Yield the regular files of a ZIP or tar archive, hidden ones left out. Read each before the next.
 
     Args:
         archive: The archive, whose name does not matter.
@@ -83,7 +83,7 @@ def members(archive: Upload, most_bytes: int) -> Generator[Upload, None, None]:
 
 
 def rejected(error: Exception) -> VolumeError:
-    """What to raise for an error of `ERRORS` while a member is read."""
+    """Return the exception for an error of `ERRORS` while a member is read."""
     return _rejected(f"{type(error).__name__}; create it again, or {ACCEPTED}")
 
 
@@ -220,7 +220,7 @@ class _TarStream:
         return self._last
 
     def seek(self, position: int) -> int:
-        """Go on to a position from the start."""
+        """Continue to a position from the start."""
         if position < self._position:
             raise tarfile.ReadError("its members overlap")
         self._skipped += position - self._position
@@ -234,7 +234,7 @@ class _TarStream:
         return position
 
     def tell(self) -> int:
-        """The position from the start."""
+        """Return the position from the start."""
         return self._position
 
     def require_end(self) -> None:

@@ -109,7 +109,7 @@ class SafeSessions(Sessions):
     def add_session(
         self, data_file: str, expiry: int = 0, uncompress: bool = False, session_id: str | None = None
     ) -> tuple[str, SessionInfo]:
-        """Keeps a copy of a file, of a folder's files, or of what an archive holds.
+        """Keep a copy of a file, of a folder's files, or of what an archive holds.
 
         Raises:
             HTTPException: 400; as `create`.
@@ -123,12 +123,12 @@ class SafeSessions(Sessions):
         return info.name, info
 
     def remove_expired(self) -> int:
-        """Removes what nobody used for longer than its expiry, and what cannot be read; returns how many."""
+        """Remove what nobody used for longer than its expiry, and what cannot be read; return how many."""
         names = os.listdir(self.store_path) if os.path.isdir(self.store_path) else []
         return sum(self._remove_if_expired(name) for name in names)
 
     def _on_disk(self) -> dict[str, Held]:
-        """What each session takes; those that have expired are removed first."""
+        """Return the size of each session; expired ones are removed first."""
         self.remove_expired()
         held = {}
         for name in os.listdir(self.store_path) if os.path.isdir(self.store_path) else ():
@@ -150,7 +150,7 @@ class SafeSessions(Sessions):
         return True
 
     def _remove_if_broken(self, session_id: str) -> bool:
-        """Removes a folder whose session nobody can name any more, unless it is just being made."""
+        """Remove a folder whose session nobody can name any more, unless it is just being made."""
         folder = Path(self.store_path, session_id)
         if not folder.is_dir() or time.time() - folder.stat().st_mtime < self.expiry:
             return False
@@ -158,7 +158,7 @@ class SafeSessions(Sessions):
         return True
 
     def _find(self, session_id: str, update_ts: bool, fetch_cache: bool) -> SessionInfo | None:
-        """A session; None where there is none, or where its file was cut off when the server was killed."""
+        """Return a session; None where there is none, or where its file was cut off when the server was killed."""
         try:
             info = super().get_session(session_id, update_ts, fetch_cache)
             if info is None or isinstance(info.image, str):

@@ -1,1 +1,1 @@
-"""Which image to label next: scores of images without a label."""
+"""Scores of images without a label, to choose the next image."""

@@ -1,4 +1,4 @@
-"""What the model makes of a volume that nobody has clicked in: how unsure it is, and what the volume looks like."""
+"""Score a volume without a label: the model's uncertainty, and a feature vector of the volume."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a team has made, as one archive: labels, clicks, versions, and a manifest that can be checked."""
+"""Archive of a team's labels, clicks and versions, with a manifest to verify it."""

@@ -51,7 +51,7 @@ class Entry(BaseModel):
 
 
 class LeftOut(BaseModel):
-    """What could not be exported, and why."""
+    """An item that could not be exported, and the reason."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     what: str
@@ -59,7 +59,7 @@ class LeftOut(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What an archive holds. Keys that a later release adds are ignored as long as the format version is the same.
+    """The content of an archive. Keys that a later release adds are ignored as long as the format version is the same.
 
     Attributes:
         format: Tells the archives of this package from others.

@@ -1,4 +1,4 @@
-"""Studies and model folder -> archive."""
+"""Write an archive of a studies folder and a model folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must not leave the house: paths, and, where that is wished, the ids of images."""
+"""Remove identifying data before an export: paths and, optionally, the ids of images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATH = re.compile(r"(?<![\w./\\])(?!(?<=:)//)(?:~|[A-Za-z]:)?(?:[/\\]+[^\s/\\'\"
 
 
 class Names:
-    """What images, and groups such as patients, are called in an archive.
+    """Pseudonyms of images, and of groups such as patients, in an archive.
 
     Args:
         pseudonyms: Whether they are numbered; else they are called what they are called in the studies.

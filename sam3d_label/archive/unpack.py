@@ -1,4 +1,4 @@
-"""Archive -> folder, once all of it is as its manifest says."""
+"""Verify an archive against its manifest and unpack it to a folder."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ SAMPLED = 16
 
 @dataclass(frozen=True)
 class Job:
-    """What to measure.
+    """A measurement.
 
     Attributes:
         task: First and next click; the same in the plain formulation; or a step of training.

@@ -1,4 +1,4 @@
-"""How good the model is for somebody who clicks: simulated annotators, metrics, protocol and report."""
+"""Evaluation of interactive segmentation: simulated annotators, metrics, protocol and report."""
 
 from sam3d_label.evaluation.annotators import ANNOTATORS
 from sam3d_label.evaluation.protocol import evaluate_case, evaluate_cohort

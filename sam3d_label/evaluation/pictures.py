@@ -63,7 +63,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class SheetRow:
-    """What a contact sheet draws of one case: the same part of the same slice at each moment.
+    """One case of a contact sheet: the same part of the same slice at each moment.
 
     Attributes:
         case: its name.

@@ -1,4 +1,4 @@
-"""A folder with one DICOM series -> voxels and geometry, verified."""
+"""Read and verify a folder with one DICOM series: voxels and geometry."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "
 
 @dataclass(frozen=True)
 class PixelKind:
-    """How a pixel is stored.
+    """Format of a stored pixel.
 
     Attributes:
         itemsize: Bytes of a pixel.

@@ -1,4 +1,4 @@
-"""What an image file claims to be: format, size, voxel type, and where the voxels are."""
+"""Headers of image files: format, size, voxel type, and position of the voxels."""
 
 from __future__ import annotations
 

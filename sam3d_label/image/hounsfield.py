@@ -18,7 +18,7 @@ AIR_HU = -500.0
 """Between air and fat, the darkest tissue at -100 HU. Values below it are air of CT, or padding of any modality."""
 
 STORED_OFFSET = 1024.0
-"""What some tools add to Hounsfield units to store them without a sign."""
+"""Offset that some tools add to Hounsfield units to store them without a sign."""
 
 MANY = 0.005
 """Share of the voxels of a volume that is no accident."""

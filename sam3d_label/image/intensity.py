@@ -1,4 +1,4 @@
-"""From scanner intensities to what the network was trained on."""
+"""Normalise scanner intensities for the network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Normalization:
     """CT or MR, where the rule depended on it."""
 
     source: Literal["file", "histogram", "guess"] | None = None
-    """Where the modality is from: the file, evidence in the histogram, or a guess where that is not clear."""
+    """Source of the modality: the file, evidence in the histogram, or a guess where that is not clear."""
 
     def __call__(self, intensities: Tensor) -> Tensor:
         """Normalise intensities of any shape; the shape is kept."""

@@ -1,4 +1,4 @@
-"""Where ITK and 3D Slicer place the voxels of a NIfTI, NRRD or MetaImage file.
+"""Positions of the voxels of a NIfTI, NRRD or MetaImage file according to ITK and 3D Slicer.
 
 ITK's readers of text headers write beyond their buffers where a value is long. They never see a file from outside:
 each gets a header that is written here, with nothing in it but numbers and words that have been checked.

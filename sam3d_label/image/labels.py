@@ -14,7 +14,7 @@ IGNORE = -1.0
 """Value of voxels that count neither as target nor as background, in training and in evaluation alike."""
 
 WITHIN = 1e-3
-"""How far a stored value may be from a whole number, as after resampling or from a slope, and still mean it."""
+"""Largest difference of a stored value from its whole number, as after resampling or from a slope."""
 
 LARGEST = 65535
 """Largest value: what 16 bits hold."""

@@ -1,4 +1,4 @@
-"""How large a volume may be. No scanner's volume comes near the defaults, and they bound memory and time."""
+"""Limits of the size of a volume. They bound memory and time, and are far above the volumes of scanners."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Limits:
-    """What a volume may be at most.
+    """The limits of a volume.
 
     Numbers of voxels and lengths are checked on the header, before memory is allocated.
 

@@ -1,4 +1,4 @@
-"""Which files of a folder are volumes, found from their names, sizes and headers, and why the others are not."""
+"""Find the volumes of a folder by names, sizes and headers, and the reasons why other files are not listed."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def _scaling(slope: float, intercept: float) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Forms:
-    """How a NIfTI header places its voxels: sform, qform, voxel size and unit, exactly as stored.
+    """Geometry of a NIfTI header: sform, qform, voxel size and unit, exactly as stored.
 
     Programs differ in which of the forms they use. A mask with the same forms as its image is where the image is in
     each of them.

@@ -1,4 +1,4 @@
-"""One image file -> voxels and geometry, verified."""
+"""Read and verify one image file: voxels and geometry."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SAME_SIZE = 0.01
 
 @dataclass(frozen=True)
 class StoredImage:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
         array: Intensities (I, J, K), float32.

@@ -35,7 +35,7 @@ class Source(Protocol):
 
 
 class Decompressor(Protocol):
-    """What the decompressors of `zlib` and `bz2` have in common, once wrapped."""
+    """Common interface of the wrapped decompressors of `zlib` and `bz2`."""
 
     @property
     def eof(self) -> bool:

@@ -143,7 +143,7 @@ def weighted_mean(x: Tensor, weights: Tensor) -> Tensor:
 
 
 class Hourglass(nn.Module):
-    """What a U-Net below a map adds to it, which starts at zero.
+    """A U-Net below a map, whose output is added to the map and starts at zero.
 
     Args:
         widths: Channels of the map and of each halving below it.

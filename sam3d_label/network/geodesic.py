@@ -1,4 +1,4 @@
-"""How far everything is from a click, on paths for which borders are long.
+"""Geodesic distances from a click: paths across borders are longer.
 
 Two costs of a step from a cell to the next, both relative to the contrast around the click, so that a map is the same
 for an image of any scale: the change of intensity on the way (large at borders, small in shading), and the difference

@@ -1,4 +1,4 @@
-"""What the annotator pointed at, written into the deepest feature map."""
+"""Encode the prompts into the deepest feature map."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def known_to_hold(condition: Tensor) -> bool:
 
 
 class DenseEmbed(nn.Module):
-    """What the dense prompt adds to a map: drawn prompts spread over the tokens around them, as the map lets them.
+    """The contribution of the dense prompt to a map: drawn prompts are spread over the tokens around them.
 
     Clicks reach far in few layers because the convolutions are dilated; the last one starts at zero.
     """

@@ -33,7 +33,7 @@ PROMPT_ADDITIONS = ("sign_embed", "corner_embed", "no_prompt_embed", "dense_embe
 
 @dataclass(frozen=True)
 class Proposals:
-    """What one set of prompts may mean.
+    """Candidate masks of one set of prompts.
 
     Attributes:
         logit: What the network answers, (B, 1, D, H, W).

@@ -1,1 +1,1 @@
-"""What a click log would have got from other weights: the same prompts on the same images, measured."""
+"""Re-run a click log with other weights: the same prompts on the same images, measured."""

@@ -1,4 +1,4 @@
-"""Who replays what: the requests of a log in small jobs, and the share of each process."""
+"""Divide the requests of a log into small jobs, and the jobs among processes."""
 
 from __future__ import annotations
 

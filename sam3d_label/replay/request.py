@@ -36,7 +36,7 @@ GAP = "other than it was served"
 
 
 class Row(BaseModel):
-    """What became of one request.
+    """The result of one request.
 
     Attributes:
         number: Its place in the log, from 1.
@@ -90,7 +90,7 @@ class Row(BaseModel):
 
 @dataclass(frozen=True)
 class Cohort:
-    """What requests are replayed on.
+    """The images and labels of a replay.
 
     Attributes:
         studies: Images and labels.
@@ -247,7 +247,7 @@ def why_not(request: Request, listing: Listing) -> str | None:
 
 @dataclass(frozen=True)
 class _Truth:
-    """What was saved for an image: the names of the label's values, the label, and why there is none."""
+    """The saved label of an image: the names of its values, the label, or the reason why there is none."""
 
     names: dict[int, str]
     label: Volume | None

@@ -27,7 +27,7 @@ Show = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker needs to know.
+    """The input of a worker.
 
     Attributes:
         weights: Name or path; None for the shipped default.
@@ -46,7 +46,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a process has done, and what is known in all.
+    """The result of a process, and the summary of all.
 
     Attributes:
         summary: Of all that is done, by whichever process.
@@ -148,7 +148,7 @@ def _together(left: Sequence[Job], work: Work, workers: int) -> Iterator[tuple[s
 
 
 class _Worker:
-    """What a worker keeps from job to job."""
+    """The state of a worker between jobs."""
 
     replayer: Replayer
     store: Store

@@ -1,1 +1,1 @@
-"""From prompts to a mask on the stored grid."""
+"""Compute a mask on the stored grid from prompts."""

@@ -1,4 +1,4 @@
-"""What the network computes of a crop, kept in a cache for the next request on the same volume."""
+"""Encode crops, and cache the embeddings for the next request on the same volume."""
 
 from __future__ import annotations
 

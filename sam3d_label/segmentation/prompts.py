@@ -1,4 +1,4 @@
-"""What a person draws, in voxels of the stored image."""
+"""Prompts of a user, in voxels of the stored image."""
 
 from __future__ import annotations
 

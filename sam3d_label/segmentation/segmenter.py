@@ -1,4 +1,4 @@
-"""From clicks to a mask on the stored grid."""
+"""Compute a mask on the stored grid from clicks."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Result:
 
     @cached_property
     def voxels(self) -> int:
-        """How many voxels are in the target."""
+        """Number of voxels in the target."""
         return int(np.count_nonzero(self._inner))
 
     @property

@@ -1,4 +1,4 @@
-"""Where the mask depends on how the annotator happened to click, and where a click would help most."""
+"""Uncertainty of a mask under perturbed prompts, and the voxel where the next click helps most."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LEAST = 0.1
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """How far masks under perturbed prompts disagree.
+    """Disagreement of masks under perturbed prompts.
 
     Attributes:
         map: Twice the standard deviation of the probability, float32 (I, J, K) on the stored grid, 0 to 1.

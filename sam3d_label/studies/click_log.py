@@ -1,4 +1,4 @@
-"""What was asked of the models, request by request: a log that never stands in a click's way."""
+"""Log of the requests to the models, which never delays a click."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FILES = 10
 """About 40 000 requests a file, 400 000 in all; the oldest file goes when there are more."""
 
 SESSION = re.compile(r"session-[0-9a-f]{12}")
-"""What the image of a session is called: after a hash of the session's name."""
+"""Name of the image of a session: a hash of the session's name."""
 
 PATIENCE = 1.0
 """Seconds that a request waits for other processes that write; then it goes unlogged."""
@@ -151,7 +151,7 @@ class ClickLog:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a log holds.
+    """The content of a log.
 
     Attributes:
         requests: The earliest first.

@@ -41,7 +41,7 @@ class Image(BaseModel):
 
 
 class Listing(BaseModel):
-    """What is in the folder.
+    """The content of the folder.
 
     Attributes:
         images_dir: Folder of the images, under the studies.

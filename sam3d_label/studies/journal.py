@@ -47,7 +47,7 @@ class _Rename(BaseModel):
 
 
 class _Entry(BaseModel):
-    """What is left to do; all paths are relative to the folder."""
+    """The pending changes; all paths are relative to the folder."""
 
     model_config = ConfigDict(extra="forbid")
     format: int = FORMAT

@@ -1,4 +1,4 @@
-"""What the values of a label map are called."""
+"""Names of the values of a label map."""
 
 from __future__ import annotations
 

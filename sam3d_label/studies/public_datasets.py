@@ -1,4 +1,4 @@
-"""Public data sets -> a studies folder with their labels under their names."""
+"""Import public data sets into a studies folder, with named labels."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class DataSet:
 
 @dataclass
 class Outcome:
-    """What became of the cases of a data set.
+    """The result of an import.
 
     Attributes:
         added: Ids of those that are new in the studies, or got their label.

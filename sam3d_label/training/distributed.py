@@ -20,7 +20,7 @@ PATIENCE = timedelta(minutes=30)
 
 @dataclass(frozen=True)
 class World:
-    """Who trains.
+    """The processes of a training.
 
     Attributes:
         rank: Number of this process, from 0.

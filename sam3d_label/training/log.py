@@ -45,12 +45,12 @@ def describe(log: EpochLog, epochs: int) -> str:
 
 def write_log(out: Path, epochs: Sequence[EpochLog]) -> None:
     """Write the log and its plot."""
-    with replacing(out / LOG) as temporary, temporary.open("w", newline="") as file:
+    with replacing(out / LOG) as beside, beside.open("w", newline="") as file:
         table = csv.DictWriter(file, list(EpochLog.model_fields))
         table.writeheader()
         table.writerows(log.model_dump() for log in epochs)
-    with replacing(out / CURVES) as temporary:
-        plot_log(epochs, temporary)
+    with replacing(out / CURVES) as beside:
+        plot_log(epochs, beside)
 
 
 def plot_log(epochs: Sequence[EpochLog], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How a training run fits into the memory at hand: what a step needs, what is free, and the choice that follows."""
+"""Choose how a training run uses memory, from the memory of a step and the free memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LEAST_FOR_CASES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Plan:
-    """How a run uses memory. A run with the same plan gives the same numbers to the last digit.
+    """The memory plan of a run. A run with the same plan gives the same numbers to the last digit.
 
     Attributes:
         bf16: Compute in bf16 autocast.
@@ -150,7 +150,7 @@ def need(model: PromptableNetwork, device: torch.device, *, bf16: bool, checkpoi
 
 
 _crop_bytes: dict[object, int] = {}
-"""What was found, by network and place; it does not depend on the weights."""
+"""Cached results, by network and device; they do not depend on the weights."""
 
 
 def _peak_of_step(model: PromptableNetwork, device: str, bf16: bool, checkpointing: bool) -> int:

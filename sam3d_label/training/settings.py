@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sam3d_label.weights import Card
 
 FEW_CASES: dict[str, Any] = {"learning_rate": 2e-3, "clicks": 2, "served_share": 0.9, "alike": True}
-"""What lets a few hundred steps on a few cases teach much, as measured on hippocampi (benchmarks/learning_curve.py): a
+"""Settings for a few hundred steps on a few cases, as measured on hippocampi (benchmarks/learning_curve.py): a
 high learning rate for the adapters, short sessions, and crops as serving lays them, which stay as the scanner laid
 them."""
 

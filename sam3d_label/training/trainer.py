@@ -109,7 +109,7 @@ class Trainer:
 
     @property
     def plan(self) -> Plan:
-        """How memory is used."""
+        """The memory plan."""
         return self.memory.plan
 
     @property

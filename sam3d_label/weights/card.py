@@ -62,7 +62,7 @@ class DataSource(BaseModel):
 
 
 class Training(BaseModel):
-    """How the weights were trained: the data, and whatever else the trainer records."""
+    """Training of the weights: the data, and other records of the trainer."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     data: list[DataSource] = []

@@ -1,4 +1,4 @@
-"""Where weights are stored: the names of their files, the shipped ones, and the file that a user's words stand for."""
+"""Locations of weights: file names, shipped weights, and the file for a name or path from the user."""
 
 from __future__ import annotations
 

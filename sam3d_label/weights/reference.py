@@ -40,7 +40,7 @@ UNUSED = re.compile(r"attn_mask$|^positional_encoding_gaussian_matrix$")
 
 @dataclass(frozen=True)
 class Dataset:
-    """What the authors' training on one data set fixes."""
+    """Properties of the authors' training on one data set."""
 
     name: str
     label: str
@@ -152,7 +152,7 @@ def reference_card(config: Config, checkpoint: Path, out: Path, dataset: Dataset
                 "method": "3DSAM-adapter, trained by its authors (arXiv 2306.13465)",
                 "checkpoint": checkpoint.name,
                 "checkpoint_sha256": digest,
-                "note": f"{dataset.name} was given at conversion: the checkpoint itself does not name the data set",
+                "note": f"{dataset.name} was named at conversion: the checkpoint itself does not name it",
             },
         ),
         licence="none stated by the authors",

@@ -147,7 +147,7 @@ def test_what_cannot_be_imported_at_all_is_one_line(tmp_path, studies, msd):
     several = write_msd(tmp_path / "Task01", channels=2)
     assert "2 channels (0 FLAIR, 1 T1w): choose one with --channel" in refusal("import-msd", several, studies)
     assert "no such channel; choose one of 0 FLAIR, 1 T1w" in refusal("import-msd", several, studies, "--channel", "7")
-    assert "no such one, only 0 CT" in refusal("import-msd", msd, studies, "--channel", "T1w")
+    assert "no such channel; choose one of 0 CT" in refusal("import-msd", msd, studies, "--channel", "T1w")
     assert "give the folder of one task" in refusal("import-msd", tmp_path, studies)
     assert "holds no folders case_00000" in refusal("import-kits", tmp_path, studies)
     (msd / "dataset.json").write_text('{"labels": ["liver"]}', encoding="utf-8")

@@ -94,7 +94,7 @@ def test_an_empty_label_and_one_on_another_grid_are_refused(phantom_cases, tmp_p
     with pytest.raises(VolumeError, match="is empty"):
         OpenedCase.open(type(case)(case.image, tmp_path / "empty.nii.gz"), Percentile())
     nib.save(nib.Nifti1Image(np.ones(image.shape, np.uint8), np.eye(4) * 3), tmp_path / "shifted.nii.gz")
-    with pytest.raises(VolumeError, match="does not lie on the grid"):
+    with pytest.raises(VolumeError, match="is not on the grid"):
         OpenedCase.open(type(case)(case.image, tmp_path / "shifted.nii.gz"), Percentile())
 
 

@@ -14,7 +14,7 @@ NO_ROUTE = "(none)"
 
 @dataclass
 class RequestRecord:
-    """What the log and the metrics know about one request.
+    """Data about one request for the log and the metrics.
 
     Attributes:
         id: The request id.

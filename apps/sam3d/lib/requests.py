@@ -1,4 +1,4 @@
-"""A client's JSON -> prompts and the wished form of the answer, or an error that says what is wrong.
+"""Parse a client's JSON into prompts and the requested form of the response.
 
 OHIF and Slicer speak three dialects, all in voxels [i, j, k] of the stored image:
 
@@ -45,7 +45,7 @@ NO_POINT = "Place a point inside the lesion first."
 
 @dataclass(frozen=True)
 class Output:
-    """How the client wants its answer.
+    """The form of the response that the client requests.
 
     Attributes:
         label: Name of what the mask marks.

@@ -1,4 +1,4 @@
-"""Which image to label next: the one that the model is least sure of, or that looks least like what is labelled."""
+"""Strategies that choose the next image: by uncertainty, by distance to the labelled images, first, or random."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the app is configured with: `--conf` keys and weights."""
+"""Configuration of the app: `--conf` keys and weights."""

@@ -58,7 +58,7 @@ def _intensity_rule(value: Any) -> Any:
 
 
 class AppConfig(Limits):
-    """What `--conf KEY VALUE` can set, with the limits of requests.
+    """The settings of `--conf KEY VALUE`, including the limits of requests.
 
     Attributes:
         preset: Size of the network; without it, that of the weights.

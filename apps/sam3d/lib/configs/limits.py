@@ -1,4 +1,4 @@
-"""How much the server takes from a client; every limit is a `--conf` key."""
+"""Limits of requests; every limit is a `--conf` key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MIB = 2**20
 
 
 class Limits(BaseModel):
-    """What a request may hold at most.
+    """The limits of a request.
 
     Attributes:
         max_upload_mb: Size of the body of an upload, MiB.

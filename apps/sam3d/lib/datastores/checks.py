@@ -1,4 +1,4 @@
-"""What the datastore accepts: ids, tags, file types, and labels that fit their image."""
+"""Checks of the datastore: ids, tags, file types, and labels that fit their image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked of a DICOMweb server: every call ends in time, and what fails says so without a secret in it."""
+"""Requests to a DICOMweb server, with timeouts and with error messages without secrets."""
 
 from __future__ import annotations
 

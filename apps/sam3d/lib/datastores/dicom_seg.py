@@ -1,4 +1,4 @@
-"""Label maps <-> DICOM SEG."""
+"""Convert label maps to DICOM SEG and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which DICOM SEGs a server has, and what they are labels of."""
+"""The DICOM SEGs of a server, and the series that they label."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SEGMENTATION = "SOPInstanceUID"
 
 
 class SegList:
-    """What the DICOM SEGs of a server are labels of; each is asked about once.
+    """The series that the DICOM SEGs of a server label; each is requested once.
 
     Args:
         file: Where that is kept.

@@ -1,4 +1,4 @@
-"""A folder of DICOM instances -> one volume whose geometry is that of every slice, or a refusal that says why not."""
+"""Read a folder of DICOM instances as one volume with the geometry of every slice, or reject it with the reason."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ PATIENCE_SECONDS = 2
 OUTSIDE = "Images come and go on the DICOM server: send the series there, or remove it there"
 
 
-def _after_a_look(name: str) -> Callable[..., Any]:
-    """Return a method of `SafeDatastore` that first sees what the server has."""
+def _after_refresh(name: str) -> Callable[..., Any]:
+    """Return a method of `SafeDatastore` that first reads the list of the server."""
     inherited = getattr(SafeDatastore, name)
 
     def method(self: DicomWebDatastore, *args: Any, **kwargs: Any) -> Any:
@@ -94,9 +94,9 @@ class DicomWebDatastore(SafeDatastore):
     keeps_gone = False  # the server has them
     shares_folder = False  # it holds copies
 
-    get_labeled_images = _after_a_look("get_labeled_images")
-    list_images = _after_a_look("list_images")
-    json = _after_a_look("json")
+    get_labeled_images = _after_refresh("get_labeled_images")
+    list_images = _after_refresh("list_images")
+    json = _after_refresh("json")
 
     def name(self) -> str:
         """Return the server's address."""
@@ -139,7 +139,7 @@ class DicomWebDatastore(SafeDatastore):
 
     def status(self) -> dict[str, Any]:
         """Return how many images and labels there are, as far as is known, and as `error` why no more is known."""
-        trouble = self.look()
+        trouble = self.refresh()
         with self._up_to_date():
             objects = self._datastore.objects.values()
             tags = [tag for entry in objects for tag in entry.labels]
@@ -161,7 +161,7 @@ class DicomWebDatastore(SafeDatastore):
             VolumeError: Its slices do not form one volume.
             RemoteError: The server does not answer.
         """
-        trouble = self.look()
+        trouble = self.refresh()
         entry = self._entry(image_id)
         if entry is None and UID.fullmatch(image_id):
             self.synchronise(at_least_every=1)  # it may be newer than the last refresh
@@ -185,7 +185,7 @@ class DicomWebDatastore(SafeDatastore):
             VolumeError: It does not fit its image.
             RemoteError: The server does not answer.
         """
-        trouble = self.look()
+        trouble = self.refresh()
         path = str(super().get_label_uri(label_id, label_tag))
         if path and not os.path.exists(path) and label_tag == FINAL:
             if trouble:
@@ -195,7 +195,7 @@ class DicomWebDatastore(SafeDatastore):
 
     def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
         """Return the record of a label; empty when there is none."""
-        self.look()
+        self.refresh()
         return dict(super().get_label_info(label_id, label_tag))
 
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
@@ -269,7 +269,7 @@ class DicomWebDatastore(SafeDatastore):
     def _publish(self, image_id: str, label: Volume, label_tag: str, info: Mapping[str, Any]) -> dict[str, Any]:
         if label_tag != FINAL:
             return {}
-        self.look()  # for the number of the series
+        self.refresh()  # for the number of the series
         seg = self._make_seg(image_id, as_label(label).array, info)
         self.server.store(seg)
         self._stored += 1
@@ -293,8 +293,8 @@ class DicomWebDatastore(SafeDatastore):
         headers = read_headers(self._headers(image_id))
         return make_seg(headers, label, names, colors, earlier=self._segs.count(headers[0].StudyInstanceUID))
 
-    def look(self) -> RemoteError | None:
-        """Sees what the server has; what hinders that."""
+    def refresh(self) -> RemoteError | None:
+        """Read the list of the server; return the error if that fails."""
         try:
             self.synchronise()
         except RemoteError as error:
@@ -432,7 +432,7 @@ def open_dicom_web(url: str, config: AppConfig) -> DicomWebDatastore:
         refresh=config.dicomweb_refresh,
         filters=filters,
     )
-    store.look()
+    store.refresh()
     return store
 
 

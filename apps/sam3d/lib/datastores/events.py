@@ -1,4 +1,4 @@
-"""What happens in a studies folder while the server runs."""
+"""Watch changes of a studies folder while the server runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was known about images and labels whose files are gone, until they come back."""
+"""Records of images and labels whose files are missing, kept until the files are back."""
 
 from __future__ import annotations
 

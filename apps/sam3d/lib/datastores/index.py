@@ -21,7 +21,7 @@ NOTHING = object()
 
 @dataclass
 class Reading:
-    """What an index holds.
+    """The content of an index.
 
     Attributes:
         index: The good records.

@@ -1,4 +1,4 @@
-"""What is stored about images and labels: plain JSON that every later read can parse and send."""
+"""Records of images and labels: plain JSON that every later read can parse and send."""
 
 from __future__ import annotations
 

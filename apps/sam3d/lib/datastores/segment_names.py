@@ -1,4 +1,4 @@
-"""What a `.seg.nrrd` of Slicer says its values are called: it numbers segments in a way of its own."""
+"""Names of the values in a `.seg.nrrd` of Slicer, which has its own numbers of segments."""
 
 from __future__ import annotations
 

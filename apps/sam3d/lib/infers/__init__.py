@@ -1,1 +1,1 @@
-"""Infer tasks: a request for a volume -> a mask."""
+"""Infer tasks, which compute masks for requests."""

@@ -24,7 +24,7 @@ QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 @dataclass
 class Note:
-    """What the app finds out about a request while it answers it.
+    """Data about a request that are collected while it is processed.
 
     Attributes:
         task: The model, once there is one of that name.

@@ -1,4 +1,4 @@
-"""What is kept between requests: volumes opened lately, so that the next click on one does not read it again."""
+"""Cache of recently opened volumes, so that the next click on one does not read it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request for a volume -> a mask file."""
+"""Segment a volume for a request, and write the mask file."""
 
 from __future__ import annotations
 
@@ -103,13 +103,13 @@ class VolumeTask(InferTask):
         """Forget embeddings; the next click on each place encodes again."""
         self._segmenters.cache.clear()
 
-    def _look(
+    def _respond(
         self,
         request: Mapping[str, Any],
         output: Output,
         find: Callable[[Segmenter], tuple[np.ndarray, dict[str, Any]]],
     ) -> tuple[str, dict[str, Any]]:
-        """The file and the JSON of what is found: an array (I, J, K) on the stored grid, and what to say about it."""
+        """Return the result file and its JSON; `find` returns an array (I, J, K) on the stored grid and JSON fields."""
         clock = _Clock()
         path = str(request["image"])
         with self._busy.shown(), self._segmenters.borrow(path, resolve_device(output.device)) as segmenter:
@@ -150,7 +150,7 @@ class SAM3DInferTask(VolumeTask):
             voxel = None if unsure.next_click is None else [int(index) for index in unsure.next_click]
             return unsure.map, {"model_version": str(unsure.model_version), "next_click": voxel, **given}
 
-        return self._look(request, output, find)
+        return self._respond(request, output, find)
 
     def require_unprompted(self) -> None:
         """Refuses: there is nothing to segment without clicks."""
@@ -186,7 +186,7 @@ class SAM3DAutoTask(VolumeTask):
             described |= {"cached": cached} | ({"encoded": 0} if cached else {})
             return mask * np.uint8(output.value), described
 
-        return self._look(request, output, find)
+        return self._respond(request, output, find)
 
     def progress(self, image: str) -> Progress | None:
         """Return how far the search in an image is."""

@@ -15,7 +15,7 @@ from sam3d_label.cache import EmbeddingCache
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the search in one volume is.
+    """Progress of the search in one volume.
 
     Attributes:
         done: Crops that were looked at.

@@ -1,1 +1,1 @@
-"""What is changed in MONAI Label and in the OHIF that it brings."""
+"""Patches of MONAI Label and of the OHIF that it includes."""

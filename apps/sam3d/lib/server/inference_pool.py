@@ -108,7 +108,7 @@ class Job(Generic[Answer]):
 
 @dataclass(frozen=True)
 class Load:
-    """How busy a device is.
+    """Load of a device.
 
     Attributes:
         waiting: Requests in the queue.

@@ -1,4 +1,4 @@
-"""Where the server listens: on this machine only, unless it has a login."""
+"""Address that the server listens on: this machine only, unless it has a login."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reaches the server's log: JSON lines with the request id, and nothing that could name a patient.
+"""Filter the server's log: JSON lines with the request id, without data that could identify a patient.
 
 MONAI Label and libraries log ids of images, file names, requests and labels at level INFO. Of their records only
 warnings and errors are kept, with quoted texts and paths replaced. The output of background processes names cases, so

@@ -46,7 +46,7 @@ INFER, SAVE_LABEL = ("POST", "/infer/{model}"), ("PUT", "/datastore/label")
 
 
 class Cache(Protocol):
-    """What is read from the embedding cache."""
+    """Values of the embedding cache for the metrics."""
 
     max_bytes: int
 

@@ -1,4 +1,4 @@
-"""What a trusted proxy says about the request that it passes on: the client's address, the scheme and a path prefix."""
+"""Headers of trusted proxies: the client's address, the scheme and a path prefix."""
 
 from __future__ import annotations
 

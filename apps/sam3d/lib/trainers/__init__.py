@@ -1,1 +1,1 @@
-"""Train tasks: saved labels -> a new version of the weights."""
+"""Train tasks, which make a new version of the weights from saved labels."""

@@ -1,4 +1,4 @@
-"""What annotators have saved, as cases to learn from."""
+"""Convert saved labels to training cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request to train -> what the library's `Update` does with the saved labels."""
+"""Run the library's `Update` on the saved labels for a request to train."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from enum import IntEnum
 
 
 class Role(IntEnum):
-    """What a user may do; a higher role includes the lower ones."""
+    """Permissions of a user; a higher role includes the lower ones."""
 
     NOBODY = 0
     ANNOTATOR = 1

@@ -49,7 +49,7 @@ class Opened:
 
 
 class Login:
-    """Who may use the server.
+    """Authentication of users and programs.
 
     Args:
         keys: API keys, if the server has any.

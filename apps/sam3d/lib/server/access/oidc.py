@@ -1,4 +1,4 @@
-"""Users of an OpenID Connect provider such as Keycloak: signed tokens -> identities."""
+"""Identify users of an OpenID Connect provider, such as Keycloak, by signed tokens."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TokenError(Exception):
 
 @dataclass(frozen=True)
 class OidcSettings:
-    """What MONAI Label's `MONAI_LABEL_AUTH_…` settings say.
+    """MONAI Label's `MONAI_LABEL_AUTH_…` settings.
 
     Attributes:
         realm: Address of the realm or issuer.
@@ -78,7 +78,7 @@ class OidcSettings:
 
 @dataclass(frozen=True)
 class _Provider:
-    """What the provider publishes about itself."""
+    """Metadata that the provider publishes."""
 
     document: Mapping[str, Any]
     keys: Mapping[str | None, jwt.PyJWK]

@@ -1,4 +1,4 @@
-"""Which role a route needs: one table. A route that is not in the table needs an admin."""
+"""Table of the role that each route needs. A route that is not in the table needs an admin."""
 
 from __future__ import annotations
 

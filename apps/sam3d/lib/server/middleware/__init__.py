@@ -1,1 +1,1 @@
-"""What happens to every request before a route answers it."""
+"""Middleware for all requests."""

@@ -1,4 +1,4 @@
-"""What several routes need: bounded forms, and the name of the sender."""
+"""Shared code of routes: bounded forms, and the name of the sender."""
 
 from __future__ import annotations
 

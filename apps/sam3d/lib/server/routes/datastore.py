@@ -42,7 +42,7 @@ LABEL_EXAMPLE = '{"label_info": [{"name": "tumor", "idx": 1}]}'
 
 
 class Output(str, Enum):
-    """What `GET /datastore/` answers: counts, pairs to train on, or everything."""
+    """Content of the response to `GET /datastore/`: counts, pairs to train on, or everything."""
 
     train = "train"
     stats = "stats"

@@ -23,7 +23,7 @@ from lib.server.tasks import Tasks
 
 
 class Parts(Protocol):
-    """What is read of the app."""
+    """The parts of the app that are checked."""
 
     config: AppConfig
     metrics: Metrics

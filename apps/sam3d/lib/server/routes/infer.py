@@ -43,7 +43,7 @@ UPLOAD_FIRST = "An image is named by its id and not sent with the request: uploa
 
 
 class ResultType(str, Enum):
-    """What the answer holds: the mask, its description, both as a form, or the mask as a DICOM SEG."""
+    """Content of the response: the mask, its description, both as a form, or the mask as a DICOM SEG."""
 
     image = "image"
     json = "json"
@@ -139,7 +139,7 @@ def router(app: App) -> APIRouter:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model found.
+    """The result of a model.
 
     Attributes:
         file: Path of a temporary file with the mask, empty if there is none.

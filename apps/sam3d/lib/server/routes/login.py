@@ -41,7 +41,7 @@ LOCAL_PATH = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f]*")
 
 
 class Parts(Protocol):
-    """What these routes need of the app."""
+    """The parts of the app that these routes use."""
 
     login: Login | None
 

@@ -35,7 +35,7 @@ NEXT = 8
 
 
 class Parts(Protocol):
-    """What the page shows of the app."""
+    """The parts of the app that the page shows."""
 
     config: AppConfig
     serving: Serving

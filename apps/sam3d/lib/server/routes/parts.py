@@ -1,4 +1,4 @@
-"""What the routes use of the app."""
+"""The parts of the app that the routes use."""
 
 from __future__ import annotations
 

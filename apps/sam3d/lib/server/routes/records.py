@@ -1,4 +1,4 @@
-"""What clients may store about images and labels."""
+"""Records of images and labels that clients can store."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Structure(BaseModel):
 
 
 class LabelInfo(BaseModel):
-    """What a client says about a label; further keys are kept as they are.
+    """A client's record of a label; further keys are kept unchanged.
 
     Attributes:
         label_info: The structures in it.

@@ -1,4 +1,4 @@
-"""Archives that clients send -> their members, one after the other, with bounds on memory and time.
+"""Read the members of archives from clients one by one, with bounds on memory and time.
 
 ZIP (stored and deflate) and tar (plain, gzip and bzip2) are unpacked: their decompressors need little memory whatever
 an archive claims. Those of xz and of LZMA in ZIP allocate up to 4 GiB as the archive asks.
@@ -48,7 +48,7 @@ ERRORS = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, struct.error),
     *(EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError),
 )
-"""What `tarfile` and `zipfile` raise for damaged archives."""
+"""Exceptions of `tarfile` and `zipfile` for damaged archives."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Uploads of a session -> one image on disk: nothing else is written, and no name of the client is used."""
+"""Write the upload of a session as one image; nothing else is written, and no name of the client is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many sessions there may be and how much they may hold, so that no client fills the disk or keeps others out."""
+"""Limits of the number and size of sessions, so that no client fills the disk or blocks others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WAY_OUT = "remove one with DELETE /session/ID, or wait until one expires"
 
 @dataclass
 class Held:
-    """What a session takes.
+    """The size of a session.
 
     Attributes:
         owner: Who made it; None where there is no login.

@@ -27,7 +27,6 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 from rich.console import Console
 from rich.table import Table
@@ -41,6 +40,17 @@ from click_unet import ClickUNet, open_unet  # noqa: E402
 from lib.activelearning.strategies import Diverse, ScoredStrategy, Scores, Uncertainty  # noqa: E402
 from lib.trainers.sam3d import parse_train, train_settings  # noqa: E402
 from sam3d_label.active_learning.score import ImageScore, survey  # noqa: E402
+from sam3d_label.charts import (  # noqa: E402
+    AMBER,
+    INDIGO,
+    ROSE,
+    SLATE,
+    TEAL,
+    add_legend,
+    new_chart,
+    plot_mean,
+    set_title,
+)
 from sam3d_label.evaluation.metrics import bootstrap_interval  # noqa: E402
 from sam3d_label.image.volume import Volume  # noqa: E402
 from sam3d_label.io import replacing, write_json  # noqa: E402
@@ -59,11 +69,11 @@ from sam3d_label.weights import DataSource, Weights, open_weights  # noqa: E402
 UNET = "unet"
 STRATEGIES = ("random", "first", "uncertainty", "diverse")
 COLOURS = {
-    "random": "#0f766e",
-    "first": "#64748b",
-    "uncertainty": "#be123c",
-    "diverse": "#6366f1",
-    UNET: "#b45309",
+    "random": TEAL,
+    "first": SLATE,
+    "uncertainty": ROSE,
+    "diverse": INDIGO,
+    UNET: AMBER,
 }
 METRICS = {"dice_1": "1 click", "dice_3": "3 clicks", "dice_5": "5 clicks"}
 OVER = "paired to random, 1 click"
@@ -275,24 +285,21 @@ def _mean_and_interval(values: Sequence[float]) -> list[float]:
 
 def draw(path: Path, arms: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> None:
     """Dice after one and five clicks over annotated cases, with the interval of each mean, as a PNG."""
-    figure = Figure(figsize=(10, 4.4), dpi=150, layout="constrained")
-    for axes, metric in zip(figure.subplots(1, 2, sharey=True), ("dice_1", "dice_5"), strict=True):
+    figure, panels = new_chart(2, sharey=True)
+    for axes, metric in zip(panels, ("dice_1", "dice_5"), strict=True):
         for arm, points in arms.items():
             at = [point["annotated"] for point in points]
             mean, low, high = np.transpose([point[metric] for point in points])
             name = "DynUNet with click channels" if arm == UNET else f"SAM3D, {arm}"
-            axes.fill_between(at, low, high, color=COLOURS[arm], alpha=0.10, linewidth=0)
-            axes.plot(at, mean, color=COLOURS[arm], linewidth=2, marker="o", markersize=4, label=name)
+            plot_mean(axes, at, mean, (low, high), color=COLOURS[arm], marker="o", markersize=4, label=name)
         axes.set_xscale("symlog", linthresh=1)
         ticks = sorted({point["annotated"] for points in arms.values() for point in points})
         axes.set_xticks(ticks)
         axes.minorticks_off()
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.set(xlabel="annotated cases", ylim=(0, 1))
-        axes.set_title(f"Dice after {METRICS[metric]}", fontsize=10, loc="left")
-        axes.grid(axis="y", alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="lower right", frameon=False, fontsize=8)
+        set_title(axes, f"Dice after {METRICS[metric]}")
+        add_legend(axes)
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     with replacing(path) as beside:
         figure.savefig(beside)

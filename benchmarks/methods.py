@@ -16,11 +16,11 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from matplotlib.figure import Figure
 from random_walker import RandomWalker
 from rich.console import Console
 from rich.table import Table
 
+from sam3d_label.charts import AMBER, INDIGO, SLATE, TEAL, add_legend, new_chart, plot_mean, set_title
 from sam3d_label.evaluation.annotators import ANNOTATORS
 from sam3d_label.evaluation.metrics import bootstrap_interval
 from sam3d_label.evaluation.protocol import Cohort, PromptableSegmenter, evaluate_cohort
@@ -32,7 +32,7 @@ from sam3d_label.weights import Weights, open_weights
 
 Open = Callable[[Volume], PromptableSegmenter]
 METHODS = ("sam3d", "unet", "random_walker", "one_pass")
-COLOURS = {"sam3d": "#0f766e", "unet": "#b45309", "random_walker": "#6366f1", "one_pass": "#64748b"}
+COLOURS = {"sam3d": TEAL, "unet": AMBER, "random_walker": INDIGO, "one_pass": SLATE}
 
 
 def opener(method: str, unet: Path | None, weights: str | None = None) -> Open:
@@ -72,18 +72,14 @@ def curve(cohort: Cohort) -> list[list[float]]:
 
 def draw(path: Path, curves: Mapping[str, Sequence[Sequence[float]]], title: str) -> None:
     """A line for each method with the interval of its mean, as a PNG."""
-    figure = Figure(figsize=(7.0, 4.4), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
+    figure, (axes,) = new_chart()
     for method, points in curves.items():
         clicks = np.arange(1, len(points) + 1)
         mean, low, high = np.transpose(points)
-        axes.fill_between(clicks, low, high, color=COLOURS[method], alpha=0.15, linewidth=0)
-        axes.plot(clicks, mean, color=COLOURS[method], linewidth=2.2, marker="o", markersize=4, label=method)
+        plot_mean(axes, clicks, mean, (low, high), color=COLOURS[method], marker="o", markersize=4, label=method)
     axes.set(xlabel="clicks", ylabel="Dice", ylim=(0, 1.03), xticks=clicks)
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.grid(axis="y", alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=False, fontsize=9)
+    set_title(axes, title)
+    add_legend(axes)
     with replacing(path) as beside:
         figure.savefig(beside)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sam3d_label.charts import SLATE, TEAL, add_legend, new_chart, plot_mean, set_title
 from sam3d_label.evaluation import metrics
 from sam3d_label.evaluation.pictures import draw_sheet
 from sam3d_label.evaluation.protocol import CaseResult, ClickRecord, Cohort
@@ -97,20 +98,16 @@ def summarise(cohort: Cohort, clicks: Sequence[int], noc_cap: int) -> dict[str, 
 
 def draw_curve(path: Path, results: Sequence[CaseResult], clicks: Sequence[int], *, title: str = "") -> None:
     """Mean Dice over clicks with its bootstrap interval, over a faint line for each case, as a PNG."""
-    from matplotlib.figure import Figure
-
     counts = np.arange(0 if 0 in clicks else 1, len(results[0].records) + 1)
     values = np.array([[result.after(count).dice for count in counts] for result in results])
     mean = values.mean(axis=0)
     low, high = np.transpose([metrics.bootstrap_interval(column) for column in values.T])
-    figure = Figure(figsize=(7.0, 4.4), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot(counts, values.T, color="#64748b", alpha=max(0.12, min(0.45, 4 / len(results))), linewidth=0.9)
-    axes.fill_between(counts, low, high, color="#0f766e", alpha=0.22, linewidth=0, label="95 % interval of the mean")
-    axes.plot(counts, mean, color="#0f766e", linewidth=2.4, label=f"mean of {len(results)} cases")
+    figure, (axes,) = new_chart()
+    axes.plot(counts, values.T, color=SLATE, alpha=max(0.12, min(0.45, 4 / len(results))), linewidth=0.9)
+    plot_mean(axes, counts, mean, (low, high), color=TEAL, label=f"mean of {len(results)} cases, 95 % interval")
     for count in clicks:
         value = mean[count - counts[0]]
-        axes.plot(count, value, "o", color="#0f766e", markersize=5)
+        axes.plot(count, value, "o", color=TEAL, markersize=5)
         axes.annotate(
             f"{value:.2f}",
             (count, value),
@@ -122,10 +119,8 @@ def draw_curve(path: Path, results: Sequence[CaseResult], clicks: Sequence[int],
             bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "linewidth": 0},
         )
     axes.set(xlabel="clicks", ylabel="Dice", ylim=(0, 1.03), xlim=(counts[0] - 0.4, counts[-1] + 0.4), xticks=counts)
-    axes.set_title(title, fontsize=10, loc="left", parse_math=False)
-    axes.grid(axis="y", alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=False, fontsize=9)
+    set_title(axes, title)
+    add_legend(axes)
     figure.savefig(path)
 
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
+from sam3d_label.charts import AMBER, TEAL, add_legend, new_chart, plot_mean
 from sam3d_label.evaluation.metrics import bootstrap_interval
 from sam3d_label.io import locked, replacing, require_format
 from sam3d_label.model_update.report import UpdateReport
@@ -74,22 +73,20 @@ def read(folder: Path) -> list[dict[str, str]]:
 
 def draw(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     """Dice after one and five clicks over annotated cases, hollow where a version was kept aside, as a PNG."""
-    figure = Figure(figsize=(7, 4), dpi=140, layout="constrained")
-    axes = figure.add_subplot()
+    from matplotlib.ticker import MaxNLocator
+
+    figure, (axes,) = new_chart()
     measured = [row for row in rows if row["dice_1"]]
-    for metric, colour, name in (("dice_1", "#0f766e", "1 click"), ("dice_5", "#b45309", "5 clicks")):
+    for metric, colour, name in (("dice_1", TEAL, "1 click"), ("dice_5", AMBER, "5 clicks")):
         at = [int(row["annotated"]) for row in measured]
         mean, low, high = ([float(row[f"{metric}{end}"]) for row in measured] for end in ("", "_low", "_high"))
-        axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
-        axes.plot(at, mean, color=colour, linewidth=2, label=name)
+        plot_mean(axes, at, mean, (low, high), color=colour, label=name)
         for row, x, y in zip(measured, at, mean, strict=True):
             face = colour if row["published"] == "1" else "white"
             axes.plot([x], [y], marker="o", markersize=6, markeredgecolor=colour, markerfacecolor=face)
     axes.set(xlabel="annotated cases", ylabel="Dice, cases that did not train", ylim=(0, 1.03))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
     if measured:
-        axes.legend(loc="lower right", frameon=False)
+        add_legend(axes)
     with replacing(path) as beside:
         figure.savefig(beside)

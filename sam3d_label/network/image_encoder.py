@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from segment_anything.modeling.common import MLPBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -11,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from sam3d_label.network.adapter import SpatialAdapter
 from sam3d_label.network.attention import WindowAttention
 from sam3d_label.network.config import Config
+from sam3d_label.network.mlp import MLPBlock
 from sam3d_label.network.norm import EPS, ChannelNorm
 from sam3d_label.network.stem import Stem
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from segment_anything.modeling.common import MLPBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sam3d_label.network.config import Config
+from sam3d_label.network.mlp import MLPBlock
 from sam3d_label.network.norm import ChannelNorm
 
 IN, OUT, PADDING = 1, 0, -1

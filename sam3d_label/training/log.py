@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from sam3d_label.charts import AMBER, TEAL, add_legend, new_chart
 from sam3d_label.io import replacing
 from sam3d_label.training.files import CURVES, LOG
 
@@ -55,19 +56,13 @@ def write_log(out: Path, epochs: Sequence[EpochLog]) -> None:
 
 def plot_log(epochs: Sequence[EpochLog], path: Path) -> None:
     """Draw training loss and validation Dice over epochs into a PNG file."""
-    from matplotlib.figure import Figure  # takes a second
-
-    figure = Figure(figsize=(8, 3.2), layout="constrained", dpi=120)
-    loss, dice = figure.subplots(1, 2)
-    loss.plot([log.epoch + 1 for log in epochs], [log.loss for log in epochs], color="tab:blue")
+    figure, (loss, dice) = new_chart(2)
+    loss.plot([log.epoch + 1 for log in epochs], [log.loss for log in epochs], color=TEAL)
     loss.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
     validated = [log for log in epochs if not math.isnan(log.dice_1)]
     at = [log.epoch + 1 for log in validated]
-    dice.plot(at, [log.dice_1 for log in validated], marker=".", color="tab:green", label="1 click")
-    dice.plot(at, [log.dice_3 for log in validated], marker=".", color="tab:orange", label="3 clicks")
+    dice.plot(at, [log.dice_1 for log in validated], marker=".", color=TEAL, label="1 click")
+    dice.plot(at, [log.dice_3 for log in validated], marker=".", color=AMBER, label="3 clicks")
     dice.set(xlabel="epoch", ylabel="Dice, validation crops", ylim=(0, 1))
-    dice.legend(loc="lower right", frameon=False)
-    for axes in (loss, dice):
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+    add_legend(dice)
     figure.savefig(path)

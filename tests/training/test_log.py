@@ -22,7 +22,7 @@ def logs(*dices: float) -> list[EpochLog]:
 def test_a_picture_shows_what_there_is(tmp_path, dices):
     plot_log(logs(*dices), tmp_path / "curves.png")
     picture = imread(tmp_path / "curves.png", format="png")
-    assert picture.shape[:2] == (384, 960)
+    assert picture.shape[:2] == (660, 1500)
     assert picture[..., :3].std() > 0.01
 
 

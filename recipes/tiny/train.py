@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import typer
 
-from sam3d_label.image.intensity import CtOrMr, Percentile, Window
+from sam3d_label.image.intensity import SOFT_TISSUE, CtOrMr, Percentile
 from sam3d_label.image.volume import Volume, save_mask
 from sam3d_label.network import PRESETS, SAM3D, PromptableNetwork
 from sam3d_label.synthetic import Modality, plant_lesions, save_nifti, write_mosaics, write_phantoms
@@ -27,7 +27,7 @@ from sam3d_label.training.run import TrainingRun
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.weights import Base, Card, DataSource, Training, open_weights
 
-INTENSITY = CtOrMr(ct=Window(lower=-160, upper=240, mean=40, std=100), mr=Percentile())
+INTENSITY = CtOrMr(ct=SOFT_TISSUE, mr=Percentile())
 START = Card(
     preset="tiny",
     config=PRESETS["tiny"],

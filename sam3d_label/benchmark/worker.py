@@ -22,6 +22,7 @@ from torch import Tensor
 from sam3d_label.benchmark.plain import PlainSAM3D
 from sam3d_label.network import SAM3D, Config
 from sam3d_label.training.gradients import freeze_trunk
+from sam3d_label.training.memory import computes_bf16
 
 Task = Literal["clicks", "plain clicks", "training"]
 NEXT_CLICKS = 5
@@ -106,7 +107,7 @@ def _training(network: SAM3D, crop: Tensor, points: Tensor) -> dict[str, Any]:
     freeze_trunk(network.train())
     network.image_encoder.activation_checkpointing = True
     signs = torch.ones_like(points[..., 0])
-    bf16 = has_bf16(crop.device)
+    bf16 = computes_bf16(crop.device)
 
     def step() -> None:
         network.zero_grad()
@@ -116,13 +117,6 @@ def _training(network: SAM3D, crop: Tensor, points: Tensor) -> dict[str, Any]:
 
     seconds, _ = timed(crop.device, step)
     return {"step_s": seconds, "precision": "bf16" if bf16 else "fp32"}
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Return whether the device multiplies bfloat16 in hardware."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def timed(device: torch.device, work: Callable[[], Any]) -> tuple[float, Any]:

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from sam3d_label.errors import Sam3dError
 from sam3d_label.image.hounsfield import without_padding
-from sam3d_label.image.intensity import ct_offset, sample
+from sam3d_label.image.intensity import SOFT_TISSUE, ct_offset, sample
 from sam3d_label.io import replacing
 from sam3d_label.masks import corners, dice
 from sam3d_label.segmentation.prompts import Click
 
-CT_WINDOW = (-160.0, 240.0)
 _BACKGROUND = "#0b1020"
 _INSIDE, _OUTSIDE, _MASK, _TRUTH = "#facc15", "#f87171", "#22d3ee", "#4ade80"
 _CONTEXT, _LEAST_MM = 1.9, 90.0
@@ -261,7 +260,7 @@ def window(image: NDArray[np.float32], modality: str | None = None) -> tuple[flo
     values = sample(image[np.isfinite(image)])
     offset = ct_offset(values, modality)
     if offset is not None:
-        return (CT_WINDOW[0] + offset, CT_WINDOW[1] + offset)
+        return (SOFT_TISSUE.lower + offset, SOFT_TISSUE.upper + offset)
     values = without_padding(values)
     body = values[values > values.min()]
     if body.size == 0:

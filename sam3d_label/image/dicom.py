@@ -12,6 +12,7 @@ import numpy as np
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.dicom_file import SUFFIXES
 from sam3d_label.image.dicom_slice import Slice, read_slice
+from sam3d_label.image.grid import same_place
 from sam3d_label.image.itk_geometry import LPS_FROM_RAS
 from sam3d_label.image.limits import Limits
 from sam3d_label.image.listing import is_dicom
@@ -21,9 +22,6 @@ logger = logging.getLogger(__name__)
 
 UNEVEN = 0.1
 """Share of the usual step by which the step between two slices may differ from it."""
-
-ALIGNED = 0.5
-"""Share of a voxel's shortest edge by which a slice may be off its place on a regular grid."""
 
 MOST_FOLDERS = 1000
 """Folders in a folder that are searched for a series."""
@@ -177,7 +175,7 @@ def _affine(slices: Sequence[Slice]) -> np.ndarray:
     affine[:3, 3] = first.position
     grid = first.position + np.arange(len(slices))[:, None] * affine[:3, 2]
     off = float(np.linalg.norm(grid - [one.position for one in slices], axis=1).max())
-    if off > ALIGNED * np.linalg.norm(affine[:3, :3], axis=0).min():
+    if not same_place(off, affine):
         raise VolumeError(f"its slices are up to {off:.2f} mm off a regular grid: {FIX}")
     return affine
 

@@ -52,6 +52,10 @@ class Window(BaseModel):
         return Normalization(self.lower, self.upper, self.mean, self.std)
 
 
+SOFT_TISSUE = Window(lower=-160, upper=240, mean=40, std=100)
+"""The usual soft-tissue window of CT, Hounsfield units."""
+
+
 class Percentile(BaseModel):
     """A window from the volume's own percentiles, as for MR, whose scale is arbitrary."""
 

@@ -16,6 +16,7 @@ import SimpleITK as sitk
 from sam3d_label.errors import StorageError, VolumeError
 from sam3d_label.image.dicom import read_dicom_folder
 from sam3d_label.image.frame import CropFrame
+from sam3d_label.image.grid import corner_shift, same_place
 from sam3d_label.image.intensity import Normalization
 from sam3d_label.image.itk_geometry import LPS_FROM_RAS
 from sam3d_label.image.limits import Limits, default_limits
@@ -32,9 +33,6 @@ CROP_AXES = "SPL"
 
 SHEARED = 1e-4
 """Cosine of the angle between two axes from which on ITK does not take them to be at right angles."""
-
-ALIGNED = 0.5
-"""Largest offset between two equal grids, as a share of a voxel's shortest edge."""
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what matters is checked here and raised in one line
 
@@ -184,9 +182,8 @@ class Volume:
         """
         if other.shape != self.shape:
             raise VolumeError(f"the label's shape {other.shape} is not the image's {self.shape}")
-        corners = np.array(np.meshgrid(*[(0, side - 1) for side in self.shape], [1])).reshape(4, -1)
-        apart = np.linalg.norm(((self.affine - other.affine) @ corners)[:3], axis=0).max()
-        if apart > ALIGNED * self.spacing.min():
+        apart = corner_shift(self.affine, other.affine, self.shape)
+        if not same_place(apart, self.affine):
             raise VolumeError(f"the label is up to {apart:.1f} mm away from the image: both need the same affine")
 
 

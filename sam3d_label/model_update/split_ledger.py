@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sam3d_label.errors import NewerFormatError, Sam3dError, StorageError
 from sam3d_label.io import locked, require_format, storing, write_text
+from sam3d_label.training.split import hash_position
 
 Side = Literal["train", "validation"]
 FILE = "ledger.json"
@@ -102,7 +103,7 @@ class Ledger:
         known = [entry.side for entry in self._file.cases.values() if entry.group == group]
         if known or not self._file.cases:
             return known[0] if known else "train"
-        return "validation" if position(self._file.salt + group) < self._file.share else "train"
+        return "validation" if hash_position(self._file.salt + group) < self._file.share else "train"
 
     def _refresh(self) -> None:
         """Take over what the file holds by now."""
@@ -126,11 +127,6 @@ class Ledger:
             raise
         except OSError as error:
             raise Sam3dError(f"the ledger {self.path} cannot be written: {error}") from error
-
-
-def position(text: str) -> float:
-    """Where a text falls in 0…1, evenly."""
-    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32
 
 
 def counts(sides: Iterable[Side]) -> dict[Side, int]:

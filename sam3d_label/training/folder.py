@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from sam3d_label.training.fine_tune import fine_tune
 from sam3d_label.training.log import describe
 from sam3d_label.training.run import TrainingRun
 from sam3d_label.training.settings import TrainSettings
+from sam3d_label.training.split import hash_position
 from sam3d_label.weights import Card, DataSource, Weights
 
 
@@ -103,11 +103,6 @@ def train_folder(
 
 def split(cases: Sequence[Case], share: float) -> tuple[list[Case], list[Case]]:
     """Cases that train and cases that validate, by a hash of their names: a case never changes sides."""
-    held_out = [case for case in cases if position(case.name) < share]
+    held_out = [case for case in cases if hash_position(case.name) < share]
     training = [case for case in cases if case not in held_out]
     return (training, held_out) if training else (held_out, [])
-
-
-def position(name: str) -> float:
-    """Return where a name falls in 0…1."""
-    return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32

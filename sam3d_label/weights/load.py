@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from sam3d_label.errors import Sam3dError, WeightsError
-from sam3d_label.image.intensity import CtOrMr, IntensityRule, Percentile, Window
+from sam3d_label.image.intensity import SOFT_TISSUE, CtOrMr, IntensityRule, Percentile
 from sam3d_label.network import PRESETS, SAM3D, Config, PromptableNetwork
 from sam3d_label.network.sam3d import is_trunk
 from sam3d_label.weights import places
@@ -26,7 +26,7 @@ from sam3d_label.weights.tensors import Tensors, sha256
 SAM_CHECKPOINT = "SAM3D_SAM_CHECKPOINT"
 """Environment variable with the path of the SAM checkpoint that adapters belong to."""
 
-UNTRAINED_INTENSITY = CtOrMr(ct=Window(lower=-160, upper=240, mean=40, std=100), mr=Percentile())
+UNTRAINED_INTENSITY = CtOrMr(ct=SOFT_TISSUE, mr=Percentile())
 """The usual soft-tissue window for CT, percentiles for MR."""
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from operator import attrgetter
 from typing import Any, Protocol, TypeVar
+
+from cachetools import LRUCache
 
 DEFAULT_BYTES = 2 * 1024**3
 
@@ -32,7 +34,7 @@ class EmbeddingCache:
         if max_bytes < 0:
             raise ValueError(f"max_bytes must not be negative, not {max_bytes}")
         self.max_bytes = max_bytes
-        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
+        self._kept: LRUCache[Hashable, Any] = LRUCache(max_bytes, getsizeof=attrgetter("nbytes"))
         self._lock = threading.Lock()
         self._making: dict[Hashable, threading.Lock] = {}
 
@@ -40,7 +42,7 @@ class EmbeddingCache:
     def nbytes(self) -> int:
         """Bytes held now."""
         with self._lock:
-            return sum(embedding.nbytes for embedding in self._kept.values())
+            return int(self._kept.currsize)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -48,13 +50,13 @@ class EmbeddingCache:
     def get(self, key: Hashable, make: Callable[[], Kept]) -> tuple[Kept, bool]:
         """The embedding of a key, and whether it had to be made."""
         with self._lock:
-            kept = self._used(key)
+            kept = self._kept.get(key)
             if kept is not None:
                 return kept, False
             making = self._making.setdefault(key, threading.Lock())
         with making:
             with self._lock:
-                kept = self._used(key)
+                kept = self._kept.get(key)
             if kept is not None:
                 return kept, False
             try:
@@ -70,18 +72,8 @@ class EmbeddingCache:
         with self._lock:
             self._kept.clear()
 
-    def _used(self, key: Hashable) -> Any:
-        """The embedding of a key, now the one used last; the caller holds the lock."""
-        if key in self._kept:
-            self._kept.move_to_end(key)
-        return self._kept.get(key)
-
     def _keep(self, key: Hashable, embedding: Sized) -> None:
         if embedding.nbytes > self.max_bytes:
             return
         with self._lock:
             self._kept[key] = embedding
-            held = sum(kept.nbytes for kept in self._kept.values())
-            while held > self.max_bytes:
-                _, dropped = self._kept.popitem(last=False)
-                held -= dropped.nbytes

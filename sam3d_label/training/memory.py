@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
@@ -225,17 +226,8 @@ def free_memory(device: torch.device) -> int | None:
         return int(torch.cuda.mem_get_info(device)[0]) + unused
     if device.type != "cpu":
         return None
-    known = [number for number in (available(), *cgroup_rooms()) if number is not None]
-    return min(known) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if known else None
-
-
-def available(path: Path = Path("/proc/meminfo")) -> int | None:
-    """Return the memory that Linux reports as available, bytes."""
-    try:
-        lines = dict(line.split(":", 1) for line in path.read_text(encoding="ascii").splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None
+    free = min((psutil.virtual_memory().available, *cgroup_rooms()))
+    return int(free) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def cgroup_rooms(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Iterator[int]:

@@ -263,6 +263,7 @@ class Trainer:
         self._set_weights(state["weights"][name] for name in self.trained)
         self.average = [state["average"][name].to(self.world.device) for name in self.trained]
         self.optimizer.load_state_dict(state["optimizer"])
+        # Not `LambdaLR.load_state_dict`: checkpoints hold the steps only, from which the rate follows.
         self.schedule.last_epoch = state["steps"]
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * self.settings.learning_rate_factor(state["steps"])

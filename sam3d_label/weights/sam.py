@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from segment_anything import sam_model_registry
+from platformdirs import user_cache_path
 from torch import Tensor
 
 from sam3d_label.errors import WeightsError
@@ -35,8 +35,9 @@ OFFICIAL = {
 
 
 def cache_folder() -> Path:
-    """Return the folder of downloaded checkpoints."""
-    return Path.home() / ".cache" / "sam3d"
+    """Return the folder of downloaded checkpoints: ~/.cache/sam3d if it exists, else in the system's cache folder."""
+    usual = Path.home() / ".cache" / "sam3d"
+    return usual if usual.is_dir() else user_cache_path("sam3d", appauthor=False)
 
 
 def fetch(name: str, folder: Path | None = None, *, overwrite: bool = False) -> Path:
@@ -68,6 +69,8 @@ def read_encoder(path: Path, name: str) -> Tensors:
     Raises:
         WeightsError: The file is missing, damaged, or holds another model.
     """
+    from segment_anything import sam_model_registry  # imports torchvision, which only a SAM checkpoint needs
+
     if name not in sam_model_registry:
         raise WeightsError(f"{path} holds no trunk called {name!r}: SAM has {', '.join(OFFICIAL)}")
     state = read_checkpoint(path)

@@ -14,7 +14,7 @@ from sam3d_label.network import PRESETS, SAM3D
 from sam3d_label.training import TrainSettings, memory, trainer
 from sam3d_label.training.fine_tune import fine_tune
 from sam3d_label.training.gradients import freeze_trunk
-from sam3d_label.training.memory import Need, Plan, available, cgroup_rooms, choose, free_memory, need
+from sam3d_label.training.memory import Need, Plan, cgroup_rooms, choose, free_memory, need
 from sam3d_label.training.run import TrainingRun
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -115,13 +115,6 @@ def test_an_earlier_plan_stays_as_long_as_it_fits(tiny):
     lost = Plan(bf16=True, checkpointing=False, at_once=1)
     recomputed = need(tiny, CPU, bf16=True, checkpointing=True).of(1)
     assert choose(tiny, settings, CPU, part=1, free=int(recomputed / 0.85) + 1, earlier=lost).plan.checkpointing
-
-
-def test_the_kernel_says_what_is_free(tmp_path):
-    file = tmp_path / "meminfo"
-    file.write_text("MemTotal:  9 kB\nMemAvailable:    5 kB\n", encoding="ascii")
-    assert available(file) == 5 * 1024
-    assert available(tmp_path / "nothing") is None
 
 
 def test_limits_of_a_container_count(tmp_path):

@@ -72,6 +72,7 @@ def make_card(card_values: dict[str, Any]) -> Callable[..., Card]:
 def no_files_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a SAM checkpoint of the user nor shipped weights are found unless the test puts them there."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv(load.SAM_CHECKPOINT, raising=False)
     monkeypatch.setattr(places, "SHIPPED", tmp_path / "shipped")
 

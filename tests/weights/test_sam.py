@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from sam3d_label.errors import WeightsError
 from sam3d_label.network import PRESETS, SAM3D
 from sam3d_label.network.sam3d import is_trunk
-from sam3d_label.weights.sam import OFFICIAL, fetch, fresh_model, read_encoder, volumetric
+from sam3d_label.weights.sam import OFFICIAL, cache_folder, fetch, fresh_model, read_encoder, volumetric
 
 UNTOUCHED = (".adapter.", ".necks.", "depth_embed")
 """Parts of the image encoder that SAM says nothing about."""
@@ -140,3 +140,14 @@ def test_the_presets_have_the_sizes_of_segment_anything(name):
     with torch.device("meta"):
         encoder = sam_model_registry[name]().image_encoder.state_dict()
         fresh_model(encoder, PRESETS[name])
+
+
+def test_checkpoints_are_kept_in_the_usual_folder_where_it_exists(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    assert cache_folder() == tmp_path / "caches" / "sam3d"
+    (tmp_path / ".cache" / "sam3d").mkdir(parents=True)
+    assert cache_folder() == tmp_path / ".cache" / "sam3d"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    (tmp_path / ".cache" / "sam3d").rmdir()
+    assert cache_folder() == tmp_path / ".cache" / "sam3d"

@@ -44,6 +44,7 @@ class OpenVolumes:
     """Segmenters by volume, least recently used first to go.
 
     Two requests for one volume wait for each other; requests for two volumes do not.
+    Our own instead of `cachetools`: an entry and its lock are there before its size is known.
 
     Args:
         max_bytes: Budget for the voxels; the volume used last stays whatever its size.

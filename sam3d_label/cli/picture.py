@@ -80,6 +80,7 @@ def picture(
             volume = Volume.open(image)
         else:
             volume, target, ignored = read_case(Case(image.name, image, truth), label)
+        volume.require_plausible_size()
         prompts.require_inside(volume.shape)
         if mask is None:
             prompts.validate(volume.shape)

@@ -45,7 +45,7 @@ def read_dicom_folder(folder: Path, limits: Limits) -> StoredImage:
     shape = (columns, rows, len(slices))
     limits.check_shape(shape, 4)
     affine = _affine(slices)
-    limits.check_spacing(shape, np.linalg.norm(affine[:3, :3], axis=0))
+    limits.check_before_reading(shape, np.linalg.norm(affine[:3, :3], axis=0))
     array = np.empty(shape, np.float32)
     with np.errstate(over="ignore"):  # Volume counts what is not finite
         for k, one in enumerate(slices):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ import numpy as np
 from sam3d_label.errors import VolumeError
 
 MIB = 2**20
+
+SMALL_VOXELS = 2**22
+"""Voxels of a volume that is read in little memory: 16 MiB."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,22 @@ class Limits:
                 f"it is {extent / 1000:.1f} m long (voxels of {size} mm): at most {self.max_extent / 1000:g} m are "
                 f"allowed; {fix}"
             )
+
+    def check_before_reading(self, shape: Sequence[int], spacing: Sequence[float] | np.ndarray) -> None:
+        """Check the size in the world of a volume whose voxels take much memory.
+
+        A small one is opened whatever its header says, so that its header can be corrected; what computes on it checks
+        its size (`Volume.require_plausible_size`).
+
+        Args:
+            shape: Voxels along each axis.
+            spacing: Edges of a voxel, mm.
+
+        Raises:
+            VolumeError: As in `check_spacing`.
+        """
+        if math.prod(shape) > SMALL_VOXELS:
+            self.check_spacing(shape, spacing)
 
 
 _default = Limits()

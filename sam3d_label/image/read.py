@@ -52,7 +52,7 @@ def read_image(path: Path, limits: Limits) -> StoredImage:
         limits.check_shape(header.shape, header.dtype.itemsize)
         require_possible(file, header)
         affine, forms = _geometry(header)
-        limits.check_spacing(header.shape, np.linalg.norm(affine[:3, :3], axis=0))
+        limits.check_before_reading(header.shape, np.linalg.norm(affine[:3, :3], axis=0))
         return StoredImage(_voxels(file, header), affine, forms, forms.modality if forms else None)
 
 

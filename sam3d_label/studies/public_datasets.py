@@ -191,6 +191,7 @@ def _import(case: Case, data: DataSet, studies: Studies, scratch: Path, link: bo
         if _is_there(case, data, studies, listing):
             return False
     image, volume = _stage_image(case, data, scratch, link)
+    volume.require_plausible_size()
     label = _stage_label(case, data, volume, scratch, link) if case.label else None
     with studies.changing() as listing:
         labelled = label is not None and not _has_label(case, studies, listing)

@@ -187,6 +187,13 @@ def test_sizes_that_no_scanner_makes_are_rejected_before_work(edges: tuple[float
         Volume(np.zeros((512, 3, 3)), np.diag([2.0, 1, 1, 1])).require_plausible_size(Limits(max_extent=1000))
 
 
+def test_a_small_volume_of_any_size_is_opened_and_not_worked_on(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.uint8), np.diag([1000.0, 1000, 2000, 1])), tmp_path / "a.nii.gz")
+    volume = Volume.open(tmp_path / "a.nii.gz")
+    with pytest.raises(VolumeError, match="1000 x 1000 x 2000 mm"):
+        volume.require_plausible_size()
+
+
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.nrrd", "a.mha", "series"])
 @pytest.mark.parametrize("edge", [1e6, 1e-7, 300.0])
 def test_a_size_that_no_scanner_makes_is_rejected_before_the_voxels_are_read(
@@ -199,6 +206,7 @@ def test_a_size_that_no_scanner_makes_is_rejected_before_the_voxels_are_read(
         image = sitk.ReadImage(str(tmp_path / name))
         image.SetSpacing([edge] * 3)
         sitk.WriteImage(image, str(tmp_path / name))
+    monkeypatch.setattr("sam3d_label.image.limits.SMALL_VOXELS", 0)
     monkeypatch.setattr("sam3d_label.image.read.voxel_pieces", None)
     monkeypatch.setattr("sam3d_label.image.dicom_slice.Slice.values", None)
     with pytest.raises(VolumeError, match=r"voxels are .* mm"):

@@ -45,9 +45,12 @@ def hounsfield_offset(values: np.ndarray) -> float | None:
         values: Intensities (N,).
     """
     is_dark = values.min() <= AIR_HU or _is_clipped(values)
-    if (is_dark and has_fat_and_soft_tissue(values)) or _has_air(values) or _is_painted(values):
+    if (is_dark and has_fat_and_soft_tissue(values)) or _has_air(values) or _is_soft_tissue_in_air(values, 100):
         return 0.0
-    return STORED_OFFSET if _has_dark_air(values) and has_fat_and_soft_tissue(values - STORED_OFFSET) else None
+    shifted = values - STORED_OFFSET
+    if (_has_dark_air(values) and has_fat_and_soft_tissue(shifted)) or _is_soft_tissue_in_air(shifted, 15):
+        return STORED_OFFSET
+    return None
 
 
 def is_clear(values: np.ndarray, offset: float | None) -> bool:
@@ -104,11 +107,13 @@ def _is_clipped(values: np.ndarray) -> bool:
     return bool(AIR_HU < lowest <= FAT[0] and lowest % 5 == 0 and np.mean(values == lowest) > MANY)
 
 
-def _is_painted(values: np.ndarray) -> bool:
-    """Return whether values are air and a body in a few shades."""
-    body = values[values > AIR_HU]
-    is_body = len(body) > 0 and np.mean(np.abs(body) < 200) > 0.9
-    return bool(len(body) < len(values) and is_body and len(np.unique(values)) <= SHADES)
+def _is_soft_tissue_in_air(values: np.ndarray, tolerance: float) -> bool:
+    """Return whether values are a phantom's: soft tissue alone, in air with noise near -1000 HU or in a few shades."""
+    low, body = values[values <= AIR_HU], values[values > AIR_HU]
+    if min(len(low), len(body)) < MANY * len(values) or np.mean(np.abs(body) < 200) <= 0.9:
+        return False
+    is_air = abs(np.median(low) + 1000) < tolerance and np.ptp(np.quantile(low, (0.1, 0.9))) > JITTER
+    return bool(is_air) or len(np.unique(values)) <= SHADES
 
 
 def _has_dark_air(values: np.ndarray) -> bool:

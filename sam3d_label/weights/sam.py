@@ -127,7 +127,7 @@ def is_norm(name: str) -> bool:
 
 
 def fresh_model(encoder: Mapping[str, Tensor], config: Config) -> SAM3D:
-    """SAM under adapters that were never trained, in eval mode, trunk frozen; the rest as in `volumetric`."""
+    """SAM under adapters that were never trained, in eval mode; the rest as in `volumetric`."""
     model = SAM3D(config)
     model.load_state_dict(volumetric(encoder, config), strict=False)
     return model.eval()

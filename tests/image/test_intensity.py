@@ -138,6 +138,16 @@ def test_maps_and_phases_are_no_ct(values):
     assert RULE.fit(values).modality == "MR"
 
 
+@pytest.mark.parametrize("offset", [0, 1024])
+@pytest.mark.parametrize("noise", [0, 5, 30])
+def test_ct_of_a_phantom_without_fat_is_ct(offset, noise):
+    rng = np.random.default_rng(0)
+    values = np.concatenate([np.full(40_000, -1000.0), np.full(30_000, 40.0), np.full(5_000, 90.0)])
+    fitted = RULE.fit(values + noise * rng.normal(size=values.size) + offset)
+    assert fitted.modality == "CT"
+    assert fitted.upper - fitted.lower == 400
+
+
 @pytest.mark.parametrize("window", [(-200, 300), (-160, 240), (-1000, 1000), (-1024, 3000)])
 def test_ct_that_was_clipped_at_a_window_is_ct(window):
     fitted = RULE.fit(scanned_ct().clip(*window))

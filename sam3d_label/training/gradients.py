@@ -1,25 +1,13 @@
-"""Which parts of a network get gradients."""
+"""Whether gradients reach the encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import torch
-from torch import nn
 
 from sam3d_label.network import PromptableNetwork
-from sam3d_label.network.sam3d import is_trunk
-
-Network = TypeVar("Network", bound=nn.Module)
-
-
-def freeze_trunk(model: Network) -> Network:
-    """Let only the adapted part of a network train; returns the network."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad = not is_trunk(name)
-    return model
 
 
 @contextmanager

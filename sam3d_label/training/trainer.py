@@ -22,10 +22,11 @@ from sam3d_label.network import Embedding, PromptableNetwork
 from sam3d_label.training.augmentation import IMAGE, LABEL
 from sam3d_label.training.dataset import ALONE, OpenedCase, TrainingCrops, with_ignored
 from sam3d_label.training.distributed import World
-from sam3d_label.training.gradients import freeze_trunk, gradients_of_encoder
+from sam3d_label.training.gradients import gradients_of_encoder
 from sam3d_label.training.memory import Choice, Plan, choose, free_memory
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.training.simulation import train_rounds, validation_dice
+from sam3d_label.weights.adapter import freeze_trunk
 
 CHECKPOINT_FORMAT = 1
 VALIDATION_CLICKS = 3

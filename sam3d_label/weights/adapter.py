@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sam3d_label.errors import WeightsError
 from sam3d_label.network import SAM3D, Config, PromptableNetwork
@@ -20,6 +21,8 @@ from sam3d_label.weights.tensors import (
     read_safetensors,
     write_safetensors,
 )
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def save_adapter(model: PromptableNetwork, card: Card, folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> Path:
@@ -105,7 +108,14 @@ def assemble(config: Config, tensors: Mapping[str, Tensor]) -> SAM3D:
     """Return a network in float32, in eval mode and with its trunk frozen, from all its tensors by name."""
     model = SAM3D(config)
     model.load_state_dict(dict(tensors))
-    return model.eval()
+    return freeze_trunk(model).eval()
+
+
+def freeze_trunk(model: Network) -> Network:
+    """Let only the adapted part of a network train; returns the network."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = not is_trunk(name)
+    return model
 
 
 def metadata(kind: str, card: Card) -> dict[str, str]:

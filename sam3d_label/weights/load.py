@@ -17,7 +17,7 @@ from sam3d_label.image.intensity import SOFT_TISSUE, CtOrMr, IntensityRule, Perc
 from sam3d_label.network import PRESETS, SAM3D, Config, PromptableNetwork
 from sam3d_label.network.sam3d import is_trunk
 from sam3d_label.weights import places
-from sam3d_label.weights.adapter import assemble, load_adapter, load_trunk
+from sam3d_label.weights.adapter import assemble, freeze_trunk, load_adapter, load_trunk
 from sam3d_label.weights.card import Base, Card, Training
 from sam3d_label.weights.places import TRUNK, adapter_file, card_beside
 from sam3d_label.weights.sam import OFFICIAL, cache_folder, fresh_model, read_encoder, volumetric
@@ -148,7 +148,7 @@ def untrained_network(preset: str, sam_checkpoint: str | os.PathLike[str] | None
     if not trunk.is_file():
         return model, Base(name=preset)
     model.load_state_dict(load_trunk(trunk, config), strict=False)
-    return model, Base(name=preset, sha256=sha256(trunk))
+    return freeze_trunk(model), Base(name=preset, sha256=sha256(trunk))
 
 
 def find_trunk(base: Base, folder: Path, sam_checkpoint: str | os.PathLike[str] | None) -> Path:

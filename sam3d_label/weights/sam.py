@@ -12,6 +12,7 @@ from torch import Tensor
 from sam3d_label.errors import WeightsError
 from sam3d_label.network import SAM3D, Config
 from sam3d_label.network.sam3d import is_trunk
+from sam3d_label.weights.adapter import freeze_trunk
 from sam3d_label.weights.download import RemoteFile, download
 from sam3d_label.weights.tensors import Tensors, check_finite, check_tensors, expected_shapes, read_checkpoint
 
@@ -127,7 +128,7 @@ def is_norm(name: str) -> bool:
 
 
 def fresh_model(encoder: Mapping[str, Tensor], config: Config) -> SAM3D:
-    """SAM under adapters that were never trained, in eval mode; the rest as in `volumetric`."""
+    """SAM under adapters that were never trained, in eval mode, trunk frozen; the rest as in `volumetric`."""
     model = SAM3D(config)
     model.load_state_dict(volumetric(encoder, config), strict=False)
-    return model.eval()
+    return freeze_trunk(model).eval()

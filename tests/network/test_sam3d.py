@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sam3d_label.network import PRESETS, SAM3D, Config
 from sam3d_label.network.sam3d import is_prompt_addition, is_trunk
-from sam3d_label.training.gradients import freeze_trunk
+from sam3d_label.weights.adapter import freeze_trunk
 
 MakeNetwork = Callable[..., SAM3D]
 POINTS, SIGNS = torch.tensor([[[3, 9, 12], [7, 7, 7]]]), torch.tensor([[1, 0]])

@@ -13,9 +13,9 @@ from sam3d_label.image.intensity import Percentile
 from sam3d_label.network import PRESETS, SAM3D
 from sam3d_label.training import TrainSettings, memory, trainer
 from sam3d_label.training.fine_tune import fine_tune
-from sam3d_label.training.gradients import freeze_trunk
 from sam3d_label.training.memory import Need, Plan, cgroup_rooms, choose, free_memory, need
 from sam3d_label.training.run import TrainingRun
+from sam3d_label.weights.adapter import freeze_trunk
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 QUICK = TrainSettings(epochs=2, steps_per_epoch=2, batch=3, warmup=0, workers=0, precision="fp32", seed=1)

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 from sam3d_label.errors import WeightsError
 from sam3d_label.network import PRESETS, SAM3D
 from sam3d_label.network.sam3d import is_trunk
-from sam3d_label.training.gradients import freeze_trunk
 from sam3d_label.weights.sam import OFFICIAL, cache_folder, fetch, fresh_model, read_encoder, volumetric
 
 UNTOUCHED = (".adapter.", ".necks.", "depth_embed")
@@ -47,10 +46,10 @@ def test_a_token_starts_as_sams_patch_embedding_averaged_over_depth(sam_encoder,
         torch.testing.assert_close(stem(crop)[0], embedded.permute(1, 2, 0, 3), rtol=1e-3, atol=1e-4)
 
 
-def test_a_fresh_model_trains_where_sam_is_not(sam_encoder, small):
+def test_a_fresh_model_is_frozen_where_sam_is(sam_encoder, small):
     model = fresh_model(sam_encoder.state_dict(), small)
     assert not model.training
-    assert all(p.requires_grad != is_trunk(name) for name, p in freeze_trunk(model).named_parameters())
+    assert all(p.requires_grad != is_trunk(name) for name, p in model.named_parameters())
 
 
 @pytest.mark.parametrize(

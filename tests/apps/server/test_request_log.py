@@ -191,7 +191,9 @@ def test_access_logs_and_the_output_of_trainings_stay_out_of_the_log(log: Path) 
     logging.getLogger("uvicorn.access").warning('127.0.0.1 - "GET /infer/sam3d?image=%s"', PATIENT)
     logging.getLogger("task_train").info(f"case {PATIENT}: Dice 0.8")
     logging.getLogger("httpx").info(f"HTTP Request: GET /studies?PatientName={PATIENT}")
-    logging.getLogger("uvicorn.error").info("Application startup complete.")
+    uvicorn = logging.getLogger("uvicorn.error")
+    uvicorn.setLevel(logging.INFO)  # a server of another test may have set it
+    uvicorn.info("Application startup complete.")
     assert [line["message"] for line in lines(log)] == ["Application startup complete."]
 
 

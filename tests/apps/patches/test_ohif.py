@@ -14,8 +14,8 @@ import pydicom
 import pytest
 from browser import browser, open_page
 from dicom_files import write_series
-from ohif import CLASSES, METASTASIS, Ohif, open_study, serve_archive
-from orthanc import Orthanc, orthanc
+from ohif import CLASSES, METASTASIS, Ohif, open_study
+from orthanc import Orthanc
 
 from lib.datastores.dicom_seg import read_seg, segment_names
 from lib.datastores.dicom_series import open_series
@@ -33,26 +33,8 @@ CLOSE = 3
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("ohif")
-
-
-@pytest.fixture(scope="module")
 def slices(real_data: Path) -> list[Path]:
     return sorted((real_data / "dicom" / "CRLM-CT-1004").iterdir())
-
-
-@pytest.fixture(scope="module")
-def archive(slices: list[Path], folder: Path) -> Iterator[Orthanc]:
-    with orthanc(folder / "orthanc") as server:
-        server.store(slices)
-        yield server
-
-
-@pytest.fixture(scope="module")
-def server(archive: Orthanc, folder: Path) -> Iterator[str]:
-    with serve_archive(archive, folder, labels="tumor,cyst") as url:
-        yield url
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import pydicom
 import pytest
 from app_helpers import write_nifti
 from dicom_files import write_series
-from ohif import AUTO, Ohif, open_study, serve_archive
-from orthanc import Orthanc, orthanc
+from ohif import AUTO, Ohif, open_study
+from orthanc import Orthanc
 
 from lib.datastores.dicom_series import open_series
 from sam3d_label.image.volume import Volume
@@ -26,27 +26,9 @@ HALFWAY = {"running": True, "done": 4, "total": 8}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("reopen")
-
-
-@pytest.fixture(scope="module")
 def slices(folder: Path) -> list[Path]:
     write_series(folder / "slices", np.random.default_rng(0).integers(-100, 200, (64, 48, 20), np.int16))
     return sorted((folder / "slices").iterdir())
-
-
-@pytest.fixture(scope="module")
-def archive(slices: list[Path], folder: Path) -> Iterator[Orthanc]:
-    with orthanc(folder / "orthanc") as server:
-        server.store(slices)
-        yield server
-
-
-@pytest.fixture(scope="module")
-def server(archive: Orthanc, folder: Path) -> Iterator[str]:
-    with serve_archive(archive, folder, labels="tumor,cyst") as url:
-        yield url
 
 
 @pytest.fixture

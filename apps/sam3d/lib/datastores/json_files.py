@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from sam3d_label.io import Record, read_object, read_record, with_format, write_
 logger = logging.getLogger(__name__)
 FORMAT = 1
 RecordType = TypeVar("RecordType", bound=Record)
+Content = TypeVar("Content")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -22,13 +23,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         NewerFormatError: A newer release has written it.
     """
-    try:
-        return read_object(path, FORMAT)
-    except NewerFormatError:
-        raise
-    except Sam3dError as error:
-        logger.warning(error)
-        return {}
+    return _unless_damaged(lambda: read_object(path, FORMAT)) or {}
 
 
 def write_object(path: Path, content: Mapping[str, Any]) -> None:
@@ -50,13 +45,7 @@ def load(kind: type[RecordType], path: Path) -> RecordType | None:
     Raises:
         NewerFormatError: A newer release has written it.
     """
-    try:
-        return read_record(kind, path)
-    except NewerFormatError:
-        raise
-    except Sam3dError as error:
-        logger.warning(error)
-        return None
+    return _unless_damaged(lambda: read_record(kind, path))
 
 
 def store(path: Path, record: Record) -> None:
@@ -66,6 +55,16 @@ def store(path: Path, record: Record) -> None:
         StorageError: It cannot be written, and what was there is unchanged.
     """
     write_json(path, finite(record.model_dump(mode="json", exclude_none=True)), indent=None)
+
+
+def _unless_damaged(read: Callable[[], Content | None]) -> Content | None:
+    try:
+        return read()
+    except NewerFormatError:
+        raise
+    except Sam3dError as error:
+        logger.warning(error)
+        return None
 
 
 def finite(value: Any) -> Any:

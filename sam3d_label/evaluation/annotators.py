@@ -4,7 +4,7 @@ Every annotator is a function ``(truth, mask, clicks, rng, spacing) -> Click | N
 
 * ``truth`` and ``mask``: bool, shape (I, J, K), voxels of the stored image,
 * ``clicks``: those given so far, oldest first,
-* ``rng``: the only source of chance, so that a seed fixes the whole session,
+* ``rng``: the only source of randomness, so that a seed fixes the whole session,
 * ``spacing``: millimetres between voxels along I, J, K.
 
 It answers ``None`` when there is nothing left to correct. An annotator sees the truth; the model never does.

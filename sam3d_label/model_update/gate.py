@@ -66,15 +66,15 @@ def judge(candidate: Sequence[Score], serving: Sequence[Score], known: Collectio
     worse = [(group, each) for group, rows in differences.items() for each in rows if each.is_worse]
     if not worse:
         best = max(differences["all"], key=lambda each: each.mean)
-        reason = f"not worse on {best.cases} validation cases; {told(best)}"
+        reason = f"not worse on {best.cases} validation cases; {described(best)}"
         return Verdict(passes=True, reason=reason, differences=differences)
     group, worst = min(worse, key=lambda pair: pair[1].mean)
     which = "validation cases" if group == "all" else "validation cases known before"
-    reason = f"worse on {worst.cases} {which}: {told(worst)}"
+    reason = f"worse on {worst.cases} {which}: {described(worst)}"
     return Verdict(passes=False, reason=reason, differences=differences)
 
 
-def told(difference: Difference) -> str:
+def described(difference: Difference) -> str:
     """A difference for people."""
     return f"{METRICS[difference.metric]} {difference.serving:.3f} → {difference.candidate:.3f}"
 

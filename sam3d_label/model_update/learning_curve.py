@@ -51,7 +51,7 @@ def append(folder: Path, report: UpdateReport) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / f".{TABLE}.lock"):
         rows: list[Mapping[str, str | float | None]] = [*read(folder), row]
-        with replacing(folder / TABLE) as beside, beside.open("w", newline="") as file:
+        with replacing(folder / TABLE) as partial, partial.open("w", newline="") as file:
             table = csv.DictWriter(file, COLUMNS, restval="")
             table.writeheader()
             table.writerows(rows)
@@ -88,5 +88,5 @@ def draw(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if measured:
         add_legend(axes)
-    with replacing(path) as beside:
-        figure.savefig(beside)
+    with replacing(path) as partial:
+        figure.savefig(partial)

@@ -61,7 +61,7 @@ class Difference(Part):
 
     @property
     def is_worse(self) -> bool:
-        """Whether it is a loss: of more than the tolerance, or one that chance hardly explains."""
+        """Whether it is a loss: of more than the tolerance, or one that randomness hardly explains."""
         return self.mean < -TOLERANCE or self.interval[1] < 0
 
 

@@ -1,4 +1,4 @@
-"""Which cases train and which validate: told once for each, and for ever."""
+"""The split of each case, training or validation: assigned once, permanently."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Entry(BaseModel):
     Attributes:
         side: Where it belongs.
         group: What it shares its side with, such as its patient; its own id where that is not known.
-        since: When it was told, UTC, ISO 8601.
+        since: When it was assigned, UTC, ISO 8601.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,7 +55,7 @@ class Ledger:
 
     Args:
         path: The file; None to keep nothing.
-        share: Share of new cases that shall validate; without it, that of the file, or 0.2.
+        share: Share of new cases in the validation split; without it, that of the file, or 0.2.
 
     Raises:
         Sam3dError: The file cannot be read. It is never begun anew in silence: cases would change sides.
@@ -71,7 +71,7 @@ class Ledger:
 
     @property
     def entries(self) -> Mapping[str, Entry]:
-        """All cases that were told a side, by id."""
+        """All cases with a split, by id."""
         return self._file.cases
 
     @property

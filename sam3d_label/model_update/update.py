@@ -169,10 +169,10 @@ class Update:
         run = self.folder / RUN
         signature = (self.start or self.serving).signature
         same = StartedRun(start=signature, settings=self.settings.model_dump(mode="json"))
-        told = run / RUN_FILE
-        if _read_run(told) != same:
+        recorded = run / RUN_FILE
+        if _read_run(recorded) != same:
             shutil.rmtree(run, ignore_errors=True)
-            write_json(told, same.model_dump(mode="json"), indent=None)
+            write_json(recorded, same.model_dump(mode="json"), indent=None)
 
     def _train(
         self, training: Sequence[LabelledCase], validation: Sequence[LabelledCase], out: Path, stage: str

@@ -54,7 +54,7 @@ class Published(BaseModel):
 class Versions:
     """A folder of versions, NNNN/ with adapter, card and report, of a link `current` to one of them, and of a history.
 
-    A version appears whole, by one rename, and so does the pointer: whoever reads, at whatever moment, finds complete
+    A version appears whole, by one rename, and so does the pointer: any process that reads finds complete
     versions only, also when a writer is killed. Writers take turns.
 
     Args:
@@ -105,18 +105,18 @@ class Versions:
             self._clean()
             names = self.names()
             version = f"{int(names[-1]) + 1 if names else 1:04d}"
-            beside = self.folder / f".{uuid.uuid4().hex}"
-            beside.mkdir()
+            staged = self.folder / f".{uuid.uuid4().hex}"
+            staged.mkdir()
             try:
-                yield version, beside
-                if not (beside / ADAPTER).is_file() or not (beside / CARD).is_file():
+                yield version, staged
+                if not (staged / ADAPTER).is_file() or not (staged / CARD).is_file():
                     raise WeightsError(f"version {version} was left without {ADAPTER} or {CARD}")
                 with storing(self.folder / version):
-                    sync_tree(beside)
-                    os.rename(beside, self.folder / version)
+                    sync_tree(staged)
+                    os.rename(staged, self.folder / version)
                     sync_folder(self.folder)
             finally:
-                shutil.rmtree(beside, ignore_errors=True)
+                shutil.rmtree(staged, ignore_errors=True)
 
     def publish(self, version: str, by: str) -> None:
         """Let a version serve.
@@ -137,8 +137,8 @@ class Versions:
                 (self.folder / CURRENT).unlink(missing_ok=True)
                 sync_folder(self.folder)
                 return
-            with replacing(self.folder / CURRENT) as beside:
-                beside.symlink_to(version)
+            with replacing(self.folder / CURRENT) as staged:
+                staged.symlink_to(version)
 
     def rollback(self, version: str | None = None, by: str = "command line") -> str:
         """Let an earlier version serve again.

@@ -143,7 +143,7 @@ class Studies:
         except ValidationError as error:
             raise Sam3dError(
                 f"{path} is damaged: start the server, which keeps the good records, or restore a backup:"
-                f" {_told(error)}"
+                f" {_faults(error)}"
             ) from error
 
 
@@ -158,6 +158,6 @@ def _files(folder: Path) -> Iterator[tuple[str, str]]:
     yield from sorted(FolderReader().read(folder).volumes.items())
 
 
-def _told(error: ValidationError) -> str:
+def _faults(error: ValidationError) -> str:
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first["loc"] else first["msg"]

@@ -95,7 +95,7 @@ def _run(processes: int, job: Path, progress: Callable[[EpochLog], None] | None)
 
 
 def main(job_file: Path) -> None:
-    """Take part in a run; what is wrong with it is told in a line, with exit status 1."""
+    """Take part in a run; an error is reported in one line, with exit status 1."""
     try:
         _take_part(job_file)
     except Sam3dError as error:
@@ -118,8 +118,8 @@ def _take_part(job_file: Path) -> None:
         pause=BusySign(job.busy).wait if job.busy else None,
     )
     if is_main():
-        with replacing(folder / DONE) as beside:
-            torch.save({"weights": model.cpu().state_dict(), "report": report.model_dump(mode="json")}, beside)
+        with replacing(folder / DONE) as partial:
+            torch.save({"weights": model.cpu().state_dict(), "report": report.model_dump(mode="json")}, partial)
 
 
 if __name__ == "__main__":

@@ -46,12 +46,12 @@ def describe(log: EpochLog, epochs: int) -> str:
 
 def write_log(out: Path, epochs: Sequence[EpochLog]) -> None:
     """Write the log and its plot."""
-    with replacing(out / LOG) as beside, beside.open("w", newline="") as file:
+    with replacing(out / LOG) as partial, partial.open("w", newline="") as file:
         table = csv.DictWriter(file, list(EpochLog.model_fields))
         table.writeheader()
         table.writerows(log.model_dump() for log in epochs)
-    with replacing(out / CURVES) as beside:
-        plot_log(epochs, beside)
+    with replacing(out / CURVES) as partial:
+        plot_log(epochs, partial)
 
 
 def plot_log(epochs: Sequence[EpochLog], path: Path) -> None:

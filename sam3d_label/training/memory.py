@@ -134,7 +134,7 @@ def choose(
 
 
 def need(model: PromptableNetwork, device: torch.device, *, bf16: bool, checkpointing: bool) -> Need:
-    """What training a network holds at its peak beside its weights.
+    """What training a network holds at its peak in addition to its weights.
 
     Args:
         model: The network, with `requires_grad` as in training.

@@ -130,8 +130,8 @@ def train_rounds(
         return
     target = target_cells(truth)
     rough = rough_mask(truth, rng) if rng.random() < settings.rough_mask_share else None
-    unasked = rng.random() < (settings.no_click_share if rough is None else 0.5)
-    if not unasked or (rough is None and not alone):
+    without_prompt = rng.random() < (settings.no_click_share if rough is None else 0.5)
+    if not without_prompt or (rough is None and not alone):
         prompts.begin(target, settings, rng)
     last = int(rng.integers(0, 2 * settings.clicks - 1))
     for number in range(last + 1):

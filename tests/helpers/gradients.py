@@ -61,18 +61,18 @@ def main() -> None:
     parser.add_argument("cases", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--lose", type=int)
-    told = parser.parse_args()
-    if told.lose is None:
-        write_gradients(told.cases, told.out)
+    options = parser.parse_args()
+    if options.lose is None:
+        write_gradients(options.cases, options.out)
         return
 
     def die() -> None:
-        if (told.out / "checkpoint.pt").exists() and int(os.environ["RANK"]) == told.lose:
+        if (options.out / "checkpoint.pt").exists() and int(os.environ["RANK"]) == options.lose:
             os.kill(os.getpid(), signal.SIGKILL)
 
     try:
-        run = TrainingRun(cases=cases_of(told.cases), intensity=Percentile(), settings=SETTINGS)
-        fine_tune(network(), run, told.out, pause=die)
+        run = TrainingRun(cases=cases_of(options.cases), intensity=Percentile(), settings=SETTINGS)
+        fine_tune(network(), run, options.out, pause=die)
     except Sam3dError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)

@@ -192,8 +192,10 @@ def test_access_logs_and_the_output_of_trainings_stay_out_of_the_log(log: Path) 
     logging.getLogger("task_train").info(f"case {PATIENT}: Dice 0.8")
     logging.getLogger("httpx").info(f"HTTP Request: GET /studies?PatientName={PATIENT}")
     uvicorn = logging.getLogger("uvicorn.error")
-    uvicorn.setLevel(logging.INFO)  # a server of another test may have set it
+    level = uvicorn.level
+    uvicorn.setLevel(logging.INFO)  # a server of another test may have raised it
     uvicorn.info("Application startup complete.")
+    uvicorn.setLevel(level)
     assert [line["message"] for line in lines(log)] == ["Application startup complete."]
 
 

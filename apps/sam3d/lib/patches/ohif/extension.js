@@ -159,8 +159,8 @@
      (extension-cornerstone-dicom-seg, storeSegmentation). */
   function letExportKnowItsServer() {
     const command = commands.getCommand("storeSegmentation", "SEGMENTATION");
-    const store = command.mended ?? command.commandFn;
-    command.mended = store;
+    const store = command.original ?? command.commandFn;
+    command.original = store;
     command.commandFn = async (options) => {
       try {
         const [active] = extensions.getActiveDataSource();

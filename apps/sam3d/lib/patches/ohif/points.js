@@ -162,7 +162,7 @@
       };
     }
 
-    /* What tells one state of the points from another. */
+    /* Identifies a state of the points. */
     signature() {
       return JSON.stringify(this.shownPoints().map(({ annotation, isInside }) => [annotation.data.handles.points[0], isInside]));
     }

@@ -72,7 +72,7 @@ def router(app: Parts) -> APIRouter:
 
     @routes.get("/state", summary="Versions, ledger, training and next images")
     def state() -> dict[str, Any]:
-        return _told(lambda: describe(app))
+        return _answer(lambda: describe(app))
 
     @routes.get("/progress", summary="How far a model is with an image, or with the volume of a session")
     def progress(model: str, image: str = "", session_id: str = "") -> dict[str, Any]:
@@ -80,11 +80,11 @@ def router(app: Parts) -> APIRouter:
 
     @routes.get("/training", summary="The latest training and how it ended")
     def training() -> dict[str, Any]:
-        return _told(lambda: latest_training(app))
+        return _answer(lambda: latest_training(app))
 
     @routes.post("/rollback", summary="Activate an earlier version again")
     def rollback(wanted: WantedVersion) -> dict[str, str]:
-        return _told(lambda: {"version": app.versions.rollback(wanted.version, "the page")})
+        return _answer(lambda: {"version": app.versions.rollback(wanted.version, "the page")})
 
     @routes.get("/learning_curve.csv", summary="What each training reached", response_class=FileResponse)
     def table() -> FileResponse:
@@ -96,7 +96,7 @@ def router(app: Parts) -> APIRouter:
 
     @routes.get("/versions/{version}/card.json", summary="A version's card", response_class=FileResponse)
     def card(version: str) -> FileResponse:
-        return _existing(_told(lambda: app.versions.path(version)) / CARD)
+        return _existing(_answer(lambda: app.versions.path(version)) / CARD)
 
     return routes
 
@@ -225,7 +225,7 @@ def _next(app: Parts) -> list[dict[str, Any]]:
     return sorted(scored, key=lambda entry: -float(entry["doubt"]))[:NEXT]
 
 
-def _told(work: Callable[[], Any]) -> Any:
+def _answer(work: Callable[[], Any]) -> Any:
     """What the work gives, or its error as an HTTP answer."""
     try:
         return work()

@@ -44,14 +44,14 @@ class Clicks:
 
 
 def save_label(client: MONAILabelClient, case: Case) -> None:
-    """What an annotator submits: the first value of the label is the target."""
+    """Submit a label as an annotator does; its lowest value is the target."""
     target, *others = (int(value) for value in np.unique(Volume.open(case.label).array) if value)
     info = [{"name": "tumor", "idx": target}, *({"name": f"other {value}", "idx": value} for value in others)]
     client.save_label(case.name, str(case.label), params={"label_info": info})
 
 
 def deepest(case: Case, outside: bool) -> list[int]:
-    """The deepest voxel of the target, or of what is beside it."""
+    """Return the deepest voxel of the target, or of the background."""
     label = Volume.open(case.label)
     side = (label.array > 0) != outside
     found = deepest_voxel(side)
@@ -60,7 +60,7 @@ def deepest(case: Case, outside: bool) -> list[int]:
 
 
 def click_through(client: MONAILabelClient, cases: Sequence[Case], think: float) -> list[Clicks]:
-    """A first and a next click in each volume but the first."""
+    """Send a first and a next click in each volume but the first."""
     seconds = []
     for case in track(cases, console=Console(stderr=True)):
         inside, beside = deepest(case, outside=False), deepest(case, outside=True)

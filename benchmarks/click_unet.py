@@ -66,7 +66,7 @@ class ClickUNet(PromptableNetwork):
         )
 
     def encode(self, crop: Tensor) -> Embedding:
-        """The crop (B, 1, D, H, W) itself."""
+        """Return the crop (B, 1, D, H, W) itself."""
         return Embedding(crop, crop.new_empty(0))
 
     def decode(
@@ -94,7 +94,7 @@ class ClickUNet(PromptableNetwork):
 
 
 def open_unet(checkpoint: Path) -> Weights:
-    """The network of a training run, to serve in the place of the shipped weights."""
+    """Open the network of a training run for use in place of the shipped weights."""
     model = ClickUNet()
     average = torch.load(checkpoint, weights_only=True, map_location="cpu")["average"]
     with torch.no_grad():

@@ -67,7 +67,7 @@ class Run:
 
 
 def mask_of(number: int) -> np.ndarray:
-    """The mask of a save: a box whose place is that of no other number."""
+    """Return the mask of a save: a box whose position is unique to its number."""
     mask = np.zeros(SHAPE, np.uint8)
     i, j, k = np.unravel_index(number % 8000, (20, 20, 20))
     mask[i : i + 12, j : j + 12, k : k + 12] = 1

@@ -125,7 +125,7 @@ class Choosing:
         self.scored = scored.get(arm)
 
     def __call__(self, annotated: Sequence[str], size: int, serving: Weights) -> list[str]:
-        """The annotated cases and those to annotate next, so many in all."""
+        """Return the annotated cases and the next ones to annotate, `size` in total."""
         if self.arm == "first":
             return sorted(self.setup.pool)[:size]
         if self.scored is None:
@@ -138,7 +138,7 @@ class Choosing:
         return chosen
 
     def _scores(self, serving: Weights, doubted: Collection[str]) -> dict[str, ImageScore]:
-        """What the model makes of each case; doubt takes long, and is asked of some only."""
+        """Score each case; uncertainty takes long and is computed for some only."""
         scores = {}
         for name, case in self.setup.pool.items():
             segmenter = Segmenter(Volume.open(case.image), serving)
@@ -149,7 +149,7 @@ class Choosing:
 
 
 def settings_of(arm: str, cases: int, steps: int, card: Any, seed: int) -> TrainSettings:
-    """The app's settings for so many cases, or those of the U-Net, for so many steps."""
+    """Return the app's settings for this number of cases, or those of the U-Net, for a number of steps."""
     epochs = steps // STEPS_PER_EPOCH
     length = {"epochs": epochs, "steps_per_epoch": STEPS_PER_EPOCH, "seed": seed}
     ours = train_settings(parse_train({}), cases, epochs, card).model_copy(update=length)
@@ -160,7 +160,7 @@ def settings_of(arm: str, cases: int, steps: int, card: Any, seed: int) -> Train
 
 
 def learn(setup: Setup, arm: str, seed: int, names: Sequence[str], serving: Weights, out: Path) -> Weights:
-    """What serves after an update on the annotated cases."""
+    """Return the active weights after an update on the annotated cases."""
     cases = [setup.pool[name] for name in names]
     settings = settings_of(arm, len(cases), setup.steps[kind(arm)], setup.weights.card, seed)
     model = copy.deepcopy(serving.model)
@@ -175,12 +175,12 @@ def learn(setup: Setup, arm: str, seed: int, names: Sequence[str], serving: Weig
 
 
 def kind(arm: str) -> str:
-    """The network of an arm."""
+    """Return the network of an arm."""
     return UNET if arm == UNET else "sam3d"
 
 
 def begin(setup: Setup, arm: str, seed: int) -> Weights:
-    """What serves before any case is annotated."""
+    """Return the weights before any case is annotated."""
     if arm != UNET:
         return setup.weights
     torch.manual_seed(seed)
@@ -221,7 +221,7 @@ def play(setup: Setup, arm: str, seed: int, sizes: Sequence[int], console: Conso
 def write_point(
     path: Path, arm: str, seed: int, annotated: int, scores: Iterable[Score], steps: int, seconds: float
 ) -> None:
-    """A row for each held-out case."""
+    """Write a row for each held-out case."""
     with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()
@@ -232,7 +232,7 @@ def write_point(
 
 
 def read_points(out: Path) -> list[dict[str, str]]:
-    """The rows of all points."""
+    """Read the rows of all points."""
     rows: list[dict[str, str]] = []
     for path in sorted((out / "points").glob("*.csv")):
         with path.open(newline="", encoding="utf-8") as file:
@@ -272,7 +272,7 @@ def _summary(rows: Sequence[Mapping[str, str]], random: Sequence[Mapping[str, st
 
 
 def _by_case(rows: Sequence[Mapping[str, str]], metric: str) -> dict[str, float]:
-    """The mean of a metric over seeds, by held-out case."""
+    """Return the mean of a metric over seeds, by held-out case."""
     values: dict[str, list[float]] = {}
     for row in rows:
         values.setdefault(row["case"], []).append(float(row[metric]))
@@ -306,7 +306,7 @@ def draw(path: Path, arms: Mapping[str, Sequence[Mapping[str, Any]]], title: str
 
 
 def table(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
-    """The numbers for people."""
+    """Format the numbers as a table."""
     shown = Table("arm", "annotated", "held out", "seconds", *(f"Dice, {name}" for name in METRICS.values()), OVER)
     for arm, points in arms.items():
         for point in points:
@@ -318,7 +318,7 @@ def table(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
 
 
 def calibrated(weights: Weights, case: Case, minutes: float, out: Path) -> dict[str, int]:
-    """Steps that an update may take in the minutes; measured once for a folder, so that all its points have as many."""
+    """Measure how many steps fit in the minutes; stored, so that all points of a folder use the same number."""
     told = out / "steps.json"
     if not told.is_file():
         steps = {}

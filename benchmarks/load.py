@@ -72,7 +72,7 @@ class Log:
     errors: list[str] = field(default_factory=list)
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """Number of requests of each kind, median, 95th percentile and maximum of their seconds."""
+        """Return the number of requests of each kind and the median, 95th percentile and maximum of their seconds."""
         return {
             kind: {
                 "requests": len(seconds),

@@ -36,7 +36,7 @@ COLOURS = {"sam3d": TEAL, "unet": AMBER, "random_walker": INDIGO, "one_pass": SL
 
 
 def opener(method: str, unet: Path | None, weights: str | None = None) -> Open:
-    """What puts a volume under a method; BadParameter for an unknown method, or `unet` without a checkpoint."""
+    """Return a function that opens a volume with a method; BadParameter if it is unknown or lacks its checkpoint."""
     if method == "random_walker":
         return RandomWalker
     if method in ("sam3d", "one_pass"):
@@ -56,7 +56,7 @@ def with_weights(weights: Weights, *, two_pass: bool = True) -> Callable[[Volume
 
 
 def in_common(cohorts: Mapping[str, Cohort]) -> dict[str, Cohort]:
-    """The cohorts without the cases that a method could not be measured on."""
+    """Restrict the cohorts to the cases that were measured with every method."""
     measured = set.intersection(*({result.case for result in cohort.results} for cohort in cohorts.values()))
     return {
         method: Cohort([result for result in cohort.results if result.case in measured], cohort.skipped)
@@ -71,7 +71,7 @@ def curve(cohort: Cohort) -> list[list[float]]:
 
 
 def draw(path: Path, curves: Mapping[str, Sequence[Sequence[float]]], title: str) -> None:
-    """A line for each method with the interval of its mean, as a PNG."""
+    """Draw a line for each method with the interval of its mean, as a PNG."""
     figure, (axes,) = new_chart()
     for method, points in curves.items():
         clicks = np.arange(1, len(points) + 1)
@@ -85,7 +85,7 @@ def draw(path: Path, curves: Mapping[str, Sequence[Sequence[float]]], title: str
 
 
 def table(summaries: Mapping[str, Mapping[str, Any]], counts: Sequence[int], title: str) -> Table:
-    """A column for each method, a row for each number; seconds are medians."""
+    """Format a column for each method and a row for each metric; seconds are medians."""
     shown = Table("", title=title, title_justify="left")
     for method in summaries:
         shown.add_column(method, justify="right")

@@ -64,7 +64,7 @@ BOX = "box"
 
 
 def phantoms(cases: int, seed: int) -> Iterator[tuple[str, Phantom]]:
-    """The phantoms of a set with their names, each from a stream of randomness of its own."""
+    """Yield the phantoms of a set with their names, each from its own random stream."""
     for index, stream in enumerate(np.random.SeedSequence(seed).spawn(cases)):
         yield f"phantom_{index:03d}", make_phantom(np.random.default_rng(stream))
 
@@ -118,7 +118,7 @@ def groups(measured: Sequence[Measured], counts: Sequence[int]) -> Iterator[dict
 
 
 def table(rows: Sequence[dict[str, Any]], counts: Sequence[int], title: str) -> Table:
-    """The groups with mean and interval."""
+    """Format the groups with mean and interval."""
     shown = Table(title=title, title_justify="left")
     shown.add_column("lesions")
     for name in ("n", *(f"Dice@{count}" for count in counts), "a box"):

@@ -54,7 +54,7 @@ class RandomWalker:
         self.volume = volume
 
     def segment(self, prompts: Prompts | Iterable[Click | Box]) -> Answer:
-        """The mask under a set of clicks; boxes are ignored.
+        """Segment from a set of clicks; boxes are ignored.
 
         Raises:
             PromptError: They do not fit the volume or contradict each other.
@@ -75,7 +75,7 @@ class RandomWalker:
         return window(self.volume.array, self.volume.modality)
 
     def _frame(self, clicks: tuple[Click, ...]) -> CropFrame:
-        """A cube that holds all clicks and no more of what is beyond the volume than it must."""
+        """Return a cube that contains all clicks and extends beyond the volume as little as possible."""
         ijk = np.array([click.ijk for click in clicks])
         shape, spacing = np.array(self.volume.shape), self.volume.spacing
         spread = float((np.ptp(ijk, axis=0) * spacing).max())
@@ -87,7 +87,7 @@ class RandomWalker:
         return self.volume.frame(centre, field / SIZE, SIZE)
 
     def _region(self, frame: CropFrame) -> tuple[slice, slice, slice]:
-        """The part of the cube, voxels d, h, w, that lies in the volume."""
+        """Return the part of the cube, voxels d, h, w, that is inside the volume."""
         corners = frame.to_dhw([[-0.5] * 3, np.array(self.volume.shape) - 0.5])
         low = np.clip(np.ceil(corners.min(axis=0)), 0, SIZE - 1).astype(int)
         high = np.clip(np.floor(corners.max(axis=0)), 0, SIZE - 1).astype(int)

@@ -52,7 +52,7 @@ def measure(client: MONAILabelClient, case: Case) -> Measured:
 
 
 def table(rows: list[Measured]) -> str:
-    """The results in Markdown, the mean last."""
+    """Format the results in Markdown, the mean last."""
     lines = ["| volume | click (i, j, k) | Dice | seconds |", "|---|---|---|---|"]
     lines += [f"| {r.case} | {r.click[0]}, {r.click[1]}, {r.click[2]} | {r.dice:.3f} | {r.seconds:.1f} |" for r in rows]
     mean, median = np.mean([r.dice for r in rows]), np.median([r.seconds for r in rows])

@@ -34,7 +34,7 @@ class Server:
     process: psutil.Popen
 
     def children(self) -> list[psutil.Process]:
-        """The processes that it has started, such as a training."""
+        """Return the child processes of the server, such as a training."""
         return list(self.process.children(recursive=True))
 
 

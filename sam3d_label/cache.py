@@ -48,7 +48,7 @@ class EmbeddingCache:
         return len(self._kept)
 
     def get(self, key: Hashable, make: Callable[[], Kept]) -> tuple[Kept, bool]:
-        """The embedding of a key, and whether it had to be made."""
+        """Return the embedding of a key, and whether it had to be computed."""
         with self._lock:
             kept = self._kept.get(key)
             if kept is not None:

@@ -30,7 +30,7 @@ SECONDS = 600
 
 
 def pins(requirements: str) -> Iterator[Requirement]:
-    """The requirements that this platform and Python need.
+    """Yield the requirements of this platform and Python.
 
     Args:
         requirements: Text of requirements.txt.
@@ -42,7 +42,7 @@ def pins(requirements: str) -> Iterator[Requirement]:
 
 
 def differences(requirements: str) -> list[str]:
-    """What is installed in another version than the pinned one, or not at all.
+    """Return the packages that are missing or installed in another version than the pinned one.
 
     Args:
         requirements: Text of requirements.txt.
@@ -60,7 +60,7 @@ def differences(requirements: str) -> list[str]:
 
 
 def disagreements() -> list[str]:
-    """What installed packages require of each other and do not get.
+    """Return the unmet requirements of installed packages.
 
     uv also reports a package whose WHEEL file it cannot parse (itk 5.4.7 is published with such a file). That is no
     disagreement between packages, so only lines that name a requirement count.
@@ -73,7 +73,7 @@ def disagreements() -> list[str]:
 
 
 def ask(service: str, requirements: str) -> Mapping[str, Any] | None:
-    """What pip-audit reports; None if the service does not answer.
+    """Return the report of pip-audit; None if the service does not answer.
 
     Args:
         service: A name that pip-audit knows.
@@ -104,7 +104,7 @@ def audited(report: Mapping[str, Any] | None) -> int:
 
 
 def vulnerabilities(report: Mapping[str, Any]) -> list[str]:
-    """The known vulnerabilities, with the versions that have none.
+    """Return the known vulnerabilities and the versions that fix them.
 
     Args:
         report: What pip-audit reported.

@@ -30,7 +30,7 @@ START_SECONDS = 300
 
 
 def centre_of_lesion(label: Path) -> list[int]:
-    """The voxel (i, j, k) of a label file that lies deepest in the lesion."""
+    """Return the deepest voxel (i, j, k) of the lesion in a label file."""
     nifti = nib.Nifti1Image.from_filename(label)
     deepest = deepest_voxel(np.asarray(nifti.dataobj) > 0, nifti.header.get_zooms())
     assert deepest is not None, f"{label} is empty"
@@ -48,7 +48,7 @@ def curl_of_a_click(address: str, case: str) -> str:
 
 
 def refuse_taken_port(port: int) -> None:
-    """Ends with a message when something else listens on the port."""
+    """Exit with a message if the port is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -58,7 +58,7 @@ def refuse_taken_port(port: int) -> None:
 
 
 def copy_samples() -> Path:
-    """A fresh studies folder with the sample images."""
+    """Make a fresh studies folder with the sample images."""
     studies = SCRATCH / "studies"
     shutil.rmtree(studies, ignore_errors=True)
     studies.mkdir(parents=True)
@@ -68,7 +68,7 @@ def copy_samples() -> Path:
 
 
 def start_server(studies: Path, port: int) -> subprocess.Popen[bytes]:
-    """Starts MONAI Label; its output goes to the log."""
+    """Start MONAI Label; its output goes to the log."""
     app, server = str(ROOT / "apps" / "sam3d"), [sys.executable, "-m", "monailabel.main", "start_server"]
     options = ["--app", app, "--studies", str(studies), "--host", HOST, "--port", str(port)]
     options += ["--conf", "model_dir", str(SCRATCH / "model")]
@@ -77,7 +77,7 @@ def start_server(studies: Path, port: int) -> subprocess.Popen[bytes]:
 
 
 def wait_until_it_answers(server: subprocess.Popen[bytes], address: str) -> None:
-    """Returns when ``/info/`` answers; exits with the tail of the log when the server dies or is too slow."""
+    """Wait until ``/info/`` answers; exit with the end of the log if the server dies or is too slow."""
     deadline = time.monotonic() + START_SECONDS
     while server.poll() is None and time.monotonic() < deadline:
         try:
@@ -93,7 +93,7 @@ def wait_until_it_answers(server: subprocess.Popen[bytes], address: str) -> None
 
 
 def main() -> None:
-    """Serves until it is interrupted."""
+    """Serve until interrupted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8000)
     port: int = parser.parse_args().port

@@ -109,7 +109,7 @@ class SAM3DApp(MONAILabelApp):
         self.auto_train = AutoTrain(self.config, self.model_dir, self.datastore(), self.tasks.train.is_busy)
 
     def init_datastore(self) -> Datastore:
-        """A checked folder for a path, a DICOMweb server for a URL; MONAI Label's own choice for XNAT and DSA."""
+        """Open a checked folder for a path or a DICOMweb server for a URL; leave XNAT and DSA to MONAI Label."""
         if is_url(self.studies):
             remote = settings.MONAI_LABEL_DATASTORE.lower() in ("xnat", "dsa")
             return super().init_datastore() if remote else open_dicom_web(self.studies, self.config)
@@ -194,7 +194,7 @@ class SAM3DApp(MONAILabelApp):
             schedule.every(LOOK_EVERY).seconds.do(self.auto_train.tick, self._start_training)
 
     def on_save_label(self, image_id: str, label_id: str) -> None:
-        """Looks, when Slicer had its time to start a training of its own, whether one is due."""
+        """Check whether training is due, after a delay in which Slicer may start its own."""
         super().on_save_label(image_id, label_id)
         if self.auto_train.is_on:
             soon = threading.Timer(QUIET + 1, self.auto_train.tick, [self._start_training])

@@ -76,7 +76,7 @@ SETTINGS = TrainSettings(
 
 
 def patient(case: Case) -> int:
-    """Number of the patient in a file name such as sts_012_mr.nii.gz."""
+    """Return the number of the patient in a file name such as sts_012_mr.nii.gz."""
     match = re.search(r"_(\d{3})_", case.name)
     if match is None:
         raise ValueError(f"{case.name} carries no patient number")
@@ -90,7 +90,7 @@ def weighted(cases: Iterable[Case], share: float) -> list[Case]:
 
 
 def split(sts: Path) -> tuple[list[Case], list[Case]]:
-    """The sarcomas that train, weighted, and those of the other patients."""
+    """Split the sarcomas by patient into weighted training cases and validation cases."""
     everyone = [replace(case, alone=True) for case in pair_cases(sts / "images", sts / "labels")]
     seen = [case for case in everyone if patient(case) <= LAST_TRAINING_PATIENT]
     training = [case for kind in ("_mr", "_ct") for case in weighted((c for c in seen if kind in c.name), SHARES[kind])]

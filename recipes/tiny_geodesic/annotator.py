@@ -20,13 +20,13 @@ def to_cells(values: Tensor) -> Tensor:
 
 
 def target_cells(label: Tensor) -> Tensor:
-    """The target's cells; where it fills half of none, those that it touches."""
+    """Return the cells that the target fills at least half; if there are none, those that it touches."""
     filled, touched = to_cells(label - 0.5), to_cells(label)
     return torch.where(filled.flatten(1).any(1).view(-1, 1, 1, 1), filled, touched)
 
 
 def depth(mask: Tensor, most: int = DEEPEST) -> Tensor:
-    """Steps from each cell of a mask (B, d, h, w) to its border, at most so many."""
+    """Return the steps from each cell of a mask (B, d, h, w) to its border, limited to `most`."""
     left = mask[:, None].to(torch.float16 if mask.is_cuda else torch.float32)
     total = left.clone()
     for _ in range(most):
@@ -39,13 +39,13 @@ def depth(mask: Tensor, most: int = DEEPEST) -> Tensor:
 
 
 def places(score: Tensor) -> Tensor:
-    """The cell (B, 3) with the highest score (B, d, h, w)."""
+    """Return the cell (B, 3) with the highest score (B, d, h, w)."""
     best, edge = score.flatten(1).argmax(1), score.shape[-1]
     return torch.stack([best // edge**2, best // edge % edge, best % edge], 1)
 
 
 def draw(target: Tensor, found: Tensor, *, first: bool = False) -> tuple[Tensor, Tensor]:
-    """A click on the larger error of each item: cells (B, 3) and signs (B,)."""
+    """Draw a click on the larger error of each item: cells (B, 3) and signs (B,)."""
     missed, added = target & ~found, found & ~target
     inside = missed.flatten(1).sum(1) >= added.flatten(1).sum(1)
     region = torch.where(inside.view(-1, 1, 1, 1), missed, added)
@@ -64,7 +64,7 @@ def draw(target: Tensor, found: Tensor, *, first: bool = False) -> tuple[Tensor,
 
 
 def draw_inside(target: Tensor) -> tuple[Tensor, Tensor]:
-    """A click anywhere in each target: cells (B, 3) and signs (B,)."""
+    """Draw a click anywhere in each target: cells (B, 3) and signs (B,)."""
     at = places(torch.rand(target.shape, device=target.device) * target)
     return at, torch.ones(len(target), dtype=torch.long, device=target.device)
 
@@ -80,7 +80,7 @@ def spans(target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def loose_boxes(target: Tensor) -> Tensor:
-    """A box (B, 1, 2, 3) around each target, voxels of the crop, each face off by up to a tenth of its edge."""
+    """Draw a box (B, 1, 2, 3) around each target in voxels of the crop, each face off by up to a tenth of the edge."""
     lower, upper = spans(target)
     slack, off = 0.1 * (upper - lower + 1), torch.rand(2, *lower.shape, device=target.device)
     lower, upper = lower + slack * (1.5 * off[0] - 1), upper + slack * (1.5 * off[1] - 0.5)
@@ -88,7 +88,7 @@ def loose_boxes(target: Tensor) -> Tensor:
 
 
 def rough_masks(target: Tensor) -> Tensor:
-    """A mask logit (B, 1, d, h, w) as a wider view gives it: soft, and with its border off the truth."""
+    """Imitate the mask logit (B, 1, d, h, w) of a wider view: soft, with a displaced border."""
     b, edge, device = len(target), target.shape[-1], target.device
     lower, upper = spans(target)
     longest = (upper - lower + 1).amax(1)

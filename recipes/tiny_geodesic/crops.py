@@ -82,7 +82,7 @@ class Cropper:
         return images * (crops[:, 2:] >= 0.5), (crops[:, 1:2] >= 0.5).float()
 
     def place(self, stored: Stored, target: Target) -> Place:
-        """A place for a crop that shows the target."""
+        """Choose the position and spacing of a crop that shows the target."""
         rng, spacing = self.rng, stored.source.spacing
         extent = float(((target.upper - target.lower + 1) * spacing).max())
         click = target.voxels[rng.integers(len(target.voxels))] + rng.uniform(-0.5, 0.5, 3)
@@ -105,7 +105,7 @@ class Cropper:
         return Place(np.clip(middle, click - reach, click + reach), own * stretch)
 
     def anywhere(self, stored: Stored, target: Target) -> Place:
-        """A place for a crop that need not show the target."""
+        """Choose the position and spacing of a crop that need not show the target."""
         return Place(self.rng.random(3) * (stored.edge - 1), self.place(stored, target).spacing)
 
     def cut(self, stored: Stored, value: int, place: Place) -> Tensor:
@@ -143,13 +143,13 @@ class Cropper:
         return inside * near
 
     def turn(self, rows: Tensor) -> Tensor:
-        """The same in another orientation."""
+        """Turn the crops to another orientation."""
         axes = [0, 1, 2] if self.rng.random() < 0.7 else list(self.rng.permutation(3))
         flips = [axis + 1 for axis in range(3) if self.rng.random() < 0.5]
         return rows.permute(0, *(int(axis) + 1 for axis in axes)).flip(flips).contiguous()
 
     def slant(self, crops: Tensor) -> Tensor:
-        """Some of the crops turned by an angle and sheared."""
+        """Rotate some of the crops by an angle and shear them."""
         rng, chosen, turns = self.rng, [], []
         for index in range(len(crops)):
             if rng.random() < 0.3:
@@ -164,7 +164,7 @@ class Cropper:
         return crops
 
     def intensities(self, x: Tensor) -> Tensor:
-        """The image (1, 1, SIZE, SIZE, SIZE) as another scanner might show it."""
+        """Change the intensities of an image (1, 1, SIZE, SIZE, SIZE) to those of another scanner."""
         rng = self.rng
         if rng.random() < 0.1:
             edge, size = max(32, int(SIZE * rng.uniform(0.4, 0.9))), [SIZE] * 3
@@ -204,13 +204,13 @@ def line_weights(positions: Tensor, size: int, step: float) -> tuple[Tensor, Ten
 
 
 def resample(values: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """A volume (x, y, z) under weights (SIZE, x) and so on along its axes, (SIZE, SIZE, SIZE), float32."""
+    """Apply weights (SIZE, x), (SIZE, y), (SIZE, z) along the axes of a volume; (SIZE, SIZE, SIZE), float32."""
     values = torch.matmul(weights[1], torch.matmul(values, weights[2].T))
     return torch.matmul(weights[0], values.flatten(1)).reshape(SIZE, SIZE, SIZE).float()
 
 
 def blurred(x: Tensor, sigma: float) -> Tensor:
-    """An image (1, 1, D, H, W) through a Gaussian."""
+    """Blur an image (1, 1, D, H, W) with a Gaussian."""
     kernel = torch.exp(-(torch.arange(-3, 4, device=x.device).float() ** 2) / (2 * sigma**2))
     for axis in range(3):
         shape, padding = [1] * 5, [0] * 3
@@ -220,7 +220,7 @@ def blurred(x: Tensor, sigma: float) -> Tensor:
 
 
 def turned(angles: np.ndarray) -> np.ndarray:
-    """A rotation by three angles, one about each axis."""
+    """Return a rotation by three angles, one about each axis."""
     turn = np.eye(3)
     for axis, angle in enumerate(angles):
         first, second = (other for other in range(3) if other != axis)

@@ -77,12 +77,12 @@ class Packed:
 
     @classmethod
     def read(cls, path: Path) -> Packed:
-        """The inverse of `write`; only for files of one's own."""
+        """Read a file of `write`; unpickles, so only trusted files may be read."""
         return cls(**pickle.loads(lzma.decompress(path.read_bytes())))
 
 
 def in_axes(array: np.ndarray, frame: CropFrame) -> np.ndarray:
-    """An array of a volume in the axes of its crops, S, P, L."""
+    """Return an array of a volume in the axes of its crops, S, P, L."""
     turned = np.transpose(array, frame.axes)
     flips = [axis for axis in range(3) if frame.steps[axis] < 0]
     return np.ascontiguousarray(np.flip(turned, flips))
@@ -104,7 +104,7 @@ def volumes(data: Path) -> Iterator[tuple[str, str, Path, Path | None]]:
 
 
 def reduced(volume: Volume, finest: float) -> Volume:
-    """A volume without more detail than voxels of this edge, mm, show."""
+    """Downsample a volume to voxels of at least this edge, mm."""
     zoom = np.minimum(1.0, volume.spacing / finest)
     if (zoom > 0.95).all():
         return volume

@@ -35,7 +35,7 @@ class Session:
         self.model, self.rng = model, rng
 
     def play(self, image: Tensor, label: Tensor, kind: str) -> dict[str, Tensor]:
-        """The loss of one session, and what to log of it.
+        """Return the loss of one session and the numbers to log.
 
         Args:
             image: Crops (B, 1, D, H, W).
@@ -90,7 +90,7 @@ class Session:
         return opening
 
     def candidates(self, proposals: Proposals, label: Tensor, scores: dict[str, Tensor]) -> Tensor:
-        """The loss of the candidates: of the best one, and of what was predicted of each."""
+        """Return the loss of the best candidate and of the predicted Dice of each."""
         logits, predicted = proposals.candidates.float(), proposals.dice
         each = [loss_and_dice(logit[:, None], label) for logit in logits.unbind(1)]
         losses, dices = (torch.stack(values, 1) for values in zip(*each, strict=True))
@@ -100,7 +100,7 @@ class Session:
         return CANDIDATE_SHARE * losses.amin(1) + QUALITY_SHARE * missed
 
     def opened(self, proposals: Proposals) -> Tensor:
-        """What further clicks correct."""
+        """Return the logit that further clicks correct."""
         if self.rng.random() >= TAKEN_SHARE:
             return proposals.logit.detach().float()
         best = proposals.dice.detach().argmax(1).view(-1, 1, 1, 1, 1).expand(-1, 1, *proposals.candidates.shape[2:])
@@ -125,13 +125,13 @@ class Prompts:
         self.reach.extend(self.model.reach(self.embedding, point))
 
     def decode(self, opening: Tensor | None) -> Tensor:
-        """The logit under the prompts, which correct `opening`, float32."""
+        """Return the logit, float32, of the prompts, which correct `opening`."""
         return self.model.decode(
             self.embedding, self.points, self.signs, boxes=self.boxes, mask=opening, reach=self.reach
         ).float()
 
     def propose(self) -> Proposals:
-        """The logit and the candidates under the prompts."""
+        """Return the logit and the candidates of the prompts."""
         return self.model.propose(self.embedding, self.points, self.signs, boxes=self.boxes, reach=self.reach)
 
 

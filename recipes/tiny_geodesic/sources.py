@@ -48,7 +48,7 @@ class Source:
 
 
 def find_targets(label: np.ndarray, rng: np.random.Generator, fewest: int = 1) -> dict[int, Target]:
-    """The structures of a label (uint8) that have so many voxels."""
+    """Return the structures of a label (uint8) that have at least the required number of voxels."""
     found = {}
     for value, box in enumerate(ndimage.find_objects(label), start=1):
         if box is None:

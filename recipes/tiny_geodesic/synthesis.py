@@ -81,14 +81,14 @@ def make(rng: np.random.Generator, reals: Sequence[Packed]) -> Iterator[Source]:
 def of_volume(
     pool: str, image: np.ndarray, label: np.ndarray, affine: np.ndarray, rng: np.random.Generator, fewest: int = 1
 ) -> Source:
-    """A made volume under the shipped intensity rule."""
+    """Normalize a synthetic volume with the shipped intensity rule."""
     packed = Packed.of(pool, pool, Volume(np.asarray(np.rint(image), np.float32), affine), label)
     targets = find_targets(packed.label, rng, fewest)
     return Source(pool, packed.image, packed.label, packed.spacing, packed.norm, targets)
 
 
 def planted(rng: np.random.Generator, reals: Sequence[Packed]) -> Source:
-    """A real image with small lesions painted into it: sarcomas' more often than others."""
+    """Paint small lesions into a real image, more often into images of sarcomas."""
     ours = rng.random() > 0.4
     some = [real for real in reals if (real.kind != "other") == ours]
     real = some[rng.integers(len(some))]
@@ -109,7 +109,7 @@ def planted(rng: np.random.Generator, reals: Sequence[Packed]) -> Source:
 
 
 def drawn(rng: np.random.Generator, reals: Sequence[Packed]) -> Source:
-    """An image from a label map, deformed, with contrasts of chance (Billot et al., arXiv 2107.09559).
+    """Make an image with random contrasts from a deformed label map (Billot et al., arXiv 2107.09559).
 
     Some organs become hollow, with one or two contents. In some images the targets are lesions in organs.
     """
@@ -166,7 +166,7 @@ def label_map(rng: np.random.Generator, real: Packed, label: np.ndarray) -> tupl
 
 
 def rotation(angles: np.ndarray) -> np.ndarray:
-    """A rotation by three angles, one about each axis."""
+    """Return a rotation by three angles, one about each axis."""
     turn = np.eye(3)
     for axis, angle in enumerate(angles):
         first, second = (other for other in range(3) if other != axis)
@@ -178,7 +178,7 @@ def rotation(angles: np.ndarray) -> np.ndarray:
 
 
 def hollowed(rng: np.random.Generator, parts: np.ndarray) -> np.ndarray:
-    """Some structures with a wall and one or two contents, which part at a level as air and fluid do."""
+    """Make some structures hollow, with a wall and one or two contents that separate at a level like air and fluid."""
     parts = parts.copy()
     for value, box in enumerate(ndimage.find_objects(np.where(parts < UNNAMED, parts, 0)), start=1):
         if box is None or rng.random() > 0.25:
@@ -219,7 +219,7 @@ def with_lesions(rng: np.random.Generator, parts: np.ndarray, target: np.ndarray
 
 
 def painted(rng: np.random.Generator, parts: np.ndarray) -> np.ndarray:
-    """An image with a mean and a texture of chance for each part, blurred, shaded, and with noise."""
+    """Paint each part with a random mean and texture, then blur, shade and add noise."""
     count = LESION + 100
     mean, deviation = rng.uniform(10, 245, count), rng.uniform(0.5, 14, count)
     if rng.random() < 0.6:

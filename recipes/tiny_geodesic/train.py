@@ -77,7 +77,7 @@ OFFSETS = (0.0, 1.5, -1.5)
 
 
 def started(path: Path, config: Config) -> SAM3D:
-    """The network, from parameters of `tiny` that know ten geodesic channels, or none."""
+    """Start the network from parameters of `tiny` with ten geodesic channels or none."""
     tensors, model = load_file(path), SAM3D(config)
     state = model.state_dict()
     for name, own in state.items():
@@ -99,7 +99,7 @@ def started(path: Path, config: Config) -> SAM3D:
 
 
 def with_scales(given: Tensor, own: Tensor) -> Tensor:
-    """A kernel over six drawn channels and ten maps of two scales, for maps of three: the third starts at zero."""
+    """Extend a kernel over six drawn channels and maps of two scales to maps of three; the third starts at zero."""
     kernel = torch.zeros_like(own)
     kernel[:, :6] = given[:, :6]
     if given.shape[1] == 16:
@@ -110,7 +110,7 @@ def with_scales(given: Tensor, own: Tensor) -> Tensor:
 
 
 def unpack(path: Path) -> tuple[Packed, list[Source]]:
-    """A packed volume, and what it gives to train on."""
+    """Unpack a volume and its training targets."""
     packed, rng = Packed.read(path), np.random.default_rng(0)
     fewest = 60 if packed.kind in ("organs", "vessels") else 1
     sources = []
@@ -197,13 +197,13 @@ def save(model: SAM3D, values: Sequence[Tensor], path: Path) -> None:
 
 
 def learning_rate(step: int, share: float) -> float:
-    """The rate at a step, with so large a share of the time gone: warm-up, then a cosine."""
+    """Return the learning rate at a step and elapsed share of the time: warm-up, then a cosine."""
     falling = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, share - 0.04) / 0.96)))
     return LEARNING_RATE * min(1.0, (step + 1) / WARM_UP) * (falling * (1 - LAST_RATE) + LAST_RATE)
 
 
 def workers(count: int, reals: Sequence[Packed], feed: Path) -> Iterator[multiprocessing.process.BaseProcess]:
-    """Processes that make images until this one ends."""
+    """Start processes that make images until this one ends."""
     context = multiprocessing.get_context("fork")
     for number in range(count):
         process = context.Process(target=work, args=(number, 20270, reals, feed), daemon=True)

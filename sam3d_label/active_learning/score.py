@@ -92,7 +92,7 @@ def survey(segmenter: Segmenter) -> Survey:
 
 
 def likely_target(segmenter: Segmenter) -> Click:
-    """A click in the deepest voxel of the largest part of the mask without a prompt; else where it is likeliest."""
+    """Place a click in the deepest voxel of the mask's largest component or, if empty, at the highest probability."""
     if NO_CLICK not in segmenter.weights.card.capabilities:
         i, j, k = (size // 2 for size in segmenter.volume.shape)
         return Click((i, j, k))

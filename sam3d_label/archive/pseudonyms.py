@@ -40,12 +40,12 @@ class Names:
         return self._groups.setdefault(group, f"group-{len(self._groups) + 1:04d}")
 
     def learn(self, images: Iterable[str]) -> None:
-        """Number images in the order of their ids, so that the order in which files are read does not matter."""
+        """Assign numbers to images in the order of their ids, independent of the order in which files are read."""
         for image in sorted(images):
             self.of(image)
 
     def cleaned(self, value: Any) -> Any:
-        """A JSON value with no path in any of its texts, and with the names that its images have in the archive."""
+        """Replace image ids in a JSON value by their pseudonyms and remove paths from its texts."""
         if isinstance(value, Mapping):
             return {self._text(str(key)): self.cleaned(held) for key, held in value.items()}
         if isinstance(value, list):

@@ -38,7 +38,7 @@ def random_foreground(
     rng: np.random.Generator,
     spacing: Sequence[float],
 ) -> Click | None:
-    """A positive click uniform in the target, with replacement (the evaluation of 3DSAM-adapter).
+    """Draw a positive click uniformly in the target, with replacement (the evaluation of 3DSAM-adapter).
 
     The draw looks at neither the mask nor the earlier clicks, so the first k clicks of a session are
     distributed as k clicks drawn at once.
@@ -56,7 +56,7 @@ def error_centre(
     rng: np.random.Generator,
     spacing: Sequence[float],
 ) -> Click | None:
-    """The deepest voxel of the larger error (RITM, SAM2): positive if missed, negative if added.
+    """Click the deepest voxel of the larger error (RITM, SAM2): positive if missed, negative if added.
 
     "Larger" counts voxels of the whole false-negative and false-positive masks; the missed side wins a tie.
     Depth is the Euclidean distance, in voxels as in RITM, to the nearest voxel outside that error, everything
@@ -81,7 +81,7 @@ def largest_component_centre(
     rng: np.random.Generator,
     spacing: Sequence[float],
 ) -> Click | None:
-    """The deepest voxel of the largest 26-connected piece of the error (CVPR 2025 interactive 3D challenge).
+    """Click the deepest voxel of the largest 26-connected error component (CVPR 2025 interactive 3D challenge).
 
     Missed and added voxels form one error mask; the sign is the truth's at the clicked voxel. Of equally deep
     voxels one is drawn with the fixed seed 42, whatever ``rng`` is. As in the challenge a voxel may be
@@ -105,11 +105,11 @@ def jittered(
     rng: np.random.Generator,
     spacing: Sequence[float],
 ) -> Click | None:
-    """An imprecise hand (user-shift studies, arXiv 2404.01816 and 2410.11722).
+    """Click imprecisely (user-shift studies, arXiv 2404.01816 and 2410.11722).
 
     The click of :func:`error_centre` is moved by a Gaussian of 3 mm along each axis and kept inside the
-    volume; it keeps the sign it was meant with, except that 5 % of the signs are flipped. A sign is flipped
-    only once there is a positive click, since negative clicks alone ask for nothing; a voxel that is already
+    volume; 5 % of the signs are flipped. A sign is flipped
+    only once there is a positive click, since negative clicks alone mark no target; a voxel that is already
     clicked is drawn again.
     """
     centre = error_centre(truth, mask, clicks, rng, spacing)

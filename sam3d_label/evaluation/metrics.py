@@ -67,7 +67,7 @@ def nsd(
 
 
 def noc(dices: Sequence[float], target: float, cap: int = NOC_CAP) -> ClicksToReach:
-    """Number of clicks to reach a Dice.
+    """Count the clicks needed to reach a Dice.
 
     Args:
         dices: after click 1, 2, …

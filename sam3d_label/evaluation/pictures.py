@@ -270,7 +270,7 @@ def window(image: NDArray[np.float32], modality: str | None = None) -> tuple[flo
 
 
 def _axes(affine: NDArray[np.float64]) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
-    """The stored axes nearest to left, posterior and superior, and for each stored axis whether it runs so (1, -1)."""
+    """Return the stored axes nearest to left, posterior and superior, and the direction (1, -1) of each stored axis."""
     to_lps = nib.orientations.ornt_transform(
         nib.orientations.io_orientation(affine), nib.orientations.axcodes2ornt("LPS")
     )
@@ -299,7 +299,7 @@ def _seen(view: AxialSlice) -> NDArray[np.bool_]:
 
 
 def _part(seen: NDArray[np.bool_], spacing: tuple[float, float]) -> tuple[slice, slice]:
-    """The part of a slice around what is seen, square in mm where the slice is large enough."""
+    """Return the part of a slice around the foreground, square in mm where the slice is large enough."""
     found = corners(seen)
     assert found is not None, "a mask, a truth or a click is seen"
     low, high = found[0], found[1] + 1
@@ -337,7 +337,7 @@ def _aspect(view: AxialSlice) -> float:
 
 
 def _outline(axes: Any, mask: NDArray[np.bool_], colour: str, *, fill: float = 0.0, width: float = 1.2) -> None:
-    """A sharp outline, over a translucent fill where ``fill`` is its opacity."""
+    """Draw a sharp outline over a translucent fill with opacity ``fill``."""
     if not mask.any():
         return
     values = np.pad(mask.astype(float), 1)

@@ -54,7 +54,7 @@ def read_dicom_folder(folder: Path, limits: Limits) -> StoredImage:
 
 
 def read_slices(folder: Path, limits: Limits) -> list[Slice]:
-    """The slices of the one series of a folder, in order along their normal; files that are not DICOM are left out.
+    """Read the slices of a folder's only series in order along their normal, ignoring files that are not DICOM.
 
     Raises:
         VolumeError: There is no series or more than one, or the slices differ in size or orientation.

@@ -113,7 +113,7 @@ class Slice:
         return self._stored().T.astype(np.float64) * self.slope + self.intercept
 
     def _stored(self) -> np.ndarray:
-        """Stored values (rows, columns), whole numbers."""
+        """Return the stored values (rows, columns), whole numbers."""
         syntax = self.header.file_meta.TransferSyntaxUID
         nbytes = self.shape[0] * self.shape[1] * self.kind.itemsize
         with self.file.open("rb") as file:

@@ -35,7 +35,7 @@ class CropFrame:
         return offset / (np.asarray(self.steps) * self.spacing) + (self.size - 1) / 2
 
     def to_ijk(self, dhw: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:
-        """Stored voxels i, j, k (N, 3) of crop voxels d, h, w (N, 3)."""
+        """Convert crop voxels d, h, w (N, 3) to stored voxels i, j, k (N, 3)."""
         offset = (np.asarray(dhw, float).reshape(-1, 3) - (self.size - 1) / 2) * self.spacing * np.asarray(self.steps)
         ijk = np.empty_like(offset)
         ijk[:, self.axes] = offset + np.asarray(self.centre)[list(self.axes)]

@@ -72,7 +72,7 @@ class Header:
 
 
 def suffix_of(name: str) -> str:
-    """The suffix of a file name, in lower case, that names its format; of an unknown format, whatever follows a dot."""
+    """Return the lower-case suffix that names a file's format or, if unknown, everything after the first dot."""
     lower = name.lower()
     known = sorted((*FORMATS, *DETACHED), key=len, reverse=True)
     return next((suffix for suffix in known if lower.endswith(suffix)), Path(lower).suffix)

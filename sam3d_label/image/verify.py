@@ -156,7 +156,7 @@ class Compressed:
         return b""
 
     def _next_piece(self) -> bytes:
-        """The next bytes of the file, few at the start of a member: what follows it is read again for the next one."""
+        """Read the next bytes, few at the start of a member since bytes after its end are read again for the next."""
         data = self._file.read(self._piece)
         self._piece = min(2 * self._piece, READ)
         return data

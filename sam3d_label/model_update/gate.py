@@ -75,7 +75,7 @@ def judge(candidate: Sequence[Score], serving: Sequence[Score], known: Collectio
 
 
 def described(difference: Difference) -> str:
-    """A difference for people."""
+    """Format a difference for people."""
     return f"{METRICS[difference.metric]} {difference.serving:.3f} → {difference.candidate:.3f}"
 
 

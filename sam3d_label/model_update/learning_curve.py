@@ -59,7 +59,7 @@ def append(folder: Path, report: UpdateReport) -> None:
 
 
 def read(folder: Path) -> list[dict[str, str]]:
-    """The rows of learning_curve.csv, the earliest first; none where there is no such file."""
+    """Read the rows of learning_curve.csv, the earliest first; empty if there is no such file."""
     path = folder / TABLE
     if not path.is_file():
         return []

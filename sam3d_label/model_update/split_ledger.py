@@ -81,7 +81,7 @@ class Ledger:
         return hashlib.sha256(repr((self._file.salt, sides)).encode()).hexdigest()
 
     def tell(self, cases: Mapping[str, str]) -> dict[str, Side]:
-        """The sides of cases; new ones are written down before anybody learns theirs.
+        """Return the split of each case; new cases are assigned and stored first.
 
         Args:
             cases: Group of each case by its id.

@@ -207,7 +207,7 @@ class Update:
         return score(candidate, cases, self.pause), score(self.serving, cases, self.pause)
 
     def _card(self, report: TrainReport) -> Card:
-        """The card of what a run made, before it has a version."""
+        """Return the card of a trained candidate, before it has a version."""
         start = (self.start or self.serving).card
         return trained_card(start, report=report, settings=self.settings, data=[], version="candidate")
 
@@ -262,7 +262,7 @@ class Update:
 
 
 def _read_run(path: Path) -> StartedRun | None:
-    """What the kept run was begun with; None when there is none that can be continued."""
+    """Read the inputs of the interrupted run; None if there is none that can be continued."""
     try:
         return read_record(StartedRun, path)
     except NewerFormatError:

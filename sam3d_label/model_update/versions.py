@@ -71,7 +71,7 @@ class Versions:
         return sorted((p.name for p in self.folder.iterdir() if NUMBER.fullmatch(p.name) and p.is_dir()), key=int)
 
     def current(self) -> str | None:
-        """The version that serves; None before the first was published."""
+        """Return the active version; None before the first was published."""
         try:
             return Path(os.readlink(self.folder / CURRENT)).name
         except FileNotFoundError:
@@ -80,7 +80,7 @@ class Versions:
             raise WeightsError(f"{self.folder / CURRENT} is not the link that points to a version: {error}") from error
 
     def path(self, version: str) -> Path:
-        """The folder of a version.
+        """Return the folder of a version.
 
         Raises:
             WeightsError: There is no such version, or a file of it is missing.
@@ -96,7 +96,7 @@ class Versions:
 
     @contextmanager
     def adding(self) -> Iterator[tuple[str, Path]]:
-        """A number for a new version and a folder to fill, which becomes that version when the block ends.
+        """Yield the number of a new version and a folder to fill, which becomes that version when the block ends.
 
         Raises:
             WeightsError: The block left no adapter or no card.
@@ -158,7 +158,7 @@ class Versions:
         return version
 
     def history(self) -> list[Published]:
-        """What served, the earliest first, up to what serves now.
+        """Return the published versions, the earliest first, up to the active one.
 
         A writer that was killed between writing the history and moving the pointer leaves an entry that did not come
         true; it is left out.

@@ -31,7 +31,7 @@ class Embedding:
         return sum(t.numel() * t.element_size() for t in (self.feature, self.fixed_share, *self.levels, *scene))
 
     def items(self) -> Iterator[Embedding]:
-        """The crops of a batch one by one, each as a batch of its own."""
+        """Split a batch into batches of one crop."""
         scenes = [None] * len(self.feature) if self.scene is None else self.scene.split(1)
         parts = zip(*(t.split(1) for t in (self.feature, self.fixed_share, *self.levels)), strict=True)
         for tensors, scene in zip(parts, scenes, strict=True):

@@ -57,7 +57,7 @@ class FinePath(nn.Module):
         self.candidates = Candidates(config) if config.candidates else None
 
     def descend(self, crop: Tensor) -> tuple[Tensor, ...]:
-        """The image (B, 1, H, W, D) at each level, from half the crop to the tokens' grid; the same for each click."""
+        """Encode the image (B, 1, H, W, D) from half the crop's resolution to the tokens' grid; once for all clicks."""
         levels = []
         for down in self.down:
             crop = down(crop)

@@ -84,7 +84,7 @@ class SAM3D(PromptableNetwork):
 
     @torch.no_grad()
     def reach(self, embedding: Embedding, points: Tensor) -> tuple[Tensor, ...]:
-        """The geodesic maps of clicks, which do not depend on one another; none where the network takes no such maps.
+        """Return an independent geodesic map for each click; empty if the network takes no such maps.
 
         Args:
             embedding: What `encode` gave.

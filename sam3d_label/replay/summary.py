@@ -14,7 +14,7 @@ from sam3d_label.replay.request import Row
 
 
 def summarise(rows: Sequence[Row], requests: int) -> dict[str, Any]:
-    """Counts and means over the requests that are done.
+    """Return counts and means over the completed requests.
 
     Args:
         rows: In the order of the log.

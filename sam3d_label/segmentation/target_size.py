@@ -81,7 +81,7 @@ def size_by_clicks(inside: np.ndarray, outside: np.ndarray, spacing: np.ndarray)
 
 @lru_cache
 def directions() -> Tensor:
-    """Unit vectors (RAYS, 3) spread evenly over a sphere."""
+    """Return unit vectors (RAYS, 3) spread evenly over a sphere."""
     turn = torch.arange(RAYS) * torch.pi * (1 + 5**0.5)
     height = 1 - 2 * (torch.arange(RAYS) + 0.5) / RAYS
     flat = (1 - height**2).sqrt()

@@ -381,7 +381,7 @@ def _names(path: Path, names: Mapping[int, str]) -> dict[int, str]:
 
 
 def _channel(modality: Mapping[int, str], wanted: str | None) -> int | None:
-    """Number of the channel that a user means; None where there is only one."""
+    """Return the number of the channel that a user means; None if there is only one."""
     description = ", ".join(f"{number} {name}" for number, name in sorted(modality.items()))
     if wanted is None:
         if len(modality) > 1:

@@ -63,7 +63,7 @@ class Scene:
         self.image[structure.box] += share * (value - self.image[structure.box])
 
     def show_organ(self, structure: Structure, organ: int) -> None:
-        """Notes that ``structure`` now shows: an organ by its number, or 0 for what hides the organs behind it."""
+        """Record that ``structure`` is now visible: an organ by its number, or 0 for a structure that hides organs."""
         shown = (structure.depth > 0) & (self.body[structure.box] > 0.5)
         self.organs[structure.box][shown] = organ
 
@@ -188,7 +188,7 @@ def _paint_organ(rng: np.random.Generator, scene: Scene) -> None:
 
 
 def _paint_bone(rng: np.random.Generator, scene: Scene, long_axis: int) -> None:
-    """A shaft or a plate: a cortex around marrow."""
+    """Paint a shaft or a plate: a cortex around marrow."""
     radii = rng.uniform(6, 18, size=3)
     radii[0] = scene.grid.extent[long_axis] * rng.uniform(0.2, 1.5)
     axes = np.roll(np.eye(3), -long_axis, axis=0)

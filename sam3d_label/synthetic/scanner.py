@@ -20,7 +20,7 @@ def choose_grid(
     shape: tuple[int, int, int] | None,
     spacing: tuple[float, float, float] | None,
 ) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
-    """Fills in what was not given, and checks what was."""
+    """Check the given shape and spacing, and choose those not given."""
     slice_axis = 2 if rng.random() < 0.85 else int(rng.integers(3))
     size = rng.integers(96, 161, size=3)
     size[slice_axis] = rng.integers(32, 65)

@@ -68,7 +68,7 @@ def find_pieces(
 def _separate(
     mask: NDArray[np.bool_], spacing: np.ndarray, neck: float
 ) -> Iterator[tuple[tuple[slice, ...], NDArray[np.bool_]]]:
-    """The solid parts of a mask that are deeper than a neck, each grown back to where it meets the next: box, mask."""
+    """Separate a mask at its necks and yield box and mask of each solid part."""
     depth = ndimage.distance_transform_edt(mask, sampling=spacing)
     cores, count = ndimage.label(depth > neck)
     parts = watershed(-depth, cores, mask=mask)

@@ -89,7 +89,7 @@ def load_model(
     *,
     sam_checkpoint: str | os.PathLike[str] | None = None,
 ) -> PromptableNetwork:
-    """The network of `open_weights`, alone; arguments and errors are the same."""
+    """Return only the network of `open_weights`; arguments and errors are the same."""
     return open_weights(name_or_path, device, sam_checkpoint=sam_checkpoint).model
 
 
@@ -101,7 +101,7 @@ def untrained(
     intensity: IntensityRule = UNTRAINED_INTENSITY,
     spacing: float = 1.0,
 ) -> Weights:
-    """New adapters on a trunk, for training to start from; they have learned no prompt yet.
+    """Create untrained adapters on a trunk, to start training from.
 
     The trunk is SAM's for the sizes of SAM and the shipped one for others. A preset that has neither starts
     at random, with nothing frozen.

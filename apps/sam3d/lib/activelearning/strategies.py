@@ -172,7 +172,7 @@ class Uncertainty(ScoredStrategy):
         super().__init__("The image that the model is least sure of", scores)
 
     def choose(self, candidates: Mapping[str, ImageScore], labelled: list[ImageScore]) -> tuple[str, str]:
-        """The one of the most doubt; the most usual one to begin with."""
+        """Choose the image with the highest uncertainty, or the most typical one while nothing is labelled."""
         if not labelled:
             return most_usual(candidates)
         image = max(candidates, key=lambda image: candidates[image].doubt)
@@ -187,7 +187,7 @@ class Diverse(ScoredStrategy):
         super().__init__("The image that looks least like those that are labelled", scores)
 
     def choose(self, candidates: Mapping[str, ImageScore], labelled: list[ImageScore]) -> tuple[str, str]:
-        """The one whose vector is farthest from its nearest labelled one; the most usual one to begin with."""
+        """Choose the image least similar to any labelled one, or the most typical one while nothing is labelled."""
         if not labelled:
             return most_usual(candidates)
         image, away = farthest(vectors(candidates), [np.array(score.vector, np.float32) for score in labelled])
@@ -195,12 +195,12 @@ class Diverse(ScoredStrategy):
 
 
 def most_usual(candidates: Mapping[str, ImageScore]) -> tuple[str, str]:
-    """The candidate whose vector is nearest to their mean, and why."""
+    """Return the candidate whose vector is nearest to their mean, and the reason."""
     return farthest(vectors(candidates), [])[0], f"the most usual of {len(candidates)} unlabelled images, to begin with"
 
 
 def vectors(scores: Mapping[str, ImageScore]) -> dict[str, np.ndarray]:
-    """What images look like to the model, by image."""
+    """Return the feature vector of each image."""
     return {image: np.array(score.vector, np.float32) for image, score in scores.items()}
 
 

@@ -172,7 +172,7 @@ class DicomWeb:
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
-        """Turns what can go wrong between two servers into an error that names only the server."""
+        """Convert network and HTTP errors into a `RemoteError` that names only the server."""
         try:
             yield
         except requests.HTTPError as error:

@@ -18,7 +18,7 @@ SEGMENT = re.compile(r"(Segment\d+)_LabelValue")
 
 
 def check_names(file: str, label: Volume, info: Mapping[str, Any]) -> None:
-    """Compares the names in a label's file, if it holds any, with those that were sent with it.
+    """Compare the names in a label file, if it has any, with those in the request.
 
     Args:
         file: The label's.

@@ -105,7 +105,7 @@ class SharedFile:
 
 
 class Section(io.RawIOBase):
-    """One of the files in a shared file: written once, from its beginning to its end, and then read.
+    """One of the files in a shared file: written once from beginning to end, then read.
 
     Args:
         shared: The shared file.
@@ -117,21 +117,21 @@ class Section(io.RawIOBase):
         shared.open_section()
 
     def close(self) -> None:
-        """Give up the section."""
+        """Close the section."""
         if not self.closed:
             super().close()
             self._shared.close_section()
 
     def readable(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     def writable(self) -> bool:
-        """Until another section of the shared file is written."""
+        """Return whether no other section of the shared file has been written yet."""
         return not self._size or self._begin + self._size == self._shared.end
 
     def seekable(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

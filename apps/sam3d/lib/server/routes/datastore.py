@@ -226,7 +226,7 @@ def label_info(info: dict[str, Any], field: str) -> dict[str, Any]:
 
 
 def _without(info: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
-    """What a client may say; clients that send back what they were given also send what only the server says."""
+    """Drop the keys that only the server may set; clients may send them back."""
     return {key: value for key, value in info.items() if key not in keys}
 
 

@@ -226,7 +226,7 @@ def _next(app: Parts) -> list[dict[str, Any]]:
 
 
 def _answer(work: Callable[[], Any]) -> Any:
-    """What the work gives, or its error as an HTTP answer."""
+    """Return the result of a call, with its errors converted to HTTP errors."""
     try:
         return work()
     except HANDLED as error:

@@ -51,7 +51,7 @@ class App(Protocol):
         """Choose the next image to label."""
 
     def on_save_label(self, image_id: str, label_id: str) -> None:
-        """Called after a label was saved."""
+        """React to a saved label."""
 
     def model_file(self, model: str, validate: bool = True) -> str | None:
         """File of a model's weights that may be downloaded."""

@@ -51,7 +51,7 @@ class SafeSessions(Sessions):
         self._quota = SessionQuota(self._limits, self._on_disk)
 
     def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> SessionInfo:
-        """Finds a session.
+        """Find a session.
 
         Raises:
             HTTPException: 404; it never existed, has expired, or its image is outside the session's folder.

@@ -3,7 +3,6 @@
 import itertools
 import os
 import signal
-import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,6 @@ from tests.helpers.networks import SMALL
 from tests.helpers.phantoms import small_phantoms
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 
 
 def pytest_configure() -> None:

@@ -14,7 +14,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import schedule
-from app_helpers import APP, CENTRE, SHAPE, make_app, post, write_nifti, write_weights
 from fastapi import FastAPI, HTTPException
 from fastapi.routing import iter_route_contexts
 from monailabel.config import settings
@@ -24,6 +23,7 @@ from starlette.testclient import TestClient
 import sam3d_label
 from lib.server.access.roles import is_listed
 from sam3d_label.studies.label_names import name_values
+from tests.helpers.app_helpers import APP, CENTRE, SHAPE, make_app, post, write_nifti, write_weights
 
 LISTED = ["nan", "flat", "series"]
 """Broken volumes whose size and header give no reason not to list them."""

@@ -11,7 +11,8 @@ import nibabel as nib
 import numpy as np
 import psutil
 import pytest
-from app_helpers import MODULE, serve, wait, write_nifti
+
+from tests.helpers.app_helpers import MODULE, serve, wait, write_nifti
 
 pytestmark = pytest.mark.slow
 

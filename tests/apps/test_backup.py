@@ -10,12 +10,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from app_helpers import SHAPE, write_nifti
 
 from lib.datastores.studies import SafeDatastore
 from sam3d_label.model_update.split_ledger import Ledger
 from sam3d_label.model_update.versions import Versions
 from sam3d_label.studies.click_log import ClickLog, Request, now, read_log
+from tests.helpers.app_helpers import SHAPE, write_nifti
 
 pytestmark = pytest.mark.skipif(shutil.which("flock") is None, reason="needs flock of util-linux")
 

@@ -10,7 +10,8 @@ import httpx
 import nibabel as nib
 import numpy as np
 import pytest
-from app_helpers import MODULE, serve, wait
+
+from tests.helpers.app_helpers import MODULE, serve, wait
 
 pytestmark = pytest.mark.e2e
 

@@ -11,10 +11,11 @@ from typing import Any
 import httpx
 import pytest
 import schedule
-from app_helpers import APP
 from monailabel.config import settings
 from monailabel.interfaces.utils import app as app_registry
 from starlette.testclient import TestClient
+
+from tests.helpers.app_helpers import APP
 
 pytestmark = pytest.mark.slow
 USERS, VOLUMES = 4, 5

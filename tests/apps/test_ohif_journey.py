@@ -11,14 +11,14 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from browser import browser, open_page
-from dicom_files import write_series
-from ohif import METASTASIS, open_study, serve_archive
-from orthanc import orthanc
 from playwright.sync_api import expect
 
 from sam3d_label.image.volume import Volume
 from sam3d_label.masks import dice
+from tests.helpers.browser import browser, open_page
+from tests.helpers.dicom_files import write_series
+from tests.helpers.ohif import METASTASIS, open_study, serve_archive
+from tests.helpers.orthanc import orthanc
 
 pytestmark = pytest.mark.e2e
 MINUTES = 25

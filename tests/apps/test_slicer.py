@@ -15,13 +15,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from app_helpers import APP, MODULE, post, serve
 from monailabel.client.client import MONAILabelClientException
-from slicer import Slicer, world
 
 from lib.datastores.studies import SafeDatastore
 from lib.trainers.cases import find_targets
 from sam3d_label.masks import dice
+from tests.helpers.app_helpers import APP, MODULE, post, serve
+from tests.helpers.slicer import Slicer, world
 
 pytestmark = pytest.mark.slow
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from app_helpers import SHAPE, make_app, write_nifti
 
 from lib.datastores.studies import SafeDatastore
 from lib.trainers.cases import labelled_cases
 from sam3d_label.archive.pack import export
 from sam3d_label.archive.unpack import unpack
 from sam3d_label.model_update.versions import Versions
+from tests.helpers.app_helpers import SHAPE, make_app, write_nifti
 
 
 @pytest.fixture

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
+import learning_curve
 import pytest
 
 from sam3d_label.training import Case
 from tests.helpers.phantoms import small_phantoms
-
-
-@pytest.fixture
-def curve(benchmark):
-    return benchmark("learning_curve")
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +16,8 @@ def pool(tmp_path_factory) -> dict[str, Case]:
 
 
 @pytest.fixture
-def setup(curve, small_weights, pool, tmp_path):
-    return curve.Setup(small_weights, pool, [], tmp_path, {"sam3d": 10, "unet": 10})
+def setup(small_weights, pool, tmp_path):
+    return learning_curve.Setup(small_weights, pool, [], tmp_path, {"sam3d": 10, "unet": 10})
 
 
 def row(arm: str, annotated: int, case: str, dice: float, seed: int = 0) -> dict[str, str]:
@@ -29,7 +25,7 @@ def row(arm: str, annotated: int, case: str, dice: float, seed: int = 0) -> dict
     return {"arm": arm, "seed": str(seed), "annotated": str(annotated), "case": case, **metrics, "seconds": "1"}
 
 
-def test_an_arm_is_paired_with_random_case_by_case(curve):
+def test_an_arm_is_paired_with_random_case_by_case():
     rows = [
         *(row("random", 1, "a", dice, seed) for seed, dice in enumerate((0.2, 0.4))),
         *(row("random", 1, "b", dice, seed) for seed, dice in enumerate((0.6, 0.8))),
@@ -37,7 +33,7 @@ def test_an_arm_is_paired_with_random_case_by_case(curve):
         row("first", 1, "a", 0.4),
         row("first", 2, "a", 0.4),
     ]
-    arms = curve.summarise(rows)
+    arms = learning_curve.summarise(rows)
     assert arms["first"][0]["dice_1_over_random"] == pytest.approx([0.1, 0.1, 0.1])
     assert "dice_1_over_random" not in arms["first"][1], "random was not measured there"
     assert "dice_1_over_random" not in arms["random"][0]
@@ -45,8 +41,8 @@ def test_an_arm_is_paired_with_random_case_by_case(curve):
 
 
 @pytest.mark.parametrize("arm", ["random", "first", "uncertainty", "diverse", "unet"])
-def test_a_strategy_adds_to_what_is_annotated_without_repeating(arm, curve, setup):
-    choose = curve.Choosing(setup, arm, 0)
+def test_a_strategy_adds_to_what_is_annotated_without_repeating(arm, setup):
+    choose = learning_curve.Choosing(setup, arm, 0)
     two = choose([], 2, setup.weights)
     three = choose(two, 3, setup.weights)
     assert three[:2] == two
@@ -54,11 +50,11 @@ def test_a_strategy_adds_to_what_is_annotated_without_repeating(arm, curve, setu
     assert set(three) <= set(setup.pool)
 
 
-def test_uncertainty_asks_the_doubt_of_those_it_may_choose_only(curve, setup, monkeypatch):
+def test_uncertainty_asks_the_doubt_of_those_it_may_choose_only(setup, monkeypatch):
     asked = []
-    survey = curve.survey
-    monkeypatch.setattr(curve, "survey", lambda segmenter: asked.append(segmenter) or survey(segmenter))
-    choose = curve.Choosing(setup, "uncertainty", 0)
+    survey = learning_curve.survey
+    monkeypatch.setattr(learning_curve, "survey", lambda segmenter: asked.append(segmenter) or survey(segmenter))
+    choose = learning_curve.Choosing(setup, "uncertainty", 0)
     one = choose([], 1, setup.weights)
     assert not asked, "the most usual image begins"
     choose(one, 2, setup.weights)

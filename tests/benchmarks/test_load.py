@@ -6,6 +6,7 @@ import asyncio
 import json
 
 import httpx
+import load
 import nibabel as nib
 import numpy as np
 import pytest
@@ -13,12 +14,7 @@ from fastapi import FastAPI, Form, HTTPException, Response
 
 
 @pytest.fixture
-def load(benchmark):
-    return benchmark("load")
-
-
-@pytest.fixture
-def cases(load, tmp_path):
+def cases(tmp_path):
     return load.write_cases(tmp_path, ["a", "b", "c"], (12, 12, 8))
 
 
@@ -59,7 +55,7 @@ class Server:
         return asyncio.run(connected())
 
 
-def test_every_case_is_clicked_twice_and_submitted_once_and_each_kind_is_timed(load, cases) -> None:
+def test_every_case_is_clicked_twice_and_submitted_once_and_each_kind_is_timed(cases) -> None:
     server = Server()
     log = server.run(lambda client: load.work(client, cases, 2))
     assert sorted(server.saved) == ["a", "b", "c"]
@@ -70,7 +66,7 @@ def test_every_case_is_clicked_twice_and_submitted_once_and_each_kind_is_timed(l
     assert not log.errors
 
 
-def test_masks_that_differ_from_those_of_one_user_are_named(load, cases) -> None:
+def test_masks_that_differ_from_those_of_one_user_are_named(cases) -> None:
     log = Server().run(lambda client: load.work(client, cases, 3))
     alone = Server().run(lambda client: load.masks_of_one_user(client, cases))
     assert load.different(log, alone) == []
@@ -78,7 +74,7 @@ def test_masks_that_differ_from_those_of_one_user_are_named(load, cases) -> None
     assert load.different(log, spoilt) == ["b, first click", "b, next click"]
 
 
-def test_what_fails_is_counted_and_the_others_go_on(load, cases) -> None:
+def test_what_fails_is_counted_and_the_others_go_on(cases) -> None:
     server = Server(failing="a")
     log = server.run(lambda client: load.work(client, cases, 1))
     assert len(log.errors) == 2
@@ -86,13 +82,13 @@ def test_what_fails_is_counted_and_the_others_go_on(load, cases) -> None:
     assert sorted(server.saved) == ["b", "c"]
 
 
-def test_clicks_over_which_memory_is_watched_are_as_many_as_asked_for(load, cases) -> None:
+def test_clicks_over_which_memory_is_watched_are_as_many_as_asked_for(cases) -> None:
     server = Server()
     log = server.run(lambda client: load.click_only(client, cases, 4, 10))
     assert len(server.clicks) == len(log.seconds["next click"]) == 10
 
 
-def test_the_volumes_differ_and_the_first_click_is_in_the_ball(load, cases, tmp_path) -> None:
+def test_the_volumes_differ_and_the_first_click_is_in_the_ball(cases, tmp_path) -> None:
     arrays = [np.asarray(nib.load(tmp_path / f"{case.image}.nii.gz").dataobj) for case in cases]
     assert not np.array_equal(arrays[0], arrays[1])
     for case, array in zip(cases, arrays, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import random_walker
 
 from sam3d_label.errors import PromptError
 from sam3d_label.image.volume import Volume
@@ -20,7 +21,7 @@ def ball(shape, centre, radius):
 
 
 @pytest.fixture
-def walker(benchmark):
+def walker():
     """A volume with two bright balls, stored with flipped and swapped axes, under the walker."""
     shape = (56, 60, 28)
     image = np.random.default_rng(0).normal(scale=5, size=shape)
@@ -28,7 +29,7 @@ def walker(benchmark):
         image[ball(shape, centre, 15)] += 100
     affine = np.zeros((4, 4))
     affine[0, 1], affine[1, 0], affine[2, 2], affine[3, 3] = -SPACING[1], SPACING[0], SPACING[2], 1
-    return benchmark("random_walker").RandomWalker(Volume(image.astype(np.float32), affine))
+    return random_walker.RandomWalker(Volume(image.astype(np.float32), affine))
 
 
 def test_one_click_gives_its_ball(walker):
@@ -49,8 +50,8 @@ def test_clicks_say_what_belongs(walker):
     assert not one[OTHER]
 
 
-def test_a_region_smaller_than_the_volume(walker, benchmark, monkeypatch):
-    monkeypatch.setattr(benchmark("random_walker"), "FIELD_MM", 60.0)
+def test_a_region_smaller_than_the_volume(walker, monkeypatch):
+    monkeypatch.setattr(random_walker, "FIELD_MM", 60.0)
     shape = walker.volume.shape
     mask = walker.segment([Click(BALL)]).mask
     assert dice(mask > 0, ball(shape, BALL, 15)) > 0.85

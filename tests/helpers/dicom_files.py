@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from app_helpers import ball
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+from tests.helpers.app_helpers import ball
 
 STORAGE = {"CT": CTImageStorage, "MR": MRImageStorage}
 SPACING = (2.0, 1.2, 1.1)

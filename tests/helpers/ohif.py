@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from app_helpers import SCRIPT, serve
-from browser import browser, open_page
-from orthanc import Orthanc
 from PIL import Image
+
+from tests.helpers.app_helpers import SCRIPT, serve
+from tests.helpers.browser import browser, open_page
+from tests.helpers.orthanc import Orthanc
 
 METASTASIS = (113, 300, 21)
 """A voxel of a liver metastasis of CRLM-CT-1004."""

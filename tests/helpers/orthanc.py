@@ -14,7 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-from app_helpers import free_port
+
+from tests.helpers.app_helpers import free_port
 
 ORTHANC = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin")
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")

@@ -15,13 +15,25 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from damaged import AFFINE, BAD, GOOD, SECRET, array, dicom_series, long_values, metaimage, mutated, nifti, nrrd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.image.limits import Limits
 from sam3d_label.image.volume import Volume
+from tests.helpers.damaged import (
+    AFFINE,
+    BAD,
+    GOOD,
+    SECRET,
+    array,
+    dicom_series,
+    long_values,
+    metaimage,
+    mutated,
+    nifti,
+    nrrd,
+)
 
 
 @pytest.mark.parametrize("kind", GOOD)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from damaged import dicom_series
 from pydicom import dcmread
 from pydicom.uid import (
     ExplicitVRBigEndian,
@@ -21,6 +20,7 @@ from pydicom.uid import (
 
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.volume import Volume, save_mask
+from tests.helpers.damaged import dicom_series
 
 ROWS, COLUMNS = 6, 7
 

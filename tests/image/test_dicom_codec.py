@@ -12,7 +12,6 @@ import numpy as np
 import pillow_jpls  # noqa: F401  registers JPEG-LS with Pillow
 import pytest
 import SimpleITK as sitk
-from damaged import dicom_series
 from PIL import Image
 from pydicom import dcmread
 from pydicom.encaps import encapsulate, generate_pixel_data_frame
@@ -29,6 +28,7 @@ from pydicom.uid import (
 
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.volume import Volume
+from tests.helpers.damaged import dicom_series
 
 ROWS, COLUMNS, SLICES = 31, 40, 3
 KINDS = {"8 bits": (8, 8, 0), "12 bits": (16, 12, 0), "16 bits": (16, 16, 0)}

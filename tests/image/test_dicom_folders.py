@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from damaged import dicom_series
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -22,6 +21,7 @@ from pydicom.uid import (
 
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.volume import Volume
+from tests.helpers.damaged import dicom_series
 
 SHAPE = (7, 6, 4)
 

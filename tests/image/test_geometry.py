@@ -8,7 +8,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from damaged import dicom_series, nifti, nrrd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -16,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.limits import Limits
 from sam3d_label.image.volume import SHEARED, Volume, save_mask
+from tests.helpers.damaged import dicom_series, nifti, nrrd
 
 SHAPE = (6, 5, 4)
 UNITS = {"mm": 1.0, "micron": 1e-3, "meter": 1e3, "unknown": 1.0}

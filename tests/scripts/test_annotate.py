@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 from urllib.parse import parse_qs
 
+import annotate
 import httpx
 import nibabel as nib
 import numpy as np
@@ -17,16 +16,6 @@ from sam3d_label.errors import VolumeError
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPE = (12, 10, 8)
-
-
-@pytest.fixture(scope="module")
-def annotate() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("annotate", ROOT / "scripts" / "annotate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Server:
@@ -56,14 +45,14 @@ def label(tmp_path: Path) -> Path:
     return tmp_path / "case 1.nii.gz"
 
 
-def annotator(annotate: ModuleType, server: Server, value: int | None = 2) -> object:
+def annotator(server: Server, value: int | None = 2) -> annotate.Annotator:
     client = httpx.Client(transport=httpx.MockTransport(server), base_url="http://server")
     return annotate.Annotator(client, "cyst", value)
 
 
-def test_it_sends_all_clicks_each_time_and_saves_the_label(annotate: ModuleType, label: Path, tmp_path: Path) -> None:
+def test_it_sends_all_clicks_each_time_and_saves_the_label(label: Path, tmp_path: Path) -> None:
     server = Server(tmp_path)
-    dices = annotator(annotate, server).annotate(label, 3)
+    dices = annotator(server).annotate(label, 3)
     assert len(dices) == 3
     assert dices[-1] > dices[0]
     assert [len(params["foreground"] + params["background"]) for _, params in server.asked] == [1, 2, 3]
@@ -75,12 +64,12 @@ def test_it_sends_all_clicks_each_time_and_saves_the_label(annotate: ModuleType,
     assert b'{"label_info": [{"name": "cyst", "idx": 1}]}' in sent
 
 
-def test_without_clicks_it_only_saves(annotate: ModuleType, label: Path, tmp_path: Path) -> None:
+def test_without_clicks_it_only_saves(label: Path, tmp_path: Path) -> None:
     server = Server(tmp_path)
-    assert annotator(annotate, server, None).annotate(label, 0) == []
+    assert annotator(server, None).annotate(label, 0) == []
     assert len(server.saved) == 1
 
 
-def test_what_the_server_refuses_is_told(annotate: ModuleType, label: Path, tmp_path: Path) -> None:
+def test_what_the_server_refuses_is_told(label: Path, tmp_path: Path) -> None:
     with pytest.raises(VolumeError, match="the server refused"):
-        annotator(annotate, Server(tmp_path, 404)).annotate(label, 1)
+        annotator(Server(tmp_path, 404)).annotate(label, 1)

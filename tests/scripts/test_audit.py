@@ -6,10 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 import audit
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 VULNERABLE = {

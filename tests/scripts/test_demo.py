@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import re
 import shutil
@@ -7,8 +6,8 @@ import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from types import ModuleType
 
+import demo
 import nibabel as nib
 import numpy as np
 import pytest
@@ -16,16 +15,6 @@ from numpy.testing import assert_array_equal
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = [f"phantom_{number:03d}" for number in range(3)]
-
-
-@pytest.fixture(scope="module")
-def demo() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("demo", ROOT / "scripts" / "demo.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -37,7 +26,7 @@ def test_sample_labels_lie_on_their_images(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_shown_click_is_in_the_lesion(demo: ModuleType, case: str) -> None:
+def test_the_shown_click_is_in_the_lesion(case: str) -> None:
     command = demo.curl_of_a_click("http://127.0.0.1:8000", case)
     found = re.search(r"-F 'params=(.*?)' 'http://127.0.0.1:8000/infer/sam3d\?image=(.*?)&output=image'", command)
     assert found is not None
@@ -63,7 +52,7 @@ class Rejecting(BaseHTTPRequestHandler):
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-def test_the_shown_command_reports_a_rejection_and_keeps_the_reason(demo: ModuleType, tmp_path: Path) -> None:
+def test_the_shown_command_reports_a_rejection_and_keeps_the_reason(tmp_path: Path) -> None:
     with HTTPServer((demo.HOST, 0), Rejecting) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         command = demo.curl_of_a_click(f"http://{demo.HOST}:{server.server_port}", CASES[0])
@@ -73,7 +62,7 @@ def test_the_shown_command_reports_a_rejection_and_keeps_the_reason(demo: Module
     assert "outside the volume" in (tmp_path / "mask.nii.gz").read_text()
 
 
-def test_a_taken_port_is_refused(demo: ModuleType) -> None:
+def test_a_taken_port_is_refused() -> None:
     with socket.socket() as other:
         other.bind((demo.HOST, 0))
         other.listen()
@@ -82,7 +71,7 @@ def test_a_taken_port_is_refused(demo: ModuleType) -> None:
             demo.refuse_taken_port(port)
 
 
-def test_studies_are_a_copy(demo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_studies_are_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "SCRATCH", tmp_path / "scratch")
     studies = demo.copy_samples()
     (studies / "datastore_v2.json").touch()

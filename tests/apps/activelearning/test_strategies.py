@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from app_helpers import ball, make_app, write_nifti
 
 from lib.activelearning.strategies import Diverse, Scores, SurveyScoring, Uncertainty, handed_out
 from sam3d_label.active_learning.score import ImageScore
+from tests.helpers.app_helpers import ball, make_app, write_nifti
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import CORONAL, OBLIQUE, write_series
 from pydicom.dataset import Dataset
 
 from lib.datastores.dicom_seg import make_seg, read_seg, referenced_series, segment_names, written_at
 from lib.datastores.dicom_series import open_series
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.volume import Volume
+from tests.helpers.dicom_files import CORONAL, OBLIQUE, write_series
 
 POSES: dict[str, dict[str, Any]] = {
     "axial": {},

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_files import AXIAL, CORONAL, OBLIQUE, series_array, write_series
 from pydicom import dcmread
 from pydicom.uid import RLELossless
 
 from lib.datastores.dicom_series import keep_headers, keep_volume, open_series, read_headers
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.volume import Volume
+from tests.helpers.dicom_files import AXIAL, CORONAL, OBLIQUE, series_array, write_series
 
 POSES: dict[str, dict[str, Any]] = {
     "axial": {},

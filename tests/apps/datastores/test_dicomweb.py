@@ -15,11 +15,8 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from app_helpers import free_port, make_app, write_nifti
-from dicom_files import OBLIQUE, series_array, write_series
 from fastapi import HTTPException
 from monailabel.config import settings
-from orthanc import Orthanc, orthanc
 
 from lib.datastores import dicom_client, dicomweb
 from lib.datastores.dicom_client import DicomWeb, patient_hash
@@ -30,6 +27,9 @@ from lib.errors import RemoteError
 from lib.trainers.cases import labelled_cases
 from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.image.volume import Volume
+from tests.helpers.app_helpers import free_port, make_app, write_nifti
+from tests.helpers.dicom_files import OBLIQUE, series_array, write_series
+from tests.helpers.orthanc import Orthanc, orthanc
 
 FINAL = "final"
 

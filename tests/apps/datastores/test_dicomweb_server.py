@@ -12,12 +12,12 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from app_helpers import CENTRE, MODULE, post, serve, write_nifti
-from dicom_files import OBLIQUE, series_array, write_series
-from orthanc import Orthanc, orthanc
 
 from lib.datastores.dicom_seg import read_seg, segment_names
 from lib.datastores.dicom_series import open_series
+from tests.helpers.app_helpers import CENTRE, MODULE, post, serve, write_nifti
+from tests.helpers.dicom_files import OBLIQUE, series_array, write_series
+from tests.helpers.orthanc import Orthanc, orthanc
 
 pytestmark = pytest.mark.slow
 USER, SECRET = "reader", "se-cr-et"

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from app_helpers import wait, write_nifti
 
 from lib.datastores.studies import SafeDatastore
+from tests.helpers.app_helpers import wait, write_nifti
 
 
 @pytest.fixture

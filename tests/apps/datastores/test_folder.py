@@ -16,11 +16,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from app_helpers import SHAPE, write_nifti
 from fastapi import HTTPException
 
 from lib.datastores.studies import SafeDatastore, remember
 from sam3d_label.io import PART
+from tests.helpers.app_helpers import SHAPE, write_nifti
 
 FINAL = "final"
 INDEX = "datastore_v2.json"

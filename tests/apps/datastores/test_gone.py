@@ -10,10 +10,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from app_helpers import SHAPE, write_nifti
 
 from lib.datastores.studies import SafeDatastore
 from lib.trainers.cases import labelled_cases
+from tests.helpers.app_helpers import SHAPE, write_nifti
 
 PATTERNS = ["*.nii.gz", "*.nii", "*.nrrd"]
 CYST = {"label_info": [{"name": "cyst", "idx": 1}], "client_id": "user-anna"}

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from app_helpers import SHAPE, write_nifti
 
 from lib.datastores.studies import SafeDatastore
 from sam3d_label.errors import NewerFormatError
+from tests.helpers.app_helpers import SHAPE, write_nifti
 
 INDEX = "datastore_v2.json"
 NAMES = [{"name": "tumor", "idx": 1}]

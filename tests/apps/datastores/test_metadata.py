@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from app_helpers import SHAPE, write_nifti
 from fastapi import HTTPException
 
 from lib.datastores import metadata
 from lib.datastores.metadata import MAX_BYTES, MAX_DEPTH, MetadataError, checked
 from lib.datastores.studies import SafeDatastore
+from tests.helpers.app_helpers import SHAPE, write_nifti
 
 
 def nested(levels: int) -> Any:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from app_helpers import SHAPE, write_nifti
 from fastapi import HTTPException
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lib.datastores.studies import SafeDatastore
+from tests.helpers.app_helpers import SHAPE, write_nifti
 
 names = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=40)
 ODD = (

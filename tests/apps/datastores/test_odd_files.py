@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from app_helpers import make_app, post, write_nifti
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from lib.datastores.studies import SafeDatastore
 from lib.errors import install_error_handlers
 from lib.patches.monai_label import install
+from tests.helpers.app_helpers import make_app, post, write_nifti
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
 

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-from app_helpers import ball, write_nifti
 from fastapi import HTTPException
 
 from lib.datastores import place
@@ -14,6 +13,7 @@ from lib.datastores.place import check_studies
 from lib.datastores.studies import SafeDatastore
 from lib.errors import StudiesGoneError
 from lib.server.health import Readiness, listed
+from tests.helpers.app_helpers import ball, write_nifti
 
 EXTENSIONS = ["*.nii.gz", "*.nii", "*.nrrd"]
 

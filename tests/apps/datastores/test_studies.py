@@ -14,10 +14,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from app_helpers import SHAPE, ball, orthogonal, write_nifti
 from fastapi import HTTPException
 
 from lib.datastores.studies import SafeDatastore
+from tests.helpers.app_helpers import SHAPE, ball, orthogonal, write_nifti
 
 FINAL = "final"
 OBLIQUE = orthogonal()

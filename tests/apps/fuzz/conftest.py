@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import schedule
-from app_helpers import APP, write_nifti
-from fuzz_helpers import Probe
 from monailabel.config import settings as server_settings
 from monailabel.interfaces.utils import app as app_registry
 from starlette.testclient import TestClient
+
+from tests.helpers.app_helpers import APP, write_nifti
+from tests.helpers.fuzz_helpers import Probe
 
 
 @pytest.fixture(scope="package")

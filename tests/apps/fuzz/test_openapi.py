@@ -6,10 +6,11 @@ from typing import Any
 
 import requests
 import schemathesis
-from fuzz_helpers import Probe, examples
 from hypothesis import given, seed
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
+
+from tests.helpers.fuzz_helpers import Probe, examples
 
 LEFT_OUT = ("/proxy/",)
 """Routes that ask another server, which is not there."""

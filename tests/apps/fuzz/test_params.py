@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from fuzz_helpers import Probe, examples
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.helpers.fuzz_helpers import Probe, examples
 
 NUMBERS = st.one_of(
     st.integers(-5, 40),

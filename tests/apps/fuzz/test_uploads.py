@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from damaged import BAD, SECRET, mutated, nifti, nrrd
-from fuzz_helpers import LONG, Probe
+
+from tests.helpers.damaged import BAD, SECRET, mutated, nifti, nrrd
+from tests.helpers.fuzz_helpers import LONG, Probe
 
 MUTATIONS = 25 * LONG
 

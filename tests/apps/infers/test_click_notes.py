@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from app_helpers import CENTRE, make_app, write_nifti
 from fastapi import HTTPException
 
 from lib.infers.click_notes import reason
 from sam3d_label.errors import PromptError, Sam3dError, VolumeError
 from sam3d_label.segmentation.segmenter import Segmenter
 from sam3d_label.studies.click_log import Drawn, Request, read_log
+from tests.helpers.app_helpers import CENTRE, make_app, write_nifti
 
 SECRET = "Doe_John_1970"
 

@@ -14,7 +14,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from app_helpers import CENTRE, OBLIQUE, SHAPE, ball, write_nifti
 from fastapi import HTTPException
 
 from lib.infers.open_volumes import OpenVolumes, Segmenters, file_key
@@ -25,6 +24,7 @@ from sam3d_label.image.volume import Volume
 from sam3d_label.segmentation.uncertainty import Uncertainty
 from sam3d_label.training.busy import BusySign
 from sam3d_label.weights import open_weights
+from tests.helpers.app_helpers import CENTRE, OBLIQUE, SHAPE, ball, write_nifti, write_weights
 
 
 def serving(weights: Path, cache_bytes: int = 2**26) -> Segmenters:
@@ -211,8 +211,6 @@ def test_a_region_of_slicer_works_as_a_prompt(task: SAM3DInferTask, image: Path)
 
 
 def test_a_prompt_that_the_weights_have_not_learned_is_refused(image: Path, tmp_path: Path) -> None:
-    from app_helpers import write_weights
-
     weights = write_weights(tmp_path, capabilities=("positive_click",))
     task = SAM3DInferTask(serving(weights), BusySign(tmp_path), ["tumor"])
     run(task, image)
@@ -348,8 +346,6 @@ class TestAuto:
         assert auto.progress("id") is None
 
     def test_the_label_that_the_weights_know_is_found_wherever_it_is_listed(self, image: Path, tmp_path: Path) -> None:
-        from app_helpers import write_weights
-
         task = SAM3DAutoTask(serving(write_weights(tmp_path, labels=("tumor",))), BusySign(tmp_path), ["cyst", "tumor"])
         assert task.info()["unprompted_label"] == "tumor"
         assert run(task, image)[1]["label_names"] == {"tumor": 1}
@@ -358,8 +354,6 @@ class TestAuto:
             run(task, image, label_prompt=[1])
 
     def test_info_names_no_label_where_weights_need_clicks(self, tmp_path: Path) -> None:
-        from app_helpers import write_weights
-
         weights = write_weights(tmp_path, capabilities=("positive_click",))
         assert SAM3DAutoTask(serving(weights), BusySign(tmp_path), ["tumor"]).info()["unprompted_label"] is None
 
@@ -381,8 +375,6 @@ class TestAuto:
         run(auto, image, foreground=[], background=None, roi=[])
 
     def test_weights_that_need_clicks_are_refused(self, image: Path, tmp_path: Path) -> None:
-        from app_helpers import write_weights
-
         weights = write_weights(tmp_path, capabilities=("positive_click", "box"))
         with pytest.raises(PromptError, match="small-1 have not learned to segment without a click, only: positive_"):
             run(SAM3DAutoTask(serving(weights), BusySign(tmp_path), ["tumor"]), image)

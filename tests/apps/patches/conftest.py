@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ohif import serve_archive
-from orthanc import Orthanc, orthanc
+
+from tests.helpers.ohif import serve_archive
+from tests.helpers.orthanc import Orthanc, orthanc
 
 
 @pytest.fixture(scope="module")

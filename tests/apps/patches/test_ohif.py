@@ -12,10 +12,6 @@ import httpx
 import numpy as np
 import pydicom
 import pytest
-from browser import browser, open_page
-from dicom_files import write_series
-from ohif import CLASSES, METASTASIS, Ohif, open_study
-from orthanc import Orthanc
 
 from lib.datastores.dicom_seg import read_seg, segment_names
 from lib.datastores.dicom_series import open_series
@@ -23,6 +19,10 @@ from sam3d_label import load_model
 from sam3d_label.model_update.versions import Versions
 from sam3d_label.weights import open_weights
 from sam3d_label.weights.adapter import save_adapter
+from tests.helpers.browser import browser, open_page
+from tests.helpers.dicom_files import write_series
+from tests.helpers.ohif import CLASSES, METASTASIS, Ohif, open_study
+from tests.helpers.orthanc import Orthanc
 
 pytestmark = pytest.mark.slow
 

@@ -11,12 +11,12 @@ import httpx
 import numpy as np
 import pydicom
 import pytest
-from app_helpers import write_nifti
-from dicom_files import write_series
-from ohif import AUTO, CLASSES, CLICKS, Ohif, open_study
-from orthanc import Orthanc
 
 from lib.datastores.dicom_series import open_series
+from tests.helpers.app_helpers import write_nifti
+from tests.helpers.dicom_files import write_series
+from tests.helpers.ohif import AUTO, CLASSES, CLICKS, Ohif, open_study
+from tests.helpers.orthanc import Orthanc
 
 pytestmark = pytest.mark.slow
 SHAPE = (64, 48, 20)

@@ -8,8 +8,9 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from ohif import METASTASIS, open_study, serve_archive
-from orthanc import orthanc
+
+from tests.helpers.ohif import METASTASIS, open_study, serve_archive
+from tests.helpers.orthanc import orthanc
 
 pytestmark = pytest.mark.slow
 

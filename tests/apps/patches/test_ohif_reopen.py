@@ -11,14 +11,14 @@ import httpx
 import numpy as np
 import pydicom
 import pytest
-from app_helpers import write_nifti
-from dicom_files import write_series
-from ohif import AUTO, Ohif, open_study
-from orthanc import Orthanc
 
 from lib.datastores.dicom_series import open_series
 from sam3d_label.image.volume import Volume
 from sam3d_label.masks import dice
+from tests.helpers.app_helpers import write_nifti
+from tests.helpers.dicom_files import write_series
+from tests.helpers.ohif import AUTO, Ohif, open_study
+from tests.helpers.orthanc import Orthanc
 
 pytestmark = pytest.mark.slow
 MIDDLE_OF_SARCOMA = (74, 97, 28)

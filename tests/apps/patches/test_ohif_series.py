@@ -12,10 +12,11 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from dicom_files import write_series
-from ohif import CLICKS, Ohif, open_study, serve_archive
-from orthanc import orthanc
 from pydicom.uid import generate_uid
+
+from tests.helpers.dicom_files import write_series
+from tests.helpers.ohif import CLICKS, Ohif, open_study, serve_archive
+from tests.helpers.orthanc import orthanc
 
 pytestmark = pytest.mark.slow
 

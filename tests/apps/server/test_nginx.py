@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import nibabel as nib
 import pytest
-from app_helpers import APP, CENTRE, MODULE, ball, free_port, orthogonal, post, serve, wait, write_nifti
 
 from sam3d_label.access.api_keys import ApiKeys
+from tests.helpers.app_helpers import APP, CENTRE, MODULE, ball, free_port, orthogonal, post, serve, wait, write_nifti
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 NAME = "sam3d.example.org"

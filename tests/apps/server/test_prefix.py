@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request
-from login_helpers import BASE
 from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
@@ -24,6 +23,7 @@ from lib.server.proxy_headers import ProxyHeaders, forwarded_prefix
 from lib.server.routes import login as routes_of_login
 from lib.server.routes import proxy, start
 from sam3d_label.access.api_keys import ApiKeys
+from tests.helpers.login_helpers import BASE
 
 WITH_HEADER, ROOT_PATH, API_STR = "X-Forwarded-Prefix", "--root_path", "MONAI_LABEL_API_STR"
 

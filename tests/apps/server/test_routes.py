@@ -16,7 +16,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from app_helpers import ball, make_app, orthogonal, write_nifti
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,6 +25,7 @@ from lib.datastores.studies import SafeDatastore
 from lib.errors import install_error_handlers
 from lib.patches.monai_label import install
 from lib.server.tasks import TaskQueue
+from tests.helpers.app_helpers import ball, make_app, orthogonal, write_nifti
 
 ECHO = [sys.executable, "-S", "-c", "import sys; print(sys.stdin.read())"]
 

@@ -12,8 +12,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from app_helpers import CENTRE, SCRIPT, SHAPE, START_SECONDS, post, serve, write_nifti
 from monailabel.client.client import MONAILabelClient, MONAILabelClientException
+
+from tests.helpers.app_helpers import CENTRE, SCRIPT, SHAPE, START_SECONDS, post, serve, write_nifti
 
 pytestmark = pytest.mark.slow
 

@@ -8,11 +8,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from app_helpers import ball, orthogonal, write_nifti
 
 from lib.datastores.studies import EXTENSIONS, SafeDatastore
 from lib.trainers.cases import group_of, labelled_cases, name_values
 from sam3d_label.errors import VolumeError
+from tests.helpers.app_helpers import ball, orthogonal, write_nifti
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from app_helpers import ball, make_app, orthogonal, write_nifti
 from fastapi import HTTPException
 
 from lib.configs.active_weights import Serving, UntrainedError
@@ -27,6 +26,7 @@ from sam3d_label.training import TrainSettings
 from sam3d_label.training.busy import BusySign
 from sam3d_label.training.fine_tune import fine_tune
 from sam3d_label.weights import Weights
+from tests.helpers.app_helpers import ball, make_app, orthogonal, write_nifti
 
 
 def test_the_keys_of_monai_label_mean_what_they_mean_there(small_weights: Weights) -> None:

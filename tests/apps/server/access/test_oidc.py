@@ -12,10 +12,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fastapi import HTTPException
-from login_helpers import EC_KEY, RSA_KEY, Provider, fake_provider, forged
 
 from lib.server.access.identity import Identity, Role
 from lib.server.access.oidc import Oidc, OidcSettings, TokenError
+from tests.helpers.login_helpers import EC_KEY, RSA_KEY, Provider, fake_provider, forged
 
 
 @pytest.fixture

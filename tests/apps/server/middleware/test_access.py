@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from login_helpers import fake_provider, serve_with
 from starlette.testclient import TestClient
 
 from lib.server.access.failures import MOST_FAILURES
 from lib.server.access.login import Login
 from lib.server.access.oidc import Oidc
 from sam3d_label.access.api_keys import ApiKeys
+from tests.helpers.login_helpers import fake_provider, serve_with
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import hashlib
 
 import pytest
 from fastapi import FastAPI
-from login_helpers import BASE, serve_with
 from starlette.testclient import TestClient
 
 from lib.server.middleware.headers import SecurityHeaders, inline_scripts
+from tests.helpers.login_helpers import BASE, serve_with
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from login_helpers import serve_with
 from starlette.testclient import TestClient
+
+from tests.helpers.login_helpers import serve_with
 
 
 @pytest.fixture(scope="module")

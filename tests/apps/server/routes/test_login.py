@@ -13,8 +13,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import uvicorn
-from app_helpers import free_port, wait
-from login_helpers import Provider, fake_provider, serve_with
 from monailabel.client.client import MONAILabelClient, MONAILabelClientException
 from starlette.testclient import TestClient
 
@@ -22,6 +20,8 @@ from lib.server.access.login import COOKIE, MOST_WAITING, OF_ONE_ADDRESS, Login
 from lib.server.access.oidc import Oidc
 from lib.server.routes.login import local_path
 from sam3d_label.access.api_keys import ApiKeys
+from tests.helpers.app_helpers import free_port, wait
+from tests.helpers.login_helpers import Provider, fake_provider, serve_with
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from fastapi import HTTPException
 from fastapi.responses import FileResponse
-from login_helpers import serve_with
 from monailabel.config import settings
 from starlette.testclient import TestClient
 
 from lib.patches.ohif import CONFIG, ohif_file
+from tests.helpers.login_helpers import serve_with
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,14 @@ from typing import Any
 
 import httpx
 import pytest
-from app_helpers import MODULE, serve, write_nifti
-from browser import browser, open_page
 from playwright.sync_api import expect
 
 from sam3d_label.model_update import learning_curve
 from sam3d_label.model_update.report import UpdateReport
 from sam3d_label.model_update.split_ledger import Ledger
 from sam3d_label.model_update.versions import REPORT, Versions
+from tests.helpers.app_helpers import MODULE, serve, write_nifti
+from tests.helpers.browser import browser, open_page
 
 pytestmark = pytest.mark.slow
 

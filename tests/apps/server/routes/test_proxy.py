@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from fastapi import HTTPException
-from login_helpers import serve_with
 from monailabel.config import settings
 from starlette.testclient import TestClient
 
 from lib.server.routes.proxy import MOST_OF_ONE, decoded, is_accepted
+from tests.helpers.login_helpers import serve_with
 
 SECRET = "s3cr3t"
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from app_helpers import SHAPE, make_app, orthogonal, write_nifti
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -17,6 +16,7 @@ from lib.errors import install_error_handlers
 from lib.patches.monai_label import install
 from lib.server.routes.segmentation import nrrd
 from sam3d_label.image.volume import Volume
+from tests.helpers.app_helpers import SHAPE, make_app, orthogonal, write_nifti
 
 URL = "/datastore/segmentation"
 

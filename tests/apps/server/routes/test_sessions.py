@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from app_helpers import write_nifti
-from dicom_files import write_series
 from fastapi import FastAPI, Request
 from starlette.testclient import TestClient
 
@@ -17,6 +15,8 @@ from lib.server.access.identity import LOCAL_USER, Identity, Role
 from lib.server.routes import sessions
 from lib.server.shares import Shares
 from lib.server.uploads.sessions import SafeSessions
+from tests.helpers.app_helpers import write_nifti
+from tests.helpers.dicom_files import write_series
 
 
 class App:

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from app_helpers import ball, write_nifti
-from dicom_files import series_array, write_series
 
 from lib.configs.limits import Limits
 from lib.server.uploads import archives
@@ -23,6 +21,8 @@ from lib.server.uploads.files import store_image
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.suffixes import MASK_SUFFIXES
 from sam3d_label.image.volume import Volume, save_mask
+from tests.helpers.app_helpers import ball, write_nifti
+from tests.helpers.dicom_files import series_array, write_series
 
 CODE = b"import os; os.system('id')\n"
 

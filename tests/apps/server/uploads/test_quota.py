@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
-from app_helpers import ball, write_nifti
 from fastapi import HTTPException
 
 from lib.configs.limits import MIB, Limits
 from lib.server.uploads.archives import Upload
 from lib.server.uploads.quota import Held, SessionQuota
 from lib.server.uploads.sessions import SafeSessions
+from tests.helpers.app_helpers import ball, write_nifti
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from app_helpers import CENTRE, ball, make_app, write_nifti
-from dicom_files import series_array, write_series
 from fastapi import HTTPException
 
 from lib.server.uploads.sessions import SafeSessions
 from sam3d_label.image.volume import Volume
+from tests.helpers.app_helpers import CENTRE, ball, make_app, write_nifti
+from tests.helpers.dicom_files import series_array, write_series
 
 HOUR = 3600
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sam3d_label.benchmark.plain import PlainSAM3D
 from sam3d_label.network import SAM3D, Config
-from sam3d_label.training.memory import computes_bf16
+from sam3d_label.training.memory.free import computes_bf16
 from sam3d_label.weights.adapter import freeze_trunk
 
 Task = Literal["clicks", "plain clicks", "training"]

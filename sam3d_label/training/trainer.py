@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.losses import DiceCELoss
 from monai.utils import set_determinism
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -18,57 +17,21 @@ from torch.utils.data import DataLoader
 
 from sam3d_label.errors import NewerFormatError, Sam3dError, StorageError, WeightsError
 from sam3d_label.io import replacing, require_format, require_space
-from sam3d_label.network import Embedding, PromptableNetwork
+from sam3d_label.network import PromptableNetwork
 from sam3d_label.training.augmentation import IMAGE, LABEL
 from sam3d_label.training.dataset import ALONE, OpenedCase, TrainingCrops, with_ignored
 from sam3d_label.training.distributed import World
 from sam3d_label.training.gradients import gradients_of_encoder
-from sam3d_label.training.memory import Choice, Plan, choose, free_memory
+from sam3d_label.training.memory.free import free_memory
+from sam3d_label.training.memory.plan import Choice, Plan, choose
+from sam3d_label.training.session import SessionLoss
 from sam3d_label.training.settings import TrainSettings
-from sam3d_label.training.simulation import train_rounds, validation_dice
+from sam3d_label.training.simulation import validation_dice
 from sam3d_label.weights.adapter import freeze_trunk
 
 CHECKPOINT_FORMAT = 1
 VALIDATION_CLICKS = 3
 VALIDATION_FILL = 0.5
-
-
-class Session(nn.Module):
-    """The loss of a simulated session on one crop: what is computed in one process for one item of a step.
-
-    Args:
-        model: The network.
-        settings: How to train.
-
-    Attributes:
-        bf16: Compute in bf16 autocast.
-    """
-
-    def __init__(self, model: PromptableNetwork, settings: TrainSettings) -> None:
-        super().__init__()
-        self.model, self.settings, self.bf16 = model, settings, False
-        self.criterion = DiceCELoss(sigmoid=True, lambda_dice=0.5, lambda_ce=0.5)
-
-    def forward(
-        self, images: Tensor, labels: Tensor, alone: Sequence[bool], rngs: Sequence[np.random.Generator]
-    ) -> Tensor:
-        """Losses (B,) of crops, each the mean over the rounds that learn.
-
-        Args:
-            images: The crops, (B, 1, D, H, W).
-            labels: Their labels, of the same shape.
-            alone: For each, as `train_rounds` has it.
-            rngs: Random generator of each session.
-        """
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
-            embeddings = [self.model.encode(images)] if len(images) == 1 else self.model.encode(images).items()
-            items = zip(embeddings, labels.split(1), alone, rngs, strict=True)
-            return torch.stack([self._loss(*item) for item in items])
-
-    def _loss(self, embedding: Embedding, label: Tensor, alone: bool, rng: np.random.Generator) -> Tensor:
-        rounds = train_rounds(self.model, embedding, label, self.settings, rng, alone)
-        truth = label.clamp(min=0)  # train_rounds has settled what is ignored
-        return torch.stack([self.criterion(logit, truth) for logit in rounds]).mean()
 
 
 class Trainer:
@@ -101,12 +64,12 @@ class Trainer:
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, settings.learning_rate_factor)
         self.average = [p.detach().clone() for p in self.trained.values()]
-        self._session = Session(model, settings)
+        self._loss = SessionLoss(model, settings)
         self._use(self._choose())
-        self.session: nn.Module = self._session
+        self.session: nn.Module = self._loss
         if world.size > 1:
             # A session need not meet every kind of prompt, so that some parameters have no gradient.
-            self.session = DistributedDataParallel(self._session, find_unused_parameters=True)
+            self.session = DistributedDataParallel(self._loss, find_unused_parameters=True)
 
     @property
     def plan(self) -> Plan:
@@ -275,7 +238,7 @@ class Trainer:
     def _use(self, choice: Choice) -> None:
         self.memory = choice
         self.model.checkpoint_activations(choice.plan.checkpointing)
-        self._session.bf16 = choice.plan.bf16
+        self._loss.bf16 = choice.plan.bf16
 
     def _choose(self, earlier: Plan | None = None) -> Choice:
         """Return how memory is used: in every process as the one with the least of it can."""

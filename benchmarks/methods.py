@@ -22,9 +22,10 @@ from rich.table import Table
 
 from sam3d_label.charts import AMBER, INDIGO, SLATE, TEAL, add_legend, new_chart, plot_mean, set_title
 from sam3d_label.evaluation.annotators import ANNOTATORS
+from sam3d_label.evaluation.cohort import Cohort, evaluate_cohort
 from sam3d_label.evaluation.metrics import bootstrap_interval
-from sam3d_label.evaluation.protocol import Cohort, PromptableSegmenter, evaluate_cohort
 from sam3d_label.evaluation.report import summarise
+from sam3d_label.evaluation.session import PromptableSegmenter
 from sam3d_label.image.volume import Volume
 from sam3d_label.io import replacing, write_json
 from sam3d_label.segmentation.segmenter import Segmenter

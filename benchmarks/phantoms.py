@@ -22,7 +22,7 @@ from rich.table import Table
 
 from sam3d_label.evaluation.annotators import ANNOTATORS
 from sam3d_label.evaluation.metrics import bootstrap_interval
-from sam3d_label.evaluation.protocol import evaluate_case
+from sam3d_label.evaluation.session import evaluate_case
 from sam3d_label.image.volume import Volume
 from sam3d_label.io import write_json
 from sam3d_label.masks import corners, dice

@@ -21,7 +21,7 @@ HEAVY = "torch", "monai", "matplotlib", "pandas"
         "sam3d_label",
         "sam3d_label.cli.app",
         "sam3d_label.image.volume",
-        "sam3d_label.evaluation.protocol",
+        "sam3d_label.evaluation.cohort",
         "sam3d_label.archive.pack",
         "sam3d_label.studies.public_datasets",
         "sam3d_label.model_update.versions",

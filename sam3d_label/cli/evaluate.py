@@ -27,7 +27,7 @@ from sam3d_label.errors import Sam3dError
 
 if TYPE_CHECKING:
     from sam3d_label.cli.progress import Show
-    from sam3d_label.evaluation.protocol import Cohort
+    from sam3d_label.evaluation.cohort import Cohort
     from sam3d_label.weights import Weights
 
 app = typer.Typer()
@@ -165,7 +165,7 @@ def _check_learned(weights: Weights, annotator: str, counts: Sequence[int]) -> N
 def _measured(images: Path, labels: Path, weights: Weights, **options: Any) -> Cohort:
     """Return the cohort, with progress on standard error; raise Sam3dError when no case could be measured."""
     from sam3d_label.cli.progress import bar
-    from sam3d_label.evaluation.protocol import evaluate_cohort
+    from sam3d_label.evaluation.cohort import evaluate_cohort
     from sam3d_label.segmentation.segmenter import Segmenter
 
     errors = Console(stderr=True)

@@ -12,8 +12,9 @@ import numpy as np
 
 from sam3d_label.charts import SLATE, TEAL, add_legend, new_chart, plot_mean, set_title
 from sam3d_label.evaluation import metrics
+from sam3d_label.evaluation.cohort import CaseResult, Cohort
 from sam3d_label.evaluation.pictures import draw_sheet
-from sam3d_label.evaluation.protocol import CaseResult, ClickRecord, Cohort
+from sam3d_label.evaluation.session import ClickRecord
 from sam3d_label.io import replacing, write_json
 
 CASE_COLUMNS = ("case", "clicks", "dice", "nsd_2mm", "nsd_5mm", "seconds", "placed", "honoured", "truth_ml")

@@ -8,7 +8,7 @@ import numpy as np
 
 from sam3d_label.evaluation.annotators import error_centre
 from sam3d_label.evaluation.metrics import bootstrap_interval
-from sam3d_label.evaluation.protocol import evaluate_case
+from sam3d_label.evaluation.session import evaluate_case
 from sam3d_label.model_update.report import Difference, Score, Verdict
 from sam3d_label.segmentation.segmenter import Segmenter
 from sam3d_label.training.dataset import OpenedCase

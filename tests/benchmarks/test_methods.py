@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import typer
 
-from sam3d_label.evaluation.protocol import CaseResult, ClickRecord, Cohort, Skipped
+from sam3d_label.evaluation.cohort import CaseResult, Cohort, Skipped
+from sam3d_label.evaluation.session import ClickRecord
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from sam3d_label.evaluation.annotators import ANNOTATORS
+from sam3d_label.evaluation.cohort import CaseResult, Cohort, Skipped, evaluate_cohort
 from sam3d_label.evaluation.pictures import axial_slice, draw_click, draw_sheet, sheet_row, window
-from sam3d_label.evaluation.protocol import CaseResult, ClickRecord, Cohort, Skipped, evaluate_cohort
 from sam3d_label.evaluation.report import summarise, write_report
+from sam3d_label.evaluation.session import ClickRecord
 from sam3d_label.io import replacing, write_json
 from sam3d_label.segmentation.prompts import Click
 

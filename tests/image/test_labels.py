@@ -12,7 +12,7 @@ import torch
 from sam3d_label.errors import VolumeError
 from sam3d_label.evaluation.cases import Case as EvaluationCase
 from sam3d_label.evaluation.cases import read_case
-from sam3d_label.evaluation.protocol import evaluate_case
+from sam3d_label.evaluation.session import evaluate_case
 from sam3d_label.image.intensity import Percentile
 from sam3d_label.image.labels import open_label, structures
 from sam3d_label.segmentation.prompts import Prompts

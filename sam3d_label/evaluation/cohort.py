@@ -1,13 +1,7 @@
-"""A simulated session on each case: click, segment, compare, click again.
-
-The segmenter gets prompts and nothing else; only the annotator and the metrics see the truth. Like the
-clients, the session sends all clicks again each time. One volume is in memory at a time; of the worst cases a
-slice is kept.
-"""
+"""Sessions on every case of a folder; one volume is in memory at a time."""
 
 from __future__ import annotations
 
-import time
 import zlib
 from bisect import insort
 from collections.abc import Callable, Collection, Sequence
@@ -15,69 +9,26 @@ from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sam3d_label.errors import PromptError, Sam3dError
-from sam3d_label.evaluation import metrics
+from sam3d_label.errors import Sam3dError
 from sam3d_label.evaluation.annotators import Annotator, BoolVolume
 from sam3d_label.evaluation.cases import find_cases, read_case
 from sam3d_label.evaluation.pictures import SheetRow, sheet_row
+from sam3d_label.evaluation.session import (
+    CLICK_COUNTS,
+    ClickRecord,
+    PromptableSegmenter,
+    evaluate_case,
+    evaluate_unprompted,
+)
 from sam3d_label.image.volume import Volume
-from sam3d_label.masks import dice
-from sam3d_label.segmentation.prompts import Click, Prompts
 
-CLICK_COUNTS = (1, 2, 3, 5, 10)
 WORST = 8
 """Cases on a contact sheet."""
 
-
-class SegmentedMask(Protocol):
-    """The part of a segmenter's result that a session uses."""
-
-    @property
-    def mask(self) -> NDArray[np.uint8]:
-        """Shape (I, J, K) on the stored grid, 1 inside."""
-
-
-class PromptableSegmenter(Protocol):
-    """One volume with a model that answers prompts."""
-
-    def segment(self, prompts: Any) -> SegmentedMask:
-        """Return the mask for all of ``prompts``."""
-
-
-@runtime_checkable
-class UnpromptedSegmenter(Protocol):
-    """One volume with a model that may answer without a click."""
-
-    def segment_unprompted(self) -> SegmentedMask:
-        """Return the mask under no prompt; raise PromptError when the model has not learned it."""
-
-
-@dataclass(frozen=True)
-class ClickRecord:
-    """The mask after ``clicks`` clicks.
-
-    Attributes:
-        clicks: how many clicks the session was allowed so far.
-        placed: how many the annotator gave; fewer once nothing was left to correct, and the mask then stays.
-        click: the newest one; ``None`` when the annotator had stopped.
-        dice: overlap with the truth.
-        nsd: surface agreement at ``metrics.TOLERANCES_MM``; ``None`` where it was not asked for.
-        seconds: wall time of the request; 0 when there was none.
-        honoured: how many of the ``placed`` clicked voxels are on the side their click said.
-    """
-
-    clicks: int
-    placed: int
-    click: Click | None
-    dice: float
-    nsd: tuple[float, ...] | None
-    seconds: float
-    honoured: int
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -135,112 +86,6 @@ class Cohort:
     results: list[CaseResult] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     worst: list[SheetRow] = field(default_factory=list)
-
-
-Progress = Callable[[str, int, int], None]
-Watch = Callable[[int, BoolVolume], None]
-
-
-def evaluate_case(
-    segmenter: PromptableSegmenter,
-    truth: NDArray[np.bool_],
-    annotator: Annotator,
-    *,
-    spacing: Sequence[float],
-    clicks: Sequence[int] = CLICK_COUNTS,
-    last: int | None = None,
-    seed: int = 0,
-    watch: Watch | None = None,
-    ignored: NDArray[np.bool_] | None = None,
-) -> list[ClickRecord]:
-    """Click on one case.
-
-    Args:
-        segmenter: the volume under the model; it gets prompts only.
-        truth: bool, shape (I, J, K), at least one voxel inside.
-        annotator: who clicks.
-        spacing: mm along I, J, K.
-        clicks: the click counts at which surfaces are compared too; 0 adds nothing here.
-        last: click on to this count (default: the largest of ``clicks``).
-        seed: of the annotator's randomness.
-        watch: called with each click count and its mask, bool (I, J, K).
-        ignored: bool, shape (I, J, K): voxels that count neither as target nor as background, outside ``truth``.
-
-    Returns:
-        One record for each click count from 1 to the last.
-
-    Raises:
-        Sam3dError: the segmenter rejects a prompt.
-    """
-    rng = np.random.default_rng(seed)
-    mask = np.zeros(truth.shape, bool)
-    given: list[Click] = []
-    records: list[ClickRecord] = []
-    for count in range(1, max(*clicks, last or 0) + 1):
-        click = annotator(truth, mask, given, rng, spacing)
-        seconds = 0.0
-        if click is not None:
-            given.append(click)
-            start = time.perf_counter()
-            answer = segmenter.segment(Prompts(clicks=tuple(given)))
-            seconds = time.perf_counter() - start
-            mask = _counted(answer.mask, ignored)
-        unchanged = click is None and bool(records)
-        records.append(
-            ClickRecord(
-                clicks=count,
-                placed=len(given),
-                click=click,
-                dice=records[-1].dice if unchanged else dice(mask, truth),
-                nsd=metrics.nsd(mask, truth, spacing) if count in clicks else None,
-                seconds=seconds,
-                honoured=metrics.honoured(mask, given),
-            )
-        )
-        if watch:
-            watch(count, mask)
-    return records
-
-
-def _counted(mask: NDArray[Any], ignored: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    """Return a mask without the voxels that do not count."""
-    found = np.asarray(mask) > 0
-    return found if ignored is None else found & ~ignored
-
-
-def evaluate_unprompted(
-    segmenter: PromptableSegmenter,
-    truth: NDArray[np.bool_],
-    *,
-    spacing: Sequence[float],
-    ignored: NDArray[np.bool_] | None = None,
-) -> ClickRecord:
-    """Evaluate one case without a click.
-
-    Args:
-        segmenter: the volume under the model.
-        truth: bool, shape (I, J, K).
-        spacing: mm along I, J, K.
-        ignored: as ``evaluate_case`` has it.
-
-    Raises:
-        PromptError: the model has not learned to segment without a click.
-    """
-    if not isinstance(segmenter, UnpromptedSegmenter):
-        raise PromptError("this segmenter needs a click: leave 0 out of the click counts")
-    start = time.perf_counter()
-    answer = segmenter.segment_unprompted()
-    seconds = time.perf_counter() - start
-    mask = _counted(answer.mask, ignored)
-    return ClickRecord(
-        clicks=0,
-        placed=0,
-        click=None,
-        dice=dice(mask, truth),
-        nsd=metrics.nsd(mask, truth, spacing),
-        seconds=seconds,
-        honoured=0,
-    )
 
 
 def evaluate_cohort(

@@ -32,7 +32,7 @@ import psutil
 import typer
 from serving import server
 
-from sam3d_label.evaluation.report import write_json
+from sam3d_label.io import write_json
 
 PATIENCE = 600.0
 """Seconds after which a request counts as failed."""

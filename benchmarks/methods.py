@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -24,8 +24,8 @@ from sam3d_label.charts import AMBER, INDIGO, SLATE, TEAL, add_legend, new_chart
 from sam3d_label.evaluation.annotators import ANNOTATORS
 from sam3d_label.evaluation.cohort import Cohort, evaluate_cohort
 from sam3d_label.evaluation.metrics import bootstrap_interval
-from sam3d_label.evaluation.report import summarise
 from sam3d_label.evaluation.session import PromptableSegmenter
+from sam3d_label.evaluation.summary import EvaluationSummary, summarise
 from sam3d_label.image.volume import Volume
 from sam3d_label.io import replacing, write_json
 from sam3d_label.segmentation.segmenter import Segmenter
@@ -85,20 +85,20 @@ def draw(path: Path, curves: Mapping[str, Sequence[Sequence[float]]], title: str
         figure.savefig(beside)
 
 
-def table(summaries: Mapping[str, Mapping[str, Any]], counts: Sequence[int], title: str) -> Table:
+def table(summaries: Mapping[str, EvaluationSummary], counts: Sequence[int], title: str) -> Table:
     """Format a column for each method and a row for each metric; seconds are medians."""
     shown = Table("", title=title, title_justify="left")
     for method in summaries:
         shown.add_column(method, justify="right")
     for key, name in (("dice", "Dice"), ("nsd_2mm", "NSD 2 mm")):
         for count in counts:
-            means = (summary[key][str(count)] for summary in summaries.values())
+            means = (getattr(summary, key)[count] for summary in summaries.values())
             shown.add_row(f"{name} @ {count}", *(f"{mean:.3f}" for mean in means))
     for key, name in (("lowered_share", "clicks that lower Dice"), ("honoured_share", "clicks honoured")):
-        shares = (summary[key] for summary in summaries.values())
+        shares = (getattr(summary, key) for summary in summaries.values())
         shown.add_row(name, *("–" if share is None else f"{share:.1%}" for share in shares))
     for key, name in (("seconds_first_click", "first click"), ("seconds_next_click", "next click")):
-        seconds = (summary[key] for summary in summaries.values())
+        seconds = (getattr(summary, key) for summary in summaries.values())
         shown.add_row(name, *("–" if each is None else f"{each:.2f} s" for each in seconds))
     return shown
 
@@ -155,7 +155,10 @@ def main(
             "annotator": annotator,
             "seed": seed,
             "cases": [result.case for result in next(iter(cohorts.values())).results],
-            "methods": {method: {**summary, "curve": curves[method]} for method, summary in summaries.items()},
+            "methods": {
+                method: {**summary.model_dump(mode="json"), "curve": curves[method]}
+                for method, summary in summaries.items()
+            },
         },
     )
     draw(out / "methods.png", curves, f"Dice over clicks · {title}")

@@ -102,6 +102,11 @@ def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
     write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
 
 
+def write_record(path: Path, record: Record, *, indent: int | None = 2) -> None:
+    """Replace a file's content by a record as `write_json` does."""
+    write_json(path, record.model_dump(mode="json"), indent=indent)
+
+
 class Record(BaseModel):
     """Base of everything that is stored or sent as JSON.
 

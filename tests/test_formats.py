@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from sam3d_label.errors import Sam3dError
+from sam3d_label.evaluation.summary import EvaluationSummary, WeightsName
 from sam3d_label.io import read_record
 from sam3d_label.model_update import learning_curve
 from sam3d_label.model_update.report import Score, Scores, UpdateReport, Verdict
@@ -97,6 +98,13 @@ def test_a_run_that_was_begun_before_can_be_continued() -> None:
     run = read_record(StartedRun, path)
     assert run is not None
     assert json.dumps(run.model_dump(mode="json")) + "\n" == path.read_text(encoding="utf-8")
+
+
+def test_the_summary_of_an_evaluation_of_an_older_release_is_read() -> None:
+    summary = read_record(EvaluationSummary, SAMPLES / "evaluation" / "summary.json")
+    assert summary is not None
+    assert summary.weights == WeightsName(name="tiny", version="7")
+    assert (summary.clicks, summary.cases, round(summary.dice[3], 6)) == ([1, 3, 5], 2, 0.775)
 
 
 def test_keys_of_a_later_release_are_ignored_and_a_wrong_value_is_named(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from sam3d_label.errors import Sam3dError
 if TYPE_CHECKING:
     from sam3d_label.cli.progress import Show
     from sam3d_label.evaluation.cohort import Cohort
+    from sam3d_label.evaluation.summary import EvaluationSummary
     from sam3d_label.weights import Weights
 
 app = typer.Typer()
@@ -106,6 +107,7 @@ def evaluate(
     from sam3d_label.evaluation.annotators import ANNOTATORS
     from sam3d_label.evaluation.cases import find_cases, require_value
     from sam3d_label.evaluation.report import write_report
+    from sam3d_label.evaluation.summary import Conditions, WeightsName
 
     require_value(find_cases(images, labels, cases), label)
     with steps(stderr()) as say:
@@ -126,17 +128,17 @@ def evaluate(
         seed=seed,
         cases=cases,
     )
-    about = {
-        "annotator": annotator.value,
-        "seed": seed,
-        "clicks": counts,
-        "weights": {"name": weights or opened.card.preset, "version": opened.version},
-        "device": device,
-        "peak_memory_mib": _peak_memory_mib(),
-        "peak_device_memory_mib": _peak_device_memory_mib(device),
-        "command": shlex.join(["python", "-m", "sam3d_label", *sys.argv[1:]]),
-    }
-    _show_summary(write_report(out, cohort, counts, cap, about), out)
+    conditions = Conditions(
+        annotator=annotator.value,
+        seed=seed,
+        clicks=counts,
+        weights=WeightsName(name=weights or opened.card.preset, version=opened.version),
+        device=device,
+        peak_memory_mib=_peak_memory_mib(),
+        peak_device_memory_mib=_peak_device_memory_mib(device),
+        command=shlex.join(["python", "-m", "sam3d_label", *sys.argv[1:]]),
+    )
+    _show_summary(write_report(out, cohort, counts, cap, conditions), out)
 
 
 def _counts(text: str) -> list[int]:
@@ -220,21 +222,21 @@ def _peak_device_memory_mib(device: str) -> float | None:
     return torch.cuda.max_memory_allocated(device) / 2**20
 
 
-def _show_summary(summary: dict[str, Any], out: Path) -> None:
+def _show_summary(summary: EvaluationSummary, out: Path) -> None:
     from rich.table import Table
 
-    table = Table(title=f"{summary['cases']} cases · {summary['annotator']}", title_justify="left")
+    table = Table(title=f"{summary.cases} cases · {summary.annotator}", title_justify="left")
     for name in ("clicks", "Dice", "95 % interval", "NSD 2 mm", "NSD 5 mm"):
         table.add_column(name, justify="right")
-    for count, value in summary["dice"].items():
-        low, high = summary["dice_ci95"][count]
-        surfaces = [f"{summary[name][count]:.3f}" for name in ("nsd_2mm", "nsd_5mm")]
-        table.add_row(count, f"{value:.3f}", f"{low:.3f}–{high:.3f}", *surfaces)
+    for count, dice in summary.dice.items():
+        low, high = summary.dice_ci95[count]
+        surfaces = (f"{by_clicks[count]:.3f}" for by_clicks in (summary.nsd_2mm, summary.nsd_5mm))
+        table.add_row(str(count), f"{dice:.3f}", f"{low:.3f}–{high:.3f}", *surfaces)
     console = Console()
     console.print(table)
-    cap, failed = summary["noc_cap"], summary["failures"]["noc85"]
-    console.print(f"clicks to Dice 0.85: {summary['noc85']:.1f} ({failed} of {summary['cases']} not within {cap})")
-    following = summary["seconds_next_click"]
+    failed = f"{summary.failures['noc85']} of {summary.cases} not within {summary.noc_cap}"
+    console.print(f"clicks to Dice 0.85: {summary.noc85:.1f} ({failed})")
+    following = summary.seconds_next_click
     then = "" if following is None else f", next click {following:.2f} s"
-    console.print(f"first click {summary['seconds_first_click']:.2f} s{then} (medians)")
+    console.print(f"first click {summary.seconds_first_click:.2f} s{then} (medians)")
     typer.echo(f"wrote {out}")

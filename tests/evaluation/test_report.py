@@ -3,100 +3,36 @@
 from __future__ import annotations
 
 import csv
-import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from sam3d_label.evaluation.annotators import ANNOTATORS
-from sam3d_label.evaluation.cohort import CaseResult, Cohort, Skipped, evaluate_cohort
+from sam3d_label.evaluation.cohort import evaluate_cohort
 from sam3d_label.evaluation.pictures import axial_slice, draw_click, draw_sheet, sheet_row, window
-from sam3d_label.evaluation.report import summarise, write_report
-from sam3d_label.evaluation.session import ClickRecord
-from sam3d_label.io import replacing, write_json
+from sam3d_label.evaluation.report import write_report
+from sam3d_label.evaluation.summary import Conditions, EvaluationSummary, WeightsName
+from sam3d_label.io import read_record, replacing, write_json
 from sam3d_label.segmentation.prompts import Click
+from tests.helpers.sessions import COHORT
 
 AFFINE = np.diag([1.0, 1.5, 3.0, 1.0])
 
 
-def session(name: str, dices: list[float], *, stopped_after: int = 99) -> CaseResult:
-    records = []
-    for count, value in enumerate(dices, start=1):
-        placed = min(count, stopped_after)
-        asked = count <= stopped_after
-        records.append(
-            ClickRecord(
-                clicks=count,
-                placed=placed,
-                click=Click((count, 0, 0)) if asked else None,
-                dice=value,
-                nsd=(value / 2, value),
-                seconds=(3.0 if count == 1 else 0.5) if asked else 0.0,
-                honoured=placed,
-            )
-        )
-    return CaseResult(name, 12.5, tuple(records))
-
-
-COHORT = Cohort(
-    [session("a", [0.5, 0.7, 0.85, 0.9, 0.9]), session("b", [0.6, 0.8, 0.7, 0.7, 0.7], stopped_after=4)],
-    [Skipped("c", "the label is empty")],
-)
-
-
-def test_summary_by_hand():
-    summary = summarise(COHORT, [1, 5], 5)
-    assert summary["dice"] == pytest.approx({"1": 0.55, "5": 0.8})
-    assert summary["nsd_2mm"] == pytest.approx({"1": 0.275, "5": 0.4})
-    assert summary["nsd_5mm"] == pytest.approx({"1": 0.55, "5": 0.8})
-    assert summary["noc85"] == (3 + 5) / 2
-    assert summary["noc85_ci95"] == [3, 5]
-    assert summary["failures"] == {"noc80": 0, "noc85": 1, "noc90": 1}
-    assert summary["noc_cap"] == 5
-    assert summary["auc"] == pytest.approx(((3.85 - 0.7) / 4 + (3.5 - 0.65) / 4) / 2)
-    assert (summary["seconds_first_click"], summary["seconds_next_click"]) == (3.0, 0.5)
-    assert summary["lowered_share"] == pytest.approx(1 / 7)
-    assert summary["honoured_share"] == 1
-    assert summary["cases"] == 2
-    assert summary["skipped"] == [{"case": "c", "reason": "the label is empty"}]
-    low, high = summary["dice_ci95"]["1"]
-    assert 0.5 <= low <= 0.55 <= high <= 0.6
-
-
-def test_the_mask_before_the_first_click_is_counted_apart():
-    unprompted = ClickRecord(clicks=0, placed=0, click=None, dice=0.2, nsd=(0.1, 0.3), seconds=7.0, honoured=0)
-    results = [replace(result, unprompted=unprompted) for result in COHORT.results]
-    plain = summarise(COHORT, [1, 5], 5)
-    summary = summarise(Cohort(results, COHORT.skipped), [0, 1, 5], 5)
-    assert plain["seconds_no_click"] is None
-    assert summary.pop("seconds_no_click") == summary.pop("seconds_no_click_p95") == 7
-    for name, value in (("dice", 0.2), ("nsd_2mm", 0.1), ("nsd_5mm", 0.3)):
-        assert summary[name].pop("0") == pytest.approx(value)
-        assert summary[f"{name}_ci95"].pop("0") == pytest.approx([value, value])
-    assert summary.items() <= plain.items()
-
-
-def test_one_click_has_no_next_click():
-    summary = summarise(Cohort([session("a", [0.5])]), [1], 1)
-    assert summary["seconds_next_click"] is None
-    assert summary["lowered_share"] is None
-    assert summary["auc"] is None
-    json.dumps(summary, allow_nan=False)
-
-
 def test_report_on_disk(tmp_path):
     out = tmp_path / "new" / "out"
-    summary = write_report(out, COHORT, [1, 3], 5, {"annotator": "error_centre", "weights": {"name": "tiny"}})
+    summary = write_report(
+        out, COHORT, [1, 3], 5, Conditions(annotator="error_centre", weights=WeightsName(name="tiny"))
+    )
     assert sorted(path.name for path in out.iterdir()) == [
         "cases.csv",
         "clicks.csv",
         "curve.png",
         "summary.json",
     ]
-    assert json.loads((out / "summary.json").read_text()) == summary
-    assert summary["annotator"] == "error_centre"
+    assert read_record(EvaluationSummary, out / "summary.json") == summary
+    assert summary.annotator == "error_centre"
     with (out / "cases.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0])[:6] == ["case", "clicks", "dice", "nsd_2mm", "nsd_5mm", "seconds"]
@@ -115,13 +51,13 @@ def test_report_of_a_cohort(cohort, tmp_path, ball_segmenter):
     counts = (0, 1, 2, 6)
     measured = evaluate_cohort(cohort / "images", cohort / "labels", ball_segmenter, annotator, clicks=counts)
     summary = write_report(tmp_path / "out", measured, counts, 6)
-    assert list(summary["dice"]) == ["0", "1", "2", "6"]
-    assert summary["dice"]["6"] > summary["dice"]["1"] > 0.3
+    assert list(summary.dice) == [0, 1, 2, 6]
+    assert summary.dice[6] > summary.dice[1] > 0.3
     with (tmp_path / "out/cases.csv").open() as file:
         first = next(csv.DictReader(file))
     assert (first["case"], first["clicks"], first["placed"]) == ("a_ct", "0", "0")
     assert (tmp_path / "out/worst.png").read_bytes().startswith(b"\x89PNG")
-    assert 0 < summary["honoured_share"] <= 1
+    assert 0 < summary.honoured_share <= 1
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):

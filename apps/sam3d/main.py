@@ -26,7 +26,7 @@ from lib.activelearning.strategies import Scores, SurveyScoring, strategies
 from lib.background import end_with_server, is_background
 from lib.configs.active_weights import Serving, UntrainedError
 from lib.configs.app_config import AppConfig, parse_config
-from lib.datastores.dicomweb import open_dicom_web
+from lib.datastores.open_dicomweb import open_dicom_web
 from lib.datastores.place import check_studies
 from lib.datastores.studies import EXTENSIONS, SafeDatastore, check_id
 from lib.errors import HANDLED, http_error, install_error_handlers

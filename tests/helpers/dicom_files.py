@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
+from sam3d_label.image.volume import Volume
 from tests.helpers.app_helpers import ball
 
 STORAGE = {"CT": CTImageStorage, "MR": MRImageStorage}
@@ -105,3 +107,19 @@ def _instance(pixels: np.ndarray, modality: str, orientation: np.ndarray, positi
         instance.RescaleSlope, instance.RescaleIntercept = 1, 0
     instance.PixelData = np.ascontiguousarray(pixels, np.int16).tobytes()
     return instance
+
+
+def label_of(volume: Volume) -> np.ndarray:
+    """Return two structures without any symmetry, of the values 1 and 3."""
+    label = np.zeros(volume.shape, np.uint8)
+    label[3:9, 4:15, 2:6] = 1
+    label[12:25, 5:7, 5:12] = 3
+    return label
+
+
+def sent(seg: Dataset) -> Dataset:
+    """Return an instance as it arrives after it was stored and fetched."""
+    buffer = io.BytesIO()
+    seg.save_as(buffer, write_like_original=False)
+    buffer.seek(0)
+    return pydicom.dcmread(buffer)

@@ -20,7 +20,8 @@ from monailabel.config import settings
 
 from lib.datastores import dicom_client, dicomweb
 from lib.datastores.dicom_client import DicomWeb, patient_hash
-from lib.datastores.dicom_seg import make_seg, segment_names
+from lib.datastores.dicom_seg_read import segment_names
+from lib.datastores.dicom_seg_write import make_seg
 from lib.datastores.dicom_series import open_series
 from lib.datastores.dicomweb import DicomWebDatastore
 from lib.errors import RemoteError

@@ -13,7 +13,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from lib.datastores.dicom_seg import read_seg, segment_names
+from lib.datastores.dicom_seg_read import read_seg, segment_names
 from lib.datastores.dicom_series import open_series
 from tests.helpers.app_helpers import CENTRE, MODULE, post, serve, write_nifti
 from tests.helpers.dicom_files import OBLIQUE, series_array, write_series

@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from lib.datastores.dicom_seg import read_seg, segment_names
+from lib.datastores.dicom_seg_read import read_seg, segment_names
 from lib.datastores.dicom_series import open_series
 from sam3d_label import load_model
 from sam3d_label.model_update.versions import Versions

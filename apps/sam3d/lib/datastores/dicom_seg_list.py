@@ -11,7 +11,7 @@ from typing import Any
 from monailabel.datastore.local import DataModel
 
 from lib.datastores.dicom_client import DicomWeb, Series
-from lib.datastores.dicom_seg import referenced_series, segment_names, written_at
+from lib.datastores.dicom_seg_read import referenced_series, segment_names, written_at
 from lib.errors import RemoteError
 from sam3d_label.errors import Sam3dError
 from sam3d_label.io import read_object, with_format, write_json

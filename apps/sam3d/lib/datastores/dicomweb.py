@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import tempfile
@@ -13,25 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dicomweb_client.session_utils import create_session_from_gcp_credentials
 from fastapi import HTTPException
-from monailabel.config import settings
 from monailabel.datastore.local import DataModel, ImageLabelModel
+from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
-from lib.configs.app_config import AppConfig
 from lib.datastores.dicom_client import UID, DicomWeb, Series
-from lib.datastores.dicom_seg import make_seg, read_seg, segment_names, written_at
 from lib.datastores.dicom_seg_list import NIFTI, SEGMENTATION, SegList, seconds, seg_label
-from lib.datastores.dicom_series import keep_headers, keep_volume, open_series, read_headers
+from lib.datastores.dicom_seg_read import read_seg, segment_names, written_at
+from lib.datastores.dicom_seg_write import make_label_seg
+from lib.datastores.dicom_series import keep_volume
 from lib.datastores.metadata import FINAL
+from lib.datastores.series_cache import SeriesCache
 from lib.datastores.studies import EXTENSIONS, SafeDatastore
 from lib.errors import RemoteError
 from lib.temporary import is_temporary
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.labels import as_label, open_label
 from sam3d_label.image.volume import Volume
-from sam3d_label.studies.label_names import name_fault, name_values
 
 logger = logging.getLogger(__name__)
 RETRY_SECONDS = 10
@@ -88,6 +86,7 @@ class DicomWebDatastore(SafeDatastore):
         self._stored = 0
         self._trouble: RemoteError | None = None
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._cache = SeriesCache(folder)
         self._segs = SegList(folder / ".sam3d" / "segmentations.json")
         super().__init__(str(folder), extensions=[f"*{extension}" for extension in EXTENSIONS], auto_reload=False)
 
@@ -168,7 +167,7 @@ class DicomWebDatastore(SafeDatastore):
             entry = self._entry(image_id)
         if entry is None:
             return ""
-        path = self._image_file(image_id)
+        path = self._cache.volume_file(image_id)
         if "counted" in entry.image.info and path.exists():
             return str(path)
         if "refused" in entry.image.info:
@@ -276,22 +275,10 @@ class DicomWebDatastore(SafeDatastore):
         kept = {key: str(seg[key].value) for key in (SEGMENTATION, "SeriesInstanceUID", "StudyInstanceUID")}
         return kept | {"ts": seconds(written_at(seg))}
 
-    def _make_seg(self, image_id: str, label: np.ndarray, info: Mapping[str, Any]) -> Any:
+    def _make_seg(self, image_id: str, label: np.ndarray, info: Mapping[str, Any]) -> Dataset:
         self.get_image_uri(image_id)
-        label = np.maximum(label, 0)  # a SEG has no value for what is ignored
-        present = [int(value) for value in np.unique(label) if value]
-        names = name_values(present or [1], info, self.labels)
-        for name in names.values():
-            if reason := name_fault(name):
-                raise VolumeError(f"{name[:60]!r} cannot be the name of a segment: {reason}")
-        given = info.get("label_info")
-        colors = {
-            one["name"]: one["color"]
-            for one in (given if isinstance(given, list) else [])
-            if isinstance(one, Mapping) and _is_color(one.get("color")) and isinstance(one.get("name"), str)
-        }
-        headers = read_headers(self._headers(image_id))
-        return make_seg(headers, label, names, colors, earlier=self._segs.count(headers[0].StudyInstanceUID))
+        headers = self._cache.read_headers(image_id)
+        return make_label_seg(headers, label, info, self.labels, self._segs.count(headers[0].StudyInstanceUID))
 
     def refresh(self) -> RemoteError | None:
         """Read the list of the server; return the error if that fails."""
@@ -305,31 +292,14 @@ class DicomWebDatastore(SafeDatastore):
         with self._up_to_date():
             return self._datastore.objects.get(image_id)
 
-    def _image_file(self, image_id: str) -> Path:
-        return Path(self._datastore_path, image_id + NIFTI).resolve()
-
-    def _headers(self, image_id: str) -> Path:
-        return Path(self._datastore_path, ".sam3d", "headers", image_id)
-
     def _download(self, image_id: str, entry: ImageLabelModel) -> None:
-        """Gets a series and keeps it as NIfTI and headers, or keeps why it cannot be used."""
+        """Download a series into the cache, or record why it cannot be used."""
         counted = entry.image.info.get("instances")
-        scratch = Path(self._datastore_path, ".sam3d")
-        scratch.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=scratch, prefix="download-") as folder:
-            slices, headers = Path(folder, "slices"), Path(folder, "headers")
-            slices.mkdir()
-            self.server.download(entry.image.info["StudyInstanceUID"], image_id, slices)
-            try:
-                volume, headers_read = open_series(slices)
-            except VolumeError as error:
-                reason = f"Series {image_id} cannot be used: {str(error).replace(str(slices), 'it')}"
-                self._remember(image_id, {"refused": reason})
-                raise VolumeError(reason) from error
-            keep_headers(headers_read, headers)
-            self._headers(image_id).parent.mkdir(exist_ok=True)
-            _put(headers, self._headers(image_id), Path(folder, "old"))
-            keep_volume(volume, self._image_file(image_id))
+        try:
+            self._cache.download(self.server, entry.image.info["StudyInstanceUID"], image_id)
+        except VolumeError as error:
+            self._remember(image_id, {"refused": str(error)})
+            raise
         self._remember(image_id, {"counted": counted})
 
     def _remember(self, image_id: str, info: Mapping[str, Any]) -> None:
@@ -388,9 +358,7 @@ class DicomWebDatastore(SafeDatastore):
 
     def _forget(self, image_id: str, entry: ImageLabelModel) -> None:
         """Drops what is kept here of an image that is gone, or has other slices than it had."""
-        self._image_file(image_id).unlink(missing_ok=True)
-        for header in self._headers(image_id).glob("*"):
-            header.unlink(missing_ok=True)
+        self._cache.remove(image_id)
         for tag, label in list(entry.labels.items()):
             self._label_file(image_id, label, tag).unlink(missing_ok=True)
             if tag != FINAL:
@@ -409,44 +377,3 @@ class DicomWebDatastore(SafeDatastore):
                     if tag != FINAL and not self._label_file(image_id, label, tag).exists():
                         del entry.labels[tag]
             self._update_datastore_file()
-
-
-def open_dicom_web(url: str, config: AppConfig) -> DicomWebDatastore:
-    """Return the datastore on a server, with MONAI Label's settings; a server that does not respond is only logged.
-
-    Of `MONAI_LABEL_DICOMWEB_SEARCH_FILTER` the modality counts unless it is CT, which is MONAI Label's default: the
-    configuration's do otherwise.
-
-    Raises:
-        Sam3dError: The URL holds a user or password.
-    """
-    filters = dict(settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER)
-    asked = str(filters.pop("Modality", "CT"))
-    server = DicomWeb(url, create_session_from_gcp_credentials() if "googleapis.com" in url else None)
-    place = settings.MONAI_LABEL_DICOMWEB_CACHE_PATH.strip() or Path.home() / ".cache" / "monailabel" / "dicom"
-    store = DicomWebDatastore(
-        server,
-        Path(place, f"sam3d-{hashlib.sha256(server.url.encode()).hexdigest()[:32]}"),
-        modalities=config.modalities if asked == "CT" else (asked,),
-        labels=config.labels,
-        refresh=config.dicomweb_refresh,
-        filters=filters,
-    )
-    store.refresh()
-    return store
-
-
-def _is_color(value: Any) -> bool:
-    numbers = value if isinstance(value, list | tuple) else []
-    return len(numbers) >= 3 and all(isinstance(number, int | float) for number in numbers)
-
-
-def _put(source: Path, destination: Path, aside: Path) -> None:
-    """Moves a folder to where another one may be, or where another process puts the same at this moment."""
-    if destination.exists():
-        os.replace(destination, aside)
-    try:
-        os.replace(source, destination)
-    except OSError:
-        if not destination.exists():
-            raise

@@ -1,11 +1,10 @@
-"""Convert label maps to DICOM SEG and back."""
+"""Write label maps as DICOM SEG."""
 
 from __future__ import annotations
 
 import copy
-import logging
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,16 +18,12 @@ from skimage.color import rgb2lab
 
 import sam3d_label
 from sam3d_label.errors import VolumeError
-from sam3d_label.image.volume import LPS_FROM_RAS, Volume
+from sam3d_label.studies.label_names import name_fault, name_values
 
-logger = logging.getLogger(__name__)
 PRODUCT = "SAM3D for MONAI Label"
 SERIES_NUMBER = 300
 LONG_STRING = 64
 """Characters of DICOM's LO."""
-
-OFF_GRID = 0.25
-"""Largest offset, in voxels, between the pixels of a SEG and the image's voxels."""
 
 TISSUE = (Code("85756007", "SCT", "Tissue"), Code("85756007", "SCT", "Tissue"))
 LESION = (
@@ -100,6 +95,44 @@ def make_seg(
     return seg
 
 
+def make_label_seg(
+    headers: Sequence[Dataset], label: np.ndarray, info: Mapping[str, Any], labels: Sequence[str], earlier: int
+) -> Dataset:
+    """Make a DICOM SEG of a label map with the names and colours of the label's record.
+
+    Args:
+        headers: Of the slices k of the image.
+        label: Label map (I, J, K); negative values are ignored voxels, which a SEG cannot hold.
+        info: The label's record, with `label_info`.
+        labels: Names of what the app segments, for values that the record does not name.
+        earlier: How many DICOM SEGs the study has.
+
+    Raises:
+        VolumeError: A value has no usable name, or the series lacks what a SEG has to refer to.
+    """
+    label = np.maximum(label, 0)
+    present = [int(value) for value in np.unique(label) if value]
+    names = name_values(present or [1], info, labels)
+    for name in names.values():
+        if reason := name_fault(name):
+            raise VolumeError(f"{name[:60]!r} cannot be the name of a segment: {reason}")
+    return make_seg(headers, label, names, _colors(info.get("label_info")), earlier)
+
+
+def _colors(listed: Any) -> dict[str, Any]:
+    """Return the colours of a label's record by structure, without those that are no colours."""
+    return {
+        one["name"]: one["color"]
+        for one in (listed if isinstance(listed, list) else [])
+        if isinstance(one, Mapping) and _is_color(one.get("color")) and isinstance(one.get("name"), str)
+    }
+
+
+def _is_color(value: Any) -> bool:
+    numbers = value if isinstance(value, list | tuple) else []
+    return len(numbers) >= 3 and all(isinstance(number, int | float) for number in numbers)
+
+
 def _description(listed: str, at: datetime) -> str:
     """Return the names of the segments and the time, such as "tumor, cyst 2025-03-01 14:05:33"."""
     time = f"{at:%Y-%m-%d %H:%M:%S}"
@@ -154,100 +187,3 @@ def _cielab(rgb: Sequence[float]) -> list[int]:
     """Return a colour, red, green and blue 0 to 255, as DICOM writes it."""
     lightness, a, b = rgb2lab(np.clip(np.array(rgb[:3], float), 0, 255) / 255)
     return [round(lightness / 100 * 65535), round((a + 128) / 255 * 65535), round((b + 128) / 255 * 65535)]
-
-
-def segment_names(seg: Dataset) -> dict[int, str]:
-    """Return the names of the segments of a SEG by their number."""
-    return {
-        int(segment.SegmentNumber): str(segment.get("SegmentLabel") or f"segment {segment.SegmentNumber}")
-        for segment in seg.get("SegmentSequence") or []
-    }
-
-
-def referenced_series(seg: Dataset) -> list[str]:
-    """SeriesInstanceUIDs of what a SEG was drawn on."""
-    return [str(item.get("SeriesInstanceUID", "")) for item in seg.get("ReferencedSeriesSequence") or []]
-
-
-def written_at(seg: Dataset) -> str:
-    """Return when a SEG was written, YYYYMMDDHHMMSS.ffffff; empty where it does not say."""
-    for kind in ("Content", "InstanceCreation", "Series"):
-        if seg.get(f"{kind}Date"):
-            return f"{seg[f'{kind}Date'].value}{seg.get(f'{kind}Time') or '000000'}"
-    return ""
-
-
-def read_seg(seg: Dataset, volume: Volume) -> np.ndarray:
-    """Return a SEG as a label map on its image's grid, with the numbers of the segments as values.
-
-    Its frames may come in any order, flipped, or cropped. Where segments overlap, the smaller one is seen, as a
-    tumour inside an organ is.
-
-    Args:
-        seg: The instance.
-        volume: Its image.
-
-    Returns:
-        Label map (I, J, K), uint8 or uint16.
-
-    Raises:
-        VolumeError: It cannot be read, or it was drawn on another grid.
-    """
-    try:
-        frames = _frames(seg)
-        masks = {number: np.zeros(volume.shape, bool) for number in segment_names(seg)}
-        for number, index_to_lps, pixels in frames:
-            ijk = _voxels(pixels, index_to_lps, volume)
-            masks[number][tuple(ijk)] = True
-    except VolumeError:
-        raise
-    except Exception as error:
-        raise VolumeError(f"the DICOM SEG cannot be read: {type(error).__name__}: {error}") from error
-    label = np.zeros(volume.shape, np.uint8 if max(masks, default=0) < 256 else np.uint16)
-    for number in sorted(masks, key=lambda n: -int(masks[n].sum())):
-        label[masks[number]] = number
-    return label
-
-
-def _frames(seg: Dataset) -> Iterable[tuple[int, np.ndarray, np.ndarray]]:
-    """Of each frame its segment, the way (4, 4) from column, row and 0 to LPS mm, and its pixels (rows, columns)."""
-    if seg.get("SegmentationType") not in ("BINARY", "FRACTIONAL"):
-        raise VolumeError(f"the DICOM SEG is of type {seg.get('SegmentationType')}: BINARY and FRACTIONAL can be read")
-    pixels = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns)
-    least = (int(seg.MaximumFractionalValue) + 1) // 2 if seg.SegmentationType == "FRACTIONAL" else 1
-    shared = (seg.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
-    for frame, own in zip(pixels, seg.PerFrameFunctionalGroupsSequence, strict=True):
-        number = _group("SegmentIdentificationSequence", own, shared).ReferencedSegmentNumber
-        yield int(number), _index_to_lps(own, shared), frame >= least
-
-
-def _group(name: str, own: Dataset, shared: Dataset) -> Dataset:
-    group: Dataset = (own.get(name) or shared.get(name) or [None])[0]
-    if group is None:
-        raise VolumeError(f"the DICOM SEG has a frame without {name}")
-    return group
-
-
-def _index_to_lps(own: Dataset, shared: Dataset) -> np.ndarray:
-    orientation = np.array(_group("PlaneOrientationSequence", own, shared).ImageOrientationPatient, float).reshape(2, 3)
-    between_rows, between_columns = map(float, _group("PixelMeasuresSequence", own, shared).PixelSpacing)
-    way = np.eye(4)
-    way[:3, 0], way[:3, 1] = orientation[0] * between_columns, orientation[1] * between_rows
-    way[:3, 3] = np.array(_group("PlanePositionSequence", own, shared).ImagePositionPatient, float)
-    return way
-
-
-def _voxels(pixels: np.ndarray, index_to_lps: np.ndarray, volume: Volume) -> np.ndarray:
-    """Return the voxels (3, N) of an image under the set pixels of a frame.
-
-    Raises:
-        VolumeError: They are between voxels, or outside the image.
-    """
-    rows, columns = np.nonzero(pixels)
-    index = np.stack([columns, rows, np.zeros_like(rows), np.ones_like(rows)]).astype(float)
-    ijk = (np.linalg.inv(LPS_FROM_RAS @ volume.affine) @ index_to_lps @ index)[:3]
-    nearest = np.rint(ijk)
-    inside = (nearest >= 0) & (nearest < np.array(volume.shape).reshape(3, 1))
-    if index.shape[1] and (np.abs(ijk - nearest).max() > OFF_GRID or not inside.all()):
-        raise VolumeError("the DICOM SEG was drawn on another grid than that of the series it refers to")
-    return nearest.astype(int)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import re
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 import pytest
-from pydicom.dataset import Dataset
 
-from lib.datastores.dicom_seg import make_seg, read_seg, referenced_series, segment_names, written_at
+from lib.datastores.dicom_seg_read import read_seg, referenced_series, segment_names, written_at
+from lib.datastores.dicom_seg_write import make_seg
 from lib.datastores.dicom_series import open_series
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.volume import Volume
-from tests.helpers.dicom_files import CORONAL, OBLIQUE, write_series
+from tests.helpers.dicom_files import CORONAL, OBLIQUE, label_of, sent, write_series
 
 POSES: dict[str, dict[str, Any]] = {
     "axial": {},
@@ -27,22 +23,6 @@ POSES: dict[str, dict[str, Any]] = {
     "mr": {"modality": "MR", "reverse": True, "SliceThickness": None, "PatientSex": "U", "StudyID": None},
     "tilted": {"step": [0.0, 0.5, 2.0]},
 }
-
-
-def label_of(volume: Volume) -> np.ndarray:
-    """Two structures without any symmetry, of the values 1 and 3."""
-    label = np.zeros(volume.shape, np.uint8)
-    label[3:9, 4:15, 2:6] = 1
-    label[12:25, 5:7, 5:12] = 3
-    return label
-
-
-def sent(seg: Dataset) -> Dataset:
-    """What arrives of an instance that is stored and fetched."""
-    buffer = io.BytesIO()
-    seg.save_as(buffer, write_like_original=False)
-    buffer.seek(0)
-    return pydicom.dcmread(buffer)
 
 
 @pytest.mark.parametrize("pose", POSES)
@@ -60,39 +40,6 @@ def test_a_label_comes_back_as_it_was(tmp_path: Path, pose: str) -> None:
     assert len(written_at(seg)) >= 14
     source = seg.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence[0]
     assert source.ReferencedSOPInstanceUID in {header.SOPInstanceUID for header in headers}
-
-
-def test_segments_say_what_they_are(tmp_path: Path) -> None:
-    write_series(tmp_path)
-    volume, headers = open_series(tmp_path)
-    tumor, other = make_seg(headers, label_of(volume), {1: "Tumor", 3: "spleen"}, {"Tumor": [0, 0, 0]}).SegmentSequence
-    assert tumor.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Mass"
-    assert other.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Tissue"
-    assert tumor.RecommendedDisplayCIELabValue == [0, 32896, 32896]
-    assert tumor.SegmentAlgorithmType == "SEMIAUTOMATIC"
-
-
-def test_several_segs_of_a_study_can_be_told_apart_in_a_list(tmp_path: Path) -> None:
-    write_series(tmp_path)
-    volume, headers = open_series(tmp_path)
-    before = datetime.now().replace(microsecond=0)
-    seg = sent(make_seg(headers, label_of(volume), {1: "tumor", 3: "cyst"}, earlier=2))
-    names, time = re.fullmatch(r"(.*) (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", seg.SeriesDescription).groups()  # type: ignore[union-attr]
-    assert names == "tumor, cyst"
-    assert before <= datetime.fromisoformat(time) <= datetime.now()
-    assert seg.SeriesDate + seg.SeriesTime == re.sub(r"\D", "", time)
-    assert seg.SeriesNumber == 302
-    long = make_seg(headers, label_of(volume), {1: "a" * 60, 3: "b" * 60})
-    assert len(long.SeriesDescription) == 64
-    assert re.search(r"a… \d{4}-\d\d-\d\d \d\d:\d\d:\d\d$", long.SeriesDescription)
-
-
-def test_an_empty_label_is_a_label(tmp_path: Path) -> None:
-    write_series(tmp_path)
-    volume, headers = open_series(tmp_path)
-    seg = sent(make_seg(headers, np.zeros(volume.shape, np.uint8), {1: "tumor"}))
-    assert segment_names(seg) == {1: "tumor"}
-    assert not read_seg(seg, volume).any()
 
 
 def test_frames_come_flipped_and_in_any_order(tmp_path: Path) -> None:
@@ -159,10 +106,3 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     seg.SegmentationType = "LABELMAP"
     with pytest.raises(VolumeError, match="LABELMAP"):
         read_seg(seg, volume)
-
-
-def test_a_series_that_no_seg_can_refer_to_is_refused(tmp_path: Path) -> None:
-    write_series(tmp_path, FrameOfReferenceUID=None)
-    volume, headers = open_series(tmp_path)
-    with pytest.raises(VolumeError, match="FrameOfReferenceUID"):
-        make_seg(headers, label_of(volume), {1: "tumor", 3: "cyst"})

@@ -104,7 +104,7 @@ def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
 
 def write_record(path: Path, record: Record, *, indent: int | None = 2) -> None:
     """Replace a file's content by a record as `write_json` does."""
-    write_json(path, record.model_dump(mode="json"), indent=indent)
+    write_json(path, record.model_dump(mode="json", by_alias=True), indent=indent)
 
 
 class Record(BaseModel):

@@ -16,12 +16,14 @@ import pytest
 
 from sam3d_label.errors import Sam3dError
 from sam3d_label.evaluation.summary import EvaluationSummary, WeightsName
-from sam3d_label.io import read_record
+from sam3d_label.io import read_record, write_record
 from sam3d_label.model_update import learning_curve
 from sam3d_label.model_update.report import Score, Scores, UpdateReport, Verdict
 from sam3d_label.model_update.split_ledger import Ledger
 from sam3d_label.model_update.update import StartedRun
 from sam3d_label.model_update.versions import Versions
+from sam3d_label.replay.folder import ReplaySettings
+from sam3d_label.replay.summary import ReplaySummary
 from sam3d_label.studies.click_log import ClickLog, Request, read_log
 
 SAMPLES = Path(__file__).parent / "data" / "format_0"
@@ -105,6 +107,21 @@ def test_the_summary_of_an_evaluation_of_an_older_release_is_read() -> None:
     assert summary is not None
     assert summary.weights == WeightsName(name="tiny", version="7")
     assert (summary.clicks, summary.cases, round(summary.dice[3], 6)) == ([1, 3, 5], 2, 0.775)
+
+
+def test_a_replay_that_was_begun_before_can_be_continued(tmp_path: Path) -> None:
+    path = NUMBERED / "replay" / "replay.json"
+    settings = read_record(ReplaySettings, path)
+    assert settings is not None
+    write_record(tmp_path / "replay.json", settings)
+    assert (tmp_path / "replay.json").read_text() == path.read_text()
+
+
+def test_the_summary_of_a_replay_of_an_older_release_is_read() -> None:
+    summary = read_record(ReplaySummary, NUMBERED / "replay" / "summary.json")
+    assert summary is not None
+    assert summary.weights.name == "w"
+    assert {clicks: group.requests for clicks, group in summary.by_clicks.items()} == {"1": 1, "2": 1}
 
 
 def test_keys_of_a_later_release_are_ignored_and_a_wrong_value_is_named(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -25,6 +25,7 @@ from sam3d_label.replay.files import WRITTEN
 
 if TYPE_CHECKING:
     from sam3d_label.replay.jobs import Shard
+    from sam3d_label.replay.summary import ReplaySummary
     from sam3d_label.replay.workers import Outcome
 
 app = typer.Typer()
@@ -103,9 +104,9 @@ def replay(
 
     given = tuple(name.strip() for name in (labels or "").split(",") if name.strip())
     work = Work(weights, device, Cohort(studies, tag, given, model_dir), out)
-    about = {"command": shlex.join(["python", "-m", "sam3d_label", *sys.argv[1:]])}
+    command = shlex.join(["python", "-m", "sam3d_label", *sys.argv[1:]])
     with bar(console) as show:
-        outcome = run(log, work, workers=workers, shard=found, about=about, progress=show, overwrite=overwrite)
+        outcome = run(log, work, workers=workers, shard=found, command=command, progress=show, overwrite=overwrite)
     _report(outcome, found, out)
 
 
@@ -120,38 +121,37 @@ def _report(outcome: Outcome, shard: Shard, out: Path) -> None:
     if outcome.newer > 0:
         typer.echo(f"{outcome.newer} requests are newer than this replay: replay them to another folder", err=True)
     if shard.by:
-        typer.echo(
-            f"replayed {outcome.share} of {summary['requests']} requests, {shard.number}/{shard.of} by {shard.by}"
-        )
-    if not summary["complete"]:
-        left = summary["requests"] - summary["done"]
-        typer.echo(f"{left} of {summary['requests']} requests are left; wrote the results so far to {out}")
+        typer.echo(f"replayed {outcome.share} of {summary.requests} requests, {shard.number}/{shard.of} by {shard.by}")
+    if not summary.complete:
+        left = summary.requests - summary.done
+        typer.echo(f"{left} of {summary.requests} requests are left; wrote the results so far to {out}")
         return
-    if not summary["replayed"]:
-        reasons = ", ".join(summary["skipped"]) or "the log is empty"
-        raise Sam3dError(f"none of {summary['requests']} requests could be replayed: {reasons}")
+    if not summary.replayed:
+        reasons = ", ".join(summary.skipped) or "the log is empty"
+        raise Sam3dError(f"none of {summary.requests} requests could be replayed: {reasons}")
     _show(summary)
     typer.echo(f"wrote {out}")
 
 
-def _show(summary: Any) -> None:
+def _show(summary: ReplaySummary) -> None:
     from rich.table import Table
 
     table = Table("clicks", "requests", "Dice", "NSD 2 mm", "NSD 5 mm", title_justify="left")
-    table.title = f"{summary['replayed']} of {summary['requests']} requests · version {summary['weights']['version']}"
+    table.title = f"{summary.replayed} of {summary.requests} requests · version {summary.weights.version}"
     for column in table.columns:
         column.justify = "right"
-    for clicks, group in summary["by_clicks"].items():
-        table.add_row(clicks, str(group["requests"]), *(f"{group[n]:.3f}" for n in ("dice", "nsd_2mm", "nsd_5mm")))
+    for clicks, group in summary.by_clicks.items():
+        means = (f"{each:.3f}" for each in (group.dice, group.nsd_2mm, group.nsd_5mm))
+        table.add_row(clicks, str(group.requests), *means)
     console = Console()
     console.print(table)
-    for reason, count in summary["skipped"].items():
+    for reason, count in summary.skipped.items():
         console.print(f"skipped {count}: {reason}", highlight=False, markup=False, soft_wrap=True)
-    for note, count in summary["notes"].items():
+    for note, count in summary.notes.items():
         console.print(f"note on {count}: {note}", highlight=False, markup=False, soft_wrap=True)
-    if summary["dice_last"] is not None:
-        low, high = summary["dice_last_ci95"]
-        console.print(f"last request on each image: Dice {summary['dice_last']:.3f} ({low:.3f}–{high:.3f})")
-    if summary["same_mask_share"] is not None:
-        alike = "" if summary["agreement"] is None else f"; Dice with the original masks {summary['agreement']:.3f}"
-        console.print(f"same mask as the original one: {summary['same_mask_share']:.0%}{alike}")
+    if summary.dice_last is not None and summary.dice_last_ci95 is not None:
+        low, high = summary.dice_last_ci95
+        console.print(f"last request on each image: Dice {summary.dice_last:.3f} ({low:.3f}–{high:.3f})")
+    if summary.same_mask_share is not None:
+        alike = "" if summary.agreement is None else f"; Dice with the original masks {summary.agreement:.3f}"
+        console.print(f"same mask as the original one: {summary.same_mask_share:.0%}{alike}")

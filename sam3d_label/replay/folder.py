@@ -6,27 +6,47 @@ import csv
 import os
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
-from pydantic import ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.io import append_line, read_object, replacing, with_format, write_json, write_text
+from sam3d_label.io import Record, append_line, read_record, replacing, write_record, write_text
 from sam3d_label.replay.files import LOG, ROWS, SETTINGS, SUMMARY, TABLE
 from sam3d_label.replay.request import Row
-from sam3d_label.replay.summary import summarise
+from sam3d_label.replay.summary import Conditions, ReplaySummary, WeightsIdentity, summarise
 from sam3d_label.studies.click_log import Request, read_log
 
-FORMAT = 1
 ROW_FILE = re.compile(r"[0-9a-f]{32}\.jsonl")
 """Names of the files of rows."""
 
 FIX = "give another folder, or add --overwrite to replace it"
 MOVE = "give another folder, or move it away"
+
+
+STORED_NAME = "comparison with what served"
+"""Name of a setting in the file and in messages."""
+
+
+class ReplaySettings(Record):
+    """The values that must not change when a replay continues.
+
+    Attributes:
+        weights: The weights that answer the requests.
+        tag: Tag of the labels that the masks are compared with.
+        labels: Names of what the app segmented, for labels that were saved without names.
+        compares_with_served: Whether masks are compared with those of the original versions.
+    """
+
+    weights: WeightsIdentity
+    tag: str
+    labels: tuple[str, ...]
+    compares_with_served: bool = Field(
+        validation_alias=AliasChoices("compares_with_served", STORED_NAME), serialization_alias=STORED_NAME
+    )
 
 
 class Store:
@@ -42,7 +62,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
 
-    def begin(self, source: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> tuple[list[Request], int]:
+    def begin(self, source: Path, settings: ReplaySettings, *, overwrite: bool = False) -> tuple[list[Request], int]:
         """Keep the log as it is now, or find it as it was when the replay began.
 
         Args:
@@ -66,7 +86,7 @@ class Store:
                 text = "".join(f"{each.model_dump_json()}\n" for each in now)
                 self._require_new(text)
                 write_text(self.folder / LOG, text)
-                write_json(self.folder / SETTINGS, with_format(FORMAT, settings))
+                write_record(self.folder / SETTINGS, settings)
         self._require_same(settings)
         began = read_log(self.folder / LOG).requests
         newer = len(now) - len(began)
@@ -75,7 +95,7 @@ class Store:
         return began, newer
 
     @contextmanager
-    def adding(self) -> Iterator[Any]:
+    def adding(self) -> Iterator[Callable[[Row], None]]:
         """Yield a function that adds rows; each row is on disk when it returns."""
         folder = self.folder / ROWS
         folder.mkdir(exist_ok=True)
@@ -98,24 +118,24 @@ class Store:
                 found.setdefault(row.number, row)
         return dict(sorted(found.items()))
 
-    def merge(self, requests: int, about: Mapping[str, Any]) -> dict[str, Any]:
+    def merge(self, requests: int, conditions: Conditions) -> ReplaySummary:
         """Write table and summary of all results so far; the process that ends last writes the complete ones.
 
         Args:
             requests: How many there are in all.
-            about: Further keys of the summary.
+            conditions: How the replay is made.
 
         Returns:
             The summary.
         """
         with FileLock(self.folder / ".lock"):
             rows = list(self.rows().values())
-            summary = {**summarise(rows, requests), **about}
+            summary = summarise(rows, requests, conditions)
             with replacing(self.folder / TABLE) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
                 table = csv.writer(file)
                 table.writerow(Row.model_fields)
                 table.writerows(map(_cells, rows))
-            write_json(self.folder / SUMMARY, summary)
+            write_record(self.folder / SUMMARY, summary)
         return summary
 
     def _require_new(self, text: str) -> None:
@@ -150,19 +170,19 @@ class Store:
             folder.rmdir()
         (self.folder / SETTINGS).unlink()
 
-    def _require_same(self, settings: Mapping[str, Any]) -> None:
-        path = self.folder / SETTINGS
-        before = read_object(path, FORMAT)
-        changed = sorted(key for key in {*settings, *before} if settings.get(key) != before.get(key))
+    def _require_same(self, settings: ReplaySettings) -> None:
+        before = read_record(ReplaySettings, self.folder / SETTINGS)
+        known = before.model_dump(by_alias=True) if before else {}
+        changed = sorted(key for key, value in settings.model_dump(by_alias=True).items() if known.get(key) != value)
         if changed:
             raise Sam3dError(f"{self.folder} holds a replay with another {', '.join(changed)}: {FIX}")
 
 
-def _cells(row: Row) -> Sequence[Any]:
+def _cells(row: Row) -> Sequence[object]:
     return [_cell(value) for value in row.model_dump().values()]
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> object:
     if isinstance(value, bool):
         return int(value)
     return round(value, 6) if isinstance(value, float) else value

@@ -5,20 +5,20 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.replay.folder import Store
+from sam3d_label.replay.folder import ReplaySettings, Store
 from sam3d_label.replay.jobs import Job, Shard, jobs, share
 from sam3d_label.replay.request import Cohort, Replayer, only_label
+from sam3d_label.replay.summary import Conditions, ReplayedWeights, ReplaySummary, WeightsIdentity
 from sam3d_label.studies.folder import Studies
 from sam3d_label.weights import open_weights
 
@@ -54,7 +54,7 @@ class Outcome:
         newer: Requests that the log has got since the replay began.
     """
 
-    summary: Mapping[str, Any]
+    summary: ReplaySummary
     share: int
     newer: int
 
@@ -65,7 +65,7 @@ def replay(
     *,
     workers: int = 1,
     shard: Shard | None = None,
-    about: Mapping[str, Any],
+    command: str | None = None,
     progress: Show,
     overwrite: bool = False,
 ) -> Outcome:
@@ -76,7 +76,7 @@ def replay(
         work: With what, on what and where to.
         workers: Processes on this machine.
         shard: The share of this process; without it, everything.
-        about: Further keys of the summary.
+        command: The command line, for the summary.
         progress: Called with (image, requests done, requests of this process).
         overwrite: Whether to replace what another replay has left in the folder.
 
@@ -88,12 +88,12 @@ def replay(
     Studies(work.cohort.studies).read()  # errors are reported before anything is written
     opened = open_weights(work.weights, work.device if workers == 1 else "cpu")
     store = Store(work.out)
-    settings: dict[str, Any] = {
-        "weights": {"version": opened.version, "signature": opened.signature},
-        "tag": work.cohort.tag,
-        "labels": list(work.cohort.labels),
-        "comparison with what served": work.cohort.model_dir is not None,
-    }
+    settings = ReplaySettings(
+        weights=WeightsIdentity(version=opened.version, signature=opened.signature),
+        tag=work.cohort.tag,
+        labels=work.cohort.labels,
+        compares_with_served=work.cohort.model_dir is not None,
+    )
     requests, newer = store.begin(log, settings, overwrite=overwrite)
     work = replace(work, cohort=replace(work.cohort, labels=work.cohort.labels or only_label(requests)))
     mine = share(jobs(requests), shard or Shard())
@@ -108,8 +108,9 @@ def replay(
     for image, number in finished:
         done += number
         progress(image, done, count)
-    values = {"weights": {**settings["weights"], "name": work.weights}, "tag": work.cohort.tag}
-    return Outcome(store.merge(len(requests), {**values, **about}), count, newer)
+    weights = ReplayedWeights(**settings.weights.model_dump(), name=work.weights)
+    conditions = Conditions(weights=weights, tag=work.cohort.tag, command=command)
+    return Outcome(store.merge(len(requests), conditions), count, newer)
 
 
 def _left(mine: Sequence[Job], store: Store) -> list[Job]:

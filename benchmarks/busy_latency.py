@@ -43,16 +43,23 @@ class Clicks:
     next: float
 
 
+def label_of(case: Case) -> Volume:
+    """Open the label of a case."""
+    if case.label is None:
+        raise RuntimeError(f"{case.name} has no label")
+    return Volume.open(case.label)
+
+
 def save_label(client: MONAILabelClient, case: Case) -> None:
     """Submit a label as an annotator does; its lowest value is the target."""
-    target, *others = (int(value) for value in np.unique(Volume.open(case.label).array) if value)
+    target, *others = (int(value) for value in np.unique(label_of(case).array) if value)
     info = [{"name": "tumor", "idx": target}, *({"name": f"other {value}", "idx": value} for value in others)]
     client.save_label(case.name, str(case.label), params={"label_info": info})
 
 
 def deepest(case: Case, outside: bool) -> list[int]:
     """Return the deepest voxel of the target, or of the background."""
-    label = Volume.open(case.label)
+    label = label_of(case)
     side = (label.array > 0) != outside
     found = deepest_voxel(side)
     assert found is not None

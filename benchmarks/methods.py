@@ -11,6 +11,7 @@ methods.png, Dice over clicks.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ import numpy as np
 import typer
 from random_walker import RandomWalker
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 
 from sam3d_label.charts import AMBER, INDIGO, SLATE, TEAL, add_legend, new_chart, plot_mean, set_title
@@ -103,6 +105,11 @@ def table(summaries: Mapping[str, EvaluationSummary], counts: Sequence[int], tit
     return shown
 
 
+def show(status: Status, method: str, case: str, done: int, total: int) -> None:
+    """Show how far a method is."""
+    status.update(f"{method} {done}/{total} {case}")
+
+
 def main(
     images: Annotated[Path, typer.Argument(help="Folder of volumes.")],
     labels: Annotated[Path, typer.Argument(help="Folder of labels with the images' names.")],
@@ -137,7 +144,7 @@ def main(
                 seed=seed,
                 cases=cases,
                 worst=0,
-                progress=lambda case, done, total, method=method: status.update(f"{method} {done}/{total} {case}"),
+                progress=partial(show, status, method),
             )
     cohorts = in_common(cohorts)
     for method, cohort in cohorts.items():

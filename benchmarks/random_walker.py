@@ -84,11 +84,11 @@ class RandomWalker:
         low, high = half - 0.5, shape - half - 0.5
         middle = (ijk.min(axis=0) + ijk.max(axis=0)) / 2
         centre = np.where(low < high, np.clip(middle, low, np.maximum(low, high)), (shape - 1) / 2)
-        return self.volume.frame(centre, field / SIZE, SIZE)
+        return self.volume.frame(centre.tolist(), field / SIZE, SIZE)
 
     def _region(self, frame: CropFrame) -> tuple[slice, slice, slice]:
         """Return the part of the cube, voxels d, h, w, that is inside the volume."""
-        corners = frame.to_dhw([[-0.5] * 3, np.array(self.volume.shape) - 0.5])
+        corners = frame.to_dhw(np.array([[-0.5] * 3, np.array(self.volume.shape) - 0.5]))
         low = np.clip(np.ceil(corners.min(axis=0)), 0, SIZE - 1).astype(int)
         high = np.clip(np.floor(corners.max(axis=0)), 0, SIZE - 1).astype(int)
         d, h, w = (slice(int(a), int(max(a, b)) + 1) for a, b in zip(low, high, strict=True))
@@ -105,7 +105,7 @@ class RandomWalker:
         seeds[1:-1, 1:-1, 1:-1] = _FREE
         places = frame.to_dhw([click.ijk for click in clicks]) - [side.start for side in region]
         places = np.clip(np.rint(places), 0, np.array(grey.shape) - 1)
-        grid = np.stack(np.indices(grey.shape), axis=-1)
+        grid = np.moveaxis(np.indices(grey.shape), 0, -1)
         away = np.stack([((grid - place) ** 2).sum(axis=-1) for place in places])
         sides = np.array([_IN if click.positive else _OUT for click in clicks], np.int8)
         balls = away.min(axis=0) <= SEED_VOXELS**2

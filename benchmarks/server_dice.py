@@ -37,6 +37,8 @@ class Measured:
 
 def measure(client: MONAILabelClient, case: Case) -> Measured:
     """Click the deepest voxel of the target and compare the answer with the truth."""
+    if case.label is None:
+        raise RuntimeError(f"{case.name} has no label")
     label = Volume.open(case.label)
     truth = label.array > 0
     click = deepest_voxel(truth)

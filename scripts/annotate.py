@@ -50,7 +50,9 @@ class Annotator:
         image, label = image_id(file), Volume.open(file)
         stored = np.asarray(label.array)
         truth = stored > 0 if self._value is None else stored == self._value
-        mask, given, dices = np.zeros(truth.shape, bool), [], []
+        mask = np.zeros(truth.shape, bool)
+        given: list[Click] = []
+        dices: list[float] = []
         for _ in range(clicks):
             click = PLACE(truth, mask, given, np.random.default_rng(0), label.spacing.tolist())
             if click is None:
@@ -63,7 +65,9 @@ class Annotator:
 
     def _segmented(self, image: str | None, clicks: Sequence[Click]) -> np.ndarray:
         sides = {"foreground": True, "background": False}
-        params = {side: [click.ijk for click in clicks if click.positive == sign] for side, sign in sides.items()}
+        params: dict[str, Any] = {
+            side: [click.ijk for click in clicks if click.positive == sign] for side, sign in sides.items()
+        }
         params |= {"label": self._name, "result_extension": ".nii.gz"}
         query = {"image": image, "output": "image"}
         answer = _accepted(self._http.post("/infer/sam3d", params=query, data={"params": json.dumps(params)}))

@@ -7,6 +7,7 @@ import doctest
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_the_other_commands_of_the_readme_know_their_options(command):
 
 def test_the_python_of_the_readme_runs(beside_samples):
     (snippet,) = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     exec(snippet, names)
     result = names["result"]
     assert result.mask.dtype == np.uint8

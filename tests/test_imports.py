@@ -49,4 +49,4 @@ def test_every_exported_name_can_be_imported(package: object) -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="nothing"):
-        _ = sam3d_label.nothing  # type: ignore[attr-defined]
+        _ = sam3d_label.nothing

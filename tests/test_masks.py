@@ -73,7 +73,8 @@ def test_the_deepest_voxel_is_that_of_the_whole_padded_array(spacing: tuple[floa
 
 
 def test_voxels_that_are_excluded_are_not_the_deepest() -> None:
-    mask, found = boxes((6, 6, 6), (2, 4, 2, 3, 2, 3)), []
+    mask = boxes((6, 6, 6), (2, 4, 2, 3, 2, 3))
+    found: list[tuple[int, int, int]] = []
     while (voxel := deepest_voxel(mask, without=[(0, 0, 0), *found])) is not None:
         found.append(voxel)
     assert found == [(2, 2, 2), (3, 2, 2)]

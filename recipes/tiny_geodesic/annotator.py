@@ -58,7 +58,8 @@ def draw(target: Tensor, found: Tensor, *, first: bool = False) -> tuple[Tensor,
         off = (rule >= CENTRE_SHARE) & (rule < CENTRE_SHARE + NEAR_SHARE)
         moved = (at + (torch.randn(at.shape, device=at.device) * 1.5).round().long()).clamp(0, target.shape[-1] - 1)
         at = torch.where(off[:, None], moved, at)
-        here = target[(torch.arange(len(target), device=at.device), *at.unbind(1))]
+        cells = (torch.arange(len(target), device=at.device), *at.unbind(1))
+        here = target[cells]
         inside = torch.where(off, here, inside)
     return at, inside.long()
 

@@ -52,7 +52,8 @@ class Session:
         target = target | (there.view(-1, 1, 1, 1) < 1)
         opening = self.begin(prompts, target, kind)
         last = int(self.rng.integers(0, ROUNDS))
-        losses, scores = [], {}
+        losses: list[Tensor] = []
+        scores: dict[str, Tensor] = {}
         for number in range(last + 1):
             learns = number in (0, last)
             ambiguous = number == 0 and opening is None

@@ -48,7 +48,9 @@ CARD = Card(
     intensity=UNTRAINED_INTENSITY,
     capabilities=["positive_click", "negative_click", "mask", "box"],
     labels=["tumor"],
-    training=Training(data=DATA, start="tiny-4", recipe="recipes/tiny_geodesic", steps=1093, batch=16, seconds=409),
+    training=Training.model_validate(
+        {"data": DATA, "start": "tiny-4", "recipe": "recipes/tiny_geodesic", "steps": 1093, "batch": 16, "seconds": 409}
+    ),
     licence="Apache-2.0",
     version="tiny-geodesic-1",
     date=date.today().isoformat(),

@@ -16,6 +16,7 @@ from recipes.tiny_geodesic.pack import Packed
 from recipes.tiny_geodesic.sources import Source, find_targets
 from sam3d_label.image.volume import Volume
 from sam3d_label.masks import depth
+from sam3d_label.synthetic import Modality
 from sam3d_label.synthetic.label_mosaic import make_mosaic
 from sam3d_label.synthetic.lesion_insertion import plant_lesions
 from sam3d_label.synthetic.phantoms import make_phantom
@@ -98,7 +99,7 @@ def planted(rng: np.random.Generator, reals: Sequence[Packed]) -> Source:
         begin = [int(rng.integers(0, max(1, edge - PART))) for edge in real.image.shape]
         part = tuple(slice(first, first + PART) for first in begin)
     grey = real.image[part].astype(np.float32) + rng.uniform(-2, 2, real.image[part].shape).astype(np.float32)
-    modality = "ct" if real.kind == "ct" or real.name.startswith("ct") else "mr"
+    modality: Modality = "ct" if real.kind == "ct" or real.name.startswith("ct") else "mr"
     image, label = plant_lesions(
         rng, grey / 255 * (upper - lower) + lower, real.spacing.tolist(), modality, real.label[part] > 0
     )
@@ -117,7 +118,7 @@ def drawn(rng: np.random.Generator, reals: Sequence[Packed]) -> Source:
     some = [real for real in reals if real.pieces is not None and (real.kind in ("organs", "vessels")) == named]
     real = some[rng.integers(len(some))]
     use_pieces = not named or (real.kind == "vessels" and rng.random() < 0.3)
-    parts, spacing = label_map(rng, real, real.pieces if use_pieces else real.label)
+    parts, spacing = label_map(rng, real, real.pieces if use_pieces and real.pieces is not None else real.label)
     target = np.where(parts < UNNAMED, parts, 0)
     parts = hollowed(rng, parts)
     if rng.random() < 0.3:

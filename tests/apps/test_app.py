@@ -154,7 +154,12 @@ def test_wrong_prompts_are_400(client: TestClient, params: dict[str, Any], expec
 
 
 def test_the_uncertainty_comes_as_a_file_beside_the_next_click(client: TestClient) -> None:
-    request = {"foreground": [CENTRE], "result": "uncertainty", "result_extension": ".nrrd", "result_dtype": "uint8"}
+    request: dict[str, Any] = {
+        "foreground": [CENTRE],
+        "result": "uncertainty",
+        "result_extension": ".nrrd",
+        "result_dtype": "uint8",
+    }
     image = post(client, query={"output": "image"}, **request)
     assert b"type: float" in image.content.partition(b"\n\n")[0]
     answer = post(client, query={"output": "json"}, **request).json()
@@ -190,16 +195,17 @@ def test_an_unknown_model_is_404(client: TestClient) -> None:
 
 
 def test_params_cannot_reach_other_models_or_files(client: TestClient, studies: Path) -> None:
-    request = {"foreground": [CENTRE]}
+    request: dict[str, Any] = {"foreground": [CENTRE]}
     path = str(studies / "mr.nii.gz")
     for image in (path, "../studies/mr", "..", "a\\b", ".lock"):
         assert detail(post(client, image, **request), 400)
-    for forged in (
+    forgeries: tuple[dict[str, Any], ...] = (
         *({"image": image} for image in (path, "odd", "mr", 7, None, ["mr"], {"id": "mr"}, "")),
         {"session": {"name": "../x", "image": path}},
         {"model": "sam3d_auto"},
         {"description": "x"},
-    ):
+    )
+    for forged in forgeries:
         answer = client.post("/infer/sam3d?image=mr", data={"params": json.dumps({**request, **forged})})
         assert "the server sets it" in detail(answer, 400), forged
 
@@ -288,7 +294,7 @@ class TestDatastore:
         stored = client.get("/datastore/label?label=new case&tag=final")
         np.testing.assert_array_equal(
             nib.Nifti1Image.from_bytes(gzip.decompress(stored.content)).get_fdata(),
-            nib.load(mask).get_fdata(),
+            nib.Nifti1Image.from_filename(mask).get_fdata(),
         )
         assert client.delete("/datastore/?id=new case").status_code == 200
         assert "no image" in detail(post(client, "new case", foreground=[CENTRE]), 404)
@@ -376,7 +382,7 @@ class TestBatch:
         alone = post(client, "odd", model="sam3d_auto", query={"output": "image"}).content
         saved = client.get("/datastore/label?label=odd&tag=auto").content
         read = [nib.Nifti1Image.from_bytes(gzip.decompress(content)).get_fdata() for content in (alone, saved)]
-        np.testing.assert_array_equal(*read)
+        np.testing.assert_array_equal(read[1], read[0])
         info = client.get("/datastore/label/info?label=odd&tag=auto").json()
         assert info["params"]["label_names"] == {"tumor": 1}
         assert info["model"] == "sam3d_auto"
@@ -398,7 +404,7 @@ class TestBatch:
         assert "no image 'nobody'" in self.run(client, images=["nobody"]).json()["nobody"]["error"]
 
     def test_the_default_request_works_without_a_gpu(self, client: TestClient) -> None:
-        body = {"device": "cuda", "multi_gpu": True, "gpus": "all", "max_workers": 1, "images": ["mr"]}
+        body: dict[str, Any] = {"device": "cuda", "multi_gpu": True, "gpus": "all", "max_workers": 1, "images": ["mr"]}
         assert "label" in self.run(client, **body).json()["mr"]
 
     @pytest.mark.parametrize(
@@ -546,7 +552,7 @@ class TestConfiguration:
             thread.start()
         for thread in threads:
             thread.join()
-        masks = [nib.load(answer["file"]).get_fdata() for answer in answers]
-        np.testing.assert_array_equal(*masks)
+        masks = [nib.Nifti1Image.from_filename(answer["file"]).get_fdata() for answer in answers]
+        np.testing.assert_array_equal(masks[1], masks[0])
         for answer in answers:
             Path(answer["file"]).unlink()

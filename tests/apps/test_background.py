@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 def test_a_training_ends_with_its_server_and_loses_no_epoch(weights_path: Path, tmp_path: Path) -> None:
     studies = tmp_path / "studies"
     studies.mkdir()
-    image = nib.load(write_nifti(studies / "a.nii.gz"))
+    image = nib.Nifti1Image.from_filename(write_nifti(studies / "a.nii.gz"))
     inside = np.asanyarray(image.dataobj) > 140
     nib.save(nib.Nifti1Image(inside.astype(np.uint8), image.affine), tmp_path / "label.nii.gz")
     arguments = ["--studies", str(studies), "--conf", "weights", str(weights_path)]

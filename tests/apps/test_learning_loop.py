@@ -43,7 +43,7 @@ class Annotators:
 
     def label(self, image: Path, values: np.ndarray) -> None:
         path = self.folder / image.name
-        nib.save(nib.Nifti1Image(values.astype(np.uint8), nib.load(image).affine), path)
+        nib.save(nib.Nifti1Image(values.astype(np.uint8), nib.Nifti1Image.from_filename(image).affine), path)
         info = {"label_info": [{"name": "hippocampus", "idx": 1}], "client_id": "user-test"}
         with path.open("rb") as file:
             answer = self.http.put(
@@ -68,7 +68,7 @@ class Annotators:
 
     def served(self, image: Path) -> str:
         """Version of the weights that answer a click."""
-        voxel = [int(size) // 2 for size in nib.load(image).shape]
+        voxel = [int(size) // 2 for size in nib.Nifti1Image.from_filename(image).shape]
         params = {"foreground": [voxel], "background": []}
         answer = self.http.post(
             "/infer/sam3d", params={"image": name(image), "output": "json"}, data={"params": json.dumps(params)}
@@ -82,7 +82,7 @@ def name(image: Path) -> str:
 
 
 def truth(image: Path) -> np.ndarray:
-    return np.asanyarray(nib.load(image.parents[1] / "labels" / image.name).dataobj) > 0
+    return np.asanyarray(nib.Nifti1Image.from_filename(image.parents[1] / "labels" / image.name).dataobj) > 0
 
 
 def poisoned(image: Path, shift: int) -> np.ndarray:

@@ -33,7 +33,7 @@ INSIDE = {"phantom_000": (52, 92, 44), "turned": tuple(SHAPE - 1 - (52, 92, 44))
 
 def turned(file: Path) -> nib.Nifti1Image:
     """A volume whose voxels are stored in the opposite order along each axis, and lie where they lay."""
-    image = nib.load(file)
+    image = nib.Nifti1Image.from_filename(file)
     way = np.diag([-1.0, -1, -1, 1])
     way[:3, 3] = SHAPE - 1
     return nib.Nifti1Image(np.asarray(image.dataobj)[::-1, ::-1, ::-1], image.affine @ way)
@@ -88,7 +88,7 @@ def opened(slicer: Slicer, studies: Path) -> Any:
 @pytest.fixture
 def lesion(samples: Path) -> Any:
     """The lesion of a sample, in the order of axes of ITK."""
-    return lambda name: np.asarray(nib.load(samples / "labels" / f"{name}.nii.gz").dataobj).T > 0
+    return lambda name: np.asarray(nib.Nifti1Image.from_filename(samples / "labels" / f"{name}.nii.gz").dataobj).T > 0
 
 
 @pytest.fixture
@@ -216,7 +216,9 @@ class TestLocalVolumes:
         assert (first["encoded"] > 0, second["encoded"]) == (True, 0)
         assert local.sample["session_id"] == session
         i, j, k = self.INSIDE
-        assert local.segments["tumor"][k, j, i]
+        mask = local.segments["tumor"]
+        assert mask is not None
+        assert mask[k, j, i]
 
     def test_a_session_that_expired_is_told_and_the_upload_button_helps(self, local: Slicer, here: Any) -> None:
         local.smart_edit(here)
@@ -240,9 +242,10 @@ class TestLocalVolumes:
         local.smart_edit(here)
         local.submit_label()
         assert not local.sample["session"]
-        stored = nib.load(local.client.download_label(local.sample["id"], "final"))
+        stored = nib.Nifti1Image.from_filename(local.client.download_label(local.sample["id"], "final"))
+        assert local.segments["tumor"] is not None
         np.testing.assert_array_equal(np.asarray(stored.dataobj).T > 0, local.segments["tumor"])
-        np.testing.assert_allclose(stored.affine, nib.load(self.VOLUME).affine, atol=1e-4)
+        np.testing.assert_allclose(stored.affine, nib.Nifti1Image.from_filename(self.VOLUME).affine, atol=1e-4)
         remove(local)
 
 

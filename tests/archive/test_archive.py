@@ -120,7 +120,9 @@ def test_what_was_exported_comes_back(team):
     back = run("unpack", team / "out.zip", team / "back")
     assert back.exit_code == 0, back.output
     for name in ("anna", "berta"):
-        before, after = (nib.load(team / place / f"labels/final/{name}.nii.gz") for place in ("studies", "back"))
+        before, after = (
+            nib.Nifti1Image.from_filename(team / place / f"labels/final/{name}.nii.gz") for place in ("studies", "back")
+        )
         assert np.array_equal(before.get_fdata(), after.get_fdata())
         assert np.allclose(before.affine, after.affine)
     assert read_log(team / "back").requests == read_log(team / "model").requests

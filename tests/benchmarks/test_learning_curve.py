@@ -6,6 +6,7 @@ import learning_curve
 import pytest
 
 from sam3d_label.training import Case
+from sam3d_label.training.cases import OpenedCases
 from tests.helpers.phantoms import small_phantoms
 
 
@@ -17,7 +18,8 @@ def pool(tmp_path_factory) -> dict[str, Case]:
 
 @pytest.fixture
 def setup(small_weights, pool, tmp_path):
-    return learning_curve.Setup(small_weights, pool, [], tmp_path, {"sam3d": 10, "unet": 10})
+    nothing = OpenedCases([], small_weights.card.intensity, max_bytes=0)
+    return learning_curve.Setup(small_weights, pool, nothing, tmp_path, {"sam3d": 10, "unet": 10})
 
 
 def row(arm: str, annotated: int, case: str, dice: float, seed: int = 0) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import httpx
 import load
@@ -22,7 +23,9 @@ class Server:
     """A server whose masks are the request, except where they are spoilt; notes who asked for what."""
 
     def __init__(self, spoilt: str = "", failing: str = "") -> None:
-        self.api, self.clicks, self.saved, self.asked = FastAPI(), [], [], 0
+        self.api, self.asked = FastAPI(), 0
+        self.clicks: list[tuple[str, Any]] = []
+        self.saved: list[str] = []
         self.spoilt, self.failing = spoilt, failing
         self.api.add_api_route("/infer/sam3d", self.infer, methods=["POST"])
         self.api.add_api_route("/datastore/label", self.save, methods=["PUT"])
@@ -89,7 +92,7 @@ def test_clicks_over_which_memory_is_watched_are_as_many_as_asked_for(cases) -> 
 
 
 def test_the_volumes_differ_and_the_first_click_is_in_the_ball(cases, tmp_path) -> None:
-    arrays = [np.asarray(nib.load(tmp_path / f"{case.image}.nii.gz").dataobj) for case in cases]
+    arrays = [np.asarray(nib.Nifti1Image.from_filename(tmp_path / f"{case.image}.nii.gz").dataobj) for case in cases]
     assert not np.array_equal(arrays[0], arrays[1])
     for case, array in zip(cases, arrays, strict=True):
         assert array[case.inside] > 150 > array[case.outside]

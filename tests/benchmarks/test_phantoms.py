@@ -32,4 +32,4 @@ def test_phantoms_are_those_of_the_command(tmp_path):
     (path,) = write_phantoms(tmp_path, 1, 77)
     ((name, phantom),) = phantoms.phantoms(1, 77)
     assert path.name == f"{name}.nii.gz"
-    assert np.array_equal(np.asanyarray(nib.load(path).dataobj), np.rint(phantom.image))
+    assert np.array_equal(np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj), np.rint(phantom.image))

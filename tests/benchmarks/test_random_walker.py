@@ -16,7 +16,7 @@ BALL, OTHER = (20, 30, 14), (38, 30, 14)
 
 
 def ball(shape, centre, radius):
-    away = (np.stack(np.indices(shape), -1) - centre) * SPACING
+    away = (np.moveaxis(np.indices(shape), 0, -1) - centre) * SPACING
     return (away**2).sum(-1) <= radius**2
 
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -324,7 +325,7 @@ def test_help_shows_ranges_and_choices(command, shown):
 def test_segment_writes_a_mask_on_the_stored_grid(volumes, capabilities):
     result = run("segment", "images/a.nii.gz", "mask.nii.gz", "--click", "8,9,5", "--exclude", "20,2,2")
     assert result.exit_code == 0, result.output
-    mask = nib.load(volumes / "mask.nii.gz")
+    mask = nib.Nifti1Image.from_filename(volumes / "mask.nii.gz")
     values = np.asanyarray(mask.dataobj)
     assert values.shape == SHAPE
     assert values.dtype == np.uint8
@@ -336,7 +337,7 @@ def test_segment_writes_a_mask_on_the_stored_grid(volumes, capabilities):
 def test_segment_takes_several_clicks_and_a_box(volumes, capabilities):
     result = run("segment", "images/a.nii.gz", "m.nii.gz", "--click", "4,4,4", "20,15,9", "--box", "9,8,1,2,3,3")
     assert result.exit_code == 0, result.output
-    mask = np.asanyarray(nib.load(volumes / "m.nii.gz").dataobj)
+    mask = np.asanyarray(nib.Nifti1Image.from_filename(volumes / "m.nii.gz").dataobj)
     assert all(mask[voxel] for voxel in ((4, 4, 4), (20, 15, 9), (8, 1, 3), (9, 2, 3)))
 
 
@@ -449,7 +450,7 @@ def test_picture(volumes, capabilities):
 
 @pytest.mark.parametrize("source", [("--click", "8,9,5"), ("--mask", "mask.nii.gz")])
 def test_ignored_voxels_do_not_count_in_a_picture(volumes, capabilities, monkeypatch, source):
-    drawn = {}
+    drawn: dict[str, Any] = {}
 
     def draw_click(path, image, affine, mask, truth, clicks, modality):
         drawn.update(mask=mask, truth=truth)

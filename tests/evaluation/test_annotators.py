@@ -107,8 +107,8 @@ def test_error_centre_equals_the_rule_on_the_whole_volume():
         depth = ndimage.distance_transform_edt(np.pad(error, 1))[1:-1, 1:-1, 1:-1]
         for each in taken:
             depth[each.ijk] = 0
-        expected = tuple(int(at) for at in np.unravel_index(np.argmax(depth), depth.shape))
-        assert click("error_centre", truth, mask, taken) == Click(expected, error is errors[0])
+        i, j, k = (int(at) for at in np.unravel_index(np.argmax(depth), depth.shape))
+        assert click("error_centre", truth, mask, taken) == Click((i, j, k), error is errors[0])
 
 
 def test_largest_component_joins_across_corners():

@@ -86,9 +86,9 @@ def test_honoured_looks_at_both_sides():
 
 def test_bootstrap_interval():
     values = np.random.default_rng(1).normal(0.8, 0.1, size=60)
-    low, high = metrics.bootstrap_interval(values)
+    low, high = metrics.bootstrap_interval(values.tolist())
     half = 1.96 * values.std() / math.sqrt(60)
     assert low == pytest.approx(values.mean() - half, abs=0.005)
     assert high == pytest.approx(values.mean() + half, abs=0.005)
-    assert metrics.bootstrap_interval(values) == (low, high)
+    assert metrics.bootstrap_interval(values.tolist()) == (low, high)
     assert metrics.bootstrap_interval([0.5]) == (0.5, 0.5)

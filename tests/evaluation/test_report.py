@@ -57,6 +57,7 @@ def test_report_of_a_cohort(cohort, tmp_path, ball_segmenter):
         first = next(csv.DictReader(file))
     assert (first["case"], first["clicks"], first["placed"]) == ("a_ct", "0", "0")
     assert (tmp_path / "out/worst.png").read_bytes().startswith(b"\x89PNG")
+    assert summary.honoured_share is not None
     assert 0 < summary.honoured_share <= 1
 
 
@@ -97,7 +98,8 @@ def test_slices_look_alike_in_every_orientation(order, signs):
     for axis, (world, sign) in enumerate(zip(order, signs, strict=True)):
         affine[world, axis] = sign * spacing[world]
         ijk.append(at[world] if sign > 0 else stored.shape[axis] - 1 - at[world])
-    clicks = [Click(tuple(ijk)), Click((0, 0, 0), positive=False)]
+    i, j, k = ijk
+    clicks = [Click((i, j, k)), Click((0, 0, 0), positive=False)]
     view = axial_slice(stored, affine, stored > 0, stored > 1, clicks)
     radiological = ras[::-1, ::-1, at[2]].T
     assert np.array_equal(view.image, radiological)
@@ -145,7 +147,7 @@ def test_sheet(tmp_path, truth, cases):
 @pytest.fixture
 def titles(monkeypatch):
     """The titles of the charts that were written."""
-    found = []
+    found: list[str] = []
     save = Figure.savefig
 
     def savefig(figure, *args, **options):

@@ -60,6 +60,7 @@ def test_without_a_click(truth, ball):
     record = evaluate_unprompted(ball, truth, spacing=SPACING)
     assert (record.clicks, record.placed, record.click) == (0, 0, None)
     assert 0 < record.dice < 1
+    assert record.nsd is not None
     assert len(record.nsd) == 2
     assert record.seconds > 0
     with pytest.raises(PromptError, match="0 out"):

@@ -19,7 +19,7 @@ def test_summary_by_hand() -> None:
     assert summary.nsd_2mm == pytest.approx({1: 0.275, 5: 0.4})
     assert summary.nsd_5mm == pytest.approx({1: 0.55, 5: 0.8})
     assert summary.noc85 == (3 + 5) / 2
-    assert summary.noc85_ci95 == (3, 5)
+    assert summary.noc85_ci95 == (3.0, 5.0)
     assert summary.failures == {"noc80": 0, "noc85": 1, "noc90": 1}
     assert summary.noc_cap == 5
     assert summary.auc == pytest.approx(((3.85 - 0.7) / 4 + (3.5 - 0.65) / 4) / 2)

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +23,7 @@ from monailabel.utils.others.class_utils import get_class_of_subclass_from_file
 from sam3d_label.image.intensity import Percentile
 from sam3d_label.network import SAM3D
 from sam3d_label.weights.adapter import save_whole
-from sam3d_label.weights.card import Base, Card, Training
+from sam3d_label.weights.card import Base, Capability, Card, Training
 from tests.helpers.networks import SMALL
 
 APP = Path(__file__).resolve().parents[2] / "apps" / "sam3d"
@@ -69,10 +69,10 @@ def write_broken_volumes(folder: Path) -> None:
     (folder / "text.nii.gz").write_bytes(b"no volume" * 100)
 
 
-ALL = ("positive_click", "negative_click", "box", "no_click")
+ALL: tuple[Capability, ...] = ("positive_click", "negative_click", "box", "no_click")
 
 
-def write_weights(folder: Path, capabilities: tuple[str, ...] = ALL, labels: tuple[str, ...] = ()) -> Path:
+def write_weights(folder: Path, capabilities: Sequence[Capability] = ALL, labels: tuple[str, ...] = ()) -> Path:
     """A small network with random weights and its card; returns the path of the weights."""
     torch.manual_seed(0)
     path = folder / "adapter.safetensors"

@@ -19,7 +19,13 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+    generate_uid,
+)
 
 SHAPE = (7, 6, 5)
 AFFINE = np.array([[-1.5, 0, 0, 20], [0, -1.5, 0, 30], [0, 0, 2.0, -10], [0, 0, 0, 1.0]])
@@ -61,7 +67,12 @@ def nrrd(
     header.pop(remove, None)
     lines = "".join(f"{name}: {value}\n" for name, value in header.items())
     raw = array().T.tobytes()
-    compress = {"gzip": gzip.compress, "gz": gzip.compress, "bzip2": bz2.compress, "bz2": bz2.compress}
+    compress: dict[str, Callable[[bytes], bytes]] = {
+        "gzip": gzip.compress,
+        "gz": gzip.compress,
+        "bzip2": bz2.compress,
+        "bz2": bz2.compress,
+    }
     stored = compress.get(encoding, bytes)(raw) if data is None else data
     return f"NRRD0005\n{lines}{extra}\n".encode() + stored
 
@@ -167,7 +178,7 @@ def _dicomdir(folder: Path) -> Path:
     """A folder with nothing but a DICOMDIR, which refers to files elsewhere."""
     (folder / "series").mkdir()
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = "1.2.840.10008.1.3.10", generate_uid()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = MediaStorageDirectoryStorage, generate_uid()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     index = Dataset()
     index.file_meta, index.is_little_endian, index.is_implicit_VR = meta, True, False
@@ -201,9 +212,26 @@ _NRRD_LONG = {
     **dict.fromkeys(("old min", "old max", "space dimension", "space", "content", "sample units", "number"), "{}"),
     **dict.fromkeys(("min", "max", "block size", "type", "dimension", "endian", "encoding", "x{}"), "{}"),
 }
-_METAIMAGE_LONG = ("Name", "Comment", "ID", "Color", "ObjectSubType", "AnatomicalOrientation", "DistanceUnits")
-_METAIMAGE_LONG += ("TransformMatrix", "Offset", "ElementSpacing", "CenterOfRotation", "Modality", "ElementMin")
-_METAIMAGE_LONG += ("ElementType", "BinaryData", "CompressedDataSize", "SequenceID", "x{}")
+_METAIMAGE_LONG = (
+    "Name",
+    "Comment",
+    "ID",
+    "Color",
+    "ObjectSubType",
+    "AnatomicalOrientation",
+    "DistanceUnits",
+    "TransformMatrix",
+    "Offset",
+    "ElementSpacing",
+    "CenterOfRotation",
+    "Modality",
+    "ElementMin",
+    "ElementType",
+    "BinaryData",
+    "CompressedDataSize",
+    "SequenceID",
+    "x{}",
+)
 
 
 def long_values() -> Iterator[tuple[str, str, bytes]]:
@@ -211,16 +239,18 @@ def long_values() -> Iterator[tuple[str, str, bytes]]:
     for length in LONG:
         for filler in ("1", "m", "1 ", "1,"):
             text = (filler * length)[:length]
+            fields: dict[str, Any]
             for name, value in _NRRD_LONG.items():
-                field = name.format(text).replace(" ", "_")
-                yield f"{name} {filler * 2} {length}", "a.nrrd", nrrd(**{field: value.format(text)})
+                fields = {name.format(text).replace(" ", "_"): value.format(text)}
+                yield f"{name} {filler * 2} {length}", "a.nrrd", nrrd(**fields)
             bare = nrrd(remove="space directions", extra=f"spacings: 1 1 {text}\n")
             bare = bare.replace(b"space: left-posterior-superior\n", b"").replace(b"space origin: (-20,-30,-10)\n", b"")
             yield f"spacings {filler} {length}", "a.nrrd", bare
             yield f"key-value {filler} {length}", "a.nrrd", nrrd(extra=f"key:={text}\n{text}:=value\n")
             yield f"comment {filler} {length}", "a.nrrd", nrrd(extra=f"# {text}\n")
             for name in _METAIMAGE_LONG:
-                yield f"{name} {filler} {length}", "a.mha", metaimage(**{name.format(text): text})
+                fields = {name.format(text): text}
+                yield f"{name} {filler} {length}", "a.mha", metaimage(**fields)
 
 
 GOOD: dict[str, Callable[[Path], Path]] = {

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sam3d_label.image.intensity import Window
 from sam3d_label.image.volume import Volume
-from sam3d_label.network import SAM3D, Config, Embedding
+from sam3d_label.network import Config, Embedding, PromptableNetwork
 from sam3d_label.segmentation.segmenter import Segmenter
 from sam3d_label.weights import Weights
 
@@ -32,10 +32,10 @@ SMALL = Config(
 )
 
 
-class Ball(torch.nn.Module):
+class Ball(PromptableNetwork):
     """Stands for a network that has learned one thing: bright voxels are target."""
 
-    def __init__(self, network: SAM3D) -> None:
+    def __init__(self, network: PromptableNetwork) -> None:
         super().__init__()
         self.config = network.config
         self.weight = torch.nn.Parameter(torch.zeros(1))
@@ -43,9 +43,7 @@ class Ball(torch.nn.Module):
     def encode(self, crop: Tensor) -> Embedding:
         return Embedding(crop, torch.zeros(1))
 
-    def decode(
-        self, embedding: Embedding, points: Tensor, signs: Tensor, *, boxes=None, mask=None, reach=None
-    ) -> Tensor:
+    def decode(self, embedding: Embedding, points: Tensor, signs: Tensor, **_: object) -> Tensor:
         return 2 * embedding.feature
 
 

@@ -196,7 +196,7 @@ class Slicer:
 
 def world(volume: Path, ijk: Sequence[float]) -> np.ndarray:
     """Where a voxel lies, RAS mm."""
-    return (nib.load(volume).affine @ [*ijk, 1])[:3]
+    return (nib.Nifti1Image.from_filename(volume).affine @ [*ijk, 1])[:3]
 
 
 def _read_back(value: Any) -> Any:

@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 from pydicom import dcmread
 from pydicom.uid import (
+    UID,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -37,7 +38,7 @@ def change(folder: Path, k: int, **attributes: Any) -> None:
     one.save_as(folder / f"{k:03}.dcm")
 
 
-def rewrite(folder: Path, syntax: str) -> None:
+def rewrite(folder: Path, syntax: UID) -> None:
     """Store a series in another uncompressed transfer syntax."""
     for file in folder.iterdir():
         one = dcmread(file)
@@ -112,7 +113,7 @@ def test_a_series_without_slope_holds_what_is_stored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian])
-def test_every_uncompressed_transfer_syntax_is_read(syntax: str, tmp_path: Path) -> None:
+def test_every_uncompressed_transfer_syntax_is_read(syntax: UID, tmp_path: Path) -> None:
     folder = dicom_series(tmp_path / "s")
     rewrite(folder, syntax)
     assert Volume.open(folder).array[:, :, 2].T.tolist() == (pixels(2) - 1024).tolist()

@@ -7,6 +7,7 @@ import struct
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pillow_jpls  # noqa: F401  registers JPEG-LS with Pillow
@@ -38,7 +39,7 @@ KINDS |= {"12 bits, signed": (16, 12, 1), "16 bits, signed": (16, 16, 1)}
 Encoder = Callable[[np.ndarray, int, int], bytes]
 
 
-def pillow(**options: object) -> Encoder:
+def pillow(**options: Any) -> Encoder:
     """Encodes with Pillow, which takes the bits of a pixel as an unsigned number."""
 
     def encode(stored: np.ndarray, bits: int, _: int) -> bytes:

@@ -12,6 +12,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    UID,
     EnhancedSRStorage,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -26,7 +27,7 @@ from tests.helpers.damaged import dicom_series
 SHAPE = (7, 6, 4)
 
 
-def write_report(file: Path, kind: str = EnhancedSRStorage) -> None:
+def write_report(file: Path, kind: UID = EnhancedSRStorage) -> None:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = kind, generate_uid()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -38,9 +39,9 @@ def write_report(file: Path, kind: str = EnhancedSRStorage) -> None:
     report.save_as(file, write_like_original=False)
 
 
-@pytest.mark.parametrize("kind", [EnhancedSRStorage, "1.2.840.10008.5.1.4.1.1.66", "1.3.12.2.1107.5.9.1"])
+@pytest.mark.parametrize("kind", [EnhancedSRStorage, UID("1.2.840.10008.5.1.4.1.1.66"), UID("1.3.12.2.1107.5.9.1")])
 def test_instances_without_pixels_next_to_a_series_are_passed_over(
-    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    kind: UID, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = dicom_series(tmp_path / "s")
     for number in range(3):
@@ -90,7 +91,7 @@ def test_a_lost_slice_is_not_passed_over(name: str, content: bytes, tmp_path: Pa
 @pytest.mark.parametrize("which", [[3], [0, 1, 2, 3]])
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
 @pytest.mark.parametrize("with_meta", [True, False])
-def test_slices_without_a_preamble_are_read(which: list[int], syntax: str, with_meta: bool, tmp_path: Path) -> None:
+def test_slices_without_a_preamble_are_read(which: list[int], syntax: UID, with_meta: bool, tmp_path: Path) -> None:
     folder = dicom_series(tmp_path / "s")
     expected = Volume.open(folder)
     for k in which:

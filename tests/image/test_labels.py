@@ -15,6 +15,7 @@ from sam3d_label.evaluation.cases import read_case
 from sam3d_label.evaluation.session import evaluate_case
 from sam3d_label.image.intensity import Percentile
 from sam3d_label.image.labels import open_label, structures
+from sam3d_label.network import Embedding
 from sam3d_label.segmentation.prompts import Prompts
 from sam3d_label.training.augmentation import LABEL
 from sam3d_label.training.dataset import Case, OpenedCase, TrainingCrops, with_ignored
@@ -110,9 +111,10 @@ def test_no_simulated_click_is_placed_on_ignored_voxels(small_weights, monkeypat
         "sam3d_label.training.simulation.SimulatedPrompts.decode",
         lambda self, model, embedding, base=None: seen.append(list(self.clicks)) or torch.full((1, 1, 32, 32, 32), 9.0),
     )
+    unused = Embedding(torch.zeros(1), torch.zeros(1))
     settings = TrainSettings(clicks=6, box_share=0, no_click_share=0, rough_mask_share=0)
     for seed in range(4):
-        list(train_rounds(small_weights.model, None, truth, settings, np.random.default_rng(seed)))
+        list(train_rounds(small_weights.model, unused, truth, settings, np.random.default_rng(seed)))
     clicks = {click.ijk for given in seen for click in given}
     assert len(clicks) > 4
     assert not [ijk for ijk in clicks if truth[0, 0, 2 * ijk[0], 2 * ijk[1], 2 * ijk[2]] < 0]

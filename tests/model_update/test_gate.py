@@ -33,7 +33,7 @@ def test_one_metric_that_is_worse_keeps_out():
     candidate = [each.model_copy(update={"nsd_3": 0.2}) for each in scores(0.9, 0.9, 0.9)]
     verdict = judge(candidate, scores(0.5, 0.5, 0.5))
     assert not verdict.passes
-    assert "NSD@3 0.500 → 0.200" in verdict.reason
+    assert "NSD@3 0.500 → 0.200" in str(verdict.reason)
 
 
 def test_a_batch_of_bad_labels_does_not_vote_for_what_learned_from_it():
@@ -43,7 +43,7 @@ def test_a_batch_of_bad_labels_does_not_vote_for_what_learned_from_it():
     assert judge(candidate, serving).passes
     verdict = judge(candidate, serving, known=["f", "g", "gone"])
     assert not verdict.passes
-    assert "2 validation cases known before" in verdict.reason
+    assert "2 validation cases known before" in str(verdict.reason)
     assert verdict.differences["known"][0].cases == 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -57,7 +58,7 @@ def gradients(network: SAM3D, logit: Tensor, seed: int) -> dict[str, Tensor]:
     }
 
 
-def agree(network: SAM3D, crop: Tensor, points: Tensor, signs: Tensor, **more: Tensor) -> dict[str, Tensor]:
+def agree(network: SAM3D, crop: Tensor, points: Tensor, signs: Tensor, **more: Any) -> dict[str, Tensor]:
     """Compare logits and gradients of both formulations in float64; returns the gradients."""
     fast = network.decode(network.encode(crop), points, signs, **more)
     plain = PlainSAM3D(network).click(crop, points, signs, **more)
@@ -70,7 +71,7 @@ def agree(network: SAM3D, crop: Tensor, points: Tensor, signs: Tensor, **more: T
             expected,
             rtol=1e-6,
             atol=1e-7 * scale,
-            msg=lambda text, name=name: f"{name}: {text}",
+            msg=f"{name}: {{}}".format,
         )
     return fast_gradients
 

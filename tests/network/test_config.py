@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from sam3d_label.network import PRESETS, Config
@@ -19,7 +21,7 @@ REJECTED = [
 
 
 @pytest.mark.parametrize(("sizes", "rule"), REJECTED)
-def test_sizes_that_do_not_fit_are_named(sizes: dict[str, int], rule: str) -> None:
+def test_sizes_that_do_not_fit_are_named(sizes: dict[str, Any], rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
         Config(**sizes)
 

@@ -138,7 +138,8 @@ def test_a_click_is_at_distance_zero_of_the_cell_it_is_in() -> None:
     voxels = torch.tensor([[[6.0, 30.0, 17.0], [7.0, 31.0, 16.0], [-3.0, 40.0, 16.0]]], dtype=torch.float64)
     maps = geodesic.distances(random_scene(7), voxels)
     for index, cell in enumerate([(15, 8, 3), (15, 8, 3), (15, 8, 0)]):
-        assert (maps[0, index][(slice(None), *cell)] == 0).all()
+        d, h, w = cell
+        assert (maps[0, index, :, d, h, w] == 0).all()
 
 
 def drawn(clicks: list[Tensor], signs: list[int]) -> Tensor:

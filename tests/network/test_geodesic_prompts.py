@@ -54,6 +54,7 @@ def test_maps_that_are_given_are_not_made_again(make_network: MakeNetwork, with_
     embedding = network.encode(crops())
     maps = [network.reach(embedding, POINTS[:, index : index + 1])[0] for index in range(2)]
     expected = network.decode(embedding, POINTS, SIGNS)
+    assert embedding.scene is not None
     blind = replace(embedding, scene=torch.full_like(embedding.scene, torch.nan))
     torch.testing.assert_close(network.decode(blind, POINTS, SIGNS, reach=maps), expected)
 
@@ -61,6 +62,7 @@ def test_maps_that_are_given_are_not_made_again(make_network: MakeNetwork, with_
 def test_without_a_click_there_is_nothing_to_map(make_network: MakeNetwork, with_maps: Config) -> None:
     network = make_network(with_maps)
     embedding = network.encode(crops())
+    assert embedding.scene is not None
     blind = replace(embedding, scene=torch.full_like(embedding.scene, torch.nan))
     nothing = (POINTS[:, :0], SIGNS[:, :0])
     torch.testing.assert_close(network.decode(blind, *nothing), network.decode(embedding, *nothing))
@@ -87,7 +89,10 @@ def test_gradients_pass_the_maps_by(make_network: MakeNetwork, with_maps: Config
     network = make_network(with_maps)
     network.decode(network.encode(crops()), POINTS, SIGNS).sum().backward()
     assert network.fine_path is not None
-    assert network.fine_path.drawn[0].weight.grad[:, 6:].abs().sum() > 0
+    first = network.fine_path.drawn[0]
+    assert isinstance(first, torch.nn.Conv3d)
+    assert first.weight.grad is not None
+    assert first.weight.grad[:, 6:].abs().sum() > 0
 
 
 def test_proposals_hold_the_answer_and_candidates_with_a_predicted_dice(

@@ -44,7 +44,7 @@ def close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE)
 
 
-def prompt(golden: Golden, name: str) -> dict[str, Tensor]:
+def prompt(golden: Golden, name: str) -> dict[str, Any]:
     """Clicks of a prompt, all positive, for a batch of one."""
     points = golden[f"points_{name}"][None]
     return {"points": points, "signs": torch.ones(points.shape[:2], dtype=torch.long)}

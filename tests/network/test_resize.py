@@ -17,6 +17,8 @@ def test_it_is_torch_interpolation_in_value_and_gradient(samples, size, align_co
     assert torch.allclose(found, expected)
     (found * weights).sum().backward()
     (expected * weights).sum().backward()
+    assert ours.grad is not None
+    assert theirs.grad is not None
     assert torch.allclose(ours.grad, theirs.grad)
 
 

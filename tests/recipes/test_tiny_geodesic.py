@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,16 @@ from sam3d_label.image.volume import Volume
 from sam3d_label.network import SAM3D
 from sam3d_label.weights import open_weights
 
-SIZES = {"crop": 16, "patch": 8, "width": 16, "heads": 2, "window": 2, "sam_grid": 8, "sam_window": 3, "neck": 16}
+SIZES: dict[str, Any] = {
+    "crop": 16,
+    "patch": 8,
+    "width": 16,
+    "heads": 2,
+    "window": 2,
+    "sam_grid": 8,
+    "sam_window": 3,
+    "neck": 16,
+}
 SMALL = replace(
     CONFIG, **SIZES, prompt_heads=2, prompt_mlp=24, decoder=4, dense=5, fine=(4, 6), deep=()
 )  # as `tiny`, but of a size that a test can train

@@ -99,7 +99,7 @@ def logged(cohort: Path, *requests: Request) -> None:
 def served(cohort: Path, name: str, *drawn: Click | Box) -> Request:
     """A request as the version in the model folder would have answered it."""
     weights = open_weights(cohort / "model/versions/0001")
-    result = Segmenter.open(cohort / f"studies/{name}.nii.gz", cohort / "w").segment(list(drawn))
+    result = Segmenter.open(cohort / f"studies/{name}.nii.gz", str(cohort / "w")).segment(list(drawn))
     return request(name, *drawn, version=weights.version, mask=result.digest, voxels=result.voxels)
 
 
@@ -135,7 +135,7 @@ def test_a_request_is_measured_against_the_saved_label(cohort):
     drawn = [Click(CENTRE), Click((1, 1, 1), positive=False)]
     logged(cohort, served(cohort, "a", *drawn), request("b", Click(CENTRE)))
     first, second = replayed(cohort)
-    result = Segmenter.open(cohort / "studies/a.nii.gz", cohort / "w").segment(drawn)
+    result = Segmenter.open(cohort / "studies/a.nii.gz", str(cohort / "w")).segment(drawn)
     assert float(first["dice"]) == pytest.approx(dice(result.mask > 0, label() > 0), abs=1e-6)
     assert (first["inside"], first["outside"], first["boxes"]) == ("1", "1", "0")
     assert (first["version"], first["served_version"], first["same_mask"]) == ("small", "0001", "1")
@@ -223,7 +223,8 @@ def test_masks_are_compared_with_those_of_the_version_that_served(cohort):
 def test_a_second_call_goes_on_where_the_first_was_killed(cohort, monkeypatch):
     logged(cohort, *(request(name, Click((10, 9, k))) for name in "abc" for k in (5, 6)))
     whole = replayed(cohort, out="whole")
-    rows, done = Replayer.rows, []
+    rows = Replayer.rows
+    done: list[int] = []
 
     def dies_after_three(self, job):
         for row in rows(self, job):

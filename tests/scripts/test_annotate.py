@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs
 
 import annotate
@@ -22,7 +23,9 @@ class Server:
     """Answers as many voxels around the clicks inside as there are clicks, and keeps what it got."""
 
     def __init__(self, folder: Path, status: int = 200) -> None:
-        self.folder, self.status, self.asked, self.saved = folder, status, [], []
+        self.folder, self.status = folder, status
+        self.asked: list[tuple[dict[str, str], dict[str, Any]]] = []
+        self.saved: list[tuple[dict[str, str], bytes]] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if request.method == "PUT":

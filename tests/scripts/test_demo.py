@@ -19,7 +19,9 @@ CASES = [f"phantom_{number:03d}" for number in range(3)]
 
 @pytest.mark.parametrize("case", CASES)
 def test_sample_labels_lie_on_their_images(case: str) -> None:
-    image, label = (nib.load(ROOT / "sample-data" / kind / f"{case}.nii.gz") for kind in ("images", "labels"))
+    image, label = (
+        nib.Nifti1Image.from_filename(ROOT / "sample-data" / kind / f"{case}.nii.gz") for kind in ("images", "labels")
+    )
     assert image.shape == label.shape
     assert_array_equal(image.affine, label.affine)
     assert set(np.unique(label.dataobj)) == {0, 1}
@@ -32,7 +34,7 @@ def test_the_shown_click_is_in_the_lesion(case: str) -> None:
     assert found is not None
     assert found[2] == case
     (click,) = json.loads(found[1])["foreground"]
-    label = np.asarray(nib.load(ROOT / "sample-data" / "labels" / f"{case}.nii.gz").dataobj)
+    label = np.asarray(nib.Nifti1Image.from_filename(ROOT / "sample-data" / "labels" / f"{case}.nii.gz").dataobj)
     assert label[tuple(click)] == 1
 
 

@@ -14,7 +14,7 @@ def volume():
 
 def test_tiles_that_agree_leave_no_seam(volume):
     base = np.full(volume.shape, 3.0, np.float32)
-    everywhere = tuple(slice(0, n) for n in volume.shape)
+    everywhere = (slice(0, volume.shape[0]), slice(0, volume.shape[1]), slice(0, volume.shape[2]))
     frames = [volume.frame((at, 35, 30), 1.0, 32) for at in (20, 36, 44)]
     logit, region = merge_tiles(volume, (base, everywhere), [(f, torch.full((32, 32, 32), 3.0)) for f in frames])
     assert region == everywhere
@@ -23,7 +23,7 @@ def test_tiles_that_agree_leave_no_seam(volume):
 
 def test_a_tile_counts_in_its_middle_and_the_base_outside_of_tiles(volume):
     base = np.full(volume.shape, -2.0, np.float32)
-    everywhere = tuple(slice(0, n) for n in volume.shape)
+    everywhere = (slice(0, volume.shape[0]), slice(0, volume.shape[1]), slice(0, volume.shape[2]))
     frame = volume.frame((40, 35, 30), 1.0, 32)
     logit, _ = merge_tiles(volume, (base, everywhere), [(frame, torch.full((32, 32, 32), 4.0))])
     assert logit[40, 35, 30] == pytest.approx(4.0, abs=0.2)

@@ -46,7 +46,7 @@ def test_a_click_on_the_last_voxel_is_inside():
 
 def test_what_is_neither_click_nor_box_is_refused():
     with pytest.raises(PromptError, match="neither a Click nor a Box"):
-        Prompts.of([Click((1, 2, 3)), (4, 5, 6)])
+        Prompts.of([Click((1, 2, 3)), (4, 5, 6)])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(

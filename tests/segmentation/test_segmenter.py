@@ -185,9 +185,9 @@ def test_a_closer_look_keeps_every_click_in_view(small_weights):
     seen = []
 
     class Watching(Ball):
-        def decode(self, embedding, points, signs, *, boxes=None, mask=None, reach=None):
+        def decode(self, embedding, points, signs, **more):
             seen.append(points.shape[1])
-            return super().decode(embedding, points, signs, boxes=boxes, mask=mask)
+            return super().decode(embedding, points, signs, **more)
 
     weights = replace(small_weights, model=Watching(small_weights.model), card=card)
     Segmenter(Volume(array, np.eye(4)), weights).segment([Click((31, 40, 40)), Click((49, 40, 40))])

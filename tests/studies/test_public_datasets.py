@@ -78,7 +78,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def voxels(path: Path) -> np.ndarray:
-    return np.asanyarray(nib.load(path).dataobj)
+    return np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj)
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_of_images_with_channels_one_is_chosen(tmp_path, studies, channel, numbe
     task = write_msd(tmp_path / "Task01", channels=2)
     result = run("import-msd", task, studies, "--channel", channel)
     assert result.exit_code == 0, result.output
-    stored = nib.load(studies / "liver_1.nii.gz")
+    stored = nib.Nifti1Image.from_filename(studies / "liver_1.nii.gz")
     assert np.array_equal(np.asanyarray(stored.dataobj), image(1, 2)[..., number])
     assert np.array_equal(stored.affine, AFFINE)
     assert "4 already present" in run("import-msd", task, studies, "--channel", channel).stdout
@@ -316,7 +316,7 @@ def kits(tmp_path):
     (drawn,) = (tmp_path / "phantoms/labels").iterdir()
     os.link(drawn, folder / "case_00000" / "segmentation.nii.gz")
     majority = voxels(drawn).astype(np.uint8) * 3
-    write(folder / "case_00001/aggregated_MAJ_seg.nii.gz", majority, nib.load(drawn).affine)
+    write(folder / "case_00001/aggregated_MAJ_seg.nii.gz", majority, nib.Nifti1Image.from_filename(drawn).affine)
     write(folder / "case_00001/segmentation.nii.gz", label(1))
     (folder / "case_00003").mkdir()
     os.link(drawn, folder / "case_00003" / "segmentation.nii.gz")

@@ -27,12 +27,13 @@ def test_mosaics_and_organs_are_written_on_the_grid_of_their_images(tmp_path):
     write_mosaics(tmp_path / "mosaics", 1, seed=2)
     write_phantoms(tmp_path / "phantoms", 1, seed=2, organs=True)
     for folder, kind in (("mosaics", "labels"), ("phantoms", "organs")):
-        (image,) = (tmp_path / folder / "images").iterdir()
-        image, label = nib.load(image), nib.load(tmp_path / folder / kind / image.name)
+        (file,) = (tmp_path / folder / "images").iterdir()
+        image = nib.Nifti1Image.from_filename(file)
+        label = nib.Nifti1Image.from_filename(tmp_path / folder / kind / file.name)
         assert image.shape == label.shape
         assert np.array_equal(image.affine, label.affine)
-    lesion = nib.load(next((tmp_path / "phantoms" / "labels").iterdir())).get_fdata()
-    organs = nib.load(next((tmp_path / "phantoms" / "organs").iterdir())).get_fdata()
+    lesion = nib.Nifti1Image.from_filename(next((tmp_path / "phantoms" / "labels").iterdir())).get_fdata()
+    organs = nib.Nifti1Image.from_filename(next((tmp_path / "phantoms" / "organs").iterdir())).get_fdata()
     assert organs.any()
     assert not organs[lesion > 0].any()
 

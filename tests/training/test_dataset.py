@@ -89,7 +89,7 @@ def test_a_weight_of_zero_draws_nothing(opened):
 
 def test_an_empty_label_and_one_on_another_grid_are_refused(phantom_cases, tmp_path):
     case = phantom_cases[0]
-    image = nib.load(case.image)
+    image = nib.Nifti1Image.from_filename(case.image)
     nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), tmp_path / "empty.nii.gz")
     with pytest.raises(VolumeError, match="is empty"):
         OpenedCase.open(type(case)(case.image, tmp_path / "empty.nii.gz"), Percentile())
@@ -108,7 +108,7 @@ def test_a_label_of_another_format_pairs_with_its_image(tmp_path):
 
 def test_a_label_may_lie_a_fraction_of_a_voxel_beside_its_image(phantom_cases, tmp_path):
     case = phantom_cases[0]
-    label = nib.load(case.label)
+    label = nib.Nifti1Image.from_filename(case.label)
     affine = label.affine.copy()
     affine[0, 3] += 0.1
     nib.save(nib.Nifti1Image(np.asanyarray(label.dataobj), affine), tmp_path / "label.nii.gz")

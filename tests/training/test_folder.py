@@ -1,4 +1,6 @@
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -11,17 +13,17 @@ from sam3d_label.training import Case, TrainSettings, settings
 from sam3d_label.training import folder as runs
 from sam3d_label.training.export import learned_capabilities
 from sam3d_label.training.folder import split, train_folder
-from sam3d_label.weights import open_weights
+from sam3d_label.weights import Card, open_weights
 
 
 class Quick(TrainSettings):
     steps_per_epoch: int = 2
     workers: int = 0
-    precision: str = "fp32"
+    precision: Literal["auto", "bf16", "fp32"] = "fp32"
 
 
 @pytest.fixture
-def folders(phantom_cases, monkeypatch):
+def folders(phantom_cases, monkeypatch) -> tuple[Path, Path]:
     monkeypatch.setattr(runs, "TrainSettings", Quick)
     monkeypatch.setattr(settings, "MOST_STEPS", 2)
     return phantom_cases[0].image.parent, phantom_cases[0].label.parent
@@ -40,13 +42,19 @@ def test_what_was_trained_serves(small_weights, folders, tmp_path):
     assert Segmenter(volume, opened).segment([Click((9, 9, 9))]).mask.shape == volume.shape
 
 
+def recorded(card: Card) -> dict[str, Any]:
+    """What the trainer adds to the record of a training."""
+    return card.training.model_extra or {}
+
+
 def test_the_card_says_what_trained_and_what_was_learned(small_weights, folders, tmp_path):
-    card = train_folder(small_weights, *folders, tmp_path / "out", epochs=1)
+    images, labels = folders
+    card = train_folder(small_weights, images, labels, tmp_path / "out", epochs=1)
     assert card.capabilities == ["positive_click", "negative_click", "mask", "box", "no_click"]
-    told = card.training.model_extra
+    told = recorded(card)
     assert told["start"] == small_weights.version
     assert len(told["cases"]) + len(told["validation"]) == 3
-    assert sum(source.cases for source in card.training.data) == len(told["cases"])
+    assert sum(source.cases or 0 for source in card.training.data) == len(told["cases"])
     assert card.intensity == small_weights.card.intensity
     assert card.scales == (0.5, 1.0, 2.0)  # crops at a quarter of its 1 mm are too fine to be shown in training
 
@@ -54,13 +62,15 @@ def test_the_card_says_what_trained_and_what_was_learned(small_weights, folders,
 def test_a_network_without_a_trunk_of_its_own_trains_whole(small_weights, folders, tmp_path):
     untrained = replace(small_weights, card=small_weights.card.model_copy(update={"capabilities": []}))
     before = {name: tensor.clone() for name, tensor in untrained.model.state_dict().items()}
-    train_folder(untrained, *folders, tmp_path / "out", epochs=1)
+    images, labels = folders
+    train_folder(untrained, images, labels, tmp_path / "out", epochs=1)
     after = open_weights(tmp_path / "out").model.state_dict()
     assert any(is_trunk(name) and not torch.equal(after[name], before[name].bfloat16().float()) for name in before)
 
 
 def test_trained_weights_learn_as_a_team_s_own_cases_let_them(small_weights, folders, tmp_path):
-    told = train_folder(small_weights, *folders, tmp_path / "out", epochs=1).training.settings
+    images, labels = folders
+    told = recorded(train_folder(small_weights, images, labels, tmp_path / "out", epochs=1))["settings"]
     assert told["alike"]
     assert told["learning_rate"] == settings.FEW_CASES["learning_rate"]
     assert told["encoder_share"] == 1
@@ -115,7 +125,8 @@ def test_only_prompts_that_were_simulated_count_as_learned():
 
 def test_what_was_trained_on_trained_weights_serves_too(small_weights, folders, tmp_path):
     """Their trunk is nobody else's, so it goes along."""
-    train_folder(small_weights, *folders, tmp_path / "first", epochs=1)
-    train_folder(open_weights(tmp_path / "first"), *folders, tmp_path / "second", epochs=1)
+    images, labels = folders
+    train_folder(small_weights, images, labels, tmp_path / "first", epochs=1)
+    train_folder(open_weights(tmp_path / "first"), images, labels, tmp_path / "second", epochs=1)
     first, second = (open_weights(tmp_path / name).model.state_dict() for name in ("first", "second"))
     assert all(torch.equal(second[name], first[name]) for name in first if is_trunk(name))

@@ -23,7 +23,9 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.ranges, self.cut_after, self.knows_ranges = [], None, True
+        self.ranges: list[str | None] = []
+        self.cut_after: int | None = None
+        self.knows_ranges = True
 
     @property
     def url(self):
@@ -31,10 +33,13 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    server: Server
+
     def do_GET(self):
         asked = self.headers.get("Range")
         self.server.ranges.append(asked)
-        start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and self.server.knows_ranges else 0
+        known = re.fullmatch(r"bytes=(\d+)-", asked or "") if self.server.knows_ranges else None
+        start = int(known[1]) if known else 0
         if start >= len(CONTENT):
             self.send_error(416)
             return

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sam3d_label.errors import Sam3dError, WeightsError
-from sam3d_label.network import PRESETS
+from sam3d_label.network import PRESETS, SAM3D
 from sam3d_label.network.sam3d import is_trunk
 from sam3d_label.weights import load, load_model, open_weights, places, shipped, untrained
 from sam3d_label.weights.adapter import save_adapter, save_trunk, save_whole
@@ -135,6 +135,7 @@ def test_a_file_without_a_card_is_told(model, tmp_path):
 def test_an_adapter_of_sam_takes_the_checkpoint_given(on_sam, sam_checkpoint):
     weights = open_weights(on_sam, sam_checkpoint=sam_checkpoint)
     stored = torch.load(sam_checkpoint, weights_only=True)
+    assert isinstance(weights.model, SAM3D)
     assert torch.equal(weights.model.image_encoder.pos_embed, stored["image_encoder.pos_embed"])
 
 
@@ -242,6 +243,7 @@ def test_new_adapters_on_the_shipped_trunk(ship, model, monkeypatch, small):
     trunk = ship() / "trunk.safetensors"
     weights = untrained("tiny")
     assert weights.card.base.sha256 == sha256(trunk)
+    assert isinstance(weights.model, SAM3D)
     torch.testing.assert_close(
         weights.model.image_encoder.pos_embed.detach(),
         model.image_encoder.pos_embed.detach(),

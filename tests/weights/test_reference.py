@@ -26,7 +26,7 @@ def authors_name(name):
 @pytest.fixture
 def checkpoint(model):
     """A small checkpoint of the authors' layout."""
-    parts = {"encoder_dict": {}, "decoder_dict": {}, "feature_dict": {}}
+    parts: dict[str, dict[str, torch.Tensor]] = {"encoder_dict": {}, "decoder_dict": {}, "feature_dict": {}}
     for name, tensor in model.state_dict().items():
         if not is_prompt_addition(name):
             part, theirs = authors_name(name)
@@ -110,7 +110,7 @@ def test_the_card_of_a_converted_checkpoint(stored, tmp_path, small):
     assert card.spacing == 1
     assert card.intensity == Window(lower=-57, upper=175, mean=65.175035, std=32.651197)
     assert card.training.data[0].name == "MSD-Colon"
-    assert "MSD-Colon was named at conversion" in card.training.model_extra["note"]
+    assert "MSD-Colon was named at conversion" in (card.training.model_extra or {})["note"]
     assert open_weights(tmp_path / "ours.safetensors").card == card
 
 

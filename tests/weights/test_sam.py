@@ -21,7 +21,7 @@ def test_the_whole_trunk_is_sams(sam_encoder, small):
     for name, tensor in state.items():
         if not name.startswith("neck."):
             assert torch.equal(ours[name.replace("patch_embed", "stem.patch_embed")], tensor)
-    assert all(float(block.attn.lr) == 1 for block in model.image_encoder.blocks)
+    assert all(ours[f"blocks.{number}.attn.lr"] == 1 for number in range(small.depth))
 
 
 def test_nothing_of_the_encoder_is_forgotten(sam_encoder, small):
@@ -32,8 +32,10 @@ def test_nothing_of_the_encoder_is_forgotten(sam_encoder, small):
 
 
 def test_the_depth_table_is_the_mean_of_the_other_two(sam_encoder, small):
-    for block in fresh_model(sam_encoder.state_dict(), small).image_encoder.blocks:
-        torch.testing.assert_close(block.attn.rel_pos_d, (block.attn.rel_pos_h + block.attn.rel_pos_w) / 2)
+    ours = fresh_model(sam_encoder.state_dict(), small).image_encoder.state_dict()
+    for number in range(small.depth):
+        d, h, w = (ours[f"blocks.{number}.attn.rel_pos_{axis}"] for axis in "dhw")
+        torch.testing.assert_close(d, (h + w) / 2)
 
 
 def test_a_token_starts_as_sams_patch_embedding_averaged_over_depth(sam_encoder, small):

@@ -11,6 +11,7 @@ import sam3d_label.weights
 from sam3d_label.evaluation.annotators import error_centre
 from sam3d_label.image.volume import Volume
 from sam3d_label.masks import dice
+from sam3d_label.segmentation.prompts import Click
 from sam3d_label.segmentation.segmenter import Segmenter
 from sam3d_label.weights import Weights, open_weights, places
 
@@ -33,9 +34,13 @@ def session(weights: Weights, image: Path, label: Path, clicks: int) -> list[flo
     """Dice after each click on the centre of the larger error."""
     truth = Volume.open(label).array > 0
     segmenter = Segmenter(Volume.open(image), weights)
-    mask, drawn, scores = np.zeros_like(truth), [], []
+    mask = np.zeros_like(truth)
+    drawn: list[Click] = []
+    scores: list[float] = []
     for _ in range(clicks):
-        drawn.append(error_centre(truth, mask, drawn, np.random.default_rng(0), (1.0, 1.0, 1.0)))
+        click = error_centre(truth, mask, drawn, np.random.default_rng(0), (1.0, 1.0, 1.0))
+        assert click is not None
+        drawn.append(click)
         mask = segmenter.segment(drawn).mask > 0
         scores.append(dice(mask, truth))
     return scores

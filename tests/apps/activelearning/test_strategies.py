@@ -27,7 +27,7 @@ def app(tmp_path: Path, weights_path: Path) -> Any:
 @pytest.fixture
 def scores(app: Any) -> Scores:
     """Those of a, b and c, by hand."""
-    for image, doubt, vector in (("a", 0.2, [0, 0]), ("b", 0.9, [1, 0]), ("c", 0.5, [9, 9])):
+    for image, doubt, vector in (("a", 0.2, [0.0, 0.0]), ("b", 0.9, [1.0, 0.0]), ("c", 0.5, [9.0, 9.0])):
         app.scores.add(image, ImageScore(version="small-1", doubt=doubt, click=(1, 2, 3), vector=vector))
     return app.scores
 

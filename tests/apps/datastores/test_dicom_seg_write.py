@@ -31,7 +31,7 @@ def test_several_segs_of_a_study_can_be_told_apart_in_a_list(tmp_path: Path) -> 
     volume, headers = open_series(tmp_path)
     before = datetime.now().replace(microsecond=0)
     seg = sent(make_seg(headers, label_of(volume), {1: "tumor", 3: "cyst"}, earlier=2))
-    names, time = re.fullmatch(r"(.*) (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", seg.SeriesDescription).groups()  # type: ignore[union-attr]
+    names, time = re.fullmatch(r"(.*) (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", seg.SeriesDescription).groups()
     assert names == "tumor, cyst"
     assert before <= datetime.fromisoformat(time) <= datetime.now()
     assert seg.SeriesDate + seg.SeriesTime == re.sub(r"\D", "", time)

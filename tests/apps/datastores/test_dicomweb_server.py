@@ -73,7 +73,7 @@ def dicom(content: bytes) -> pydicom.Dataset:
 
 
 def test_ohif_clicks_on_a_series(http: httpx.Client, series: str) -> None:
-    tail = {"result_extension": ".nrrd", "result_dtype": "uint8", "result_compress": False}
+    tail: dict[str, Any] = {"result_extension": ".nrrd", "result_dtype": "uint8", "result_compress": False}
     answer = post(http, series, query={"output": "image"}, foreground=[CENTRE], background=[], **tail)
     header, _, body = answer.content.partition(b"\n\n")
     assert b"type: unsigned char" in header

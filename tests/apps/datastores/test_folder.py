@@ -55,7 +55,7 @@ def opened(folder: Path) -> SafeDatastore:
 
 def saved(store: SafeDatastore, tag: str = FINAL) -> tuple[int, Any]:
     """The value of a label and the value in its record."""
-    array = np.asanyarray(nib.load(store.get_label_uri("mr", tag)).dataobj)
+    array = np.asanyarray(nib.Nifti1Image.from_filename(store.get_label_uri("mr", tag)).dataobj)
     assert (array == array.flat[0]).all()
     return int(array.flat[0]), store.get_label_info("mr", tag).get("n")
 

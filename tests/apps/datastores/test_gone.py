@@ -46,7 +46,7 @@ def as_nrrd(file: Path) -> None:
 
 
 def as_plain(file: Path) -> None:
-    nib.save(nib.load(file), file.with_name("ct.nii"))
+    nib.save(nib.Nifti1Image.from_filename(file), file.with_name("ct.nii"))
     file.unlink()
 
 

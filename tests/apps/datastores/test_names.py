@@ -31,8 +31,6 @@ ODD = (
     "[a]*?",
     "{0}",
     "~",
-)
-ODD += (
     "a b",
     "caf\u00e9",
     "cafe\u0301",
@@ -49,7 +47,7 @@ ODD += (
 )
 
 
-def with_examples(test):  # type: ignore[no-untyped-def]
+def with_examples(test):
     for name in ODD:
         test = example(name)(test)
     return test

@@ -6,7 +6,7 @@ import gzip
 import json
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -439,11 +439,11 @@ def test_an_upload_in_the_middle_of_a_refresh_is_kept(store: SafeDatastore, uplo
     sender = threading.Thread(target=store.add_image, args=("new", upload, {"sender": 1}))
     read = store._reader.read
 
-    def while_refreshing(*folder: Any) -> Any:
+    def while_refreshing(folder: Path, preferred: Mapping[str, str] | None = None) -> Any:
         store._reader.read = read
         sender.start()
         sender.join(1)  # it has to wait for the refresh: without a lock it would be done by then
-        return read(*folder)
+        return read(folder, preferred)
 
     store._reader.read = while_refreshing
     store.refresh()

@@ -51,7 +51,7 @@ def test_a_click_is_logged_with_its_answer(app: Any, folder: Path, weights_path:
     answer = ask(app, foreground=[CENTRE], background=[[1, 1, 1]], roi=[20, 10, 18, 8, -3, 40], label="cyst")
     (request,) = logged(folder)
     assert (request.image, request.model, request.label, request.result) == ("mr", "sam3d", "cyst", "mask")
-    assert request.prompts == Drawn(inside=(tuple(CENTRE),), outside=((1, 1, 1),), boxes=((10, 20, 8, 18, -3, 40),))
+    assert request.prompts == Drawn(inside=((15, 13, 6),), outside=((1, 1, 1),), boxes=((10, 20, 8, 18, -3, 40),))
     assert request.version == answer["params"]["model_version"] == "small-1"
     assert request.seconds > 0
     assert request.error is None
@@ -80,7 +80,7 @@ def test_what_is_refused_is_logged_with_the_reason(app: Any, folder: Path) -> No
     refused(app, image="text", foreground=[CENTRE])
     outside, unreadable, broken = logged(folder)
     assert outside.prompts == Drawn(inside=((30, 0, 0),))
-    assert "PromptError: click (30, 0, 0) is outside the volume" in outside.error
+    assert "PromptError: click (30, 0, 0) is outside the volume" in str(outside.error)
     assert unreadable.prompts is None
     assert (broken.image, broken.error.startswith("VolumeError: the image")) == ("text", True)
     assert not any(request.mask or request.version for request in logged(folder))
@@ -118,7 +118,7 @@ def test_a_session_is_logged_under_a_hash(app: Any, folder: Path, broken: bool) 
     one, other = logged(folder)
     assert one.image == other.image
     assert one.image.startswith("session-")
-    assert session not in one.image
+    assert session not in str(one.image)
     assert (one.error is None) is not broken
     assert SECRET not in one.model_dump_json()
 

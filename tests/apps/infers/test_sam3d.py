@@ -6,7 +6,7 @@ import json
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ def test_voxels_are_written_in_stored_order(task: SAM3DInferTask, image: Path) -
     header, _, body = raw.read_bytes().partition(b"\n\n")
     assert b"encoding: raw" in header
     assert b"space: left-posterior-superior" in header
-    x_fastest = np.asarray(nib.load(nifti).dataobj).tobytes(order="F")
+    x_fastest = np.asarray(nib.Nifti1Image.from_filename(nifti).dataobj).tobytes(order="F")
     assert body == x_fastest
 
 
@@ -129,7 +129,7 @@ def test_gzip_only_where_ohif_can_read_it(
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32"])
 def test_the_wished_type(task: SAM3DInferTask, image: Path, dtype: str) -> None:
     file, _ = run(task, image, result_extension=".nii", result_dtype=dtype)
-    assert nib.load(file).get_data_dtype() == np.dtype(dtype)
+    assert nib.Nifti1Image.from_filename(file).get_data_dtype() == np.dtype(dtype)
 
 
 def test_without_a_wish_the_format_is_that_of_the_image(task: SAM3DInferTask, tmp_path: Path) -> None:
@@ -163,17 +163,23 @@ def test_a_mask_does_not_depend_on_what_was_asked_before(
     run(task, image, foreground=[[3, 3, 3]], background=[[20, 20, 10]])
     used, _ = run(task, image)
     fresh, _ = run(SAM3DInferTask(serving(weights_path, 1), BusySign(tmp_path), ["tumor"]), image)
-    np.testing.assert_array_equal(nib.load(used).get_fdata(), nib.load(fresh).get_fdata())
+    np.testing.assert_array_equal(
+        nib.Nifti1Image.from_filename(used).get_fdata(), nib.Nifti1Image.from_filename(fresh).get_fdata()
+    )
 
 
 def test_people_on_several_volumes_do_not_disturb_each_other(task: SAM3DInferTask, tmp_path: Path) -> None:
     images = [write_nifti(tmp_path / f"{n}.nii.gz", ball() + 10 * n * np.indices(SHAPE)[n]) for n in range(3)]
     clicks = [[[5 + 2 * n, 5 + 2 * n, 2 + n]] for n in range(4)]
     jobs = [(image, click) for click in clicks for image in images]
-    alone = [nib.load(run(task, image, foreground=click)[0]).get_fdata() for image, click in jobs]
+    alone = [nib.Nifti1Image.from_filename(run(task, image, foreground=click)[0]).get_fdata() for image, click in jobs]
     task.clear_cache()
     with ThreadPoolExecutor(6) as pool:
-        together = list(pool.map(lambda job: nib.load(run(task, job[0], foreground=job[1])[0]).get_fdata(), jobs))
+        together = list(
+            pool.map(
+                lambda job: nib.Nifti1Image.from_filename(run(task, job[0], foreground=job[1])[0]).get_fdata(), jobs
+            )
+        )
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -225,7 +231,7 @@ class TestUncertainty:
     def test_the_map_lies_on_the_stored_grid_beside_the_next_click(
         self, task: SAM3DInferTask, image: Path, weights_path: Path
     ) -> None:
-        expected = Segmenter.open(image, str(weights_path)).uncertainty([Click(tuple(CENTRE))])
+        expected = Segmenter.open(image, str(weights_path)).uncertainty([Click((15, 13, 6))])
         for extension in (".nrrd", ".nii.gz"):
             file, answer = run(task, image, result="uncertainty", result_dtype="uint8", result_extension=extension)
             stored = Volume.open(file)
@@ -254,7 +260,10 @@ class TestUncertainty:
         file, answer = run(task, image, result=wish)
         assert "changed_box" in answer
         assert "next_click" not in answer
-        np.testing.assert_array_equal(nib.load(file).get_fdata(), nib.load(run(task, image)[0]).get_fdata())
+        np.testing.assert_array_equal(
+            nib.Nifti1Image.from_filename(file).get_fdata(),
+            nib.Nifti1Image.from_filename(run(task, image)[0]).get_fdata(),
+        )
 
 
 class TestAuto:
@@ -291,7 +300,7 @@ class TestAuto:
     ) -> None:
         file, answer = run(auto, image, **asked)
         assert answer["label_names"] == names
-        assert set(np.unique(nib.load(file).get_fdata())) <= {0, *names.values()}
+        assert set(np.unique(nib.Nifti1Image.from_filename(file).get_fdata())) <= {0, *names.values()}
 
     @pytest.mark.parametrize("asked", [{"label": "cyst"}, {"label_prompt": [2]}, {"label_prompt": [1, 2]}])
     def test_a_label_that_the_model_does_not_find_is_rejected(
@@ -413,9 +422,15 @@ class TestOpenVolumes:
         assert len(volumes) == 1
 
     def test_an_opened_volume_is_not_opened_again(self) -> None:
-        volumes, opened = OpenVolumes(10**6), []
+        volumes = OpenVolumes(10**6)
+        opened: list[str] = []
+
+        def opening(name: str) -> Any:
+            opened.append(name)
+            return self.fake(100)
+
         for name in "aab":
-            with volumes.borrow(name, lambda name=name: opened.append(name) or self.fake(100)):
+            with volumes.borrow(name, partial(opening, name)):
                 pass
         assert opened == ["a", "b"]
 
@@ -434,7 +449,8 @@ class TestOpenVolumes:
             assert volumes._entries["a"].lock.locked()
 
     def test_a_renewed_one_is_kept(self) -> None:
-        volumes, seen = OpenVolumes(10**6), []
+        volumes = OpenVolumes(10**6)
+        seen: list[Any] = []
         for _ in range(2):
             with volumes.borrow("a", lambda: self.fake(100), lambda one: self.fake(100) if not seen else one) as lent:
                 seen.append(lent)

@@ -17,6 +17,7 @@ from lib.datastores.dicom_seg_read import read_seg, segment_names
 from lib.datastores.dicom_series import open_series
 from sam3d_label import load_model
 from sam3d_label.model_update.versions import Versions
+from sam3d_label.network import SAM3D
 from sam3d_label.weights import open_weights
 from sam3d_label.weights.adapter import save_adapter
 from tests.helpers.browser import browser, open_page
@@ -207,6 +208,8 @@ def blind_version(server: str, folder: Path) -> Iterator[str]:
     """A version that finds nothing but what is clicked on; it serves."""
     weights = open_weights("tiny")
     model = load_model("tiny")
+    assert isinstance(model, SAM3D)
+    assert model.fine_path is not None
     model.fine_path.out.bias.data.fill_(-1e4)
     versions = Versions(folder / "model" / "versions")
     with versions.adding() as (version, beside):

@@ -47,8 +47,8 @@ class Study:
     series: dict[str, str]
     uid: str
 
-    def label(self, name: str) -> np.ndarray | None:
-        """The saved label of a series (I, J, K)."""
+    def label(self, name: str) -> Any:
+        """The saved label of a series (I, J, K), or None."""
         answer = httpx.get(f"{self.server}/datastore/segmentation", params={"image": self.series[name]}, timeout=60)
         return read_nrrd(answer.raise_for_status().content) if answer.content else None
 

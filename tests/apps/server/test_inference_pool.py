@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -159,7 +160,7 @@ def test_users_take_turns_however_many_requests_one_of_them_sends() -> None:
         await until(slow.started.is_set)
         sent = [await caller.send(lambda: order.append("anna"), "b", user="anna") for _ in range(4)]
         others = ("ben", "cleo", "ben")
-        sent += [await caller.send(lambda user=user: order.append(user), "b", user=user) for user in others]
+        sent += [await caller.send(partial(order.append, user), "b", user=user) for user in others]
         slow.release.set()
         await asyncio.gather(*sent)
         return order
@@ -206,7 +207,9 @@ def test_a_client_that_hangs_up_leaves_the_queue_and_is_not_computed() -> None:
 
 def test_work_stops_at_its_next_checkpoint_once_the_client_has_gone() -> None:
     async def scenario() -> list[str]:
-        caller, slow, left, kept, dropped = one_worker(), Blocker("mask"), asyncio.Event(), [], []
+        caller, slow, left = one_worker(), Blocker("mask"), asyncio.Event()
+        kept: list[str] = []
+        dropped: list[str] = []
 
         def work() -> None:
             slow()
@@ -226,7 +229,8 @@ def test_work_stops_at_its_next_checkpoint_once_the_client_has_gone() -> None:
 
 def test_an_answer_that_came_too_late_is_thrown_away() -> None:
     async def scenario() -> list[str]:
-        caller, left, dropped = one_worker(), asyncio.Event(), []
+        caller, left = one_worker(), asyncio.Event()
+        dropped: list[str] = []
         started, release = threading.Event(), threading.Event()
 
         def work() -> str:

@@ -45,7 +45,7 @@ class Server:
             patch.setattr(installing.health, "router", lambda app: start.router(app))
             layers = Middleware(SameOrigin, hosts=()), Middleware(Access, login=login, prefix=api_prefix)
             patch.setattr(installing, "MIDDLEWARE", tuple(lambda _, layer=layer: layer for layer in layers))
-            api = FastAPI()
+            api: Any = FastAPI()
             api.add_api_route(f"{api_prefix}/info/", who, methods=["GET"])
             installing.install(SimpleNamespace(login=login), api, api_prefix)
         app: Any = ProxyHeaders(api, [trusted])

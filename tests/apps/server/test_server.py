@@ -71,11 +71,11 @@ def test_an_answer_outlives_the_server_s_own_copy_in_the_same_folder_for_tempora
 def test_the_client_of_monai_label_asks_without_clicks_and_for_uncertainty(client: MONAILabelClient) -> None:
     assert client.info()["models"]["sam3d_auto"]["type"] == "segmentation"
     file, answer = client.infer("sam3d_auto", "mr", {})
-    assert nib.load(file).get_data_dtype() == np.uint8
+    assert nib.Nifti1Image.from_filename(file).get_data_dtype() == np.uint8
     assert answer["label_names"] == {"tumor": 1}
     file, answer = client.infer("sam3d", "mr", {"foreground": [CENTRE], "result": "uncertainty"})
-    assert nib.load(file).get_data_dtype() == np.float32
-    assert nib.load(file).shape == SHAPE
+    assert nib.Nifti1Image.from_filename(file).get_data_dtype() == np.float32
+    assert nib.Nifti1Image.from_filename(file).shape == SHAPE
     assert "next_click" in answer
 
 
@@ -83,7 +83,7 @@ def test_the_client_of_monai_label_works_on_a_session(client: MONAILabelClient, 
     session = client.create_session(str(write_nifti(tmp_path / "local.nii.gz")))["session_id"]
     assert client.get_session(session)["name"] == session
     file, _ = client.infer("sam3d", "local", {"foreground": [CENTRE]}, session_id=session)
-    assert nib.load(file).shape == SHAPE
+    assert nib.Nifti1Image.from_filename(file).shape == SHAPE
     client.remove_session(session)
     with pytest.raises(MONAILabelClientException, match="does not exist or has expired"):
         client.infer("sam3d", "local", {"foreground": [CENTRE]}, session_id=session)
@@ -94,7 +94,9 @@ def test_the_client_of_monai_label_uploads_and_saves(client: MONAILabelClient, t
     file, _ = client.infer("sam3d", "uploaded", {"foreground": [CENTRE]})
     assert client.save_label("uploaded", file, params={"label_info": [{"name": "tumor", "idx": 1}]})
     stored = client.download_label("uploaded", "final")
-    np.testing.assert_array_equal(nib.load(stored).get_fdata(), nib.load(file).get_fdata())
+    np.testing.assert_array_equal(
+        nib.Nifti1Image.from_filename(stored).get_fdata(), nib.Nifti1Image.from_filename(file).get_fdata()
+    )
     assert client.info()["datastore"]["completed"] == 1
     assert client.next_sample("first", {})["id"] != "uploaded"
 

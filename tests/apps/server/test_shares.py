@@ -20,7 +20,8 @@ class Inside:
     """Requests that have a place, by user."""
 
     def __init__(self, shares: Shares) -> None:
-        self.shares, self.now, self.release = shares, [], asyncio.Event()
+        self.shares, self.release = shares, asyncio.Event()
+        self.now: list[str | None] = []
 
     async def send(self, user: str | None) -> None:
         async with self.shares.place(user):
@@ -33,7 +34,7 @@ def test_one_user_leaves_places_for_others_and_all_are_served_in_the_end() -> No
         inside = Inside(Shares(4, most=2))
         tasks = [asyncio.create_task(inside.send(user)) for user in ["anna"] * 8 + ["ben"]]
         await settle()
-        assert sorted(inside.now) == ["anna", "anna", "ben"]
+        assert sorted(map(str, inside.now)) == ["anna", "anna", "ben"]
         inside.release.set()
         await asyncio.gather(*tasks)
         assert inside.now.count("anna") == 8

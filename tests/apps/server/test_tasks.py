@@ -123,7 +123,7 @@ def test_stopping_ends_the_process_with_its_children_and_cancels_what_waits() ->
     again = tasks.submit({})
     assert {task.id: task.status for task in tasks.tasks()}[waiting.id] == "STOPPED"
     until(tasks.running)
-    assert tasks.running().id == again.id  # type: ignore[union-attr]
+    assert tasks.running().id == again.id
     tasks.stop()
     assert tasks.stop() is None
 

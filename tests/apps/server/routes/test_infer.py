@@ -43,13 +43,13 @@ class App:
         self.held = threading.Event()
         self.held.set()
 
-    def models(self) -> dict[str, Model]:
+    def models(self) -> dict[str, Any]:
         return {"sam3d": Model(), "sam3d_auto": Model()}
 
     def sessions(self) -> None:
         return None
 
-    def datastore(self) -> None:
+    def datastore(self) -> Any:
         return None
 
     def infer(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -246,7 +246,7 @@ class TestLoad:
             wait_for(lambda: len(app.started) == 1)
             for number in range(4):
                 sent.append(users.submit(click, client, "b", client_id="anna", label=f"x{number}"))
-                wait_for(lambda number=number: waiting() == number + 1)
+                wait_for(lambda: waiting() == len(sent))
             refused = click(client, "b", client_id="anna", save_label=True)
             assert refused.status_code == 429
             assert int(refused.headers["retry-after"]) > 0

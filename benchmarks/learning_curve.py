@@ -37,9 +37,9 @@ sys.path[:0] = [str(ROOT / "apps" / "sam3d")]
 from click_unet import SETTINGS as UNET_SETTINGS  # noqa: E402
 from click_unet import ClickUNet, open_unet  # noqa: E402
 
-from lib.activelearning.strategies import Diverse, ScoredStrategy, Scores, Uncertainty  # noqa: E402
+from lib.activelearning.strategies import DiversityStrategy, ScoredStrategy, ScoreFile, UncertaintyStrategy  # noqa: E402
 from lib.trainers.sam3d import parse_train, train_settings  # noqa: E402
-from sam3d_label.active_learning.score import ImageScore, survey  # noqa: E402
+from sam3d_label.active_learning.score import ImageScore, score_volume  # noqa: E402
 from sam3d_label.charts import (  # noqa: E402
     AMBER,
     INDIGO,
@@ -54,7 +54,7 @@ from sam3d_label.charts import (  # noqa: E402
 from sam3d_label.evaluation.metrics import bootstrap_interval  # noqa: E402
 from sam3d_label.image.volume import Volume  # noqa: E402
 from sam3d_label.io import replacing, write_json  # noqa: E402
-from sam3d_label.model_update.gate import Score, score  # noqa: E402
+from sam3d_label.model_update.gate import CaseScore, score  # noqa: E402
 from sam3d_label.segmentation.segmenter import Segmenter  # noqa: E402
 from sam3d_label.training import Case, TrainingRun, TrainReport, TrainSettings, pair_cases  # noqa: E402
 from sam3d_label.training.cases import OpenedCases  # noqa: E402
@@ -120,8 +120,11 @@ class Choosing:
     def __init__(self, setup: Setup, arm: str, seed: int) -> None:
         self.setup, self.arm = setup, arm
         self.order = [str(name) for name in np.random.default_rng(seed).permutation(list(setup.pool))]
-        scores = Scores(setup.out)
-        scored: dict[str, ScoredStrategy] = {"uncertainty": Uncertainty(scores), "diverse": Diverse(scores)}
+        scores = ScoreFile(setup.out)
+        scored: dict[str, ScoredStrategy] = {
+            "uncertainty": UncertaintyStrategy(scores),
+            "diverse": DiversityStrategy(scores),
+        }
         self.scored = scored.get(arm)
 
     def __call__(self, annotated: Sequence[str], size: int, serving: Weights) -> list[str]:
@@ -142,7 +145,7 @@ class Choosing:
         scores = {}
         for name, case in self.setup.pool.items():
             segmenter = Segmenter(Volume.open(case.image), serving)
-            doubt = survey(segmenter).doubt if name in doubted else 0.0
+            doubt = score_volume(segmenter).doubt if name in doubted else 0.0
             vector = segmenter.feature_vector().tolist()
             scores[name] = ImageScore(version=serving.version, doubt=doubt, click=(0, 0, 0), vector=vector)
         return scores
@@ -219,7 +222,7 @@ def play(setup: Setup, arm: str, seed: int, sizes: Sequence[int], console: Conso
 
 
 def write_point(
-    path: Path, arm: str, seed: int, annotated: int, scores: Iterable[Score], steps: int, seconds: float
+    path: Path, arm: str, seed: int, annotated: int, scores: Iterable[CaseScore], steps: int, seconds: float
 ) -> None:
     """Write a row for each held-out case."""
     with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:

@@ -18,13 +18,13 @@ from sam3d_label.errors import Sam3dError
 from sam3d_label.evaluation.summary import EvaluationSummary, WeightsName
 from sam3d_label.io import read_record, write_record
 from sam3d_label.model_update import learning_curve
-from sam3d_label.model_update.report import Score, Scores, UpdateReport, Verdict
+from sam3d_label.model_update.report import CaseScore, GateScores, UpdateReport, Verdict
 from sam3d_label.model_update.split_ledger import Ledger
 from sam3d_label.model_update.update import StartedRun
 from sam3d_label.model_update.versions import Versions
 from sam3d_label.replay.folder import ReplaySettings
 from sam3d_label.replay.summary import ReplaySummary
-from sam3d_label.studies.click_log import ClickLog, Request, read_log
+from sam3d_label.studies.click_log import ClickLog, LoggedRequest, read_log
 
 SAMPLES = Path(__file__).parent / "data" / "format_0"
 NUMBERED = SAMPLES.with_name("format_1")
@@ -56,7 +56,7 @@ def test_versions_of_an_older_release_are_read_and_continued(folder: Path) -> No
 
 def test_a_ledger_of_an_older_release_keeps_its_cases(folder: Path) -> None:
     before = dict(Ledger(folder / "ledger.json").entries)
-    told = Ledger(folder / "ledger.json").tell({**{case: case for case in before}, "new": "new"})
+    told = Ledger(folder / "ledger.json").assign({**{case: case for case in before}, "new": "new"})
     assert {case: told[case] for case in before} == {case: entry.side for case, entry in before.items()}
     content = json.loads((folder / "ledger.json").read_text())
     del content["format"]
@@ -65,7 +65,7 @@ def test_a_ledger_of_an_older_release_keeps_its_cases(folder: Path) -> None:
 
 
 def test_a_click_log_of_an_older_release_is_read_and_continued(folder: Path) -> None:
-    ClickLog(folder / "clicks").append(Request(at="2026-11-27T10:00:00+00:00", seconds=1))
+    ClickLog(folder / "clicks").append(LoggedRequest(at="2026-11-27T10:00:00+00:00", seconds=1))
     found = read_log(folder / "clicks")
     assert (len(found.requests), found.damaged) == (5, 0)
     last = (folder / "clicks" / "clicks-000001.jsonl").read_text().splitlines()[-1]
@@ -73,13 +73,13 @@ def test_a_click_log_of_an_older_release_is_read_and_continued(folder: Path) -> 
 
 
 def test_a_learning_curve_of_an_older_release_is_read_and_continued(folder: Path) -> None:
-    scores = [Score(case="case 0", dice_1=0.7, dice_3=0.8, dice_5=0.8, nsd_3=0.9)]
+    scores = [CaseScore(case="case 0", dice_1=0.7, dice_3=0.8, dice_5=0.8, nsd_3=0.9)]
     report = UpdateReport(
         version="0003",
         at="2026-11-27",
         annotated=5,
         gate=Verdict(passes=True),
-        scores=Scores(candidate=scores, serving=scores),
+        scores=GateScores(candidate=scores, serving=scores),
     )
     learning_curve.append(folder, report)
     assert [(row["version"], row["format"]) for row in learning_curve.read(folder)] == [("0001", ""), ("0003", "1")]

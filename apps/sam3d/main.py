@@ -22,7 +22,7 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
-from lib.activelearning.strategies import Scores, SurveyScoring, strategies
+from lib.activelearning.strategies import ScoreFile, VolumeScoring, make_strategies
 from lib.background import end_with_server, is_background
 from lib.configs.active_weights import Serving, UntrainedError
 from lib.configs.app_config import AppConfig, parse_config
@@ -89,7 +89,7 @@ class SAM3DApp(MONAILabelApp):
         )
         self.readers = Shares.halves(self.config.max_readers)
         self.savers = Shares.halves(max(1, self.config.max_readers // 2))
-        self.scores = Scores(self.model_dir)
+        self.scores = ScoreFile(self.model_dir)
         self.tasks = Tasks(self._after_training)
         log = click_log.ClickLog(self.model_dir / click_log.FOLDER) if self.config.click_log else None
         self.metrics = Metrics(settings.MONAI_LABEL_API_STR)
@@ -146,11 +146,11 @@ class SAM3DApp(MONAILabelApp):
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Return the ways to choose the next image to label."""
-        return strategies(self.scores, self.config.next_sample)
+        return make_strategies(self.scores, self.config.next_sample)
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         """Return the methods that score the images in the background for the strategies."""
-        return {"sam3d": SurveyScoring(self.serving, self.segmenters, self.scores, self.busy)}
+        return {"sam3d": VolumeScoring(self.serving, self.segmenters, self.scores, self.busy)}
 
     def trainers(self) -> Mapping[str, TrainTask]:
         """Trainers by name."""

@@ -17,11 +17,11 @@ NO_CLICK = "no_click"
 
 
 @dataclass(frozen=True)
-class Survey:
-    """A volume as the model sees it.
+class VolumeScore:
+    """The score of a volume.
 
     Attributes:
-        doubt: Share of what may be target on which masks under perturbed clicks disagree, 0 to 1.
+        doubt: Uncertainty: share of the possible target on which masks of perturbed clicks disagree, 0 to 1.
         click: Where the model itself would click, voxel i, j, k.
         vector: Mean and deviation of each channel of the deepest feature map, float32 (2 · channels,).
         model_version: Version of the weights.
@@ -34,13 +34,13 @@ class Survey:
 
 
 class ImageScore(BaseModel):
-    """A survey as it is stored.
+    """A `VolumeScore` as it is stored.
 
     Attributes:
         version: Version of the weights.
-        doubt: As of `Survey`.
-        click: As of `Survey`.
-        vector: As of `Survey`.
+        doubt: As of `VolumeScore`.
+        click: As of `VolumeScore`.
+        vector: As of `VolumeScore`.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -50,8 +50,8 @@ class ImageScore(BaseModel):
     vector: list[Annotated[float, Field(allow_inf_nan=False)]]
 
     @classmethod
-    def of(cls, found: Survey) -> ImageScore:
-        """Return the score of a survey."""
+    def of(cls, found: VolumeScore) -> ImageScore:
+        """Round a score for storage."""
         i, j, k = (int(index) for index in found.click)
         vector = [round(float(value), 5) for value in found.vector]
         return cls(version=found.model_version, doubt=round(found.doubt, 4), click=(i, j, k), vector=vector)
@@ -75,8 +75,8 @@ class ImageScores(Record):
         return content
 
 
-def survey(segmenter: Segmenter) -> Survey:
-    """Look at a volume without a prompt, click where the target seems to be, and ask how sure the mask is.
+def score_volume(segmenter: Segmenter) -> VolumeScore:
+    """Segment a volume without a prompt, click on the result, and measure the uncertainty of that click's mask.
 
     Weights that have not learned to work without a prompt click in the middle of the volume.
 
@@ -88,7 +88,7 @@ def survey(segmenter: Segmenter) -> Survey:
     unsure = segmenter.uncertainty([click]).map
     possible = np.maximum(unsure, result.probability)
     doubt = float(unsure.sum() / max(float(possible.sum()), 1e-6))
-    return Survey(doubt, click.ijk, segmenter.feature_vector(), segmenter.weights.version)
+    return VolumeScore(doubt, click.ijk, segmenter.feature_vector(), segmenter.weights.version)
 
 
 def likely_target(segmenter: Segmenter) -> Click:
@@ -101,13 +101,13 @@ def likely_target(segmenter: Segmenter) -> Click:
     return Click(deepest or _index(int(np.argmax(result.probability)), result.mask.shape))
 
 
-def farthest(vectors: dict[str, np.ndarray], known: list[np.ndarray]) -> tuple[str, float]:
-    """Of some vectors by name, the one that is farthest from its nearest known one; with nothing known, the most usual.
+def farthest_vector(vectors: dict[str, np.ndarray], known: list[np.ndarray]) -> tuple[str, float]:
+    """Choose the vector that is farthest from its nearest known one or, with nothing known, the most typical one.
 
-    Distances are those of vectors divided by the deviation of each component over all of them.
+    Each component is divided by its standard deviation over all vectors first.
 
     Returns:
-        Its name, and its distance.
+        Its name and its distance.
     """
     everything = np.stack([*vectors.values(), *known])
     scale = everything.std(0) + 1e-6

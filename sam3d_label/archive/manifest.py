@@ -15,19 +15,19 @@ PART = 2**20
 Kind = Literal["label", "listing", "clicks", "version", "ledger"]
 
 
-class Entry(BaseModel):
+class ArchivedFile(BaseModel):
     """A file of an archive.
 
     Attributes:
-        path: Where it is in the archive.
-        kind: What it is.
+        path: Path in the archive.
+        kind: Kind of the file.
         bytes: Its size.
         sha256: Its SHA-256, in hex.
         case: Id of the image that a label is of.
-        tag: Under which tag that label was saved.
+        tag: Tag of that label.
         names: Names of the values in that label; those without a name are left out.
-        version: Which version of the weights it belongs to.
-        requests: How many requests it holds.
+        version: Version of the weights that it belongs to.
+        requests: Number of logged requests in it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,9 +62,9 @@ class Manifest(BaseModel):
     """The content of an archive. Keys that a later release adds are ignored as long as the format version is the same.
 
     Attributes:
-        format: Tells the archives of this package from others.
+        format: Distinguishes the archives of this package from others.
         format_version: Raised when archives change so that older releases misread them.
-        made: When, UTC, ISO 8601.
+        made: Time of the export, UTC, ISO 8601.
         made_by: Release of this package.
         serves: Number of the active version; None if none was active.
         pseudonyms: Whether the ids of images were replaced.
@@ -79,7 +79,7 @@ class Manifest(BaseModel):
     made_by: str
     serves: str | None = None
     pseudonyms: bool = False
-    files: list[Entry]
+    files: list[ArchivedFile]
     left_out: list[LeftOut] = []
 
     @field_validator("format_version")
@@ -91,12 +91,12 @@ class Manifest(BaseModel):
 
     @field_validator("files")
     @classmethod
-    def _each_once(cls, files: list[Entry]) -> list[Entry]:
+    def _each_once(cls, files: list[ArchivedFile]) -> list[ArchivedFile]:
         paths = [file.path for file in files]
         if len(set(paths)) < len(paths):
             raise ValueError("a file is listed twice")
         return files
 
-    def of(self, kind: Kind) -> list[Entry]:
+    def of(self, kind: Kind) -> list[ArchivedFile]:
         """Return the files of one kind."""
         return [file for file in self.files if file.kind == kind]

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from sam3d_label import __version__
-from sam3d_label.archive.manifest import MANIFEST, PART, Entry, LeftOut, Manifest
-from sam3d_label.archive.pseudonyms import Names
+from sam3d_label.archive.manifest import MANIFEST, PART, ArchivedFile, LeftOut, Manifest
+from sam3d_label.archive.pseudonyms import Pseudonyms
 from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.image.labels import open_label, structures
 from sam3d_label.image.volume import save_mask
@@ -24,18 +24,17 @@ from sam3d_label.io import replacing
 from sam3d_label.model_update import split_ledger
 from sam3d_label.model_update.versions import REPORT, Versions
 from sam3d_label.studies import click_log
-from sam3d_label.studies.folder import FINAL, KEPT, LISTING, Image, Listing, Studies
-from sam3d_label.studies.folder import Entry as Listed
+from sam3d_label.studies.folder import FINAL, KEPT, LISTING, StoredFile, Studies, StudiesListing, StudyImage
 from sam3d_label.studies.label_names import name_values
 from sam3d_label.weights.places import ADAPTER, CARD, TRUNK
 
 CLICKS, VERSIONS = "clicks/clicks-000001.jsonl", "versions"
 PACKED = (".gz", ".safetensors", ".png")
-"""Ends of files that do not get smaller."""
+"""Suffixes of files that are compressed already."""
 
 LABEL = ".nii.gz"
 KINDS = (np.uint8, np.uint16, np.int16, np.int32)
-"""Types of the voxels of labels, the first that holds all values is taken."""
+"""Voxel types of labels; the first that holds all values is used."""
 
 ABSENT = "its file is not here; from a DICOMweb server it comes when the server trains, or when somebody opens it"
 Show = Callable[[str, int, int], None]
@@ -46,12 +45,12 @@ class _Archive:
     """An archive that is being written."""
 
     zip: zipfile.ZipFile
-    names: Names
-    files: list[Entry] = field(default_factory=list)
+    names: Pseudonyms
+    files: list[ArchivedFile] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
 
     def add(self, path: str, source: Path | bytes, **about: Any) -> None:
-        """Add a file, or what is to be in one, with what the manifest says of it."""
+        """Add a file, or its content, with its fields in the manifest."""
         info = zipfile.ZipInfo(path)
         info.external_attr = 0o644 << 16
         info.compress_type = zipfile.ZIP_STORED if path.endswith(PACKED) else zipfile.ZIP_DEFLATED
@@ -61,15 +60,15 @@ class _Archive:
                 member.write(part)
                 digest.update(part)
                 size += len(part)
-        self.files.append(Entry(path=path, bytes=size, sha256=digest.hexdigest(), **about))
+        self.files.append(ArchivedFile(path=path, bytes=size, sha256=digest.hexdigest(), **about))
 
     def add_json(self, path: str, value: Any, **about: Any) -> None:
         """Add a JSON file without paths and with the archive's names of images."""
-        self.add(path, (json.dumps(self.names.cleaned(value), indent=1) + "\n").encode(), **about)
+        self.add(path, (json.dumps(self.names.clean(value), indent=1) + "\n").encode(), **about)
 
     def leave_out(self, what: str, why: str) -> None:
-        """Note what could not be exported."""
-        self.left_out.append(LeftOut(what=what, why=str(self.names.cleaned(why))))
+        """Record an item that could not be exported."""
+        self.left_out.append(LeftOut(what=what, why=str(self.names.clean(why))))
 
 
 def export(
@@ -92,7 +91,7 @@ def export(
         out: The archive (.zip); it appears whole or not at all.
         model_dir: Model folder of the app, with click log and versions.
         tags: Tags of the labels to export.
-        key: Replace the ids of images by numbers, and write here which is whose.
+        key: Replace the ids of images by numbers, and write the key to this file.
         progress: Called with (id, labels done, labels in all) before each label, and once at the end.
 
     Returns:
@@ -104,10 +103,10 @@ def export(
     """
     if out.suffix != ".zip":
         raise Sam3dError(f"{out}: the archive's name must end in .zip")
-    studies, names = Studies(folder), Names(pseudonyms=key is not None)
+    studies, names = Studies(folder), Pseudonyms(pseudonyms=key is not None)
     listing, reading = studies.read(), _read_clicks(model_dir)
     ledger = _ledger_file(folder, model_dir)
-    names.learn({*listing.objects, *_images(reading), *(split_ledger.Ledger(ledger).entries if ledger else ())})
+    names.assign({*listing.objects, *_images(reading), *(split_ledger.Ledger(ledger).entries if ledger else ())})
     versions = Versions(model_dir / VERSIONS)
     with replacing(out) as temporary, zipfile.ZipFile(temporary, "w", strict_timestamps=False) as file:
         archive = _Archive(file, names)
@@ -117,11 +116,11 @@ def export(
         if ledger:
             _add_ledger(archive, ledger)
         if not {entry.kind for entry in archive.files} - {"ledger"}:
-            raise Sam3dError(_nothing(folder, model_dir, tags, archive))
+            raise Sam3dError(_nothing_to_export(folder, model_dir, tags, archive))
         manifest = Manifest(
             made=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             made_by=__version__,
-            serves=_serves(versions, archive),
+            serves=_active_version(versions, archive),
             pseudonyms=names.pseudonyms,
             files=archive.files,
             left_out=archive.left_out,
@@ -132,26 +131,28 @@ def export(
     return manifest
 
 
-def _add_labels(archive: _Archive, studies: Studies, listing: Listing, tags: Sequence[str], progress: Show) -> None:
-    """Every label of some tags, and a listing of them as the server has it."""
+def _add_labels(
+    archive: _Archive, studies: Studies, listing: StudiesListing, tags: Sequence[str], progress: Show
+) -> None:
+    """Add every label with one of the tags, and a listing in the format of the server."""
     chosen = [(image, tag) for image, found in sorted(listing.objects.items()) for tag in tags if tag in found.labels]
-    kept = Listing()
+    kept = StudiesListing()
     with tempfile.TemporaryDirectory() as scratch:
         for done, (image, tag) in enumerate(chosen):
             progress(image, done, len(chosen))
             found, name = listing.objects[image], archive.names.of(image)
             file = studies.label_file(listing, image, tag)
             try:
-                clean, present = _clean(file, Path(scratch, f"label{LABEL}"))
+                clean, present = _clean_label(file, Path(scratch, f"label{LABEL}"))
             except (VolumeError, OSError) as error:
                 archive.leave_out(f"label {name} ({tag})", str(error).replace(str(file), "the file"))
                 continue
-            called = _called(present, found.labels[tag])
+            names = _value_names(present, found.labels[tag])
             path = f"{kept.labels_dir}/{tag}/{name}{LABEL}"
-            archive.add(path, clean, kind="label", case=name, tag=tag, names=called)
-            entry = kept.objects.setdefault(name, Image(image=Listed(ext=found.image.ext)))
-            info = {"label_info": [{"name": said, "idx": value} for value, said in called.items()]} if called else {}
-            entry.labels[tag] = Listed(ext=LABEL, info=info)
+            archive.add(path, clean, kind="label", case=name, tag=tag, names=names)
+            entry = kept.objects.setdefault(name, StudyImage(image=StoredFile(ext=found.image.ext)))
+            info = {"label_info": [{"name": said, "idx": value} for value, said in names.items()]} if names else {}
+            entry.labels[tag] = StoredFile(ext=LABEL, info=info)
     for image, tag in studies.absent_labels():
         if tag in tags:
             archive.leave_out(f"label {archive.names.of(image)} ({tag})", ABSENT)
@@ -163,7 +164,7 @@ def _add_labels(archive: _Archive, studies: Studies, listing: Listing, tags: Seq
     progress("", len(chosen), len(chosen))
 
 
-def _clean(file: Path, copy: Path) -> tuple[Path, list[int]]:
+def _clean_label(file: Path, copy: Path) -> tuple[Path, list[int]]:
     """Return a copy of a label with voxels and geometry only, and its values except 0.
 
     Raises:
@@ -176,7 +177,7 @@ def _clean(file: Path, copy: Path) -> tuple[Path, list[int]]:
     return copy, structures(label)
 
 
-def _called(present: Sequence[int], label: Listed) -> dict[int, str]:
+def _value_names(present: Sequence[int], label: StoredFile) -> dict[int, str]:
     """Return the names of a label's values; none where they are not known."""
     try:
         return name_values(present, label.info, ())
@@ -184,18 +185,18 @@ def _called(present: Sequence[int], label: Listed) -> dict[int, str]:
         return {}
 
 
-def _read_clicks(model_dir: Path) -> click_log.Reading:
+def _read_clicks(model_dir: Path) -> click_log.LogContent:
     try:
         return click_log.read_log(model_dir)
     except Sam3dError:
-        return click_log.Reading([], 0)
+        return click_log.LogContent([], 0)
 
 
-def _images(reading: click_log.Reading) -> set[str]:
+def _images(reading: click_log.LogContent) -> set[str]:
     return {request.image for request in reading.requests if request.image and not request.of_session}
 
 
-def _add_clicks(archive: _Archive, reading: click_log.Reading) -> None:
+def _add_clicks(archive: _Archive, reading: click_log.LogContent) -> None:
     if reading.damaged:
         archive.leave_out("click log", f"{reading.damaged} lines cannot be read")
     if not reading.requests:
@@ -204,7 +205,7 @@ def _add_clicks(archive: _Archive, reading: click_log.Reading) -> None:
     for request in reading.requests:
         image = request.image
         named = image if image is None or request.of_session else archive.names.of(image)
-        error = archive.names.cleaned(request.error)
+        error = archive.names.clean(request.error)
         lines.append(request.model_copy(update={"image": named, "error": error}).model_dump_json() + "\n")
     archive.add(CLICKS, "".join(lines).encode(), kind="clicks", requests=len(lines))
 
@@ -223,13 +224,13 @@ def _add_versions(archive: _Archive, versions: Versions) -> None:
                 archive.add(f"{place}/{name}", folder / name, kind="version", version=version)
         archive.add_json(f"{place}/{CARD}", card, kind="version", version=version)
         if report:
-            if archive.names.pseudonyms:  # `skipped` may name images that are no longer there, whose names nobody knows
+            if archive.names.pseudonyms:  # `skipped` may name images that were removed and are not known as ids
                 report = report.model_copy(update={"skipped": {}})
             content = report.model_dump(mode="json", exclude_unset=True)
             archive.add_json(f"{place}/{REPORT}", content, kind="version", version=version)
 
 
-def _serves(versions: Versions, archive: _Archive) -> str | None:
+def _active_version(versions: Versions, archive: _Archive) -> str | None:
     current = versions.current()
     return current if any(entry.version == current for entry in archive.files if entry.version) else None
 
@@ -248,7 +249,7 @@ def _add_ledger(archive: _Archive, path: Path) -> None:
     archive.add(f"{KEPT}/{split_ledger.FILE}", (json.dumps(content, indent=1) + "\n").encode(), kind="ledger")
 
 
-def _nothing(folder: Path, model_dir: Path, tags: Sequence[str], archive: _Archive) -> str:
+def _nothing_to_export(folder: Path, model_dir: Path, tags: Sequence[str], archive: _Archive) -> str:
     why = f"; {archive.left_out[0].what}: {archive.left_out[0].why}" if archive.left_out else ""
     return (
         f"there is nothing to export: no label under {', '.join(tags)} in {folder}, no click log and no version in"

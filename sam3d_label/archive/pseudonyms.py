@@ -15,11 +15,11 @@ PATH = re.compile(r"(?<![\w./\\])(?!(?<=:)//)(?:~|[A-Za-z]:)?(?:[/\\]+[^\s/\\'\"
 """An absolute path of a machine in a text."""
 
 
-class Names:
+class Pseudonyms:
     """Pseudonyms of images, and of groups such as patients, in an archive.
 
     Args:
-        pseudonyms: Whether they are numbered; else they are called what they are called in the studies.
+        pseudonyms: Whether to replace ids by numbers; else the ids of the studies are used.
     """
 
     def __init__(self, pseudonyms: bool = False) -> None:
@@ -39,17 +39,17 @@ class Names:
             return self.of(group)
         return self._groups.setdefault(group, f"group-{len(self._groups) + 1:04d}")
 
-    def learn(self, images: Iterable[str]) -> None:
+    def assign(self, images: Iterable[str]) -> None:
         """Assign numbers to images in the order of their ids, independent of the order in which files are read."""
         for image in sorted(images):
             self.of(image)
 
-    def cleaned(self, value: Any) -> Any:
+    def clean(self, value: Any) -> Any:
         """Replace image ids in a JSON value by their pseudonyms and remove paths from its texts."""
         if isinstance(value, Mapping):
-            return {self._text(str(key)): self.cleaned(held) for key, held in value.items()}
+            return {self._text(str(key)): self.clean(held) for key, held in value.items()}
         if isinstance(value, list):
-            return [self.cleaned(held) for held in value]
+            return [self.clean(held) for held in value]
         return self._text(value) if isinstance(value, str) else value
 
     def write_key(self, path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from pydantic import ValidationError
 
-from sam3d_label.archive.manifest import MANIFEST, Entry, Manifest
+from sam3d_label.archive.manifest import MANIFEST, ArchivedFile, Manifest
 from sam3d_label.archive.manifest import PART as PIECE
 from sam3d_label.errors import Sam3dError
 from sam3d_label.io import PART
@@ -43,15 +43,15 @@ def check(path: Path, progress: Show = lambda *_: None) -> Manifest:
 
 
 def unpack(path: Path, folder: Path, progress: Show = lambda *_: None) -> Manifest:
-    """Unpack an archive; the folder appears when all of it is there and as the manifest says.
+    """Unpack an archive; the folder appears only when it is complete and agrees with the manifest.
 
     Args:
         path: The archive.
-        folder: Where to; it must not exist, or be empty.
+        folder: Target folder; it must not exist, or be empty.
         progress: As for `check`.
 
     Raises:
-        Sam3dError: As for `check`, or there is something in the folder.
+        Sam3dError: As for `check`, or the folder is not empty.
         OSError: The folder cannot be written.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
@@ -118,7 +118,7 @@ def _read(path: Path, archive: zipfile.ZipFile, manifest: Manifest, out: Path | 
     progress("", len(manifest.files), len(manifest.files))
 
 
-def _copy(path: Path, archive: zipfile.ZipFile, entry: Entry, out: BinaryIO | None) -> None:
+def _copy(path: Path, archive: zipfile.ZipFile, entry: ArchivedFile, out: BinaryIO | None) -> None:
     digest, size = hashlib.sha256(), 0
     with archive.open(entry.path) as member:
         while size <= entry.bytes and (part := member.read(PIECE)):

@@ -32,7 +32,7 @@ from sam3d_label.cli.options import (
     examples,
     prompts_of,
     require_weights,
-    segmented,
+    segment_volume,
 )
 from sam3d_label.cli.paths import require_folder, require_inputs, require_suffix, require_unused
 from sam3d_label.errors import Sam3dError, plain_words
@@ -174,7 +174,7 @@ def segment(
         volume = Volume.open(image)
         require_mask_geometry(out, volume)
         prompts.validate(volume.shape)
-        result = segmented(volume, prompts, weights, device, say)
+        result = segment_volume(volume, prompts, weights, device, say)
         save_mask(out, result.mask, volume)
     voxels = int(np.count_nonzero(result.mask))
     millilitres = voxels * float(np.prod(volume.spacing)) / 1000

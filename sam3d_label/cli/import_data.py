@@ -14,7 +14,7 @@ from sam3d_label.cli.paths import require_folder, require_inputs
 from sam3d_label.errors import Sam3dError
 
 if TYPE_CHECKING:
-    from sam3d_label.studies.public_datasets import DataSet, Outcome
+    from sam3d_label.studies.public_datasets import ImportResult, PublicDataset
 
 app = typer.Typer()
 StudiesArgument = Annotated[Path, typer.Argument(metavar="STUDIES", help="Studies folder of the server.")]
@@ -73,27 +73,27 @@ def import_kits(
     _import(open_kits(source), studies, link)
 
 
-def _import(data: DataSet, studies: Path, link: bool) -> None:
+def _import(data: PublicDataset, studies: Path, link: bool) -> None:
     from sam3d_label.cli.progress import bar
     from sam3d_label.studies.public_datasets import import_data
 
     errors = Console(stderr=True)
     with bar(errors) as show:
-        outcome = import_data(data, studies, link=link, progress=show)
-    for case, reason in outcome.refused.items() if outcome.added or outcome.there else ():
+        result = import_data(data, studies, link=link, progress=show)
+    for case, reason in result.rejected.items() if result.added or result.present else ():
         errors.print(f"rejected {case}: {reason}", highlight=False, markup=False, soft_wrap=True)
-    _report(data, studies, outcome)
+    _report(data, studies, result)
 
 
-def _report(data: DataSet, studies: Path, outcome: Outcome) -> None:
-    usable = {*outcome.added, *outcome.there}
+def _report(data: PublicDataset, studies: Path, result: ImportResult) -> None:
+    usable = {*result.added, *result.present}
     if not usable:
-        first = next(iter(outcome.refused.items()), ("", "it has no cases"))
+        first = next(iter(result.rejected.items()), ("", "it has no cases"))
         raise Sam3dError(f"none of {len(data.cases)} cases of {data.name} could be imported; {': '.join(first)}")
     labelled = sum(1 for case in data.cases if case.label and case.id in usable)
-    there = f", {len(outcome.there)} already present" if outcome.there else ""
-    refused = f", {len(outcome.refused)} rejected" if outcome.refused else ""
-    typer.echo(f"imported {len(outcome.added)} of {len(data.cases)} cases into {studies}{there}{refused}")
+    there = f", {len(result.present)} already present" if result.present else ""
+    refused = f", {len(result.rejected)} rejected" if result.rejected else ""
+    typer.echo(f"imported {len(result.added)} of {len(data.cases)} cases into {studies}{there}{refused}")
     typer.echo(f"{labelled} have a label: {', '.join(data.names.values())}. Serve them with:")
     names = ",".join(data.names.values())
     serve = ["python", "-m", "monailabel.main", "start_server", "--app", "apps/sam3d", "--studies", str(studies)]

@@ -82,10 +82,10 @@ class ListedVoxels(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Repeat the option before each further voxel."""
-        return super().parse_args(ctx, list(spelled_out(args)))
+        return super().parse_args(ctx, list(repeat_options(args)))
 
 
-def spelled_out(args: Iterable[str]) -> Iterable[str]:
+def repeat_options(args: Iterable[str]) -> Iterable[str]:
     """Yield the arguments, with the option of a list of voxels repeated before each of them."""
     option, values = "", 0
     for arg in args:
@@ -172,7 +172,7 @@ def check_device(device: str) -> None:
         raise Sam3dError(f"--device {device}: not on this machine; use cpu ({str(error).splitlines()[0]})") from error
 
 
-def segmented(volume: Volume, prompts: Prompts, weights: str | None, device: str, say: Say) -> Result:
+def segment_volume(volume: Volume, prompts: Prompts, weights: str | None, device: str, say: Say) -> Result:
     """Load weights and segment a volume; report both steps, the first one before torch is imported."""
     from sam3d_label.cli.progress import loading
 

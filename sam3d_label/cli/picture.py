@@ -18,7 +18,7 @@ from sam3d_label.cli.options import (
     examples,
     prompts_of,
     require_weights,
-    segmented,
+    segment_volume,
 )
 from sam3d_label.cli.paths import require_inputs, require_suffix, require_unused
 from sam3d_label.errors import Sam3dError
@@ -84,7 +84,7 @@ def picture(
         prompts.require_inside(volume.shape)
         if mask is None:
             prompts.validate(volume.shape)
-            found = segmented(volume, prompts, weights, device, say).mask > 0
+            found = segment_volume(volume, prompts, weights, device, say).mask > 0
         else:
             stored = open_label(mask)
             volume.require_same_grid(stored)

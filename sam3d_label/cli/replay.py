@@ -26,7 +26,7 @@ from sam3d_label.replay.files import WRITTEN
 if TYPE_CHECKING:
     from sam3d_label.replay.jobs import Shard
     from sam3d_label.replay.summary import ReplaySummary
-    from sam3d_label.replay.workers import Outcome
+    from sam3d_label.replay.workers import ReplayResult
 
 app = typer.Typer()
 
@@ -98,16 +98,16 @@ def replay(
     with steps(console) as say:
         say(loading(weights))
         check_device(device)
-        from sam3d_label.replay.request import Cohort
-        from sam3d_label.replay.workers import Work
+        from sam3d_label.replay.request import ReplayData
+        from sam3d_label.replay.workers import WorkerInput
         from sam3d_label.replay.workers import replay as run
 
     given = tuple(name.strip() for name in (labels or "").split(",") if name.strip())
-    work = Work(weights, device, Cohort(studies, tag, given, model_dir), out)
+    work = WorkerInput(weights, device, ReplayData(studies, tag, given, model_dir), out)
     command = shlex.join(["python", "-m", "sam3d_label", *sys.argv[1:]])
     with bar(console) as show:
-        outcome = run(log, work, workers=workers, shard=found, command=command, progress=show, overwrite=overwrite)
-    _report(outcome, found, out)
+        result = run(log, work, workers=workers, shard=found, command=command, progress=show, overwrite=overwrite)
+    _report(result, found, out)
 
 
 def _device(device: str) -> str:
@@ -116,12 +116,12 @@ def _device(device: str) -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if several and device == "cuda" else device
 
 
-def _report(outcome: Outcome, shard: Shard, out: Path) -> None:
-    summary = outcome.summary
-    if outcome.newer > 0:
-        typer.echo(f"{outcome.newer} requests are newer than this replay: replay them to another folder", err=True)
+def _report(result: ReplayResult, shard: Shard, out: Path) -> None:
+    summary = result.summary
+    if result.newer > 0:
+        typer.echo(f"{result.newer} requests are newer than this replay: replay them to another folder", err=True)
     if shard.by:
-        typer.echo(f"replayed {outcome.share} of {summary.requests} requests, {shard.number}/{shard.of} by {shard.by}")
+        typer.echo(f"replayed {result.share} of {summary.requests} requests, {shard.number}/{shard.of} by {shard.by}")
     if not summary.complete:
         left = summary.requests - summary.done
         typer.echo(f"{left} of {summary.requests} requests are left; wrote the results so far to {out}")

@@ -97,17 +97,17 @@ def rollback(
 def _verdict(versions: Versions, version: str, report: UpdateReport) -> str:
     """Give the gate's reason for a version, and whether somebody activated it all the same."""
     reason = (report.gate.reason if report.gate else None) or "–"
-    by_hand = versions.by_hand(version)
-    if by_hand is None:
+    manual_activation = versions.manual_activation(version)
+    if manual_activation is None:
         return reason
-    return f"activated against the gate ({by_hand.by}, {by_hand.at[:16]}): {reason}"
+    return f"activated against the gate ({manual_activation.by}, {manual_activation.at[:16]}): {reason}"
 
 
 def _warn(versions: Versions, version: str) -> None:
     """Print a warning when the gate rejected the active version."""
-    from sam3d_label.model_update.versions import BEFORE_ALL
+    from sam3d_label.model_update.versions import INITIAL
 
-    if version != BEFORE_ALL and versions.by_hand(version):
+    if version != INITIAL and versions.manual_activation(version):
         report = versions.report(version)
         reason = report.gate.reason if report and report.gate else None
         typer.echo(f"the gate rejected version {version}: {reason or 'no reason given'}", err=True)

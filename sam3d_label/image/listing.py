@@ -37,7 +37,7 @@ Stamp = tuple[int, int, int, int]
 
 
 @dataclass
-class Listing:
+class FolderContent:
     """The volumes of a folder.
 
     Attributes:
@@ -62,14 +62,14 @@ class FolderReader:
         self._extensions = tuple(sorted(extensions, key=_preference))
         self._known: dict[Path, dict[str, tuple[Stamp, str | None]]] = {}
 
-    def read(self, folder: Path, preferred: Mapping[str, str] | None = None) -> Listing:
+    def read(self, folder: Path, preferred: Mapping[str, str] | None = None) -> FolderContent:
         """List a folder; one that does not exist is empty.
 
         Args:
             folder: The folder; folders in it are not opened.
             preferred: End of the file's name by id, for ids that have more than one file.
         """
-        found, known = Listing(), self._known.get(folder, {})
+        found, known = FolderContent(), self._known.get(folder, {})
         seen: dict[str, tuple[Stamp, str | None]] = {}
         candidates: dict[str, list[str]] = {}
         for entry in _entries(folder):
@@ -94,7 +94,7 @@ class FolderReader:
             self._choose(image, extensions, (preferred or {}).get(image, ""), found)
         return found
 
-    def _choose(self, image: str, extensions: list[str], preferred: str, found: Listing) -> None:
+    def _choose(self, image: str, extensions: list[str], preferred: str, found: FolderContent) -> None:
         """List the one file of an id that counts; say of the others that they do not."""
         first, *rest = sorted(extensions, key=lambda end: (end != preferred, _preference(end), end))
         found.volumes[image] = first

@@ -1,4 +1,4 @@
-"""Whether new weights may serve: compared with what serves now, on cases that never trained."""
+"""The gate: compare new weights with the active ones on cases that were never trained on."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ import numpy as np
 from sam3d_label.evaluation.annotators import error_centre
 from sam3d_label.evaluation.metrics import bootstrap_interval
 from sam3d_label.evaluation.session import evaluate_case
-from sam3d_label.model_update.report import Difference, Score, Verdict
+from sam3d_label.model_update.report import CaseScore, Difference, Verdict
 from sam3d_label.segmentation.segmenter import Segmenter
 from sam3d_label.training.dataset import OpenedCase
 from sam3d_label.weights import Weights
 
 CLICKS = (1, 3, 5)
 METRICS = {"dice_1": "Dice@1", "dice_3": "Dice@3", "nsd_3": "NSD@3"}
-"""What decides, by name in a score, and what people call it. Dice after five clicks is for the learning curve only."""
+"""Metrics that decide: name in a score, and name for people. Dice after five clicks is for the learning curve only."""
 
 
-def score(weights: Weights, cases: Iterable[OpenedCase], pause: Callable[[], None] = lambda: None) -> list[Score]:
+def score(weights: Weights, cases: Iterable[OpenedCase], pause: Callable[[], None] = lambda: None) -> list[CaseScore]:
     """Click on each case as `evaluate` does.
 
     Args:
-        weights: What is measured.
+        weights: The weights to measure.
         cases: The cases, with their truth.
-        pause: Called before each; it returns when nobody else needs the device.
+        pause: Called before each case; returns when nobody else needs the device.
 
     Returns:
         A score for each, in order; 0 for weights that have not learned clicks, which segment nothing.
     """
     if not {"positive_click", "negative_click"} <= set(weights.card.capabilities):
-        return [Score(case=case.name, dice_1=0, dice_3=0, dice_5=0, nsd_3=0) for case in cases]
+        return [CaseScore(case=case.name, dice_1=0, dice_3=0, dice_5=0, nsd_3=0) for case in cases]
     scores = []
     for case in cases:
         pause()
@@ -39,16 +39,16 @@ def score(weights: Weights, cases: Iterable[OpenedCase], pause: Callable[[], Non
     return scores
 
 
-def judge(candidate: Sequence[Score], serving: Sequence[Score], known: Collection[str] = ()) -> Verdict:
-    """Compare new weights with those that serve, case by case.
+def judge(candidate: Sequence[CaseScore], serving: Sequence[CaseScore], known: Collection[str] = ()) -> Verdict:
+    """Compare new weights with the active ones, case by case.
 
-    They must not be worse in any of `METRICS`: neither on all validation cases, nor on those that were known before.
-    The latter keeps a batch of bad labels from voting for the weights that learned from them.
+    They must not be worse in any of `METRICS`, neither on all validation cases nor on those known before. The second
+    condition prevents a batch of bad labels from favouring the weights that learned from them.
 
     Args:
-        candidate: Scores of the new weights.
-        serving: Scores of what serves, on the same cases in the same order.
-        known: Names of the cases that the serving weights were compared on when they were published.
+        candidate: Scores of the candidate.
+        serving: Scores of the active weights, on the same cases in the same order.
+        known: Names of the cases that the active weights were compared on when they were published.
 
     Raises:
         ValueError: The scores are of different cases, or of none.
@@ -66,26 +66,26 @@ def judge(candidate: Sequence[Score], serving: Sequence[Score], known: Collectio
     worse = [(group, each) for group, rows in differences.items() for each in rows if each.is_worse]
     if not worse:
         best = max(differences["all"], key=lambda each: each.mean)
-        reason = f"not worse on {best.cases} validation cases; {described(best)}"
+        reason = f"not worse on {best.cases} validation cases; {format_difference(best)}"
         return Verdict(passes=True, reason=reason, differences=differences)
     group, worst = min(worse, key=lambda pair: pair[1].mean)
     which = "validation cases" if group == "all" else "validation cases known before"
-    reason = f"worse on {worst.cases} {which}: {described(worst)}"
+    reason = f"worse on {worst.cases} {which}: {format_difference(worst)}"
     return Verdict(passes=False, reason=reason, differences=differences)
 
 
-def described(difference: Difference) -> str:
-    """Format a difference for people."""
+def format_difference(difference: Difference) -> str:
+    """Format a difference as `metric active → candidate`."""
     return f"{METRICS[difference.metric]} {difference.serving:.3f} → {difference.candidate:.3f}"
 
 
-def means(scores: Sequence[Score]) -> dict[str, float]:
+def means(scores: Sequence[CaseScore]) -> dict[str, float]:
     """Mean of each metric over cases."""
-    names = [name for name in Score.model_fields if name != "case"]
+    names = [name for name in CaseScore.model_fields if name != "case"]
     return {name: float(np.mean([getattr(each, name) for each in scores])) for name in names}
 
 
-def _score(segmenter: Segmenter, case: OpenedCase) -> Score:
+def _score(segmenter: Segmenter, case: OpenedCase) -> CaseScore:
     records = evaluate_case(
         segmenter,
         case.target.array > 0,
@@ -97,10 +97,10 @@ def _score(segmenter: Segmenter, case: OpenedCase) -> Score:
     nsd = records[2].nsd
     assert nsd is not None, "surfaces were compared after three clicks"
     dice_1, dice_3, dice_5 = (records[clicks - 1].dice for clicks in CLICKS)
-    return Score(case=case.name, dice_1=dice_1, dice_3=dice_3, dice_5=dice_5, nsd_3=nsd[0])
+    return CaseScore(case=case.name, dice_1=dice_1, dice_3=dice_3, dice_5=dice_5, nsd_3=nsd[0])
 
 
-def _difference(metric: str, candidate: Sequence[Score], serving: Sequence[Score]) -> Difference:
+def _difference(metric: str, candidate: Sequence[CaseScore], serving: Sequence[CaseScore]) -> Difference:
     ours = np.array([getattr(each, metric) for each in candidate])
     theirs = np.array([getattr(each, metric) for each in serving])
     return Difference(

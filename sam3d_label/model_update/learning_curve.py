@@ -1,4 +1,4 @@
-"""The learning curve of an app: what each training reached over the cases annotated by then."""
+"""The learning curve of an app: accuracy after each training over the number of annotated cases."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ COLUMNS = (
 
 
 def append(folder: Path, report: UpdateReport) -> None:
-    """Add what an update reached to learning_curve.csv and draw learning_curve.png anew.
+    """Add the scores of an update to learning_curve.csv and redraw learning_curve.png.
 
-    Dice is that of the new version on cases that did not train it; `left_out` of the `compared` are training cases
-    that were left out one by one, because the ledger has too few validation cases yet.
+    Dice is measured on cases that the new version was not trained on; `left_out` of the `compared` cases are training
+    cases that were left out one by one, because the ledger has too few validation cases.
 
     Args:
         folder: Where the two files are.
@@ -72,7 +72,7 @@ def read(folder: Path) -> list[dict[str, str]]:
 
 
 def draw(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    """Dice after one and five clicks over annotated cases, hollow where a version was kept aside, as a PNG."""
+    """Draw Dice after one and five clicks over annotated cases, hollow for rejected versions, as a PNG."""
     from matplotlib.ticker import MaxNLocator
 
     figure, (axes,) = new_chart()

@@ -16,13 +16,13 @@ TOLERANCE = 0.01
 Compared = Literal["candidate", "serving"]
 
 
-class Part(BaseModel):
+class ReportPart(BaseModel):
     """A part of a report; it has the format of the report."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class Score(Part):
+class CaseScore(ReportPart):
     """Quality of some weights on one case, with the annotator `error_centre`, on the whole stored volume.
 
     Attributes:
@@ -40,7 +40,7 @@ class Score(Part):
     nsd_3: float
 
 
-class Difference(Part):
+class Difference(ReportPart):
     """One metric of new weights minus that of the active ones, over the same cases.
 
     Attributes:
@@ -61,11 +61,11 @@ class Difference(Part):
 
     @property
     def is_worse(self) -> bool:
-        """Whether it is a loss: of more than the tolerance, or one that randomness hardly explains."""
+        """Whether the loss exceeds the tolerance, or its confidence interval excludes zero."""
         return self.mean < -TOLERANCE or self.interval[1] < 0
 
 
-class Verdict(Part):
+class Verdict(ReportPart):
     """The decision of the gate.
 
     Attributes:
@@ -83,7 +83,7 @@ class Verdict(Part):
     tolerance: float = TOLERANCE
     differences: dict[str, list[Difference]] = {}
 
-    def losing(self, lost: list[Capability]) -> Verdict:
+    def with_lost_capabilities(self, lost: list[Capability]) -> Verdict:
         """Return the same verdict, with the capabilities that the new weights lack."""
         if not lost:
             return self
@@ -92,11 +92,11 @@ class Verdict(Part):
         return self.model_copy(update={"reason": reason, "lost": tuple(lost)})
 
 
-class Scores(Part):
+class GateScores(ReportPart):
     """Scores of new and of active weights on the same cases in the same order."""
 
-    candidate: list[Score] = []
-    serving: list[Score] = []
+    candidate: list[CaseScore] = []
+    serving: list[CaseScore] = []
 
 
 class UpdateReport(Record):
@@ -114,7 +114,7 @@ class UpdateReport(Record):
         skipped: Cases that were not used, and why.
         ledger: Digest of the ledger.
         gate: The decision of the gate; None where none was recorded.
-        scores: Scores that it compared.
+        scores: The scores that it compared.
         means: Means of these by metric; empty without scores.
         memory: How memory was used, and why.
         epochs: The log of the training.
@@ -132,7 +132,7 @@ class UpdateReport(Record):
     skipped: dict[str, str] = Field(default_factory=dict)
     ledger: str | None = None
     gate: Verdict | None = None
-    scores: Scores = Scores()
+    scores: GateScores = GateScores()
     means: dict[Compared, dict[str, float]] = Field(default_factory=dict)
     memory: str = ""
     epochs: list[EpochLog] = Field(default_factory=list)
@@ -141,4 +141,4 @@ class UpdateReport(Record):
     @field_validator("gate", mode="before")
     @classmethod
     def _recorded(cls, value: Any) -> Any:
-        return value or None  # an empty one decided nothing
+        return value or None  # an empty one holds no decision

@@ -1,4 +1,4 @@
-"""From what annotators have saved to a version that serves, or to one that is kept aside."""
+"""Train a candidate on the saved labels, and publish it or keep it as rejected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sam3d_label.errors import NewerFormatError, Sam3dError, VolumeError
 from sam3d_label.io import Record, read_record, write_json
 from sam3d_label.model_update import learning_curve
 from sam3d_label.model_update.gate import judge, means, score
-from sam3d_label.model_update.report import Score, Scores, UpdateReport, Verdict
+from sam3d_label.model_update.report import CaseScore, GateScores, UpdateReport, Verdict
 from sam3d_label.model_update.split_ledger import Ledger
 from sam3d_label.model_update.versions import REPORT, Versions
 from sam3d_label.network import PromptableNetwork
@@ -32,13 +32,13 @@ from sam3d_label.weights import Card, DataSource, Weights
 from sam3d_label.weights.card import lost
 
 FEWEST_COMPARED = 3
-"""Comparisons that the gate wants. With fewer validation cases, the oldest training cases are left out one by one."""
+"""Comparisons that the gate requires; with fewer validation cases, the oldest training cases are left out in turn."""
 
 RUN, RUN_FILE = "run", "run.json"
 
 
 class StartedRun(Record):
-    """What a run was begun with; one with the same can be continued.
+    """The inputs of a run; a run with the same inputs can be continued.
 
     Attributes:
         start: Signature of the weights that it started from.
@@ -51,12 +51,12 @@ class StartedRun(Record):
 
 @dataclass(frozen=True)
 class LabelledCase:
-    """One image with what was drawn on it.
+    """One image and the structures labelled on it.
 
     Attributes:
-        id: What it is known by, for ever.
-        group: What it shares its side with, such as its patient.
-        targets: Each of the structures drawn on it.
+        id: Its permanent id.
+        group: Cases of one group, such as a patient, share a split.
+        targets: Each structure labelled on it.
     """
 
     id: str
@@ -65,12 +65,12 @@ class LabelledCase:
 
 
 @dataclass
-class Progress:
-    """Where an update stands.
+class UpdateProgress:
+    """The progress of an update.
 
     Attributes:
         stage: `training`, or `leaving out CASE`, or `comparing`.
-        epochs: The log of the training that goes on.
+        epochs: The log of the current training.
         epochs_in_all: Epochs that it will have.
     """
 
@@ -81,24 +81,24 @@ class Progress:
 
 @dataclass
 class Update:
-    """One round of learning: fine-tune what serves, compare, and publish or keep aside.
+    """One model update: fine-tune the active weights, compare, and publish the candidate or reject it.
 
-    Everything in `folder` survives a kill: the run goes on from its last epoch when the next update starts from the
-    same weights with the same settings, also when labels were added since.
+    The run in `folder` survives a kill: the next update continues from its last epoch if it starts from the same
+    weights with the same settings, even if labels were added since.
 
     Args:
-        serving: What serves now, which the new weights start from and are compared with.
-        versions: Where the new version goes.
+        serving: The active weights, which training starts from and the candidate is compared with.
+        versions: The versions that the candidate is added to.
         ledger: Which cases train and which validate.
         folder: Folder for the run and the learning curve.
         settings: How to train.
         device: Where to train and to compare.
-        start: Other weights to start from than what serves.
-        data_name: What the card calls the cases.
-        licence: Under which licence the card says they are.
-        watch: Called whenever there is progress.
-        pause: Called before each crop and case; it returns when nobody else needs the device.
-        train: Trains in the place of `fine_tune`, such as on several GPUs.
+        start: Weights to start from instead of the active ones.
+        data_name: Name of the cases in the card.
+        licence: Licence of the cases in the card.
+        watch: Called with the progress whenever it changes.
+        pause: Called before each crop and case; returns when nobody else needs the device.
+        train: Replacement for `fine_tune`, such as training on several GPUs.
     """
 
     serving: Weights
@@ -110,7 +110,7 @@ class Update:
     start: Weights | None = None
     data_name: str = "annotated cases"
     licence: str = "not stated"
-    watch: Callable[[Progress], None] = lambda _: None
+    watch: Callable[[UpdateProgress], None] = lambda _: None
     pause: Callable[[], None] = lambda: None
     train: FineTune = fine_tune
 
@@ -119,7 +119,7 @@ class Update:
         self.settings = self.settings.model_copy(update={"serves_at": spacings_of_serving(card)})
 
     def __call__(self, labelled: Sequence[LabelledCase], skipped: Mapping[str, str] | None = None) -> UpdateReport:
-        """Learn from what is labelled.
+        """Train on the labelled cases and compare the result.
 
         Args:
             labelled: All usable cases.
@@ -133,18 +133,18 @@ class Update:
             Sam3dError: As `fine_tune`, `Ledger` and `Versions` raise.
         """
         began = time.monotonic()
-        sides = self.ledger.tell({case.id: case.group for case in labelled})
-        training = [case for case in labelled if sides[case.id] == "train"]
-        validation = [case for case in labelled if sides[case.id] == "validation"]
+        splits = self.ledger.assign({case.id: case.group for case in labelled})
+        training = [case for case in labelled if splits[case.id] == "train"]
+        validation = [case for case in labelled if splits[case.id] == "validation"]
         if not training:
-            raise VolumeError(nothing_trains(len(labelled), skipped or {}))
+            raise VolumeError(no_training_reason(len(labelled), skipped or {}))
         self._begin_run()
         model, report = self._train(training, validation, self.folder / RUN, "training")
         held_out, _ = open_cases(targets(validation), self.serving.card.intensity, TrainReport())
         candidate, serving = self._compare(model, report, held_out)
         left_out = self._leave_one_out(training, FEWEST_COMPARED - len(validation))
         candidate, serving = candidate + left_out[0], serving + left_out[1]
-        verdict = self._judge(candidate, serving).losing(lost(self._card(report), self.serving.card))
+        verdict = self._judge(candidate, serving).with_lost_capabilities(lost(self._card(report), self.serving.card))
         summary = UpdateReport(
             at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             started_from=(self.start or self.serving).version,
@@ -156,7 +156,7 @@ class Update:
             skipped={**(skipped or {}), **report.skipped},
             ledger=self.ledger.digest,
             gate=verdict,
-            scores=Scores(candidate=candidate, serving=serving),
+            scores=GateScores(candidate=candidate, serving=serving),
             means={"candidate": means(candidate), "serving": means(serving)} if candidate else {},
             memory=report.memory,
             epochs=report.epochs,
@@ -165,7 +165,7 @@ class Update:
         return self._keep(model, report, summary)
 
     def _begin_run(self) -> None:
-        """Keep a run that this update can go on with; remove any other."""
+        """Keep a run that this update can continue; remove any other."""
         run = self.folder / RUN
         signature = (self.start or self.serving).signature
         same = StartedRun(start=signature, settings=self.settings.model_dump(mode="json"))
@@ -179,7 +179,7 @@ class Update:
     ) -> tuple[PromptableNetwork, TrainReport]:
         start = self.start or self.serving
         model = copy.deepcopy(start.model)
-        progress = Progress(stage, epochs_in_all=self.settings.epochs)
+        progress = UpdateProgress(stage, epochs_in_all=self.settings.epochs)
 
         def watch(log: EpochLog) -> None:
             progress.epochs.append(log)
@@ -198,11 +198,11 @@ class Update:
 
     def _compare(
         self, model: PromptableNetwork, report: TrainReport, cases: Sequence[OpenedCase]
-    ) -> tuple[list[Score], list[Score]]:
-        """Scores of a trained model and of what serves, on the same cases."""
+    ) -> tuple[list[CaseScore], list[CaseScore]]:
+        """Score the candidate and the active weights on the same cases."""
         if not cases:
             return [], []
-        self.watch(Progress("comparing"))
+        self.watch(UpdateProgress("comparing"))
         candidate = Weights(model, self._card(report), "candidate", f"candidate {time.time_ns()}")
         return score(candidate, cases, self.pause), score(self.serving, cases, self.pause)
 
@@ -211,10 +211,10 @@ class Update:
         start = (self.start or self.serving).card
         return trained_card(start, report=report, settings=self.settings, data=[], version="candidate")
 
-    def _leave_one_out(self, training: Sequence[LabelledCase], wanted: int) -> tuple[list[Score], list[Score]]:
-        """Scores on some of the oldest training cases, each of what is trained on all others, and of what serves."""
-        candidate: list[Score] = []
-        serving: list[Score] = []
+    def _leave_one_out(self, training: Sequence[LabelledCase], wanted: int) -> tuple[list[CaseScore], list[CaseScore]]:
+        """Score the oldest training cases with models trained on all others, and with the active weights."""
+        candidate: list[CaseScore] = []
+        serving: list[CaseScore] = []
         if len(training) < 2 or wanted <= 0:
             return candidate, serving
         oldest = sorted(training, key=lambda case: (self.ledger.entries[case.id].since, case.id))
@@ -228,7 +228,7 @@ class Update:
                 candidate, serving = candidate + ours, serving + theirs
         return candidate, serving
 
-    def _judge(self, candidate: Sequence[Score], serving: Sequence[Score]) -> Verdict:
+    def _judge(self, candidate: Sequence[CaseScore], serving: Sequence[CaseScore]) -> Verdict:
         if not candidate:
             return Verdict(passes=False, reason="there is no case yet to compare on: label at least two")
         current = self.versions.current()
@@ -238,7 +238,7 @@ class Update:
     def _keep(self, model: PromptableNetwork, report: TrainReport, summary: UpdateReport) -> UpdateReport:
         """Store the version, publish it if it passed, and end the run."""
         run = self.folder / RUN
-        with self.versions.adding() as (version, folder):
+        with self.versions.new_version() as (version, folder):
             summary = summary.model_copy(update={"version": version})
             store(
                 model,
@@ -272,12 +272,12 @@ def _read_run(path: Path) -> StartedRun | None:
 
 
 def targets(cases: Sequence[LabelledCase]) -> list[Case]:
-    """Every target of some cases."""
+    """Return the targets of all cases."""
     return [target for case in cases for target in case.targets]
 
 
-def nothing_trains(usable: int, skipped: Mapping[str, str]) -> str:
-    """Why no case can train, and what to do: cases are `usable` on the validation side, or `skipped` for a reason."""
+def no_training_reason(usable: int, skipped: Mapping[str, str]) -> str:
+    """Explain why there is no training case: all usable ones are in the validation split, or all were skipped."""
     if usable:
         return f"none of {usable} usable cases is on the training side: label more"
     if not skipped:

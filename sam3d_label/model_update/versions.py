@@ -1,4 +1,4 @@
-"""Numbered versions of an adapter in one folder, and a pointer to the one that serves."""
+"""Numbered versions of an adapter in one folder, and a pointer to the active one."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from sam3d_label.weights.places import ADAPTER, CARD
 CURRENT, HISTORY, REPORT = "current", "history.json", "report.json"
 HISTORY_FORMAT = 1
 NUMBER = re.compile(r"\d{4,}")
-BEFORE_ALL = "shipped"
-"""Stands for what served before the first version was published."""
+INITIAL = "shipped"
+"""Name of the weights that were active before the first version was published."""
 
 
-class Published(BaseModel):
-    """A moment at which another version began to serve.
+class Activation(BaseModel):
+    """One activation of a version.
 
     Attributes:
-        version: Its number, or `BEFORE_ALL`.
+        version: Its number, or `INITIAL`.
         at: UTC, ISO 8601.
-        by: What or who did it.
+        by: Who or what activated it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,20 +52,20 @@ class Published(BaseModel):
 
 
 class Versions:
-    """A folder of versions, NNNN/ with adapter, card and report, of a link `current` to one of them, and of a history.
+    """A folder with versions (NNNN/ with adapter, card and report), a link `current` to the active one, and a history.
 
-    A version appears whole, by one rename, and so does the pointer: any process that reads finds complete
-    versions only, also when a writer is killed. Writers take turns.
+    A version and the link each appear by one rename, so that readers find complete versions only, even if a writer is
+    killed. Writers exclude each other by a lock.
 
     Args:
-        folder: Made when the first version is added.
+        folder: Created when the first version is added.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
 
     def names(self) -> list[str]:
-        """Every version, the oldest first."""
+        """Return the numbers of all versions, the oldest first."""
         if not self.folder.is_dir():
             return []
         return sorted((p.name for p in self.folder.iterdir() if NUMBER.fullmatch(p.name) and p.is_dir()), key=int)
@@ -95,13 +95,13 @@ class Versions:
         return folder
 
     @contextmanager
-    def adding(self) -> Iterator[tuple[str, Path]]:
+    def new_version(self) -> Iterator[tuple[str, Path]]:
         """Yield the number of a new version and a folder to fill, which becomes that version when the block ends.
 
         Raises:
             WeightsError: The block left no adapter or no card.
         """
-        with self._one_at_a_time():
+        with self._write_lock():
             self._clean()
             names = self.names()
             version = f"{int(names[-1]) + 1 if names else 1:04d}"
@@ -119,21 +119,21 @@ class Versions:
                 shutil.rmtree(staged, ignore_errors=True)
 
     def publish(self, version: str, by: str) -> None:
-        """Let a version serve.
+        """Activate a version.
 
         Args:
-            version: Its number, or `BEFORE_ALL` to serve what served before any.
-            by: What or who decided it, for the history.
+            version: Its number, or `INITIAL` for the weights before the first version.
+            by: Who or what activated it, for the history.
 
         Raises:
             WeightsError: There is no such version, or it is not complete.
         """
-        if version != BEFORE_ALL:
+        if version != INITIAL:
             self.path(version)
-        with self._one_at_a_time():
+        with self._write_lock():
             now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            self._write_history([*self.history(), Published(version=version, at=now, by=by)])
-            if version == BEFORE_ALL:
+            self._write_history([*self.history(), Activation(version=version, at=now, by=by)])
+            if version == INITIAL:
                 (self.folder / CURRENT).unlink(missing_ok=True)
                 sync_folder(self.folder)
                 return
@@ -141,27 +141,26 @@ class Versions:
                 staged.symlink_to(version)
 
     def rollback(self, version: str | None = None, by: str = "command line") -> str:
-        """Let an earlier version serve again.
+        """Activate an earlier version again.
 
         Args:
-            version: Which; without it, the one that served before the one that serves now.
+            version: Its number; None for the version that was active before the current one.
             by: As for `publish`.
 
         Returns:
-            The version that serves now.
+            The version that is active now.
 
         Raises:
-            WeightsError: There is no such version, or none served before.
+            WeightsError: There is no such version, or none was active before.
         """
-        version = version or self.before()
+        version = version or self.previous()
         self.publish(version, by)
         return version
 
-    def history(self) -> list[Published]:
+    def history(self) -> list[Activation]:
         """Return the published versions, the earliest first, up to the active one.
 
-        A writer that was killed between writing the history and moving the pointer leaves an entry that did not come
-        true; it is left out.
+        An entry of a writer that was killed before it moved the pointer is left out.
 
         Raises:
             WeightsError: The file is damaged.
@@ -177,10 +176,10 @@ class Versions:
             require_format(content.get("format"), HISTORY_FORMAT, path)
             content = content.get("entries")
         try:
-            entries = [Published.model_validate(entry) for entry in content]
+            entries = [Activation.model_validate(entry) for entry in content]
         except (TypeError, ValidationError) as error:
             raise WeightsError(f"{path} is damaged, remove it to begin a new history: {error}") from error
-        now = self.current() or BEFORE_ALL
+        now = self.current() or INITIAL
         while entries and entries[-1].version != now:
             entries.pop()
         return entries
@@ -197,7 +196,7 @@ class Versions:
         except Sam3dError as error:
             raise WeightsError(str(error)) from error
 
-    def by_hand(self, version: str) -> Published | None:
+    def manual_activation(self, version: str) -> Activation | None:
         """Return the latest activation of a version that the gate rejected; None when there was none.
 
         Raises:
@@ -208,30 +207,30 @@ class Versions:
             return None
         return next((entry for entry in reversed(self.history()) if entry.version == version), None)
 
-    def before(self) -> str:
-        """Return the version, or `BEFORE_ALL`, that served before the one that serves now.
+    def previous(self) -> str:
+        """Return the version, or `INITIAL`, that was active before the current one.
 
         Raises:
-            WeightsError: No version serves.
+            WeightsError: No version is active.
         """
         now = self.current()
         if now is None:
             raise WeightsError("no version was published yet: there is nothing to roll back to")
         served = [entry.version for entry in self.history() if entry.version != now]
-        return served[-1] if served else BEFORE_ALL
+        return served[-1] if served else INITIAL
 
-    def _write_history(self, entries: list[Published]) -> None:
+    def _write_history(self, entries: list[Activation]) -> None:
         listed = [entry.model_dump() for entry in entries]
         write_json(self.folder / HISTORY, with_format(HISTORY_FORMAT, {"entries": listed}), indent=1)
 
     def _clean(self) -> None:
-        """Remove what killed writers left."""
+        """Remove unfinished files of killed writers."""
         for left in self.folder.glob(".*"):
             if left.name != ".lock":
                 shutil.rmtree(left, ignore_errors=True) if left.is_dir() and not left.is_symlink() else left.unlink()
 
     @contextmanager
-    def _one_at_a_time(self) -> Iterator[None]:
+    def _write_lock(self) -> Iterator[None]:
         try:
             with storing(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)

@@ -16,9 +16,9 @@ from pydantic import AliasChoices, Field, ValidationError
 from sam3d_label.errors import Sam3dError
 from sam3d_label.io import Record, append_line, read_record, replacing, write_record, write_text
 from sam3d_label.replay.files import LOG, ROWS, SETTINGS, SUMMARY, TABLE
-from sam3d_label.replay.request import Row
+from sam3d_label.replay.request import ReplayRow
 from sam3d_label.replay.summary import Conditions, ReplaySummary, WeightsIdentity, summarise
-from sam3d_label.studies.click_log import Request, read_log
+from sam3d_label.studies.click_log import LoggedRequest, read_log
 
 ROW_FILE = re.compile(r"[0-9a-f]{32}\.jsonl")
 """Names of the files of rows."""
@@ -49,7 +49,7 @@ class ReplaySettings(Record):
     )
 
 
-class Store:
+class ReplayFolder:
     """A folder that processes of one replay share, on one machine or several.
 
     Each of them adds rows to files of its own, so that none waits for another, and a killed one loses no more than
@@ -62,7 +62,9 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
 
-    def begin(self, source: Path, settings: ReplaySettings, *, overwrite: bool = False) -> tuple[list[Request], int]:
+    def begin(
+        self, source: Path, settings: ReplaySettings, *, overwrite: bool = False
+    ) -> tuple[list[LoggedRequest], int]:
         """Keep the log as it is now, or find it as it was when the replay began.
 
         Args:
@@ -95,24 +97,24 @@ class Store:
         return began, newer
 
     @contextmanager
-    def adding(self) -> Iterator[Callable[[Row], None]]:
+    def open_rows(self) -> Iterator[Callable[[ReplayRow], None]]:
         """Yield a function that adds rows; each row is on disk when it returns."""
         folder = self.folder / ROWS
         folder.mkdir(exist_ok=True)
         with (folder / f"{uuid.uuid4().hex}.jsonl").open("ab+", buffering=0) as file:
 
-            def add(row: Row) -> None:
+            def add(row: ReplayRow) -> None:
                 append_line(file, row.model_dump_json().encode() + b"\n")
 
             yield add
 
-    def rows(self) -> dict[int, Row]:
+    def rows(self) -> dict[int, ReplayRow]:
         """Return the rows so far, by number; incomplete lines of a killed process are left out."""
-        found: dict[int, Row] = {}
+        found: dict[int, ReplayRow] = {}
         for file in self._row_files():
             for line in file.read_bytes().splitlines():
                 try:
-                    row = Row.model_validate_json(line)
+                    row = ReplayRow.model_validate_json(line)
                 except ValidationError:
                     continue
                 found.setdefault(row.number, row)
@@ -133,7 +135,7 @@ class Store:
             summary = summarise(rows, requests, conditions)
             with replacing(self.folder / TABLE) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
                 table = csv.writer(file)
-                table.writerow(Row.model_fields)
+                table.writerow(ReplayRow.model_fields)
                 table.writerows(map(_cells, rows))
             write_record(self.folder / SUMMARY, summary)
         return summary
@@ -178,7 +180,7 @@ class Store:
             raise Sam3dError(f"{self.folder} holds a replay with another {', '.join(changed)}: {FIX}")
 
 
-def _cells(row: Row) -> Sequence[object]:
+def _cells(row: ReplayRow) -> Sequence[object]:
     return [_cell(value) for value in row.model_dump().values()]
 
 

@@ -8,26 +8,26 @@ from dataclasses import dataclass
 from itertools import islice
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.studies.click_log import Request
+from sam3d_label.studies.click_log import LoggedRequest
 
 JOB = 32
 """Requests in a job at most: many enough to open an image once for them, few enough to share one image's work."""
 
 
 @dataclass(frozen=True)
-class Numbered:
+class NumberedRequest:
     """A request and its place in the log, from 1."""
 
     number: int
-    request: Request
+    request: LoggedRequest
 
 
 @dataclass(frozen=True)
-class Job:
+class ReplayJob:
     """Some requests on one image, in the order of the log."""
 
     image: str | None
-    requests: tuple[Numbered, ...]
+    requests: tuple[NumberedRequest, ...]
 
 
 @dataclass(frozen=True)
@@ -45,20 +45,20 @@ class Shard:
     by: str | None = None
 
 
-def jobs(requests: Sequence[Request]) -> list[Job]:
+def split_log(requests: Sequence[LoggedRequest]) -> list[ReplayJob]:
     """Return all jobs of a log, those on one image next to each other."""
-    by_image: dict[str | None, list[Numbered]] = {}
+    by_image: dict[str | None, list[NumberedRequest]] = {}
     for number, request in enumerate(requests, start=1):
-        by_image.setdefault(request.image, []).append(Numbered(number, request))
+        by_image.setdefault(request.image, []).append(NumberedRequest(number, request))
     made = []
     for image, numbered in by_image.items():
         rest = iter(numbered)
         while part := tuple(islice(rest, JOB)):
-            made.append(Job(image, part))
+            made.append(ReplayJob(image, part))
     return made
 
 
-def share(all_jobs: Sequence[Job], shard: Shard) -> list[Job]:
+def jobs_of_shard(all_jobs: Sequence[ReplayJob], shard: Shard) -> list[ReplayJob]:
     """Return the jobs of one shard: about as many requests as any other's, the same whenever it is asked."""
     loads = [0] * shard.of
     mine = []
@@ -81,18 +81,18 @@ def find_shard(given: str | None, environment: Mapping[str, str]) -> Shard:
         Sam3dError: There is no such shard.
     """
     if given is not None:
-        return _parsed(given)
+        return _parse(given)
     if int(environment.get("WORLD_SIZE", "1")) > 1:
         return Shard(int(environment["RANK"]) + 1, int(environment["WORLD_SIZE"]), "RANK of WORLD_SIZE")
     if "SLURM_ARRAY_TASK_ID" in environment:
-        return _of_slurm({name: int(environment.get(f"SLURM_ARRAY_TASK_{name}", "1")) for name in SLURM})
+        return _slurm_shard({name: int(environment.get(f"SLURM_ARRAY_TASK_{name}", "1")) for name in SLURM})
     return Shard()
 
 
 SLURM = ("ID", "MIN", "STEP", "COUNT")
 
 
-def _parsed(given: str) -> Shard:
+def _parse(given: str) -> Shard:
     found = re.fullmatch(r"(\d+)/(\d+)", given)
     number, of = (int(text) for text in found.groups()) if found else (0, 0)
     if not 1 <= number <= of:
@@ -100,7 +100,7 @@ def _parsed(given: str) -> Shard:
     return Shard(number, of, "--shard")
 
 
-def _of_slurm(task: Mapping[str, int]) -> Shard:
+def _slurm_shard(task: Mapping[str, int]) -> Shard:
     number = (task["ID"] - task["MIN"]) // task["STEP"] + 1
     if not 1 <= number <= task["COUNT"]:
         raise Sam3dError("the tasks of this SLURM array are not numbered without gaps: give --shard i/n instead")

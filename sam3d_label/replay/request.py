@@ -18,16 +18,16 @@ from sam3d_label.image.labels import open_label, structures
 from sam3d_label.image.volume import Volume
 from sam3d_label.masks import dice
 from sam3d_label.model_update.versions import Versions
-from sam3d_label.replay.jobs import Job, Numbered
+from sam3d_label.replay.jobs import NumberedRequest, ReplayJob
 from sam3d_label.segmentation.prompts import Prompts, clip_boxes
 from sam3d_label.segmentation.segmenter import Result, Segmenter
-from sam3d_label.studies.click_log import Request
-from sam3d_label.studies.folder import FINAL, Listing, Studies
+from sam3d_label.studies.click_log import LoggedRequest
+from sam3d_label.studies.folder import FINAL, Studies, StudiesListing
 from sam3d_label.studies.label_names import name_values
 from sam3d_label.weights import Card, Weights, open_weights, shipped
 from sam3d_label.weights.places import CARD, SHIPPED
 
-FROM_CLICKS, WITHOUT_CLICKS = "sam3d", "sam3d_auto"
+FROM_CLICKS, UNPROMPTED = "sam3d", "sam3d_auto"
 """The app's models."""
 
 CACHE_BYTES = 512 * 2**20
@@ -35,7 +35,7 @@ GAP = "other than it was served"
 """Note if the original version gives another mask here: the image was replaced, or another machine rounds it so."""
 
 
-class Row(BaseModel):
+class ReplayRow(BaseModel):
     """The result of one request.
 
     Attributes:
@@ -89,7 +89,7 @@ class Row(BaseModel):
 
 
 @dataclass(frozen=True)
-class Cohort:
+class ReplayData:
     """The images and labels of a replay.
 
     Attributes:
@@ -110,30 +110,30 @@ class Replayer:
 
     Args:
         weights: The weights, on the device that is to do the work.
-        cohort: Images, labels and original versions.
+        data: Images, labels and original versions.
 
     Raises:
         Sam3dError: The studies cannot be read.
     """
 
-    def __init__(self, weights: Weights, cohort: Cohort) -> None:
-        self._weights, self._cohort = weights, cohort
-        self._studies = Studies(cohort.studies)
+    def __init__(self, weights: Weights, data: ReplayData) -> None:
+        self._weights, self._cohort = weights, data
+        self._studies = Studies(data.studies)
         self._listing = self._studies.read()
-        self._served = Served(cohort.model_dir, weights) if cohort.model_dir else None
+        self._originals = OriginalWeights(data.model_dir, weights) if data.model_dir else None
 
-    def rows(self, job: Job) -> Iterator[Row]:
+    def rows(self, job: ReplayJob) -> Iterator[ReplayRow]:
         """Yield a row for each request of a job, as soon as it is known."""
         opened: _Image | Sam3dError | None = None
         for one in job.requests:
-            reason = why_not(one.request, self._listing)
+            reason = skip_reason(one.request, self._listing)
             if reason is None:
                 opened = opened or self._open(str(job.image))
                 reason = str(opened) if isinstance(opened, Sam3dError) else None
             if reason is not None or not isinstance(opened, _Image):
                 yield _row(one, skipped=reason)
                 continue
-            yield self._replayed(one, opened)
+            yield self._replay(one, opened)
 
     def _open(self, image: str) -> _Image | Sam3dError:
         path = self._studies.image_file(self._listing, image)
@@ -157,19 +157,21 @@ class Replayer:
             return _Truth({}, None, f"its label cannot be used: {str(error).replace(str(path), path.name)}")
         return _Truth(names, label, None)
 
-    def _replayed(self, one: Numbered, image: _Image) -> Row:
+    def _replay(self, one: NumberedRequest, image: _Image) -> ReplayRow:
         request = one.request
         segmenter = Segmenter(image.volume, self._weights, cache=image.cache)
         began = time.perf_counter()
         try:
-            prompts, result = _answer(segmenter, request)
+            prompts, result = _segment(segmenter, request)
         except Sam3dError as error:
             return _row(one, skipped=str(error))
         seconds = time.perf_counter() - began
         mask = result.mask > 0
         truth, note = image.truth.of(request.label)
-        counted = mask if truth is None else image.truth.counted(mask)
-        surfaces = metrics.nsd(counted, truth, image.volume.spacing.tolist()) if truth is not None else (None, None)
+        without_ignored = mask if truth is None else image.truth.without_ignored(mask)
+        surfaces = (
+            metrics.nsd(without_ignored, truth, image.volume.spacing.tolist()) if truth is not None else (None, None)
+        )
         same = None if request.mask is None else request.mask == result.digest
         agreement, odd = self._agreement(request, image, mask) if same is False else (1.0 if same else None, None)
         return _row(
@@ -177,7 +179,7 @@ class Replayer:
             version=self._weights.version,
             voxels=result.voxels,
             seconds=round(seconds, 4),
-            dice=None if truth is None else dice(counted, truth),
+            dice=None if truth is None else dice(without_ignored, truth),
             nsd_2mm=surfaces[0],
             nsd_5mm=surfaces[1],
             honoured=metrics.honoured(mask, prompts.clicks),
@@ -186,20 +188,22 @@ class Replayer:
             note="; ".join(filter(None, (note, odd))) or None,
         )
 
-    def _agreement(self, request: Request, image: _Image, mask: NDArray[np.bool_]) -> tuple[float | None, str | None]:
+    def _agreement(
+        self, request: LoggedRequest, image: _Image, mask: NDArray[np.bool_]
+    ) -> tuple[float | None, str | None]:
         """Return Dice with the recomputed mask of the original version, and a note if that mask has changed."""
-        weights = self._served.weights(request.version) if self._served and request.version else None
+        weights = self._originals.weights(request.version) if self._originals and request.version else None
         if weights is None:
             return None, None
         try:
-            _, served = _answer(Segmenter(image.volume, weights, cache=image.cache), request)
+            _, served = _segment(Segmenter(image.volume, weights, cache=image.cache), request)
         except Sam3dError as error:
             return None, f"{GAP}: {error}"
         odd = None if served.digest == request.mask else f"version {request.version} gives a mask {GAP}"
         return dice(mask, served.mask > 0), odd
 
 
-class Served:
+class OriginalWeights:
     """The weights of the original versions, as far as they are available.
 
     Args:
@@ -230,11 +234,11 @@ class Served:
             return None
 
 
-def why_not(request: Request, listing: Listing) -> str | None:
+def skip_reason(request: LoggedRequest, listing: StudiesListing) -> str | None:
     """Return why a request cannot be replayed on some studies; None when it can be tried."""
     if request.image is None:
         return "there was no such image"
-    if request.model not in (FROM_CLICKS, WITHOUT_CLICKS):
+    if request.model not in (FROM_CLICKS, UNPROMPTED):
         return "there was no such model" if request.model is None else f"the model {request.model} is not known here"
     if request.prompts is None:
         return "its prompts could not be read"
@@ -262,7 +266,7 @@ class _Truth:
         values = [value for value, called in self.names.items() if called == name]
         return (np.isin(self.label.array, values), None) if values else (None, f"no {name} is drawn on the image")
 
-    def counted(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def without_ignored(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return a mask without the voxels that the label says to ignore."""
         return mask if self.label is None else mask & (self.label.array >= 0)
 
@@ -274,15 +278,15 @@ class _Image:
     truth: _Truth
 
 
-def _answer(segmenter: Segmenter, request: Request) -> tuple[Prompts, Result]:
+def _segment(segmenter: Segmenter, request: LoggedRequest) -> tuple[Prompts, Result]:
     """Return the result of the app's model for a request, and the prompts that it uses."""
-    if request.model == WITHOUT_CLICKS or request.prompts is None:
+    if request.model == UNPROMPTED or request.prompts is None:
         return Prompts(), segmenter.segment_unprompted()
     prompts = clip_boxes(request.prompts.prompts(), segmenter.volume.shape)
     return prompts, segmenter.segment(prompts)
 
 
-def _row(one: Numbered, **found: object) -> Row:
+def _row(one: NumberedRequest, **found: object) -> ReplayRow:
     request, drawn = one.request, one.request.prompts
     original = {
         "number": one.number,
@@ -297,10 +301,10 @@ def _row(one: Numbered, **found: object) -> Row:
         "served_voxels": request.voxels,
         "served_seconds": request.seconds,
     }
-    return Row.model_validate({**original, **found})
+    return ReplayRow.model_validate({**original, **found})
 
 
-def only_label(requests: Sequence[Request]) -> tuple[str, ...]:
+def only_label(requests: Sequence[LoggedRequest]) -> tuple[str, ...]:
     """Return the label that all requests of a log were for, to name labels that were saved without names; else none."""
     named = sorted({request.label for request in requests if request.label})
     return tuple(named) if len(named) == 1 else ()

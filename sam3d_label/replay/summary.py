@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from sam3d_label.evaluation import metrics
 from sam3d_label.evaluation.summary import Interval
 from sam3d_label.io import Record
-from sam3d_label.replay.request import Row
+from sam3d_label.replay.request import ReplayRow
 
 
 class Part(BaseModel):
@@ -109,7 +109,7 @@ class ReplaySummary(Conditions, Means):
     served_seconds_p95: float | None
 
 
-def summarise(rows: Sequence[Row], requests: int, conditions: Conditions) -> ReplaySummary:
+def summarise(rows: Sequence[ReplayRow], requests: int, conditions: Conditions) -> ReplaySummary:
     """Return the summary of a replay.
 
     Args:
@@ -147,12 +147,12 @@ def summarise(rows: Sequence[Row], requests: int, conditions: Conditions) -> Rep
     )
 
 
-def _means(rows: Sequence[Row]) -> dict[str, float | None]:
+def _means(rows: Sequence[ReplayRow]) -> dict[str, float | None]:
     return {name: _mean(getattr(row, name) for row in rows) for name in Means.model_fields}
 
 
-def _by_clicks(rows: Iterable[Row]) -> dict[str, MeansOfGroup]:
-    groups: dict[tuple[bool, int], list[Row]] = defaultdict(list)
+def _by_clicks(rows: Iterable[ReplayRow]) -> dict[str, MeansOfGroup]:
+    groups: dict[tuple[bool, int], list[ReplayRow]] = defaultdict(list)
     for row in rows:
         groups[row.boxes > 0, 0 if row.boxes else row.inside + row.outside].append(row)
     return {
@@ -161,7 +161,7 @@ def _by_clicks(rows: Iterable[Row]) -> dict[str, MeansOfGroup]:
     }
 
 
-def _interval(rows: Sequence[Row]) -> Interval | None:
+def _interval(rows: Sequence[ReplayRow]) -> Interval | None:
     """Of mean Dice, images being drawn: requests on one image are not independent."""
     by_image: dict[str | None, list[float]] = defaultdict(list)
     for row in rows:

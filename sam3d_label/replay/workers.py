@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.replay.folder import ReplaySettings, Store
-from sam3d_label.replay.jobs import Job, Shard, jobs, share
-from sam3d_label.replay.request import Cohort, Replayer, only_label
+from sam3d_label.replay.folder import ReplayFolder, ReplaySettings
+from sam3d_label.replay.jobs import ReplayJob, Shard, jobs_of_shard, split_log
+from sam3d_label.replay.request import ReplayData, Replayer, only_label
 from sam3d_label.replay.summary import Conditions, ReplayedWeights, ReplaySummary, WeightsIdentity
 from sam3d_label.studies.folder import Studies
 from sam3d_label.weights import open_weights
@@ -26,26 +26,26 @@ Show = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Work:
+class WorkerInput:
     """The input of a worker.
 
     Attributes:
         weights: Name or path; None for the shipped default.
         device: Where the network runs.
-        cohort: What requests are replayed on.
+        data: What requests are replayed on.
         out: Folder of the replay.
         threads: Of the network on the CPU; None for as many as torch takes.
     """
 
     weights: str | None
     device: str
-    cohort: Cohort
+    data: ReplayData
     out: Path
     threads: int | None = None
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ReplayResult:
     """The result of a process, and the summary of all.
 
     Attributes:
@@ -61,14 +61,14 @@ class Outcome:
 
 def replay(
     log: Path,
-    work: Work,
+    work: WorkerInput,
     *,
     workers: int = 1,
     shard: Shard | None = None,
     command: str | None = None,
     progress: Show,
     overwrite: bool = False,
-) -> Outcome:
+) -> ReplayResult:
     """Replay a log, or a share of it, and write table and summary of what is done so far.
 
     Args:
@@ -85,56 +85,56 @@ def replay(
             a worker was lost.
         OSError: The folder cannot be written.
     """
-    Studies(work.cohort.studies).read()  # errors are reported before anything is written
+    Studies(work.data.studies).read()  # errors are reported before anything is written
     opened = open_weights(work.weights, work.device if workers == 1 else "cpu")
-    store = Store(work.out)
+    folder = ReplayFolder(work.out)
     settings = ReplaySettings(
         weights=WeightsIdentity(version=opened.version, signature=opened.signature),
-        tag=work.cohort.tag,
-        labels=work.cohort.labels,
-        compares_with_served=work.cohort.model_dir is not None,
+        tag=work.data.tag,
+        labels=work.data.labels,
+        compares_with_served=work.data.model_dir is not None,
     )
-    requests, newer = store.begin(log, settings, overwrite=overwrite)
-    work = replace(work, cohort=replace(work.cohort, labels=work.cohort.labels or only_label(requests)))
-    mine = share(jobs(requests), shard or Shard())
-    left = _left(mine, store)
+    requests, newer = folder.begin(log, settings, overwrite=overwrite)
+    work = replace(work, data=replace(work.data, labels=work.data.labels or only_label(requests)))
+    mine = jobs_of_shard(split_log(requests), shard or Shard())
+    left = _remaining(mine, folder)
     count = sum(len(job.requests) for job in mine)
     done = count - sum(len(job.requests) for job in left)
     if workers == 1:
-        finished = _alone(left, Replayer(opened, work.cohort), store)
+        finished = _run_here(left, Replayer(opened, work.data), folder)
     else:
         del opened
-        finished = _together(left, work, workers)
+        finished = _run_workers(left, work, workers)
     for image, number in finished:
         done += number
         progress(image, done, count)
     weights = ReplayedWeights(**settings.weights.model_dump(), name=work.weights)
-    conditions = Conditions(weights=weights, tag=work.cohort.tag, command=command)
-    return Outcome(store.merge(len(requests), conditions), count, newer)
+    conditions = Conditions(weights=weights, tag=work.data.tag, command=command)
+    return ReplayResult(folder.merge(len(requests), conditions), count, newer)
 
 
-def _left(mine: Sequence[Job], store: Store) -> list[Job]:
+def _remaining(mine: Sequence[ReplayJob], folder: ReplayFolder) -> list[ReplayJob]:
     """Jobs with what is not done yet."""
-    known = store.rows().keys()
+    known = folder.rows().keys()
     rest = [replace(job, requests=tuple(one for one in job.requests if one.number not in known)) for job in mine]
     return [job for job in rest if job.requests]
 
 
-def _alone(left: Sequence[Job], replayer: Replayer, store: Store) -> Iterator[tuple[str, int]]:
-    with store.adding() as add:
+def _run_here(left: Sequence[ReplayJob], replayer: Replayer, folder: ReplayFolder) -> Iterator[tuple[str, int]]:
+    with folder.open_rows() as add:
         for job in left:
             for row in replayer.rows(job):
                 add(row)
                 yield str(job.image), 1
 
 
-def _together(left: Sequence[Job], work: Work, workers: int) -> Iterator[tuple[str, int]]:
+def _run_workers(left: Sequence[ReplayJob], work: WorkerInput, workers: int) -> Iterator[tuple[str, int]]:
     """Yield image and number of requests of each job that a worker has ended."""
     work = replace(work, threads=max(1, _cores() // workers))
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    with ProcessPoolExecutor(workers, context, _begin, (work,)) as pool:
+    with ProcessPoolExecutor(workers, context, _start_worker, (work,)) as pool:
         try:
-            pending = {pool.submit(_do, job): job for job in left}
+            pending = {pool.submit(_run_job, job): job for job in left}
             for future in as_completed(pending):
                 future.result()
                 job = pending[future]
@@ -152,27 +152,27 @@ class _Worker:
     """The state of a worker between jobs."""
 
     replayer: Replayer
-    store: Store
+    folder: ReplayFolder
 
 
-def _begin(work: Work) -> None:
+def _start_worker(work: WorkerInput) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+        threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), daemon=True).start()
     if work.threads:
         torch.set_num_threads(work.threads)
-    _Worker.replayer = Replayer(open_weights(work.weights, work.device), work.cohort)
-    _Worker.store = Store(work.out)
+    _Worker.replayer = Replayer(open_weights(work.weights, work.device), work.data)
+    _Worker.folder = ReplayFolder(work.out)
 
 
-def _end_with(sentinel: int) -> None:
+def _exit_with_parent(sentinel: int) -> None:
     """End this process when the one that started it is gone, such as after a kill."""
     connection.wait([sentinel])
     os._exit(1)
 
 
-def _do(job: Job) -> None:
-    with _Worker.store.adding() as add:
+def _run_job(job: ReplayJob) -> None:
+    with _Worker.folder.open_rows() as add:
         for row in _Worker.replayer.rows(job):
             add(row)
 

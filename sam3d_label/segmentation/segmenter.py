@@ -21,7 +21,7 @@ from sam3d_label.segmentation.crop_encoder import CropEncoder
 from sam3d_label.segmentation.crop_grid import CropGrid
 from sam3d_label.segmentation.merge import Part, enforce_clicks, merge_tiles
 from sam3d_label.segmentation.prompts import Box, Click, Prompts
-from sam3d_label.segmentation.uncertainty import Uncertainty, next_click, perturbed
+from sam3d_label.segmentation.uncertainty import UncertaintyMap, next_click, perturb
 from sam3d_label.segmentation.view_search import TargetViews, ViewSearch
 from sam3d_label.weights import Weights, open_weights
 
@@ -143,7 +143,7 @@ class Segmenter:
                 progress(done, len(frames))
         return self._result([merge_tiles(self.volume, None, tiles)], search, started)
 
-    def uncertainty(self, prompts: Prompts | Iterable[Click | Box]) -> Uncertainty:
+    def uncertainty(self, prompts: Prompts | Iterable[Click | Box]) -> UncertaintyMap:
         """Return where the mask under a set of prompts would be another, had they been drawn a little differently.
 
         Raises:
@@ -152,14 +152,14 @@ class Segmenter:
         started = time.monotonic()
         prompts = self._checked(prompts)
         search = self.search(prompts)
-        draws = perturbed(prompts, self.volume.shape, self.volume.spacing)
+        draws = perturb(prompts, self.volume.shape, self.volume.spacing)
         unsure = np.zeros(self.volume.shape, np.float32)
         for target in search.targets():
             for view in target.tiles or (target.whole,):
                 drawn = [search.view(view.frame, view.wider, draw).logit.sigmoid() for draw in draws]
                 spread, region = self.volume.uncrop(2 * torch.stack(drawn).std(0, correction=0), view.frame)
                 unsure[region] = np.maximum(unsure[region], spread.clip(0, 1))
-        return Uncertainty(
+        return UncertaintyMap(
             map=unsure,
             next_click=next_click(unsure, self.volume.spacing, prompts.clicks),
             seconds=time.monotonic() - started,

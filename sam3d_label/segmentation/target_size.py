@@ -16,7 +16,7 @@ from torch.nn import functional as F
 FILL = 0.5
 """Largest share of a crop's edge that a target of known size takes."""
 
-UNLIKE = 0.35
+DIFFERENT = 0.35
 """Difference of normalized intensities by which something else begins."""
 
 LONGEST_OVER_WAY = 3.0
@@ -40,17 +40,17 @@ def size_by_appearance(image: Tensor, click: np.ndarray) -> Tensor:
         click: Voxel d, h, w of the crop, (3,).
     """
     size = image.shape[0]
-    smooth = smoothed(image)[None, None]
+    blurred = smooth(image)[None, None]
     ways = torch.arange(0, REACH * size, STEP)
     points = torch.from_numpy(click).float() + directions()[:, None] * ways[:, None]
     grid = (points / (size - 1) * 2 - 1).flip(-1)[None, None].to(image)
-    seen = F.grid_sample(smooth, grid, padding_mode="border", align_corners=True)[0, 0, 0]
+    seen = F.grid_sample(blurred, grid, padding_mode="border", align_corners=True)[0, 0, 0]
     there = seen[:, ways <= 1].median()
-    alike = ((seen - there).abs() <= UNLIKE).cumprod(1).sum(1)
-    return LONGEST_OVER_WAY * STEP * alike.float().quantile(MOST)
+    similar = ((seen - there).abs() <= DIFFERENT).cumprod(1).sum(1)
+    return LONGEST_OVER_WAY * STEP * similar.float().quantile(MOST)
 
 
-def smoothed(image: Tensor) -> Tensor:
+def smooth(image: Tensor) -> Tensor:
     """Return an image (D, H, W) under a Gaussian with a deviation of one voxel; outside it is 0.
 
     The same values as `monai.networks.layers.GaussianFilter(3, 1.0)`, without an import of MONAI at the first click.

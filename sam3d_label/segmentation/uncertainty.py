@@ -22,7 +22,7 @@ LEAST = 0.1
 
 
 @dataclass(frozen=True)
-class Uncertainty:
+class UncertaintyMap:
     """Disagreement of masks under perturbed prompts.
 
     Attributes:
@@ -38,10 +38,10 @@ class Uncertainty:
     model_version: str
 
 
-def perturbed(prompts: Prompts, shape: Ijk, spacing: np.ndarray) -> list[Prompts]:
+def perturb(prompts: Prompts, shape: Ijk, spacing: np.ndarray) -> list[Prompts]:
     """Return perturbed prompts: shifted clicks, one click left out, looser boxes.
 
-    The first click inside, which opens, stays the first; the order of the others changes nothing.
+    The first click inside, the initial prompt, stays the first; the order of the others has no effect.
     """
     first = prompts.positive[:1]
     others = [click for click in prompts.clicks if click not in first]
@@ -49,12 +49,12 @@ def perturbed(prompts: Prompts, shape: Ijk, spacing: np.ndarray) -> list[Prompts
     rng = np.random.default_rng(zlib.crc32(repr((clicks, prompts.boxes)).encode()))
     drawn = []
     for index in range(DRAWS):
-        moved = [replace(click, ijk=_slipped(click.ijk, shape, spacing, rng)) for click in clicks]
-        boxes = tuple(_loosened(box, shape, rng) for box in prompts.boxes)
+        moved = [replace(click, ijk=_shift_click(click.ijk, shape, spacing, rng)) for click in clicks]
+        boxes = tuple(_loosen_box(box, shape, rng) for box in prompts.boxes)
         left_out = moved[index % len(moved)] if index % 2 and len(moved) > 1 else None
         kept = tuple(click for click in moved if click is not left_out)
-        still_asks = boxes or any(click.positive for click in kept)
-        drawn.append(Prompts(kept if still_asks else tuple(moved), boxes))
+        marks_target = boxes or any(click.positive for click in kept)
+        drawn.append(Prompts(kept if marks_target else tuple(moved), boxes))
     return drawn
 
 
@@ -74,13 +74,13 @@ def next_click(map_: np.ndarray, spacing: np.ndarray, clicks: Sequence[Click]) -
     return deepest_voxel(largest_component(unsure, CORNERS, weight=map_), spacing)
 
 
-def _slipped(ijk: Ijk, shape: Ijk, spacing: np.ndarray, rng: np.random.Generator) -> Ijk:
+def _shift_click(ijk: Ijk, shape: Ijk, spacing: np.ndarray, rng: np.random.Generator) -> Ijk:
     at = np.rint(np.array(ijk) + rng.normal(0, SLIP_MM, 3) / spacing).astype(int)
     i, j, k = np.clip(at, 0, np.array(shape) - 1).tolist()
     return i, j, k
 
 
-def _loosened(box: Box, shape: Ijk, rng: np.random.Generator) -> Box:
+def _loosen_box(box: Box, shape: Ijk, rng: np.random.Generator) -> Box:
     lower, upper = np.array(box.lower), np.array(box.upper)
     slack = 0.1 * (upper - lower + 1)
     lower = np.clip(np.rint(lower + rng.uniform(-slack, slack / 2)), 0, np.array(shape) - 1)

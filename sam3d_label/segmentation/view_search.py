@@ -42,7 +42,7 @@ class View:
         """The target in the crop, bool (D, H, W)."""
         return self.logit > 0
 
-    def resampled(self, frame: CropFrame, half: int) -> Tensor:
+    def resample(self, frame: CropFrame, half: int) -> Tensor:
         """Return the logit (1, 1, half, half, half) on the decoder's grid of another crop; 0 outside this view."""
         along = np.linspace(0, frame.size - 1, half)[:, None].repeat(3, axis=1)
         here = self.frame.to_dhw(frame.to_ijk(along)) / (self.frame.size - 1) * 2 - 1
@@ -85,10 +85,10 @@ class ViewSearch:
     def target(self, group: list[Click | Box]) -> TargetViews:
         """Return the views of one group of prompts."""
         points = corners(group)
-        view = self._widened(points, self.initial_spacing(group))
+        view = self._widen(points, self.initial_spacing(group))
         if view.frame.spacing > self.grid.first:
             return TargetViews(view, tuple(self.tiles(view)))
-        return TargetViews(self._closer(view, points))
+        return TargetViews(self._zoom_in(view, points))
 
     def initial_spacing(self, group: list[Click | Box]) -> float:
         """Return the finest spacing that suits a target of the size that the group indicates; at most the first one."""
@@ -132,10 +132,10 @@ class ViewSearch:
         if not self.encoder.accepts_masks:
             return None
         if wider is not None:
-            return wider.resampled(frame, self.encoder.weights.model.config.half)
+            return wider.resample(frame, self.encoder.weights.model.config.half)
         return self.encoder.initial_logit(frame, prompts) if self.two_pass else None
 
-    def _widened(self, points: np.ndarray, spacing: float) -> View:
+    def _widen(self, points: np.ndarray, spacing: float) -> View:
         """Return the first view, from a spacing on, whose faces do not cut off the mask; the widest one if all do."""
         for wide in self.grid.spacings:
             if wide >= spacing:
@@ -144,7 +144,7 @@ class ViewSearch:
                     break
         return view
 
-    def _closer(self, view: View, points: np.ndarray) -> View:
+    def _zoom_in(self, view: View, points: np.ndarray) -> View:
         """Return the closest view that a small mask suits and that shows all of it."""
         for spacing in reversed(self.grid.spacings):
             if spacing >= view.frame.spacing:

@@ -30,11 +30,11 @@ FILES = 10
 SESSION = re.compile(r"session-[0-9a-f]{12}")
 """Name of the image of a session: a hash of the session's name."""
 
-PATIENCE = 1.0
+LOCK_TIMEOUT = 1.0
 """Seconds that a request waits for other processes that write; then it goes unlogged."""
 
 
-class Drawn(BaseModel):
+class LoggedPrompts(BaseModel):
     """Prompts as they are logged, in voxels of the stored image and in the order in which they came.
 
     Attributes:
@@ -49,7 +49,7 @@ class Drawn(BaseModel):
     boxes: tuple[tuple[int, int, int, int, int, int], ...] = ()
 
     @classmethod
-    def of(cls, prompts: Prompts) -> Drawn:
+    def of(cls, prompts: Prompts) -> LoggedPrompts:
         """Return the prompts of a request for the log."""
         return cls(
             inside=tuple(click.ijk for click in prompts.positive),
@@ -63,7 +63,7 @@ class Drawn(BaseModel):
         return Prompts(tuple(clicks), tuple(Box.from_pairs(box) for box in self.boxes))
 
 
-class Request(BaseModel):
+class LoggedRequest(BaseModel):
     """One request to a model. It holds no path and nothing that a client wrote but the id of an image that exists.
 
     Attributes:
@@ -86,7 +86,7 @@ class Request(BaseModel):
     at: str
     image: str | None = None
     model: str | None = None
-    prompts: Drawn | None = None
+    prompts: LoggedPrompts | None = None
     label: str | None = None
     result: Literal["mask", "uncertainty"] = "mask"
     version: str | None = None
@@ -122,12 +122,12 @@ class ClickLog:
         self.folder, self._file_bytes, self._files = Path(folder), file_bytes, files
         self._warned = False
 
-    def append(self, request: Request) -> None:
+    def append(self, request: LoggedRequest) -> None:
         """Add a request; when that fails, such as on a full disk, warn once and go on."""
         try:
             line = request.model_dump_json().encode() + b"\n"
             self.folder.mkdir(parents=True, exist_ok=True)
-            with locked(self.folder / ".lock", timeout=PATIENCE), self._last() as file:
+            with locked(self.folder / ".lock", timeout=LOCK_TIMEOUT), self._last() as file:
                 append_line(file, line)
         except (OSError, ValueError) as error:
             if not self._warned:
@@ -150,7 +150,7 @@ class ClickLog:
 
 
 @dataclass(frozen=True)
-class Reading:
+class LogContent:
     """The content of a log.
 
     Attributes:
@@ -158,11 +158,11 @@ class Reading:
         damaged: Lines that could not be read, such as the last one after a power cut.
     """
 
-    requests: list[Request]
+    requests: list[LoggedRequest]
     damaged: int
 
 
-def read_log(source: Path) -> Reading:
+def read_log(source: Path) -> LogContent:
     """Read a log.
 
     Args:
@@ -178,14 +178,14 @@ def read_log(source: Path) -> Reading:
     for file in filter(Path.exists, files):  # the oldest may have just gone
         for line in file.read_bytes().splitlines():
             try:
-                request = Request.model_validate_json(line) if line.strip() else None
+                request = LoggedRequest.model_validate_json(line) if line.strip() else None
             except ValidationError:
                 damaged += 1
                 continue
             if request:
                 require_format(request.format, FORMAT, file)
                 requests.append(request)
-    return Reading(requests, damaged)
+    return LogContent(requests, damaged)
 
 
 def log_files(folder: Path) -> list[Path]:

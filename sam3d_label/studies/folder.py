@@ -21,7 +21,7 @@ FINAL = "final"
 """Tag of the labels that people have saved."""
 
 
-class Entry(BaseModel):
+class StoredFile(BaseModel):
     """A file of the folder.
 
     Attributes:
@@ -33,14 +33,14 @@ class Entry(BaseModel):
     info: dict[str, Any] = {}
 
 
-class Image(BaseModel):
+class StudyImage(BaseModel):
     """An image and its labels by tag."""
 
-    image: Entry
-    labels: dict[str, Entry] = {}
+    image: StoredFile
+    labels: dict[str, StoredFile] = {}
 
 
-class Listing(BaseModel):
+class StudiesListing(BaseModel):
     """The content of the folder.
 
     Attributes:
@@ -54,7 +54,7 @@ class Listing(BaseModel):
     description: str = "New Dataset"
     images_dir: str = "."
     labels_dir: str = "labels"
-    objects: dict[str, Image] = {}
+    objects: dict[str, StudyImage] = {}
 
 
 class Studies:
@@ -68,7 +68,7 @@ class Studies:
         self.folder = Path(folder)
         self._journal = Journal(self.folder.absolute())
 
-    def read(self) -> Listing:
+    def read(self) -> StudiesListing:
         """Return the list, without missing files, and with the files that are not listed yet.
 
         Raises:
@@ -82,13 +82,13 @@ class Studies:
         listing = self._listed()
         known = {image: found for image, found in listing.objects.items() if self.image_file(listing, image).is_file()}
         for image, extension in _files(self.folder / listing.images_dir):
-            known.setdefault(image, Image(image=Entry(ext=extension)))
+            known.setdefault(image, StudyImage(image=StoredFile(ext=extension)))
         listing.objects = known
         labels = self.folder / listing.labels_dir
         for tag in sorted(path.name for path in labels.iterdir() if path.is_dir()) if labels.is_dir() else ():
             for image, extension in _files(labels / tag):
                 if image in known:
-                    known[image].labels.setdefault(tag, Entry(ext=extension))
+                    known[image].labels.setdefault(tag, StoredFile(ext=extension))
         for image, found in known.items():
             for tag in [tag for tag in found.labels if not self.label_file(listing, image, tag).is_file()]:
                 del found.labels[tag]
@@ -100,7 +100,7 @@ class Studies:
         tags = [(image, tag) for image, found in listing.objects.items() for tag in found.labels]
         return [(image, tag) for image, tag in sorted(tags) if not self.label_file(listing, image, tag).is_file()]
 
-    def unusable_labels(self, listing: Listing, tag: str) -> list[tuple[str, str]]:
+    def unusable_labels(self, listing: StudiesListing, tag: str) -> list[tuple[str, str]]:
         """Return image and reason of each label file of a tag that is damaged and whose image is listed."""
         folder = self.folder / listing.labels_dir / tag
         if not folder.is_dir():
@@ -110,7 +110,7 @@ class Studies:
         return [(image, found.skipped[file]) for image, file in files if image in listing.objects]
 
     @contextmanager
-    def changing(self) -> Iterator[Listing]:
+    def changing(self) -> Iterator[StudiesListing]:
         """Yield the list for changes, and write it when the block ends; other processes wait.
 
         Raises:
@@ -126,20 +126,20 @@ class Studies:
             if listing.model_dump_json() != before:
                 write_text(self.folder / LISTING, listing.model_dump_json(indent=2))
 
-    def image_file(self, listing: Listing, image: str) -> Path:
+    def image_file(self, listing: StudiesListing, image: str) -> Path:
         """Return where a listed image is."""
         return self.folder / listing.images_dir / f"{image}{listing.objects[image].image.ext}"
 
-    def label_file(self, listing: Listing, image: str, tag: str = FINAL) -> Path:
+    def label_file(self, listing: StudiesListing, image: str, tag: str = FINAL) -> Path:
         """Return where a listed label is."""
         return self.folder / listing.labels_dir / tag / f"{image}{listing.objects[image].labels[tag].ext}"
 
-    def _listed(self) -> Listing:
+    def _listed(self) -> StudiesListing:
         path = self.folder / LISTING
         try:
-            return Listing.model_validate_json(path.read_text(encoding="utf-8"))
+            return StudiesListing.model_validate_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            return Listing()
+            return StudiesListing()
         except ValidationError as error:
             raise Sam3dError(
                 f"{path} is damaged: start the server, which keeps the good records, or restore a backup:"

@@ -21,7 +21,7 @@ from sam3d_label.image.labels import open_label, structures
 from sam3d_label.image.listing import EXTENSIONS, id_fault
 from sam3d_label.image.volume import Volume, last_line
 from sam3d_label.io import storing, sync_file, sync_folder
-from sam3d_label.studies.folder import FINAL, KEPT, Entry, Image, Listing, Studies, image_id
+from sam3d_label.studies.folder import FINAL, KEPT, StoredFile, Studies, StudiesListing, StudyImage, image_id
 from sam3d_label.studies.label_names import name_fault, normal_name
 
 FROM = "imported_from"
@@ -34,7 +34,7 @@ KITS_FOLDERS = (".", "data", "dataset", "kits21/data")
 
 
 @dataclass(frozen=True)
-class Case:
+class DatasetCase:
     """One image of a data set.
 
     Attributes:
@@ -49,7 +49,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class DataSet:
+class PublicDataset:
     """A data set on disk.
 
     Attributes:
@@ -62,24 +62,24 @@ class DataSet:
 
     name: str
     names: Mapping[int, str]
-    cases: Sequence[Case]
+    cases: Sequence[DatasetCase]
     channel: int | None = None
     channels: int = 1
 
 
 @dataclass
-class Outcome:
+class ImportResult:
     """The result of an import.
 
     Attributes:
         added: Ids of those that are new in the studies, or got their label.
         there: Ids of those that were there.
-        refused: Reasons for the rejected cases, by id.
+        rejected: Reasons for the rejected cases, by id.
     """
 
     added: list[str] = field(default_factory=list)
-    there: list[str] = field(default_factory=list)
-    refused: dict[str, str] = field(default_factory=dict)
+    present: list[str] = field(default_factory=list)
+    rejected: dict[str, str] = field(default_factory=dict)
 
 
 class _Pair(BaseModel):
@@ -96,7 +96,7 @@ class _Msd(BaseModel):
     test: list[str] = []
 
 
-def open_msd(source: Path, channel: str | None = None) -> DataSet:
+def open_msd(source: Path, channel: str | None = None) -> PublicDataset:
     """Return a task of the Medical Segmentation Decathlon: dataset.json, imagesTr, labelsTr, imagesTs.
 
     Args:
@@ -117,10 +117,10 @@ def open_msd(source: Path, channel: str | None = None) -> DataSet:
         raise Sam3dError(f"{path} is not one of the Medical Segmentation Decathlon: {where} {wrong['msg']}") from None
     pairs = [(pair.image, pair.label) for pair in description.training] + [(image, None) for image in description.test]
     cases = [
-        Case(image_id(Path(image)) or Path(image).name, source / image, source / label if label else None)
+        DatasetCase(image_id(Path(image)) or Path(image).name, source / image, source / label if label else None)
         for image, label in pairs
     ]
-    return DataSet(
+    return PublicDataset(
         name=description.name or source.resolve().name,
         names=_names(path, {value: name for value, name in description.labels.items() if value}),
         cases=cases,
@@ -129,7 +129,7 @@ def open_msd(source: Path, channel: str | None = None) -> DataSet:
     )
 
 
-def open_kits(source: Path) -> DataSet:
+def open_kits(source: Path) -> PublicDataset:
     """KiTS19, KiTS21 or KiTS23: case_00000/imaging.nii.gz and its segmentation, of KiTS21 the majority's.
 
     Args:
@@ -141,17 +141,17 @@ def open_kits(source: Path) -> DataSet:
     for folder in (source / name for name in KITS_FOLDERS):
         cases = [path for path in sorted(folder.glob("case_*")) if path.is_dir()]
         if cases:
-            return DataSet("KiTS", KITS_NAMES, [_kits_case(case) for case in cases])
+            return PublicDataset("KiTS", KITS_NAMES, [_kits_case(case) for case in cases])
     raise Sam3dError(f"{source} holds no folders case_00000 and so on: give the folder of the cases of KiTS")
 
 
 def import_data(
-    data: DataSet,
+    data: PublicDataset,
     folder: Path,
     *,
     link: bool = False,
     progress: Callable[[str, int, int], None] = lambda *_: None,
-) -> Outcome:
+) -> ImportResult:
     """Bring a data set into a studies folder; a server may be running on it.
 
     Each case appears whole, image, label and what is known of both. One that is there is left as it is, so that the
@@ -167,82 +167,100 @@ def import_data(
         Sam3dError: The folder's listing is damaged, or another import is running there.
         OSError: The folder cannot be written.
     """
-    studies, outcome = Studies(folder), Outcome()
+    studies, result = Studies(folder), ImportResult()
     with _scratch(folder) as scratch:
         for done, case in enumerate(data.cases):
             progress(case.id, done, len(data.cases))
             try:
-                new = _import(case, data, studies, scratch, link, seen={*outcome.added, *outcome.there})
+                new = _import(case, data, studies, scratch, link, seen={*result.added, *result.present})
             except VolumeError as error:
-                outcome.refused[case.id] = str(error)
+                result.rejected[case.id] = str(error)
                 continue
-            (outcome.added if new else outcome.there).append(case.id)
+            (result.added if new else result.present).append(case.id)
     progress("", len(data.cases), len(data.cases))
-    return outcome
+    return result
 
 
-def _import(case: Case, data: DataSet, studies: Studies, scratch: Path, link: bool, seen: set[str]) -> bool:
+def _import(
+    case: DatasetCase, data: PublicDataset, studies: Studies, scratch: Path, link: bool, seen: set[str]
+) -> bool:
     """Import a case; False when there is nothing to do."""
     if reason := id_fault(case.id):
         raise VolumeError(f"the server does not accept this name as an image id: {reason}; rename the file")
     if case.id in seen:
         raise VolumeError("another case of the data set has this name")
     with studies.changing() as listing:
-        if _is_there(case, data, studies, listing):
+        if _is_imported(case, data, studies, listing):
             return False
     image, volume = _stage_image(case, data, scratch, link)
     volume.require_plausible_size()
     label = _stage_label(case, data, volume, scratch, link) if case.label else None
     with studies.changing() as listing:
         labelled = label is not None and not _has_label(case, studies, listing)
-        image_file = _held(studies.folder / listing.images_dir, case.id, volume, "image")
-        label_file = _held(_labels(studies, listing), case.id, label[1], "label") if label and labelled else None
+        image_file = _existing_file(studies.folder / listing.images_dir, case.id, volume, "image")
+        label_file = (
+            _existing_file(_labels(studies, listing), case.id, label[1], "label") if label and labelled else None
+        )
         new = _list_image(case, data, studies, listing, image, image_file)
         if label and labelled:
             _list_label(case, data, studies, listing, label[0], label_file)
         return labelled or new
 
 
-def _list_image(case: Case, data: DataSet, studies: Studies, listing: Listing, staged: Path, held: Path | None) -> bool:
+def _list_image(
+    case: DatasetCase,
+    data: PublicDataset,
+    studies: Studies,
+    listing: StudiesListing,
+    staged: Path,
+    existing: Path | None,
+) -> bool:
     """List an image, and move it to its place unless the studies hold it; False when it was listed."""
     known = listing.objects.get(case.id)
-    place = held or studies.folder / listing.images_dir / f"{case.id}{_extension(staged)}"
-    if held is None:
+    place = existing or studies.folder / listing.images_dir / f"{case.id}{_extension(staged)}"
+    if existing is None:
         _put(staged, place)
-    entry = known or Image(image=Entry())
+    entry = known or StudyImage(image=StoredFile())
     entry.image.ext = _extension(place)
     entry.image.info = {"ts": int(time.time()), **entry.image.info, "name": place.name, FROM: data.name}
     listing.objects[case.id] = entry
     return known is None
 
 
-def _list_label(case: Case, data: DataSet, studies: Studies, listing: Listing, staged: Path, held: Path | None) -> None:
+def _list_label(
+    case: DatasetCase,
+    data: PublicDataset,
+    studies: Studies,
+    listing: StudiesListing,
+    staged: Path,
+    existing: Path | None,
+) -> None:
     """List a label, and move it to its place unless the studies hold it."""
-    place = held or _labels(studies, listing) / f"{case.id}{_extension(staged)}"
-    if held is None:
+    place = existing or _labels(studies, listing) / f"{case.id}{_extension(staged)}"
+    if existing is None:
         _put(staged, place)
     info = {"ts": int(time.time()), "name": place.name, "label_info": _label_info(data), FROM: data.name}
-    listing.objects[case.id].labels[FINAL] = Entry(ext=_extension(place), info=info)
+    listing.objects[case.id].labels[FINAL] = StoredFile(ext=_extension(place), info=info)
 
 
-def _labels(studies: Studies, listing: Listing) -> Path:
+def _labels(studies: Studies, listing: StudiesListing) -> Path:
     return studies.folder / listing.labels_dir / FINAL
 
 
-def _has_label(case: Case, studies: Studies, listing: Listing) -> bool:
+def _has_label(case: DatasetCase, studies: Studies, listing: StudiesListing) -> bool:
     """Return whether a label is listed and there; it may be an annotator's."""
     known = listing.objects.get(case.id)
     return known is not None and FINAL in known.labels and studies.label_file(listing, case.id).is_file()
 
 
-def _is_there(case: Case, data: DataSet, studies: Studies, listing: Listing) -> bool:
+def _is_imported(case: DatasetCase, data: PublicDataset, studies: Studies, listing: StudiesListing) -> bool:
     known = listing.objects.get(case.id)
     if known is None or known.image.info.get(FROM) != data.name or not studies.image_file(listing, case.id).is_file():
         return False
     return case.label is None or _has_label(case, studies, listing)
 
 
-def _stage_image(case: Case, data: DataSet, scratch: Path, link: bool) -> tuple[Path, Volume]:
+def _stage_image(case: DatasetCase, data: PublicDataset, scratch: Path, link: bool) -> tuple[Path, Volume]:
     """Return a file with one channel of a case's image, ready to be moved to its place, and what is in it."""
     _require_file(case.image)
     if data.channel is None:
@@ -262,7 +280,9 @@ def _stage_image(case: Case, data: DataSet, scratch: Path, link: bool) -> tuple[
     return staged, Volume.open(staged)
 
 
-def _stage_label(case: Case, data: DataSet, volume: Volume, scratch: Path, link: bool) -> tuple[Path, Volume]:
+def _stage_label(
+    case: DatasetCase, data: PublicDataset, volume: Volume, scratch: Path, link: bool
+) -> tuple[Path, Volume]:
     """Return a copy of a case's label, ready to be moved to its place, and what is in it."""
     assert case.label is not None
     _require_file(case.label)
@@ -296,7 +316,7 @@ def _stage(source: Path, scratch: Path, name: str, link: bool) -> Path:
     return staged
 
 
-def _held(folder: Path, image: str, volume: Volume, what: str) -> Path | None:
+def _existing_file(folder: Path, image: str, volume: Volume, what: str) -> Path | None:
     """Return the file of an id in a folder, such as after a kill; None when there is none.
 
     Every file whose name gives this id counts, whatever its suffix and whether it is listed or not, since the server
@@ -348,7 +368,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
         raise Sam3dError(f"another import into {folder} is running: wait until it ends") from None
 
 
-def _label_info(data: DataSet) -> list[dict[str, Any]]:
+def _label_info(data: PublicDataset) -> list[dict[str, Any]]:
     return [{"name": name, "idx": value} for value, name in sorted(data.names.items())]
 
 
@@ -358,9 +378,9 @@ def _extension(file: Path) -> str:
     return file.name[len(name) :]
 
 
-def _kits_case(folder: Path) -> Case:
+def _kits_case(folder: Path) -> DatasetCase:
     labels = [folder / name for name in KITS_LABELS if (folder / name).is_file()]
-    return Case(folder.name, folder / "imaging.nii.gz", labels[0] if labels else None)
+    return DatasetCase(folder.name, folder / "imaging.nii.gz", labels[0] if labels else None)
 
 
 def _names(path: Path, names: Mapping[int, str]) -> dict[int, str]:

@@ -69,15 +69,15 @@ def download(remote: RemoteFile, folder: Path, *, overwrite: bool = False) -> Pa
             "it, or replace a file by --overwrite"
         )
     part = target.with_name(f"{target.name}.part")
-    by_hand = f"Try again to go on from what has arrived, or download it by hand and put it at {target}"
+    advice = f"Try again to go on from what has arrived, or download it by hand and put it at {target}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         total = _receive(remote.url, part)
     except (OSError, HTTPException) as error:
-        raise WeightsError(f"cannot download {remote.url} ({error}). {by_hand}") from error
+        raise WeightsError(f"cannot download {remote.url} ({error}). {advice}") from error
     arrived = part.stat().st_size
     if total is not None and arrived < total:
-        raise WeightsError(f"download of {remote.url} was cut after {arrived} of {total} bytes. {by_hand}")
+        raise WeightsError(f"download of {remote.url} was cut after {arrived} of {total} bytes. {advice}")
     if sha256(part) != remote.sha256:
         part.unlink()
         raise WeightsError(f"{remote.url} arrived damaged (SHA-256 differs) and was removed: try again")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sam3d_label import Segmenter, Volume
-from sam3d_label.active_learning.score import farthest, likely_target, survey
+from sam3d_label.active_learning.score import farthest_vector, likely_target, score_volume
 from tests.helpers.networks import bright
 
 CLICKS = ["positive_click", "negative_click", "mask", "no_click"]
@@ -32,7 +32,7 @@ def test_weights_that_need_a_click_get_one_in_the_middle(small_weights, two_bloc
 
 def test_a_model_without_doubt_has_none(small_weights, two_blocks):
     """It sees what is bright wherever one clicks."""
-    found = survey(bright(small_weights, two_blocks, CLICKS))
+    found = score_volume(bright(small_weights, two_blocks, CLICKS))
     assert found.doubt == pytest.approx(0, abs=1e-3)
     assert found.vector.shape == (2,)
 
@@ -43,11 +43,11 @@ def test_the_vector_is_the_volumes(small_weights, two_blocks):
     assert vector.shape == (2 * segmenter.weights.model.config.neck,)
     assert np.isfinite(vector).all()
     assert np.array_equal(vector, segmenter.feature_vector())
-    assert 0 <= survey(segmenter).doubt <= 1
+    assert 0 <= score_volume(segmenter).doubt <= 1
 
 
 def test_the_farthest_from_what_is_known():
     vectors = {"near": np.array([0.0, 0.0]), "far": np.array([3.0, 0.0]), "farther": np.array([-5.0, 0.0])}
-    assert farthest(vectors, [np.zeros(2)])[0] == "farther"
-    assert farthest(vectors, [np.zeros(2), np.array([-5.0, 0.0])])[0] == "far"
-    assert farthest(vectors, [])[0] == "near", "the most usual, to begin with"
+    assert farthest_vector(vectors, [np.zeros(2)])[0] == "farther"
+    assert farthest_vector(vectors, [np.zeros(2), np.array([-5.0, 0.0])])[0] == "far"
+    assert farthest_vector(vectors, [])[0] == "near", "the most typical, to begin with"

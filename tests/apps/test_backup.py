@@ -14,7 +14,7 @@ import pytest
 from lib.datastores.studies import SafeDatastore
 from sam3d_label.model_update.split_ledger import Ledger
 from sam3d_label.model_update.versions import Versions
-from sam3d_label.studies.click_log import ClickLog, Request, now, read_log
+from sam3d_label.studies.click_log import ClickLog, LoggedRequest, now, read_log
 from tests.helpers.app_helpers import SHAPE, write_nifti
 
 pytestmark = pytest.mark.skipif(shutil.which("flock") is None, reason="needs flock of util-linux")
@@ -37,9 +37,9 @@ def test_a_copy_under_the_lock_is_consistent_and_is_served_after_everything_was_
             for image in images:
                 value = turns % 4 + 1
                 store.save_label(image, labels[value - 1], "final", {"n": value})
-            Ledger(studies / ".sam3d" / "ledger.json").tell({f"case {turns}": "patient"})
-            log.append(Request(at=now(), seconds=1))
-            with versions.adding() as (name, folder):
+            Ledger(studies / ".sam3d" / "ledger.json").assign({f"case {turns}": "patient"})
+            log.append(LoggedRequest(at=now(), seconds=1))
+            with versions.new_version() as (name, folder):
                 (folder / "adapter.safetensors").write_bytes(b"weights")
                 (folder / "card.json").write_text("{}")
             versions.publish(name, "gate")

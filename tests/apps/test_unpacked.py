@@ -27,7 +27,7 @@ def team(tmp_path: Path, weights_path: Path) -> Path:
     info = {"client_id": "user-doe", "label_info": [{"name": "cyst", "idx": 1}, {"name": "tumor", "idx": 4}]}
     store.save_label("mr", str(write_nifti(tmp_path / "drawn.nii.gz", drawn)), "final", info)
     versions = Versions(tmp_path / "model" / "versions")
-    with versions.adding() as (_, folder):
+    with versions.new_version() as (_, folder):
         for name in ("adapter.safetensors", "card.json"):
             shutil.copy(weights_path.with_name(name), folder)
     versions.publish("0001", "gate")

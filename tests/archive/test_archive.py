@@ -16,15 +16,15 @@ from typer.testing import CliRunner
 
 from sam3d_label.archive.manifest import MANIFEST, Manifest
 from sam3d_label.archive.pack import export
-from sam3d_label.archive.pseudonyms import PATH, Names
+from sam3d_label.archive.pseudonyms import PATH, Pseudonyms
 from sam3d_label.archive.unpack import check, unpack
 from sam3d_label.cli.app import app
 from sam3d_label.errors import Sam3dError
 from sam3d_label.model_update.split_ledger import Ledger
 from sam3d_label.model_update.versions import REPORT, Versions
 from sam3d_label.segmentation.prompts import Click, Prompts
-from sam3d_label.studies.click_log import ClickLog, Drawn, Request, read_log
-from sam3d_label.studies.folder import Entry, Image, Studies
+from sam3d_label.studies.click_log import ClickLog, LoggedPrompts, LoggedRequest, read_log
+from sam3d_label.studies.folder import StoredFile, Studies, StudyImage
 from sam3d_label.weights import open_weights
 from sam3d_label.weights.adapter import save_whole
 
@@ -49,10 +49,10 @@ def drawn(*values: int) -> np.ndarray:
     return label
 
 
-def request(image: str | None, **more) -> Request:
-    prompts = Drawn.of(Prompts((Click((2, 4, 3)), Click((9, 9, 7), positive=False))))
+def request(image: str | None, **more) -> LoggedRequest:
+    prompts = LoggedPrompts.of(Prompts((Click((2, 4, 3)), Click((9, 9, 7), positive=False))))
     given = {"at": "2026-01-02T03:04:05.678+00:00", "model": "sam3d", "prompts": prompts, "seconds": 0.5}
-    return Request(image=image, **{**given, **more})
+    return LoggedRequest(image=image, **{**given, **more})
 
 
 @pytest.fixture
@@ -66,14 +66,14 @@ def team(tmp_path, small_weights):
     write(studies.folder / "labels/original/clara.nii.gz", drawn(1))
     with studies.changing() as listing:
         info = {"name": "anna.nii.gz", "params": {"path": "/home/doe/anna"}, **PEOPLE}
-        labels = {"final": Entry(ext=".nii.gz", info=info)}
-        listing.objects["anna"] = Image(image=Entry(ext=".nii.gz", info={"patient": SECRET}), labels=labels)
+        labels = {"final": StoredFile(ext=".nii.gz", info=info)}
+        listing.objects["anna"] = StudyImage(image=StoredFile(ext=".nii.gz", info={"patient": SECRET}), labels=labels)
     log = ClickLog(tmp_path / "model" / "clicks")
     for each in (request("anna"), request("session-0123456789ab"), request(None, error="PromptError: wrong")):
         log.append(each)
     versions = Versions(tmp_path / "model" / "versions")
     for _ in range(2):
-        with versions.adding() as (version, folder):
+        with versions.new_version() as (version, folder):
             save_whole(small_weights.model, folder / "adapter.safetensors")
             small_weights.card.model_copy(update={"version": version}).write(folder / "card.json")
             report = {
@@ -84,7 +84,7 @@ def team(tmp_path, small_weights):
             }
             (folder / REPORT).write_text(json.dumps(report), encoding="utf-8")
     versions.publish("0002", "gate")
-    Ledger(tmp_path / "studies" / ".sam3d" / "ledger.json").tell({"anna": "patient anna-1", "berta": "berta"})
+    Ledger(tmp_path / "studies" / ".sam3d" / "ledger.json").assign({"anna": "patient anna-1", "berta": "berta"})
     return tmp_path
 
 
@@ -199,7 +199,9 @@ def test_what_cannot_be_exported_is_told_and_the_rest_is_exported(team):
     with next((team / "model/clicks").glob("*.jsonl")).open("ab") as file:
         file.write(b'{"torn')
     with Studies(team / "studies").changing() as listing:
-        listing.objects["clara"] = Image(image=Entry(ext=".nii.gz"), labels={"final": Entry(ext=".nii.gz")})
+        listing.objects["clara"] = StudyImage(
+            image=StoredFile(ext=".nii.gz"), labels={"final": StoredFile(ext=".nii.gz")}
+        )
     told = run("export", team / "studies", team / "out.zip", "--model-dir", team / "model")
     assert told.exit_code == 0, told.output
     assert "1 labels, 3 requests, 1 versions" in told.stdout
@@ -337,8 +339,8 @@ def test_paths_leave_texts_and_nothing_else_does(text, cleaned):
 
 
 def test_names_within_longer_names_stay():
-    names = Names(pseudonyms=True)
-    names.learn(["a", "a-1"])
-    assert names.cleaned({"a: tumor": ["a-1.nii.gz", "abc", 3, None]}) == {
+    names = Pseudonyms(pseudonyms=True)
+    names.assign(["a", "a-1"])
+    assert names.clean({"a: tumor": ["a-1.nii.gz", "abc", 3, None]}) == {
         "case-0001: tumor": ["case-0002.nii.gz", "abc", 3, None]
     }

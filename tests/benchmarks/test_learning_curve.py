@@ -54,10 +54,12 @@ def test_a_strategy_adds_to_what_is_annotated_without_repeating(arm, setup):
 
 def test_uncertainty_asks_the_doubt_of_those_it_may_choose_only(setup, monkeypatch):
     asked = []
-    survey = learning_curve.survey
-    monkeypatch.setattr(learning_curve, "survey", lambda segmenter: asked.append(segmenter) or survey(segmenter))
+    score_volume = learning_curve.score_volume
+    monkeypatch.setattr(
+        learning_curve, "score_volume", lambda segmenter: asked.append(segmenter) or score_volume(segmenter)
+    )
     choose = learning_curve.Choosing(setup, "uncertainty", 0)
     one = choose([], 1, setup.weights)
-    assert not asked, "the most usual image begins"
+    assert not asked, "the most typical image begins"
     choose(one, 2, setup.weights)
     assert len(asked) == len(setup.pool) - 1

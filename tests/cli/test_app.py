@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from sam3d_label import __version__
 from sam3d_label.cli.app import DatasetName, SamName, app
 from sam3d_label.cli.evaluate import AnnotatorName
-from sam3d_label.cli.options import PresetName, spelled_out
+from sam3d_label.cli.options import PresetName, repeat_options
 from sam3d_label.errors import WeightsError
 from sam3d_label.evaluation.annotators import ANNOTATORS
 from sam3d_label.image.volume import Volume
@@ -366,8 +366,8 @@ def test_options_take_several_voxels():
         "--seed",
         "3",
     ]
-    assert list(spelled_out(args)) == once
-    assert list(spelled_out(once)) == once
+    assert list(repeat_options(args)) == once
+    assert list(repeat_options(once)) == once
 
 
 def test_evaluate(volumes, capabilities):

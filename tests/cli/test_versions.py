@@ -20,7 +20,7 @@ def model_dir(small_weights, tmp_path):
     """The model folder of an app with two versions, of which the first serves."""
     versions = Versions(tmp_path / "versions")
     for passes, dice, reason in GATES.values():
-        with versions.adding() as (version, folder):
+        with versions.new_version() as (version, folder):
             save_whole(small_weights.model, folder / "adapter.safetensors")
             small_weights.card.model_copy(update={"version": version}).write(folder / "card.json")
             report = {"at": "2026-01-02T03:04:05", "annotated": 7, "gate": {"passes": passes, "reason": reason}}

@@ -8,13 +8,13 @@ import pytest
 
 from sam3d_label.image.intensity import Percentile
 from sam3d_label.model_update.gate import METRICS, judge, means, score
-from sam3d_label.model_update.report import Score
+from sam3d_label.model_update.report import CaseScore
 from sam3d_label.training.dataset import OpenedCase
 
 
 def scores(*values, names="abcdefgh"):
     metrics = ("dice_1", "dice_3", "dice_5", "nsd_3")
-    return [Score(case=name, **dict.fromkeys(metrics, value)) for name, value in zip(names, values, strict=False)]
+    return [CaseScore(case=name, **dict.fromkeys(metrics, value)) for name, value in zip(names, values, strict=False)]
 
 
 def test_better_and_equal_weights_pass():
@@ -49,8 +49,8 @@ def test_a_batch_of_bad_labels_does_not_vote_for_what_learned_from_it():
 
 def test_a_capability_that_is_lost_is_named_and_does_not_decide():
     verdict = judge(scores(0.8, 0.7), scores(0.7, 0.6))
-    assert verdict.losing([]) == verdict
-    losing = verdict.losing(["box", "no_click"])
+    assert verdict.with_lost_capabilities([]) == verdict
+    losing = verdict.with_lost_capabilities(["box", "no_click"])
     assert losing.passes
     assert losing.reason == f"{verdict.reason}; it can no longer take boxes or segment without a click"
     assert losing.lost == ("box", "no_click")

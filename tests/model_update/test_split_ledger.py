@@ -21,55 +21,55 @@ def path(tmp_path):
 
 def test_a_case_keeps_its_side_whatever_happens_to_the_share(path):
     cases = alone(*(f"case_{n}" for n in range(40)))
-    told = Ledger(path, share=0.5).tell(cases)
+    told = Ledger(path, share=0.5).assign(cases)
     assert set(told.values()) == {"train", "validation"}
-    assert Ledger(path, share=0.0).tell(cases) == told
-    later = Ledger(path, share=0.99).tell(cases | alone("new"))
+    assert Ledger(path, share=0.0).assign(cases) == told
+    later = Ledger(path, share=0.99).assign(cases | alone("new"))
     assert {case: later[case] for case in told} == told
 
 
 def test_about_the_share_validates(path):
-    told = Ledger(path).tell(alone(*(f"case_{n}" for n in range(300))))
+    told = Ledger(path).assign(alone(*(f"case_{n}" for n in range(300))))
     assert 35 <= list(told.values()).count("validation") <= 85
-    assert set(Ledger(share=0).tell(alone("a", "b")).values()) == {"train"}
+    assert set(Ledger(share=0).assign(alone("a", "b")).values()) == {"train"}
 
 
 def test_the_first_case_trains(tmp_path):
     for attempt in range(20):
-        assert Ledger(tmp_path / f"{attempt}.json", share=0.9).tell(alone("a", "b", "c"))["a"] == "train"
+        assert Ledger(tmp_path / f"{attempt}.json", share=0.9).assign(alone("a", "b", "c"))["a"] == "train"
 
 
 def test_cases_of_one_patient_share_a_side(path):
     ledger = Ledger(path, share=0.5)
     for patient in range(20):
-        first = ledger.tell({f"{patient}_mr": f"patient {patient}"})
-        second = ledger.tell({f"{patient}_ct": f"patient {patient}"})
+        first = ledger.assign({f"{patient}_mr": f"patient {patient}"})
+        second = ledger.assign({f"{patient}_ct": f"patient {patient}"})
         assert set(first.values()) == set(second.values())
 
 
 def test_a_patient_stays_together_when_the_share_changes(path):
     cases = {f"{patient}_mr": str(patient) for patient in range(20)}
-    told = Ledger(path, share=0.0).tell(cases)
-    later = Ledger(path, share=0.99).tell({f"{patient}_ct": str(patient) for patient in range(20)})
+    told = Ledger(path, share=0.0).assign(cases)
+    later = Ledger(path, share=0.99).assign({f"{patient}_ct": str(patient) for patient in range(20)})
     assert set(told.values()) == set(later.values()) == {"train"}
 
 
 def test_the_salt_makes_sides_unpredictable(tmp_path):
     cases = alone(*(f"case_{n}" for n in range(60)))
-    assert Ledger(tmp_path / "a.json").tell(cases) != Ledger(tmp_path / "b.json").tell(cases)
-    assert Ledger().tell(cases) == Ledger().tell(cases)
+    assert Ledger(tmp_path / "a.json").assign(cases) != Ledger(tmp_path / "b.json").assign(cases)
+    assert Ledger().assign(cases) == Ledger().assign(cases)
 
 
 def test_the_digest_follows_the_sides(path):
     ledger = Ledger(path)
     empty = ledger.digest
-    ledger.tell(alone("a"))
+    ledger.assign(alone("a"))
     assert ledger.digest != empty
     assert Ledger(path).digest == ledger.digest
 
 
 def test_a_damaged_ledger_is_not_replaced(path):
-    Ledger(path).tell(alone("a"))
+    Ledger(path).assign(alone("a"))
     whole = path.read_text()
     path.write_text(whole[: len(whole) // 2])
     with pytest.raises(Sam3dError, match="restore it from a backup"):
@@ -78,7 +78,7 @@ def test_a_damaged_ledger_is_not_replaced(path):
 
 
 def test_the_file_says_when_and_with_whom(path):
-    Ledger(path).tell({"a": "patient 1"})
+    Ledger(path).assign({"a": "patient 1"})
     entry = json.loads(path.read_text())["cases"]["a"]
     assert entry["group"] == "patient 1"
     assert entry["side"] in ("train", "validation")
@@ -88,4 +88,4 @@ def test_the_file_says_when_and_with_whom(path):
 def test_a_ledger_that_cannot_be_written_says_so(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(Sam3dError, match="cannot be written"):
-        Ledger(tmp_path / "file" / "ledger.json").tell(alone("a"))
+        Ledger(tmp_path / "file" / "ledger.json").assign(alone("a"))

@@ -11,7 +11,7 @@ import pytest
 
 from sam3d_label.errors import VolumeError
 from sam3d_label.model_update import split_ledger, update
-from sam3d_label.model_update.report import Score
+from sam3d_label.model_update.report import CaseScore
 from sam3d_label.model_update.split_ledger import Ledger
 from sam3d_label.model_update.update import LabelledCase, Update
 from sam3d_label.model_update.versions import Versions
@@ -52,8 +52,8 @@ def make(small_weights, tmp_path, monkeypatch):
     return make
 
 
-def scored(case: str, value: float) -> Score:
-    return Score(case=case, dice_1=value, dice_3=value, dice_5=value, nsd_3=value)
+def scored(case: str, value: float) -> CaseScore:
+    return CaseScore(case=case, dice_1=value, dice_3=value, dice_5=value, nsd_3=value)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from sam3d_label.errors import WeightsError
-from sam3d_label.model_update.versions import BEFORE_ALL, REPORT, Versions
+from sam3d_label.model_update.versions import INITIAL, REPORT, Versions
 from sam3d_label.weights import open_weights
 from sam3d_label.weights.adapter import save_adapter, save_trunk
 
@@ -28,7 +28,7 @@ def add(versions, small_weights):
     """Adds a version that opens."""
 
     def add():
-        with versions.adding() as (name, folder):
+        with versions.new_version() as (name, folder):
             base = small_weights.card.base.model_copy(update={"sha256": None})
             save_trunk(small_weights.model, folder / "trunk.safetensors")
             save_adapter(
@@ -63,15 +63,15 @@ def test_rolling_back_goes_to_what_served_before(versions, add):
     assert versions.current() == "0002"
     assert versions.rollback("0003") == "0003"
     assert versions.rollback() == "0002"
-    assert versions.rollback(BEFORE_ALL) == BEFORE_ALL
+    assert versions.rollback(INITIAL) == INITIAL
     assert versions.current() is None
 
 
 def test_the_first_version_rolls_back_to_what_was_there_before(versions, add):
     versions.publish(add(), "gate")
-    assert versions.rollback() == BEFORE_ALL
+    assert versions.rollback() == INITIAL
     assert versions.current() is None
-    assert [entry.version for entry in versions.history()] == ["0001", BEFORE_ALL]
+    assert [entry.version for entry in versions.history()] == ["0001", INITIAL]
 
 
 def test_an_unknown_or_incomplete_version_does_not_serve(versions, add):
@@ -84,7 +84,7 @@ def test_an_unknown_or_incomplete_version_does_not_serve(versions, add):
 
 
 def test_what_is_left_unfinished_is_no_version(versions):
-    with pytest.raises(WeightsError, match="was left without"), versions.adding() as (_, folder):
+    with pytest.raises(WeightsError, match="was left without"), versions.new_version() as (_, folder):
         (folder / "card.json").write_text("{}")
     assert versions.names() == []
     assert [path.name for path in versions.folder.iterdir()] == [".lock"]
@@ -106,7 +106,7 @@ def test_a_publisher_killed_at_any_moment_leaves_complete_versions(versions, add
     whole = (first / "adapter.safetensors").read_bytes()
 
     def publish():
-        with versions.adding() as (name, folder):
+        with versions.new_version() as (name, folder):
             shutil.copytree(first, folder, dirs_exist_ok=True)
         versions.publish(name, "gate")
 
@@ -146,15 +146,15 @@ def test_activating_a_version_that_the_gate_did_not_reject_is_not_against_it(ver
     name = add()
     (versions.folder / name / REPORT).write_text(json.dumps({"gate": gate}))
     versions.publish(name, "the page")
-    assert versions.by_hand(name) is None
+    assert versions.manual_activation(name) is None
 
 
 def test_activating_a_rejected_version_is_remembered_after_a_rollback(versions, add):
     names = [add(), add()]
     (versions.folder / names[1] / REPORT).write_text(json.dumps({"gate": {"passes": False}}))
     versions.publish(names[0], "gate")
-    assert versions.by_hand(names[1]) is None
+    assert versions.manual_activation(names[1]) is None
     versions.publish(names[1], "the page")
-    assert versions.before() == names[0]
+    assert versions.previous() == names[0]
     versions.rollback(by="command line")
-    assert versions.by_hand(names[1]).by == "the page"
+    assert versions.manual_activation(names[1]).by == "the page"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.replay.jobs import JOB, Shard, find_shard, jobs, share
-from sam3d_label.studies.click_log import Request
+from sam3d_label.replay.jobs import JOB, Shard, find_shard, jobs_of_shard, split_log
+from sam3d_label.studies.click_log import LoggedRequest
 
-REQUESTS = [Request(at="now", image=image, seconds=1) for image in ["a"] * 70 + ["b", "c", None] * 9 + ["a"]]
+REQUESTS = [LoggedRequest(at="now", image=image, seconds=1) for image in ["a"] * 70 + ["b", "c", None] * 9 + ["a"]]
 ARRAY = {"SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_STEP": "1", "SLURM_ARRAY_TASK_COUNT": "4"}
 
 
@@ -17,7 +17,7 @@ def numbers(some_jobs):
 
 
 def test_a_job_is_on_one_image_in_the_order_of_the_log():
-    for job in jobs(REQUESTS):
+    for job in split_log(REQUESTS):
         assert {one.request.image for one in job.requests} == {job.image}
         assert [one.number for one in job.requests] == sorted(one.number for one in job.requests)
         assert len(job.requests) <= JOB
@@ -25,12 +25,12 @@ def test_a_job_is_on_one_image_in_the_order_of_the_log():
 
 @pytest.mark.parametrize("of", [1, 2, 3, 50])
 def test_shares_make_the_whole_and_are_alike(of):
-    shares = [share(jobs(REQUESTS), Shard(number, of)) for number in range(1, of + 1)]
+    shares = [jobs_of_shard(split_log(REQUESTS), Shard(number, of)) for number in range(1, of + 1)]
     assert sorted(number for mine in shares for number in numbers(mine)) == list(range(1, len(REQUESTS) + 1))
     if of < 4:
         sizes = [len(numbers(mine)) for mine in shares]
         assert max(sizes) - min(sizes) <= JOB
-    assert shares[-1] == share(jobs(REQUESTS), Shard(of, of))
+    assert shares[-1] == jobs_of_shard(split_log(REQUESTS), Shard(of, of))
 
 
 @pytest.mark.parametrize(

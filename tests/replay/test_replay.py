@@ -23,8 +23,8 @@ from sam3d_label.model_update.versions import Versions
 from sam3d_label.replay.request import Replayer
 from sam3d_label.segmentation.prompts import Box, Click, Prompts
 from sam3d_label.segmentation.segmenter import Segmenter
-from sam3d_label.studies.click_log import ClickLog, Drawn, Request
-from sam3d_label.studies.folder import Entry, Image, Studies
+from sam3d_label.studies.click_log import ClickLog, LoggedPrompts, LoggedRequest
+from sam3d_label.studies.folder import StoredFile, Studies, StudyImage
 from sam3d_label.weights import open_weights
 from sam3d_label.weights.adapter import save_whole
 
@@ -52,10 +52,10 @@ def label(value: int = 1) -> np.ndarray:
     return drawn
 
 
-def request(name: str | None, *drawn: Click | Box, **more) -> Request:
+def request(name: str | None, *drawn: Click | Box, **more) -> LoggedRequest:
     given = {"at": "2026-01-02T03:04:05.678+00:00", "model": "sam3d", "label": "tumor", "seconds": 0.5}
-    prompts = Drawn.of(Prompts.of(drawn or [Click(CENTRE)]))
-    return Request(image=name, **{**given, "prompts": prompts, **more})
+    prompts = LoggedPrompts.of(Prompts.of(drawn or [Click(CENTRE)]))
+    return LoggedRequest(image=name, **{**given, "prompts": prompts, **more})
 
 
 def version_of(folder: Path, weights, version: str) -> Path:
@@ -74,7 +74,7 @@ def one_thread():
 
 
 @pytest.fixture
-def cohort(tmp_path, small_weights):
+def data(tmp_path, small_weights):
     """studies/ with three images, two of them labelled, and small weights in w/ and in an app's versions."""
     studies = Studies(tmp_path / "studies")
     for number, name in enumerate("abc"):
@@ -83,39 +83,41 @@ def cohort(tmp_path, small_weights):
     write(studies.folder / "labels/final/b.nii.gz", label(3))
     with studies.changing() as listing:
         info = {"label_info": [{"name": "tumor", "idx": 3}]}
-        listing.objects["b"] = Image(image=Entry(ext=".nii.gz"), labels={"final": Entry(ext=".nii.gz", info=info)})
-    with Versions(tmp_path / "model" / "versions").adding() as (version, folder):
+        listing.objects["b"] = StudyImage(
+            image=StoredFile(ext=".nii.gz"), labels={"final": StoredFile(ext=".nii.gz", info=info)}
+        )
+    with Versions(tmp_path / "model" / "versions").new_version() as (version, folder):
         version_of(folder, small_weights, version)
     version_of(tmp_path / "w", small_weights, "small")
     return tmp_path
 
 
-def logged(cohort: Path, *requests: Request) -> None:
-    log = ClickLog(cohort / "model" / "clicks")
+def logged(data: Path, *requests: LoggedRequest) -> None:
+    log = ClickLog(data / "model" / "clicks")
     for each in requests:
         log.append(each)
 
 
-def served(cohort: Path, name: str, *drawn: Click | Box) -> Request:
+def served(data: Path, name: str, *drawn: Click | Box) -> LoggedRequest:
     """A request as the version in the model folder would have answered it."""
-    weights = open_weights(cohort / "model/versions/0001")
-    result = Segmenter.open(cohort / f"studies/{name}.nii.gz", str(cohort / "w")).segment(list(drawn))
+    weights = open_weights(data / "model/versions/0001")
+    result = Segmenter.open(data / f"studies/{name}.nii.gz", str(data / "w")).segment(list(drawn))
     return request(name, *drawn, version=weights.version, mask=result.digest, voxels=result.voxels)
 
 
-def command(cohort: Path, *more: object, out: str = "out") -> list[str]:
-    given = ["replay", cohort / "model", cohort / "studies", cohort / out, "--weights", cohort / "w", *more]
+def command(data: Path, *more: object, out: str = "out") -> list[str]:
+    given = ["replay", data / "model", data / "studies", data / out, "--weights", data / "w", *more]
     return [str(argument) for argument in given]
 
 
-def run(cohort: Path, *more: object, out: str = "out"):
-    return CliRunner().invoke(app, command(cohort, *more, out=out), env={"COLUMNS": "160"})
+def run(data: Path, *more: object, out: str = "out"):
+    return CliRunner().invoke(app, command(data, *more, out=out), env={"COLUMNS": "160"})
 
 
-def replayed(cohort: Path, *more: object, out: str = "out") -> list[dict[str, str]]:
-    result = run(cohort, *more, out=out)
+def replayed(data: Path, *more: object, out: str = "out") -> list[dict[str, str]]:
+    result = run(data, *more, out=out)
     assert result.exit_code == 0, result.output
-    return table(cohort / out)
+    return table(data / out)
 
 
 def table(out: Path) -> list[dict[str, str]]:
@@ -131,26 +133,26 @@ def without_times(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
 
 
-def test_a_request_is_measured_against_the_saved_label(cohort):
+def test_a_request_is_measured_against_the_saved_label(data):
     drawn = [Click(CENTRE), Click((1, 1, 1), positive=False)]
-    logged(cohort, served(cohort, "a", *drawn), request("b", Click(CENTRE)))
-    first, second = replayed(cohort)
-    result = Segmenter.open(cohort / "studies/a.nii.gz", str(cohort / "w")).segment(drawn)
+    logged(data, served(data, "a", *drawn), request("b", Click(CENTRE)))
+    first, second = replayed(data)
+    result = Segmenter.open(data / "studies/a.nii.gz", str(data / "w")).segment(drawn)
     assert float(first["dice"]) == pytest.approx(dice(result.mask > 0, label() > 0), abs=1e-6)
     assert (first["inside"], first["outside"], first["boxes"]) == ("1", "1", "0")
     assert (first["version"], first["served_version"], first["same_mask"]) == ("small", "0001", "1")
     assert first["voxels"] == first["served_voxels"] == str(result.voxels)
     assert second["dice"] != ""
     assert second["same_mask"] == second["served_voxels"] == ""
-    told = summary(cohort / "out")
+    told = summary(data / "out")
     assert (told["requests"], told["done"], told["complete"], told["measured"]) == (2, 2, True, 2)
     assert told["dice"] == pytest.approx(np.mean([float(row["dice"]) for row in (first, second)]), abs=1e-6)
     assert told["by_clicks"].keys() == {"1", "2"}
     assert told["same_mask_share"] == 1
 
 
-def test_what_cannot_be_replayed_is_skipped_with_a_reason(cohort):
-    write(cohort / "studies/flat.nii.gz", image(0)[:, :, 0])
+def test_what_cannot_be_replayed_is_skipped_with_a_reason(data):
+    write(data / "studies/flat.nii.gz", image(0)[:, :, 0])
     reasons = {
         request(None): "there was no such image",
         request("a", model=None): "there was no such model",
@@ -159,70 +161,70 @@ def test_what_cannot_be_replayed_is_skipped_with_a_reason(cohort):
         request("a", result="uncertainty"): "it asked for uncertainty, not for a mask",
         request("session-0123456789ab"): "the image of a session is not kept",
         request("gone"): "the studies hold no such image",
-        request("a", prompts=Drawn()): "nothing marks the target",
+        request("a", prompts=LoggedPrompts()): "nothing marks the target",
         request("a", Click((99, 0, 0))): "is outside the volume",
         request("a", Box((50, 50, 50), (60, 60, 60))): "is outside the volume",
-        request("a", prompts=Drawn(), model="sam3d_auto"): "have not learned to segment without a prompt",
+        request("a", prompts=LoggedPrompts(), model="sam3d_auto"): "have not learned to segment without a prompt",
         request("flat"): "flat.nii.gz",
     }
-    logged(cohort, *reasons, request("a"))
-    rows = replayed(cohort)
+    logged(data, *reasons, request("a"))
+    rows = replayed(data)
     for row, reason in zip(rows, reasons.values(), strict=False):
         assert reason in row["skipped"]
         assert row["dice"] == row["version"] == ""
-        assert str(cohort) not in row["skipped"]
+        assert str(data) not in row["skipped"]
     assert rows[-1]["skipped"] == ""
-    told = summary(cohort / "out")
+    told = summary(data / "out")
     assert told["replayed"] == 1
     assert sum(told["skipped"].values()) == len(reasons)
 
 
-def test_a_request_without_a_truth_is_replayed_and_noted(cohort):
-    logged(cohort, request("c"), request("a", label="cyst"), request("b", label=None), request("a"))
-    write(cohort / "studies/labels/final/c.nii.gz", label(), 2 * AFFINE)
-    rows = replayed(cohort, "--labels", "tumor")
+def test_a_request_without_a_truth_is_replayed_and_noted(data):
+    logged(data, request("c"), request("a", label="cyst"), request("b", label=None), request("a"))
+    write(data / "studies/labels/final/c.nii.gz", label(), 2 * AFFINE)
+    rows = replayed(data, "--labels", "tumor")
     assert "its label cannot be used" in rows[0]["note"]
     assert rows[1]["note"] == "no cyst is drawn on the image"
     assert rows[2]["note"] == "it was for a label that the app did not have"
     assert [bool(row["voxels"]) for row in rows] == [True] * 4
     assert [bool(row["dice"]) for row in rows] == [False, False, False, True]
-    others = replayed(cohort, "--tag", "original", out="original")
+    others = replayed(data, "--tag", "original", out="original")
     assert {row["note"] for row in others} == {"the image has no label under original"}
-    assert summary(cohort / "original")["dice"] is None
+    assert summary(data / "original")["dice"] is None
 
 
-def test_a_label_without_names_needs_the_apps_when_the_log_has_several(cohort):
-    logged(cohort, request("a"), request("a", label="cyst"))
-    assert all("its label cannot be used" in row["note"] for row in replayed(cohort))
-    rows = replayed(cohort, "--labels", "tumor,cyst", out="named")
+def test_a_label_without_names_needs_the_apps_when_the_log_has_several(data):
+    logged(data, request("a"), request("a", label="cyst"))
+    assert all("its label cannot be used" in row["note"] for row in replayed(data))
+    rows = replayed(data, "--labels", "tumor,cyst", out="named")
     assert [bool(row["dice"]) for row in rows] == [True, False]
 
 
-def test_a_box_is_cut_to_the_volume_as_the_server_does(cohort):
-    logged(cohort, request("a", Box((-3, 5, 3), (14, 13, 99))))
-    (row,) = replayed(cohort)
+def test_a_box_is_cut_to_the_volume_as_the_server_does(data):
+    logged(data, request("a", Box((-3, 5, 3), (14, 13, 99))))
+    (row,) = replayed(data)
     assert (row["skipped"], row["boxes"]) == ("", "1")
-    assert summary(cohort / "out")["by_clicks"].keys() == {"box"}
+    assert summary(data / "out")["by_clicks"].keys() == {"box"}
 
 
-def test_masks_are_compared_with_those_of_the_version_that_served(cohort):
+def test_masks_are_compared_with_those_of_the_version_that_served(data):
     drawn = Click(CENTRE)
-    logged(cohort, served(cohort, "a", drawn), served(cohort, "b", drawn), request("c", drawn, version="9", mask="00"))
-    write(cohort / "studies/b.nii.gz", image(7))
-    other = open_weights(cohort / "w")
+    logged(data, served(data, "a", drawn), served(data, "b", drawn), request("c", drawn, version="9", mask="00"))
+    write(data / "studies/b.nii.gz", image(7))
+    other = open_weights(data / "w")
     other.model.load_state_dict({name: 1.2 * tensor for name, tensor in other.model.state_dict().items()})
-    version_of(cohort / "w", other, "changed")
-    first, second, third = replayed(cohort, "--model-dir", cohort / "model")
+    version_of(data / "w", other, "changed")
+    first, second, third = replayed(data, "--model-dir", data / "model")
     assert (first["same_mask"], first["note"]) == ("0", "")
     assert 0 < float(first["agreement"]) < 1
     assert "gives a mask other than it was served" in second["note"]
     assert third["agreement"] == ""
-    assert summary(cohort / "out")["compared"] == 2
+    assert summary(data / "out")["compared"] == 2
 
 
-def test_a_second_call_goes_on_where_the_first_was_killed(cohort, monkeypatch):
-    logged(cohort, *(request(name, Click((10, 9, k))) for name in "abc" for k in (5, 6)))
-    whole = replayed(cohort, out="whole")
+def test_a_second_call_goes_on_where_the_first_was_killed(data, monkeypatch):
+    logged(data, *(request(name, Click((10, 9, k))) for name in "abc" for k in (5, 6)))
+    whole = replayed(data, out="whole")
     rows = Replayer.rows
     done: list[int] = []
 
@@ -234,44 +236,44 @@ def test_a_second_call_goes_on_where_the_first_was_killed(cohort, monkeypatch):
             yield row
 
     monkeypatch.setattr(Replayer, "rows", dies_after_three)
-    assert run(cohort).exit_code != 0
-    (file,) = (cohort / "out/rows").iterdir()
+    assert run(data).exit_code != 0
+    (file,) = (data / "out/rows").iterdir()
     file.write_bytes(file.read_bytes()[:-9])
     monkeypatch.setattr(Replayer, "rows", lambda self, job: (done.append(row.number) or row for row in rows(self, job)))
-    assert without_times(replayed(cohort)) == without_times(whole)
+    assert without_times(replayed(data)) == without_times(whole)
     assert done == [1, 2, 3, 3, 4, 5, 6]
 
 
-def test_a_log_that_has_grown_is_told_and_the_replay_stays_what_it_was(cohort):
-    logged(cohort, request("a"), request("b"))
-    replayed(cohort, "--shard", "1/2")
-    logged(cohort, request("c"))
-    result = run(cohort, "--shard", "2/2")
+def test_a_log_that_has_grown_is_told_and_the_replay_stays_what_it_was(data):
+    logged(data, request("a"), request("b"))
+    replayed(data, "--shard", "1/2")
+    logged(data, request("c"))
+    result = run(data, "--shard", "2/2")
     assert "1 requests are newer than this replay" in result.stderr
-    assert len(table(cohort / "out")) == 2
+    assert len(table(data / "out")) == 2
 
 
-def test_shares_in_one_folder_add_up(cohort):
-    logged(cohort, *(request(name, Click((10, 9, k))) for name in "abc" for k in (5, 6)))
-    whole = replayed(cohort, out="whole")
-    first = run(cohort, "--shard", "1/2")
+def test_shares_in_one_folder_add_up(data):
+    logged(data, *(request(name, Click((10, 9, k))) for name in "abc" for k in (5, 6)))
+    whole = replayed(data, out="whole")
+    first = run(data, "--shard", "1/2")
     assert "replayed 4 of 6 requests, 1/2 by --shard" in first.stdout
     assert "2 of 6 requests are left" in first.stdout
-    assert summary(cohort / "out")["complete"] is False
-    second = run(cohort, "--shard", "2/2")
+    assert summary(data / "out")["complete"] is False
+    second = run(data, "--shard", "2/2")
     assert "replayed 2 of 6 requests" in second.stdout
     assert "left" not in second.stdout
-    assert without_times(table(cohort / "out")) == without_times(whole)
-    assert summary(cohort / "out")["complete"] is True
+    assert without_times(table(data / "out")) == without_times(whole)
+    assert summary(data / "out")["complete"] is True
 
 
-def test_under_torchrun_each_process_does_its_share(cohort, monkeypatch):
-    logged(cohort, *(request(name, Click((10, 9, k))) for name in "abc" for k in (5, 6)))
+def test_under_torchrun_each_process_does_its_share(data, monkeypatch):
+    logged(data, *(request(name, Click((10, 9, k))) for name in "abc" for k in (5, 6)))
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank, share in enumerate(("replayed 4 of 6 requests, 1/2 by RANK", "replayed 2 of 6 requests, 2/2 by RANK")):
         monkeypatch.setenv("RANK", str(rank))
-        assert share in run(cohort).stdout
-    assert summary(cohort / "out")["complete"] is True
+        assert share in run(data).stdout
+    assert summary(data / "out")["complete"] is True
 
 
 @pytest.mark.parametrize(
@@ -285,86 +287,86 @@ def test_under_torchrun_each_process_does_its_share(cohort, monkeypatch):
         (("--weights", "missing"), "missing"),
     ],
 )
-def test_a_mistake_is_one_line_and_status_2(cohort, change, message):
-    logged(cohort, request("a"))
-    replayed(cohort)
-    result = run(cohort, *change)
+def test_a_mistake_is_one_line_and_status_2(data, change, message):
+    logged(data, request("a"))
+    replayed(data)
+    result = run(data, *change)
     assert result.exit_code == 2
     assert message in result.stderr.splitlines()[-1]
 
 
-def test_another_log_is_refused(cohort):
-    logged(cohort, request("a"))
-    replayed(cohort)
-    (cohort / "model/clicks/clicks-000001.jsonl").unlink()
-    assert "holds no click log" in run(cohort).stderr
-    logged(cohort, request("b"))
-    assert "holds the replay of another log" in run(cohort).stderr
+def test_another_log_is_refused(data):
+    logged(data, request("a"))
+    replayed(data)
+    (data / "model/clicks/clicks-000001.jsonl").unlink()
+    assert "holds no click log" in run(data).stderr
+    logged(data, request("b"))
+    assert "holds the replay of another log" in run(data).stderr
 
 
-def test_another_replay_is_replaced_when_that_is_asked_for(cohort):
-    logged(cohort, request("a"), request("b"))
-    replayed(cohort)
-    (cohort / "out/notes.txt").write_text("of the user")
-    (cohort / "model/clicks/clicks-000001.jsonl").unlink()
-    logged(cohort, request("b"))
-    assert "add --overwrite" in run(cohort).stderr
-    assert run(cohort, "--overwrite").exit_code == 0
-    assert [row["image"] for row in table(cohort / "out")] == ["b"]
-    assert (cohort / "out/notes.txt").read_text() == "of the user"
-    assert "one of several shards" in run(cohort, "--overwrite", "--shard", "1/2").stderr
+def test_another_replay_is_replaced_when_that_is_asked_for(data):
+    logged(data, request("a"), request("b"))
+    replayed(data)
+    (data / "out/notes.txt").write_text("of the user")
+    (data / "model/clicks/clicks-000001.jsonl").unlink()
+    logged(data, request("b"))
+    assert "add --overwrite" in run(data).stderr
+    assert run(data, "--overwrite").exit_code == 0
+    assert [row["image"] for row in table(data / "out")] == ["b"]
+    assert (data / "out/notes.txt").read_text() == "of the user"
+    assert "one of several shards" in run(data, "--overwrite", "--shard", "1/2").stderr
 
 
 @pytest.mark.parametrize("name", ["summary.json", "requests.csv", "log.jsonl", "rows"])
-def test_a_file_of_something_else_is_named_and_kept(cohort, name):
-    logged(cohort, request("a"))
-    (cohort / "out").mkdir()
-    (cohort / "out" / name).write_text("of an evaluation")
+def test_a_file_of_something_else_is_named_and_kept(data, name):
+    logged(data, request("a"))
+    (data / "out").mkdir()
+    (data / "out" / name).write_text("of an evaluation")
     for options in ((), ("--overwrite",)):
-        assert f"holds {name}, which no replay has written" in run(cohort, *options).stderr
-        assert (cohort / "out" / name).read_text() == "of an evaluation"
+        assert f"holds {name}, which no replay has written" in run(data, *options).stderr
+        assert (data / "out" / name).read_text() == "of an evaluation"
 
 
-def test_a_file_among_the_rows_that_no_replay_wrote_is_kept(cohort):
-    logged(cohort, request("a"))
-    replayed(cohort)
-    (cohort / "out/rows/notes.jsonl").write_text("of the user")
-    before = (cohort / "out/summary.json").read_bytes()
-    assert "rows holds notes.jsonl, which no replay has written" in run(cohort, "--overwrite").stderr
-    assert (cohort / "out/rows/notes.jsonl").read_text() == "of the user"
-    assert (cohort / "out/summary.json").read_bytes() == before
+def test_a_file_among_the_rows_that_no_replay_wrote_is_kept(data):
+    logged(data, request("a"))
+    replayed(data)
+    (data / "out/rows/notes.jsonl").write_text("of the user")
+    before = (data / "out/summary.json").read_bytes()
+    assert "rows holds notes.jsonl, which no replay has written" in run(data, "--overwrite").stderr
+    assert (data / "out/rows/notes.jsonl").read_text() == "of the user"
+    assert (data / "out/summary.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("overwrite", [(), ("--overwrite",)])
-def test_what_is_read_is_never_replaced(cohort, overwrite):
-    logged(cohort, request("a"), request("b"))
-    (cohort / "out/rows").mkdir(parents=True)
-    log = (cohort / "model/clicks/clicks-000001.jsonl").rename(cohort / "out/log.jsonl")
-    studies = (cohort / "studies").rename(cohort / "out/rows/studies")
+def test_what_is_read_is_never_replaced(data, overwrite):
+    logged(data, request("a"), request("b"))
+    (data / "out/rows").mkdir(parents=True)
+    log = (data / "model/clicks/clicks-000001.jsonl").rename(data / "out/log.jsonl")
+    studies = (data / "studies").rename(data / "out/rows/studies")
     before = log.read_bytes()
-    for given in ((log, cohort), (cohort / "model", studies)):
-        result = CliRunner().invoke(app, ["replay", *map(str, given), str(cohort / "out"), *overwrite])
+    for given in ((log, data), (data / "model", studies)):
+        result = CliRunner().invoke(app, ["replay", *map(str, given), str(data / "out"), *overwrite])
         assert result.exit_code == 2
         assert "is what the command reads and would replace" in result.stderr
     assert log.read_bytes() == before
-    assert sorted(path.name for path in (cohort / "out").iterdir()) == ["log.jsonl", "rows"]
+    assert sorted(path.name for path in (data / "out").iterdir()) == ["log.jsonl", "rows"]
 
 
-def test_without_studies_nothing_is_written(cohort):
-    logged(cohort, request("a"))
-    arguments = [str(cohort / name) for name in ("model", "nowhere", "out")]
+def test_without_studies_nothing_is_written(data):
+    logged(data, request("a"))
+    arguments = [str(data / name) for name in ("model", "nowhere", "out")]
     result = CliRunner().invoke(app, ["replay", *arguments])
     assert result.exit_code == 2
     assert "nowhere does not exist" in result.stderr
-    assert not (cohort / "out").exists()
+    assert not (data / "out").exists()
 
 
-def test_when_nothing_can_be_replayed_it_says_why(cohort):
-    logged(cohort, request("gone"), request(None))
-    result = run(cohort)
+def test_when_nothing_can_be_replayed_it_says_why(data):
+    logged(data, request("gone"), request(None))
+    result = run(data)
     assert result.exit_code == 2
     assert "none of 2 requests could be replayed: the studies hold no such image" in result.stderr
-    assert len(table(cohort / "out")) == 2
+    assert len(table(data / "out")) == 2
 
 
 def start(arguments: list[object]) -> subprocess.Popen[str]:
@@ -388,10 +390,10 @@ def until(condition, process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for processes in /proc")
-def test_killed_workers_leave_what_they_did_and_nobody_behind(cohort):
-    logged(cohort, *(request(name, Click((10, 9, k % 12))) for name in "abc" for k in range(20)))
-    process = start(["-m", "sam3d_label", *command(cohort, "--workers", 2)])
-    rows = cohort / "out/rows"
+def test_killed_workers_leave_what_they_did_and_nobody_behind(data):
+    logged(data, *(request(name, Click((10, 9, k % 12))) for name in "abc" for k in range(20)))
+    process = start(["-m", "sam3d_label", *command(data, "--workers", 2)])
+    rows = data / "out/rows"
     until(lambda: rows.is_dir() and any(file.stat().st_size for file in rows.iterdir()), process)
     started = children(process.pid)
     assert len(started) >= 2
@@ -401,7 +403,7 @@ def test_killed_workers_leave_what_they_did_and_nobody_behind(cohort):
     while any(Path(f"/proc/{pid}").is_dir() and "Z" not in state(pid) for pid in started):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    found = replayed(cohort, "--workers", 2)
+    found = replayed(data, "--workers", 2)
     assert [int(row["number"]) for row in found] == list(range(1, 61))
     lines = [line for file in rows.iterdir() for line in file.read_bytes().splitlines() if line.endswith(b"}")]
     assert len(lines) == 60

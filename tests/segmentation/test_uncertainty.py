@@ -5,31 +5,31 @@ import numpy as np
 from sam3d_label.image.volume import Volume
 from sam3d_label.segmentation.prompts import Box, Click, Prompts
 from sam3d_label.segmentation.segmenter import Segmenter
-from sam3d_label.segmentation.uncertainty import DRAWS, next_click, perturbed
+from sam3d_label.segmentation.uncertainty import DRAWS, next_click, perturb
 
 SHAPE, SPACING = (40, 36, 14), np.array([1.0, 1.0, 2.5])
 CLICKS = (Click((20, 18, 7)), Click((3, 3, 1), positive=False), Click((25, 20, 13)))
 
 
 def test_the_draws_depend_on_which_click_comes_first_and_not_on_the_order_of_the_others():
-    expected = perturbed(Prompts(CLICKS), SHAPE, SPACING)
+    expected = perturb(Prompts(CLICKS), SHAPE, SPACING)
     assert len(expected) == DRAWS
     for others in itertools.permutations(CLICKS[1:]):
-        assert perturbed(Prompts((CLICKS[0], *others)), SHAPE, SPACING) == expected
-    assert perturbed(Prompts(CLICKS[::-1]), SHAPE, SPACING)[0].clicks[0].ijk != expected[0].clicks[0].ijk
+        assert perturb(Prompts((CLICKS[0], *others)), SHAPE, SPACING) == expected
+    assert perturb(Prompts(CLICKS[::-1]), SHAPE, SPACING)[0].clicks[0].ijk != expected[0].clicks[0].ijk
 
 
 def test_draws_stay_in_the_volume_and_always_ask_for_something():
     box = Box((0, 0, 0), (39, 35, 13))
     for prompts in (Prompts(CLICKS), Prompts(CLICKS[:1]), Prompts(CLICKS[1:]), Prompts((), (box,))):
-        for draw in perturbed(prompts, SHAPE, SPACING):
+        for draw in perturb(prompts, SHAPE, SPACING):
             for ijk in [c.ijk for c in draw.clicks] + [corner for b in draw.boxes for corner in (b.lower, b.upper)]:
                 assert all(0 <= index < size for index, size in zip(ijk, SHAPE, strict=True))
             assert draw.positive or draw.boxes
 
 
 def test_now_and_then_a_click_is_left_out():
-    counts = {len(draw.clicks) for draw in perturbed(Prompts(CLICKS), SHAPE, SPACING)}
+    counts = {len(draw.clicks) for draw in perturb(Prompts(CLICKS), SHAPE, SPACING)}
     assert counts == {2, 3}
 
 

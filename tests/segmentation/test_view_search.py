@@ -24,7 +24,7 @@ def test_a_view_is_carried_to_another_crop_where_the_two_meet(volume):
     along = np.stack(np.meshgrid(*[np.arange(32)] * 3, indexing="ij"), -1).reshape(-1, 3)
     height = lambda frame, at: frame.to_ijk(at)[:, 2] * 2.0 + frame.to_ijk(at)[:, 0]  # noqa: E731
     view = View(wide, torch.from_numpy(height(wide, along)).float().reshape(32, 32, 32))
-    carried = view.resampled(close, 16)[0, 0].numpy()
+    carried = view.resample(close, 16)[0, 0].numpy()
     half = np.stack(np.meshgrid(*[np.linspace(0, 31, 16)] * 3, indexing="ij"), -1).reshape(-1, 3)
     assert np.allclose(carried.ravel(), height(close, half), atol=1e-3)
 

@@ -12,14 +12,19 @@ import pytest
 
 from sam3d_label.errors import Sam3dError
 from sam3d_label.segmentation.prompts import Box, Click, Prompts
-from sam3d_label.studies.click_log import ClickLog, Drawn, Request, log_files, read_log
+from sam3d_label.studies.click_log import ClickLog, LoggedPrompts, LoggedRequest, log_files, read_log
 
 PROMPTS = Prompts((Click((1, 2, 3)), Click((4, 5, 6)), Click((7, 8, 9), positive=False)), (Box((0, 1, 2), (5, 6, 7)),))
 
 
-def request(image="a", **more) -> Request:
-    given = {"at": "2026-01-02T03:04:05.678+00:00", "model": "sam3d", "prompts": Drawn.of(PROMPTS), "seconds": 0.5}
-    return Request(image=image, **{**given, **more})
+def request(image="a", **more) -> LoggedRequest:
+    given = {
+        "at": "2026-01-02T03:04:05.678+00:00",
+        "model": "sam3d",
+        "prompts": LoggedPrompts.of(PROMPTS),
+        "seconds": 0.5,
+    }
+    return LoggedRequest(image=image, **{**given, **more})
 
 
 @contextmanager
@@ -49,8 +54,8 @@ def test_what_is_written_is_one_json_object_a_line_and_comes_back(tmp_path):
 
 
 def test_prompts_come_back_as_they_were_drawn():
-    assert Drawn.of(PROMPTS).prompts() == PROMPTS
-    assert Drawn().prompts() == Prompts()
+    assert LoggedPrompts.of(PROMPTS).prompts() == PROMPTS
+    assert LoggedPrompts().prompts() == Prompts()
 
 
 @pytest.mark.parametrize("source", [".", "clicks", "clicks/clicks-000001.jsonl"])
@@ -66,9 +71,9 @@ def test_without_a_log_it_says_what_to_give(tmp_path):
 
 def test_processes_that_write_at_once_do_not_tear_each_others_lines(tmp_path):
     program = (
-        "import sys; from pathlib import Path; from sam3d_label.studies.click_log import ClickLog, Request\n"
+        "import sys; from pathlib import Path; from sam3d_label.studies.click_log import ClickLog, LoggedRequest\n"
         "log = ClickLog(Path(sys.argv[1]), file_bytes=4000, files=99)\n"
-        "for n in range(40): log.append(Request(at='now', image=f'{sys.argv[2]}-{n}', seconds=n))"
+        "for n in range(40): log.append(LoggedRequest(at='now', image=f'{sys.argv[2]}-{n}', seconds=n))"
     )
     writers = [subprocess.Popen([sys.executable, "-c", program, tmp_path, str(number)]) for number in range(3)]
     assert [writer.wait(60) for writer in writers] == [0, 0, 0]
@@ -128,7 +133,7 @@ def test_a_folder_that_cannot_be_made_is_no_error(tmp_path, caplog):
 def test_a_log_that_another_process_holds_delays_a_click_by_a_moment_only(tmp_path, monkeypatch, caplog):
     from filelock import FileLock
 
-    monkeypatch.setattr("sam3d_label.studies.click_log.PATIENCE", 0.05)
+    monkeypatch.setattr("sam3d_label.studies.click_log.LOCK_TIMEOUT", 0.05)
     with FileLock(tmp_path / ".lock"):
         ClickLog(tmp_path).append(request())
     assert "unlogged" in caplog.text

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lib.activelearning.strategies import Diverse, Scores, SurveyScoring, Uncertainty, handed_out
+from lib.activelearning.strategies import (
+    DiversityStrategy,
+    ScoreFile,
+    UncertaintyStrategy,
+    VolumeScoring,
+    is_handed_out,
+)
 from sam3d_label.active_learning.score import ImageScore
 from tests.helpers.app_helpers import ball, make_app, write_nifti
 
@@ -25,7 +31,7 @@ def app(tmp_path: Path, weights_path: Path) -> Any:
 
 
 @pytest.fixture
-def scores(app: Any) -> Scores:
+def scores(app: Any) -> ScoreFile:
     """Those of a, b and c, by hand."""
     for image, doubt, vector in (("a", 0.2, [0.0, 0.0]), ("b", 0.9, [1.0, 0.0]), ("c", 0.5, [9.0, 9.0])):
         app.scores.add(image, ImageScore(version="small-1", doubt=doubt, click=(1, 2, 3), vector=vector))
@@ -57,45 +63,45 @@ def test_an_image_that_fails_for_any_reason_does_not_end_the_scoring(app: Any) -
                 raise FileNotFoundError(path)
             return lent(path, device)
 
-    scoring = SurveyScoring(app.serving, Failing(), app.scores, app.busy)  # type: ignore[arg-type]
+    scoring = VolumeScoring(app.serving, Failing(), app.scores, app.busy)  # type: ignore[arg-type]
     done = scoring({}, app.datastore())
     assert done["scored"] == ["c"]
     assert done["failed"]["a"] == "RuntimeError: out of memory"
     assert done["failed"].keys() == {"a", "b", "nan"}
 
 
-def test_the_image_of_the_most_doubt_is_next_with_the_reason(app: Any, scores: Scores) -> None:
+def test_the_image_of_the_most_doubt_is_next_with_the_reason(app: Any, scores: ScoreFile) -> None:
     known = scores.read()
-    image, why = Uncertainty(scores).choose(known, [known["a"]])
+    image, why = UncertaintyStrategy(scores).choose(known, [known["a"]])
     assert image == "b"
-    assert why == "doubt 0.900 under version small-1, the most of 3 unlabelled images"
+    assert why == "doubt 0.900 under version small-1, the highest of 3 unlabelled images"
 
 
 @pytest.mark.parametrize("strategy", ["uncertainty", "diverse"])
-def test_the_most_usual_image_begins(app: Any, scores: Scores, strategy: str) -> None:
+def test_the_most_usual_image_begins(app: Any, scores: ScoreFile, strategy: str) -> None:
     scores.add("b", scores.read()["b"].model_copy(update={"doubt": 0.1}))
     chosen = app.next_sample({"strategy": strategy})
     assert chosen["id"] == "b"
-    assert chosen["why"] == "the most usual of 3 unlabelled images, to begin with"
+    assert chosen["why"] == "the most typical of 3 unlabelled images, to begin with"
 
 
-def test_the_most_different_follows(app: Any, scores: Scores) -> None:
+def test_the_most_different_follows(app: Any, scores: ScoreFile) -> None:
     known = scores.read()
-    image, why = Diverse(scores).choose(known, [known["a"]])
+    image, why = DiversityStrategy(scores).choose(known, [known["a"]])
     assert image == "c"
     assert "distance" in why
 
 
-def test_what_somebody_got_lately_is_not_given_again(app: Any, scores: Scores) -> None:
+def test_what_somebody_got_lately_is_not_given_again(app: Any, scores: ScoreFile) -> None:
     store = app.datastore()
     store.update_image_info("b", {"strategy": {"first": {"ts": int(time.time()), "client_id": "user-1"}}})
-    assert handed_out(store, "b")
-    assert Uncertainty(scores)({}, store)["id"] in ("a", "c")  # type: ignore[index]
+    assert is_handed_out(store, "b")
+    assert UncertaintyStrategy(scores)({}, store)["id"] in ("a", "c")  # type: ignore[index]
     store.update_image_info("b", {"strategy": {"first": {"ts": int(time.time()) - 4000}}})
-    assert Uncertainty(scores)({}, store)["id"] == "b"  # type: ignore[index]
+    assert UncertaintyStrategy(scores)({}, store)["id"] == "b"  # type: ignore[index]
     for image in ("a", "b", "c", "nan"):
         store.update_image_info(image, {"strategy": {"first": {"ts": int(time.time())}}})
-    assert Uncertainty(scores)({}, store)["id"] == "b"  # type: ignore[index]
+    assert UncertaintyStrategy(scores)({}, store)["id"] == "b"  # type: ignore[index]
 
 
 def test_before_anything_is_scored_it_is_random_and_says_so(app: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.activelearning.strategies import Scores
+from lib.activelearning.strategies import ScoreFile
 from lib.datastores.json_files import read_json, write_object
 from lib.datastores.studies import SafeDatastore
 from sam3d_label.active_learning.score import ImageScore
@@ -38,14 +38,14 @@ def test_a_damaged_file_counts_as_empty(tmp_path: Path) -> None:
 
 def test_scores_of_an_older_release_are_kept_and_bad_ones_left_out(tmp_path: Path) -> None:
     shutil.copy(SAMPLES / "scores.json", tmp_path)
-    scores = Scores(tmp_path)
+    scores = ScoreFile(tmp_path)
     assert scores.read().keys() == {"case 0", "case 1"}
     scores.add("new", ImageScore(version="1", doubt=0.5, click=(1, 2, 3), vector=[0.5]))
     content = json.loads((tmp_path / "scores.json").read_text())
     assert content["format"] == 1
     content["scores"] |= {"case 0": [], "case 1": {"doubt": float("nan")}}
     (tmp_path / "scores.json").write_text(json.dumps(content))
-    assert Scores(tmp_path).read().keys() == {"new"}
+    assert ScoreFile(tmp_path).read().keys() == {"new"}
 
 
 def test_the_studies_of_an_older_release_are_opened(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from fastapi import HTTPException
 from lib.infers.click_notes import reason
 from sam3d_label.errors import PromptError, Sam3dError, VolumeError
 from sam3d_label.segmentation.segmenter import Segmenter
-from sam3d_label.studies.click_log import Drawn, Request, read_log
+from sam3d_label.studies.click_log import LoggedPrompts, LoggedRequest, read_log
 from tests.helpers.app_helpers import CENTRE, make_app, write_nifti
 
 SECRET = "Doe_John_1970"
@@ -43,7 +43,7 @@ def refused(app: Any, **request: Any) -> None:
         app.infer({"model": "sam3d", "image": "mr", **request})
 
 
-def logged(folder: Path) -> list[Request]:
+def logged(folder: Path) -> list[LoggedRequest]:
     return read_log(folder / "studies-model").requests
 
 
@@ -51,7 +51,9 @@ def test_a_click_is_logged_with_its_answer(app: Any, folder: Path, weights_path:
     answer = ask(app, foreground=[CENTRE], background=[[1, 1, 1]], roi=[20, 10, 18, 8, -3, 40], label="cyst")
     (request,) = logged(folder)
     assert (request.image, request.model, request.label, request.result) == ("mr", "sam3d", "cyst", "mask")
-    assert request.prompts == Drawn(inside=((15, 13, 6),), outside=((1, 1, 1),), boxes=((10, 20, 8, 18, -3, 40),))
+    assert request.prompts == LoggedPrompts(
+        inside=((15, 13, 6),), outside=((1, 1, 1),), boxes=((10, 20, 8, 18, -3, 40),)
+    )
     assert request.version == answer["params"]["model_version"] == "small-1"
     assert request.seconds > 0
     assert request.error is None
@@ -65,7 +67,7 @@ def test_requests_without_clicks_and_for_uncertainty_are_logged_as_such(app: Any
     ask(app, model="sam3d_auto")
     ask(app, foreground=[CENTRE], result="uncertainty")
     auto, unsure = logged(folder)
-    assert (auto.model, auto.prompts, auto.mask is None) == ("sam3d_auto", Drawn(), False)
+    assert (auto.model, auto.prompts, auto.mask is None) == ("sam3d_auto", LoggedPrompts(), False)
     assert (unsure.result, unsure.mask, unsure.version) == ("uncertainty", None, "small-1")
 
 
@@ -79,7 +81,7 @@ def test_what_is_refused_is_logged_with_the_reason(app: Any, folder: Path) -> No
     refused(app, foreground="nonsense")
     refused(app, image="text", foreground=[CENTRE])
     outside, unreadable, broken = logged(folder)
-    assert outside.prompts == Drawn(inside=((30, 0, 0),))
+    assert outside.prompts == LoggedPrompts(inside=((30, 0, 0),))
     assert "PromptError: click (30, 0, 0) is outside the volume" in str(outside.error)
     assert unreadable.prompts is None
     assert (broken.image, broken.error.startswith("VolumeError: the image")) == ("text", True)

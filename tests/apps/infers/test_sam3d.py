@@ -21,7 +21,7 @@ from lib.infers.sam3d import SAM3DAutoTask, SAM3DInferTask, VolumeTask, resolve_
 from sam3d_label import Click, Segmenter
 from sam3d_label.errors import PromptError, VolumeError
 from sam3d_label.image.volume import Volume
-from sam3d_label.segmentation.uncertainty import Uncertainty
+from sam3d_label.segmentation.uncertainty import UncertaintyMap
 from sam3d_label.training.busy import BusySign
 from sam3d_label.weights import open_weights
 from tests.helpers.app_helpers import CENTRE, OBLIQUE, SHAPE, ball, write_nifti, write_weights
@@ -246,7 +246,7 @@ class TestUncertainty:
     def test_the_next_click_is_a_voxel_or_null(
         self, task: SAM3DInferTask, image: Path, voxel: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        found = Uncertainty(map=np.zeros(SHAPE, np.float32), next_click=voxel, seconds=0.1, model_version="1")
+        found = UncertaintyMap(map=np.zeros(SHAPE, np.float32), next_click=voxel, seconds=0.1, model_version="1")
         monkeypatch.setattr(Segmenter, "uncertainty", lambda *_: found)
         assert run(task, image, result="uncertainty")[1]["next_click"] == (None if voxel is None else [3, 2, 1])
 

@@ -212,7 +212,7 @@ def blind_version(server: str, folder: Path) -> Iterator[str]:
     assert model.fine_path is not None
     model.fine_path.out.bias.data.fill_(-1e4)
     versions = Versions(folder / "model" / "versions")
-    with versions.adding() as (version, beside):
+    with versions.new_version() as (version, beside):
         save_adapter(model, weights.card, beside)
     versions.publish(version, "test")
     yield version

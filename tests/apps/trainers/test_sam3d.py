@@ -20,7 +20,7 @@ from lib.trainers.auto_train import AutoTrain
 from lib.trainers.sam3d import parse_train, train_settings, trainer
 from lib.trainers.stats import STARTED, Stats
 from sam3d_label.errors import Sam3dError
-from sam3d_label.model_update.update import Progress, Update
+from sam3d_label.model_update.update import Update, UpdateProgress
 from sam3d_label.model_update.versions import Versions
 from sam3d_label.training import TrainSettings
 from sam3d_label.training.busy import BusySign
@@ -167,9 +167,9 @@ class TestTraining:
     def test_slicer_can_show_its_progress_at_any_time(self, tmp_path: Path) -> None:
         stats = Stats(tmp_path / "stats.json", "train_01", 5)
         for progress, total in (
-            (Progress("opening"), 5),
-            (Progress("training", epochs_in_all=7), 7),
-            (Progress("comparing"), 7),
+            (UpdateProgress("opening"), 5),
+            (UpdateProgress("training", epochs_in_all=7), 7),
+            (UpdateProgress("comparing"), 7),
         ):
             stats.show(progress)
             told = read_json(stats.path)
@@ -189,7 +189,7 @@ class TestServing:
         versions = Versions(tmp_path / "versions")
         serving = Serving(AppConfig(weights=str(weights_path)), versions)
         assert serving().version == "small-1"
-        with versions.adding() as (version, folder):
+        with versions.new_version() as (version, folder):
             for name in ("adapter.safetensors", "card.json"):
                 (folder / name).write_bytes((weights_path.parent / name).read_bytes()[:50])
         versions.publish(version, "test")

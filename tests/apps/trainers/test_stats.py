@@ -12,7 +12,7 @@ from lib.datastores.json_files import load
 from lib.trainers.stats import LastTraining, Stats, TrainStats
 from sam3d_label.errors import NewerFormatError
 from sam3d_label.model_update.report import UpdateReport
-from sam3d_label.model_update.update import Progress
+from sam3d_label.model_update.update import UpdateProgress
 from sam3d_label.training.log import EpochLog
 
 SAMPLES = Path(__file__).parents[2] / "data"
@@ -57,9 +57,9 @@ def test_a_training_writes_its_progress_and_its_end(tmp_path: Path) -> None:
     stats.begin()
     assert (shown().stage, shown().epoch, shown().total_epochs) == ("starting", 0, 5)
     log = EpochLog(epoch=0, loss=0.5, dice_1=math.nan, dice_3=math.nan, learning_rate=1e-3, seconds=1)
-    stats.show(Progress("training", [log], 1))
+    stats.show(UpdateProgress("training", [log], 1))
     assert (shown().epoch, shown().eval, shown().losses) == (1, {}, [0.5])
-    stats.show(Progress("comparing"))
+    stats.show(UpdateProgress("comparing"))
     assert (shown().epoch, shown().total_epochs, shown().stage) == (1, 1, "comparing")
     assert shown().total_time is None
     stats.end(UpdateReport(version="0001", annotated=2))

@@ -24,25 +24,25 @@ from lib.datastores.json_files import load, store
 from lib.datastores.studies import remember
 from lib.infers.open_volumes import Segmenters
 from lib.infers.sam3d import resolve_device
-from sam3d_label.active_learning.score import ImageScore, ImageScores, farthest, survey
+from sam3d_label.active_learning.score import ImageScore, ImageScores, farthest_vector, score_volume
 from sam3d_label.errors import Sam3dError
 from sam3d_label.io import locked, storing
 from sam3d_label.training.busy import BusySign
 
 logger = logging.getLogger(__name__)
 SCORES = "scores.json"
-HANDED_OUT_FOR = 3600
-"""Seconds for which an image that an annotator got is given to nobody else, nor to the same who skipped it."""
+HANDED_OUT_SECONDS = 3600
+"""Seconds for which an image is not handed out again, neither to others nor to an annotator who skipped it."""
 
 INFO = "sam3d"
-"""Key under which an image's info says what the model makes of it."""
+"""Key of the score in an image's info."""
 
 STRATEGY = "strategy"
-"""Key under which it says who got the image, by strategy: `ts` and `client_id`."""
+"""Key of the record who received the image, by strategy: `ts` and `client_id`."""
 
 
-class Scores:
-    """Scores of the images in a file.
+class ScoreFile:
+    """The scores of the images, in a file.
 
     Args:
         model_dir: Folder of the file.
@@ -58,7 +58,7 @@ class Scores:
         return {image: score for image, score in found.items() if score}
 
     def add(self, image: str, score: ImageScore) -> None:
-        """Keep the score of an image."""
+        """Store the score of an image."""
         with storing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
         with locked(self.path.with_name(f".{self.path.name}.lock")):
@@ -74,26 +74,26 @@ def _score(image: str, stored: object) -> ImageScore | None:
         return None
 
 
-class SurveyScoring(ScoringMethod):
+class VolumeScoring(ScoringMethod):
     """Scores every image that the active version has not scored yet; clicks have priority.
 
     Args:
         serving: The active weights.
         segmenters: Opens images.
-        scores: Where the scores are kept.
-        busy: What it waits for.
+        scores: The file of scores.
+        busy: Flag that scoring waits for.
     """
 
-    def __init__(self, serving: Serving, segmenters: Segmenters, scores: Scores, busy: BusySign) -> None:
-        super().__init__("How unsure the model is of each image, and what the image looks like to it")
+    def __init__(self, serving: Serving, segmenters: Segmenters, scores: ScoreFile, busy: BusySign) -> None:
+        super().__init__("Uncertainty of the model and feature vector, for each image")
         self._serving, self._segmenters, self._scores, self._busy = serving, segmenters, scores, busy
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
-        """Scores the images.
+        """Score the images.
 
         Args:
-            request: `device`, if a certain one is to do it.
-            datastore: Where the images are; what is found is kept in their info as well.
+            request: `device`, if a certain one is required.
+            datastore: The images; scores are also stored in their info.
 
         Returns:
             `version`, the images `scored` now, those `failed` with the reason.
@@ -127,20 +127,20 @@ class SurveyScoring(ScoringMethod):
 
     def _score(self, image: str, device: str, datastore: Datastore) -> ImageScore:
         with self._segmenters.borrow(datastore.get_image_uri(image), device) as segmenter:
-            return ImageScore.of(survey(segmenter))
+            return ImageScore.of(score_volume(segmenter))
 
 
 class ScoredStrategy(Strategy):
-    """Chooses among the unlabelled images that are scored, and says why; at random until there are any.
+    """Chooses among the unlabelled images that have a score, and reports why; at random until there are any.
 
-    Images that were handed out lately are left out, as long as there are others.
+    Images that were handed out recently are left out as long as there are others.
 
     Args:
-        description: What it does, for people.
-        scores: What the model made of the images.
+        description: Description for people.
+        scores: The file of scores.
     """
 
-    def __init__(self, description: str, scores: Scores) -> None:
+    def __init__(self, description: str, scores: ScoreFile) -> None:
         super().__init__(description)
         self._scores = scores
 
@@ -149,7 +149,7 @@ class ScoredStrategy(Strategy):
         unlabelled = datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels"))
         if not unlabelled:
             return None
-        free = [image for image in unlabelled if not handed_out(datastore, image)]
+        free = [image for image in unlabelled if not is_handed_out(datastore, image)]
         scores = self._scores.read()
         candidates = {image: scores[image] for image in sorted(free or unlabelled) if image in scores}
         if not candidates:
@@ -161,42 +161,48 @@ class ScoredStrategy(Strategy):
         return {"id": image, "why": why}
 
     def choose(self, candidates: Mapping[str, ImageScore], labelled: list[ImageScore]) -> tuple[str, str]:
-        """One of the candidates and why; both come with their scores."""
+        """Return one of the candidates and the reason.
+
+        Args:
+            candidates: Scores of unlabelled images.
+            labelled: Scores of labelled images.
+        """
         raise NotImplementedError
 
 
-class Uncertainty(ScoredStrategy):
-    """Choose the image with the highest uncertainty; without any label, the most typical one."""
+class UncertaintyStrategy(ScoredStrategy):
+    """Chooses the image with the highest uncertainty; without any label, the most typical one."""
 
-    def __init__(self, scores: Scores) -> None:
-        super().__init__("The image that the model is least sure of", scores)
+    def __init__(self, scores: ScoreFile) -> None:
+        super().__init__("The image with the highest uncertainty", scores)
 
     def choose(self, candidates: Mapping[str, ImageScore], labelled: list[ImageScore]) -> tuple[str, str]:
         """Choose the image with the highest uncertainty, or the most typical one while nothing is labelled."""
         if not labelled:
-            return most_usual(candidates)
+            return most_typical(candidates)
         image = max(candidates, key=lambda image: candidates[image].doubt)
         doubt, version = candidates[image].doubt, candidates[image].version
-        return image, f"doubt {doubt:.3f} under version {version}, the most of {len(candidates)} unlabelled images"
+        return image, f"doubt {doubt:.3f} under version {version}, the highest of {len(candidates)} unlabelled images"
 
 
-class Diverse(ScoredStrategy):
-    """The image that looks least like those that are labelled."""
+class DiversityStrategy(ScoredStrategy):
+    """Chooses the image that is least similar to the labelled ones."""
 
-    def __init__(self, scores: Scores) -> None:
-        super().__init__("The image that looks least like those that are labelled", scores)
+    def __init__(self, scores: ScoreFile) -> None:
+        super().__init__("The image that is least similar to the labelled ones", scores)
 
     def choose(self, candidates: Mapping[str, ImageScore], labelled: list[ImageScore]) -> tuple[str, str]:
         """Choose the image least similar to any labelled one, or the most typical one while nothing is labelled."""
         if not labelled:
-            return most_usual(candidates)
-        image, away = farthest(vectors(candidates), [np.array(score.vector, np.float32) for score in labelled])
-        return image, f"distance {away:.2f} from the labelled images, the most of {len(candidates)} unlabelled ones"
+            return most_typical(candidates)
+        image, away = farthest_vector(vectors(candidates), [np.array(score.vector, np.float32) for score in labelled])
+        return image, f"distance {away:.2f} from the labelled images, the largest of {len(candidates)} unlabelled ones"
 
 
-def most_usual(candidates: Mapping[str, ImageScore]) -> tuple[str, str]:
+def most_typical(candidates: Mapping[str, ImageScore]) -> tuple[str, str]:
     """Return the candidate whose vector is nearest to their mean, and the reason."""
-    return farthest(vectors(candidates), [])[0], f"the most usual of {len(candidates)} unlabelled images, to begin with"
+    image, _ = farthest_vector(vectors(candidates), [])
+    return image, f"the most typical of {len(candidates)} unlabelled images, to begin with"
 
 
 def vectors(scores: Mapping[str, ImageScore]) -> dict[str, np.ndarray]:
@@ -204,32 +210,32 @@ def vectors(scores: Mapping[str, ImageScore]) -> dict[str, np.ndarray]:
     return {image: np.array(score.vector, np.float32) for image, score in scores.items()}
 
 
-def handed_out(datastore: Datastore, image: str) -> bool:
-    """Return whether somebody got an image lately, by whatever strategy."""
-    return time.time() - handed_out_at(datastore, image) < HANDED_OUT_FOR
+def is_handed_out(datastore: Datastore, image: str) -> bool:
+    """Return whether an image was handed out recently, by any strategy."""
+    return time.time() - handed_out_at(datastore, image) < HANDED_OUT_SECONDS
 
 
 def handed_out_at(datastore: Datastore, image: str) -> float:
-    """Return when somebody last got an image, seconds since 1970; 0 when nobody did."""
+    """Return when an image was last handed out, seconds since 1970; 0 if never."""
     times = [entry.get("ts") for entry in handed_out_by(datastore.get_image_info(image)).values()]
     return max(map(_seconds, times), default=0.0)
 
 
 def handed_out_by(info: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return who got an image and when, by strategy; what is stored in another form is ignored."""
+    """Return who received an image and when, by strategy; malformed records are ignored."""
     given = info.get(STRATEGY)
     entries = given.items() if isinstance(given, Mapping) else ()
     return {str(name): entry for name, entry in entries if isinstance(entry, Mapping)}
 
 
 def _seconds(value: Any) -> float:
-    """Return a stored time, or 0 for what is none."""
+    """Return a stored time; 0 if it is not a number."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return float(value) if is_number else 0.0
 
 
 def random_choice(images: list[str], datastore: Datastore) -> dict[str, Any]:
-    """Return one of the images at random: `id` and `weight`, which grows with the time since somebody got it.
+    """Return one of the images at random: `id` and `weight`, which grows with the time since it was handed out.
 
     MONAI Label's own strategy fails when all images were handed out within the last second: all weights are 0 then.
     """
@@ -239,8 +245,8 @@ def random_choice(images: list[str], datastore: Datastore) -> dict[str, Any]:
     return {"id": images[place], "weight": weights[place]}
 
 
-class Random(Strategy):
-    """An unlabelled image at random, rather one that nobody got lately."""
+class RandomStrategy(Strategy):
+    """Chooses an unlabelled image at random, preferably one that was not handed out recently."""
 
     def __init__(self) -> None:
         super().__init__("Random Strategy")
@@ -251,12 +257,12 @@ class Random(Strategy):
         return random_choice(unlabelled, datastore) if unlabelled else None
 
 
-def strategies(scores: Scores, random: str) -> dict[str, Strategy]:
-    """Return all strategies by name; `random` is answered by the one of that name."""
+def make_strategies(scores: ScoreFile, random: str) -> dict[str, Strategy]:
+    """Return all strategies by name; `random` names the one that answers requests for `random`."""
     known: dict[str, Strategy] = {
-        "random": Random(),
+        "random": RandomStrategy(),
         "first": First(),
-        "uncertainty": Uncertainty(scores),
-        "diverse": Diverse(scores),
+        "uncertainty": UncertaintyStrategy(scores),
+        "diverse": DiversityStrategy(scores),
     }
     return known | {"random": known[random]}

@@ -26,7 +26,7 @@ from lib.datastores.place import Place
 from lib.datastores.reconcile import RenamedLabels, reconcile
 from lib.errors import StudiesGoneError
 from sam3d_label.errors import ReadOnlyError, StorageError, VolumeError
-from sam3d_label.image.listing import FolderReader, Listing, end_of
+from sam3d_label.image.listing import FolderContent, FolderReader, end_of
 from sam3d_label.io import discard, locked, part_of, remove_parts, require_format, storing, sync_file, write_bytes
 from sam3d_label.studies.journal import Journal
 
@@ -340,7 +340,7 @@ class FolderDatastore(LocalDatastore):
             if self.keeps_gone:
                 self._gone.write(without_files(before, gone, found))
 
-    def _listed(self, known: Mapping[str, ImageLabelModel]) -> tuple[Listing, dict[str, Listing]]:
+    def _listed(self, known: Mapping[str, ImageLabelModel]) -> tuple[FolderContent, dict[str, FolderContent]]:
         """Return the images, and the labels by tag; the log says once what is skipped."""
         model = self._datastore
         images = self._reader.read(

@@ -12,7 +12,7 @@ from monailabel.datastore.local import DataModel, ImageLabelModel
 from monailabel.utils.others.generic import file_checksum
 
 from lib.datastores.gone import Objects
-from sam3d_label.image.listing import Listing
+from sam3d_label.image.listing import FolderContent
 
 CHECKSUM = "checksum"
 """Key of a label's info with the digest of the file that was saved, by which it is found under another name."""
@@ -33,7 +33,7 @@ class RenamedLabels:
     """
 
     def __init__(
-        self, sources: Sequence[Objects], labels: Mapping[str, Listing], folder_of: Callable[[str], str]
+        self, sources: Sequence[Objects], labels: Mapping[str, FolderContent], folder_of: Callable[[str], str]
     ) -> None:
         self._sources, self._labels, self._folder_of = sources, labels, folder_of
 
@@ -61,8 +61,8 @@ class RenamedLabels:
 
 def reconcile(
     sources: Sequence[Objects],
-    images: Listing,
-    labels: Mapping[str, Listing],
+    images: FolderContent,
+    labels: Mapping[str, FolderContent],
     renamed: Callable[[str, str, str], dict[str, Any]],
     orphan: Callable[[str, str], object],
 ) -> dict[str, ImageLabelModel]:

@@ -16,7 +16,7 @@ from fastapi import HTTPException
 from lib.infers.sam3d import SAM3DAutoTask, SAM3DInferTask, VolumeTask
 from lib.requests import parse, parse_unprompted
 from sam3d_label.errors import Sam3dError
-from sam3d_label.studies.click_log import ClickLog, Drawn, Request, now
+from sam3d_label.studies.click_log import ClickLog, LoggedPrompts, LoggedRequest, now
 
 LONGEST_REASON = 200
 QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
@@ -77,7 +77,7 @@ class ClickNotes:
             return
         drawn, label, result = self._read(request, note.task)
         self._log.append(
-            Request(
+            LoggedRequest(
                 at=now(),
                 image=image_name(request) if note.path else None,
                 model=request["model"] if note.task else None,
@@ -92,14 +92,16 @@ class ClickNotes:
             )
         )
 
-    def _read(self, request: Mapping[str, Any], task: VolumeTask | None) -> tuple[Drawn | None, str | None, Any]:
+    def _read(
+        self, request: Mapping[str, Any], task: VolumeTask | None
+    ) -> tuple[LoggedPrompts | None, str | None, Any]:
         """Prompts, label and kind of result; no prompts when the request cannot be read."""
         try:
             if isinstance(task, SAM3DInferTask):
                 prompts, output = parse(request, labels=self._labels)
-                return Drawn.of(prompts), output.label, "uncertainty" if output.uncertainty else "mask"
+                return LoggedPrompts.of(prompts), output.label, "uncertainty" if output.uncertainty else "mask"
             found = task.found() if isinstance(task, SAM3DAutoTask) else self._labels[0]
-            return Drawn(), parse_unprompted(request, labels=self._labels, found=found).label, "mask"
+            return LoggedPrompts(), parse_unprompted(request, labels=self._labels, found=found).label, "mask"
         except Sam3dError:
             return None, None, "mask"
 

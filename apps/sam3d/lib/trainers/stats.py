@@ -12,7 +12,7 @@ from pydantic import Field
 from lib.datastores.json_files import finite, store
 from sam3d_label.io import Record
 from sam3d_label.model_update.report import Compared, UpdateReport, Verdict
-from sam3d_label.model_update.update import Progress
+from sam3d_label.model_update.update import UpdateProgress
 from sam3d_label.training.log import EpochLog
 
 STATS, STARTED = "train_stats.json", "last_training.json"
@@ -95,7 +95,7 @@ class Stats:
         """Write that it has begun, in place of the state of the training before."""
         store(self.path, self._last.model_copy(update={"stage": "starting"}))
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: UpdateProgress) -> None:
         """Write the state of an update."""
         scores = [log.dice_1 for log in progress.epochs if not math.isnan(log.dice_1)]
         changes: dict[str, object] = {}

@@ -54,7 +54,7 @@ def model_dir(weights_path: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         (15, 0.41, False, "worse on 3 validation cases known before: Dice@1 0.720 → 0.410"),
     ]
     for annotated, dice, passes, reason in told:
-        with versions.adding() as (version, beside):
+        with versions.new_version() as (version, beside):
             report = measured(version, annotated, dice, passes, reason)
             for name in ("adapter.safetensors", "card.json"):
                 shutil.copy(weights_path.parent / name, beside / name)
@@ -78,7 +78,7 @@ def url(model_dir: Path, weights_path: Path) -> Iterator[str]:
     (folder / "studies").mkdir()
     for name in ("a", "b"):
         write_nifti(folder / "studies" / f"{name}.nii.gz")
-    Ledger(folder / "studies" / ".sam3d" / "ledger.json").tell({f"case_{n}": f"case_{n}" for n in range(15)})
+    Ledger(folder / "studies" / ".sam3d" / "ledger.json").assign({f"case_{n}": f"case_{n}" for n in range(15)})
     arguments = ["--studies", str(folder / "studies"), "--conf", "weights", str(weights_path)]
     arguments += ["--conf", "auto_train_every", "5"]
     with (folder / "log").open("wb") as log, serve(MODULE, arguments, log, folder) as address:

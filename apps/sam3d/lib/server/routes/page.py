@@ -12,7 +12,7 @@ from fastapi.responses import FileResponse
 from monailabel.interfaces.datastore import Datastore
 from pydantic import BaseModel
 
-from lib.activelearning.strategies import Scores
+from lib.activelearning.strategies import ScoreFile
 from lib.configs.active_weights import Serving
 from lib.configs.app_config import AppConfig
 from lib.errors import HANDLED, http_error
@@ -24,7 +24,7 @@ from lib.trainers.stats import TrainStats
 from sam3d_label.model_update import learning_curve
 from sam3d_label.model_update.report import UpdateReport
 from sam3d_label.model_update.split_ledger import Ledger, counts
-from sam3d_label.model_update.versions import BEFORE_ALL, Versions
+from sam3d_label.model_update.versions import INITIAL, Versions
 from sam3d_label.weights.card import ABILITIES, Card, lost
 from sam3d_label.weights.places import CARD
 
@@ -40,7 +40,7 @@ class Parts(Protocol):
     config: AppConfig
     serving: Serving
     versions: Versions
-    scores: Scores
+    scores: ScoreFile
     auto_train: AutoTrain
     model_dir: Path
     trainer: SAM3DTrainTask
@@ -111,11 +111,11 @@ def describe(app: Parts) -> dict[str, Any]:
     current = app.versions.current()
     return {
         "serving": {
-            "version": current or BEFORE_ALL,
+            "version": current or INITIAL,
             "weights": weights.version,
             "preset": weights.card.preset,
             "capabilities": weights.card.capabilities,
-            "before": app.versions.before() if current else None,
+            "before": app.versions.previous() if current else None,
             "licence": weights.card.licence,
             "data": [source.model_dump() for source in weights.card.training.data],
             "date": weights.card.date,
@@ -174,7 +174,7 @@ def latest_training(app: Parts) -> dict[str, Any]:
 def _version(versions: Versions, name: str, current: str | None, active: Card) -> dict[str, Any]:
     report = versions.report(name) or UpdateReport()
     card = Card.read(versions.path(name) / CARD)
-    by_hand = versions.by_hand(name)
+    manual_activation = versions.manual_activation(name)
     return {
         "version": name,
         "serves": name == current,
@@ -183,7 +183,7 @@ def _version(versions: Versions, name: str, current: str | None, active: Card) -
         "means": report.means,
         "passes": report.gate and report.gate.passes,
         "reason": report.gate and report.gate.reason,
-        "against_gate": by_hand and by_hand.model_dump(include={"at", "by"}),
+        "against_gate": manual_activation and manual_activation.model_dump(include={"at", "by"}),
         "capabilities": card.capabilities,
         "lost": [ABILITIES[capability] for capability in lost(card, active)],
         "skipped": report.skipped,

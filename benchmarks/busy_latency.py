@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import track
 from serving import server
 
-from sam3d_label.evaluation.cases import Case, find_cases
+from sam3d_label.evaluation.cases import EvaluationCase, find_cases
 from sam3d_label.image.volume import Volume
 from sam3d_label.io import write_json
 from sam3d_label.masks import deepest_voxel
@@ -43,21 +43,21 @@ class Clicks:
     next: float
 
 
-def label_of(case: Case) -> Volume:
+def label_of(case: EvaluationCase) -> Volume:
     """Open the label of a case."""
     if case.label is None:
         raise RuntimeError(f"{case.name} has no label")
     return Volume.open(case.label)
 
 
-def save_label(client: MONAILabelClient, case: Case) -> None:
+def save_label(client: MONAILabelClient, case: EvaluationCase) -> None:
     """Submit a label as an annotator does; its lowest value is the target."""
     target, *others = (int(value) for value in np.unique(label_of(case).array) if value)
     info = [{"name": "tumor", "idx": target}, *({"name": f"other {value}", "idx": value} for value in others)]
     client.save_label(case.name, str(case.label), params={"label_info": info})
 
 
-def deepest(case: Case, outside: bool) -> list[int]:
+def deepest(case: EvaluationCase, outside: bool) -> list[int]:
     """Return the deepest voxel of the target, or of the background."""
     label = label_of(case)
     side = (label.array > 0) != outside
@@ -66,7 +66,7 @@ def deepest(case: Case, outside: bool) -> list[int]:
     return list(found)
 
 
-def click_through(client: MONAILabelClient, cases: Sequence[Case], think: float) -> list[Clicks]:
+def click_through(client: MONAILabelClient, cases: Sequence[EvaluationCase], think: float) -> list[Clicks]:
     """Send a first and a next click in each volume but the first."""
     seconds = []
     for case in track(cases, console=Console(stderr=True)):
@@ -75,7 +75,9 @@ def click_through(client: MONAILabelClient, cases: Sequence[Case], think: float)
     return seconds[1:]
 
 
-def _timed(client: MONAILabelClient, case: Case, inside: list[int], outside: list[list[int]], think: float) -> float:
+def _timed(
+    client: MONAILabelClient, case: EvaluationCase, inside: list[int], outside: list[list[int]], think: float
+) -> float:
     time.sleep(think)
     began = time.monotonic()
     file, _ = client.infer("sam3d", case.name, {"foreground": [inside], "background": outside})

@@ -77,7 +77,7 @@ class ClickUNet(PromptableNetwork):
         *,
         boxes: Tensor | None = None,
         mask: Tensor | None = None,
-        reach: Sequence[Tensor] | None = None,
+        geodesic_maps: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Foreground minus background logit (B, 1, D, H, W); boxes and masks are ignored."""
         crop = embedding.feature

@@ -56,7 +56,7 @@ from sam3d_label.image.volume import Volume  # noqa: E402
 from sam3d_label.io import replacing, write_json  # noqa: E402
 from sam3d_label.model_update.gate import CaseScore, score  # noqa: E402
 from sam3d_label.segmentation.segmenter import Segmenter  # noqa: E402
-from sam3d_label.training import Case, TrainingRun, TrainReport, TrainSettings, pair_cases  # noqa: E402
+from sam3d_label.training import TrainingCase, TrainingRun, TrainReport, TrainSettings, pair_cases  # noqa: E402
 from sam3d_label.training.cases import OpenedCases  # noqa: E402
 from sam3d_label.training.export import store  # noqa: E402
 from sam3d_label.training.fine_tune import (  # noqa: E402
@@ -94,7 +94,7 @@ class Setup:
     """
 
     weights: Weights
-    pool: Mapping[str, Case]
+    pool: Mapping[str, TrainingCase]
     held_out: OpenedCases
     out: Path
     steps: Mapping[str, int]
@@ -158,7 +158,9 @@ def settings_of(arm: str, cases: int, steps: int, card: Any, seed: int) -> Train
     ours = train_settings(parse_train({}), cases, epochs, card).model_copy(update=length)
     if arm != UNET:
         return ours
-    shared = ours.model_dump(include={"clicks", "served_share", "serves_at", "alike", "warmup", "average", *length})
+    shared = ours.model_dump(
+        include={"clicks", "inference_share", "inference_spacings", "homogeneous", "warmup", "average", *length}
+    )
     return UNET_SETTINGS.model_copy(update={**shared, "validate_every": epochs})
 
 
@@ -320,7 +322,7 @@ def table(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     return shown
 
 
-def calibrated(weights: Weights, case: Case, minutes: float, out: Path) -> dict[str, int]:
+def calibrated(weights: Weights, case: TrainingCase, minutes: float, out: Path) -> dict[str, int]:
     """Measure how many steps fit in the minutes; stored, so that all points of a folder use the same number."""
     told = out / "steps.json"
     if not told.is_file():
@@ -357,7 +359,7 @@ def main(
     unknown = set(arms) - {*STRATEGIES, UNET}
     if unknown or counts[0] < 1 or counts[-1] > pool:
         raise typer.BadParameter(f"{', '.join(unknown) or sizes}: choose of {STRATEGIES}, and sizes up to {pool}")
-    cases = [replace(case, value=label, alone=True) for case in pair_cases(images, labels)]
+    cases = [replace(case, value=label, salient=True) for case in pair_cases(images, labels)]
     if len(cases) <= held_out:
         raise typer.BadParameter(f"{len(cases)} cases leave none to train when {held_out} are held out")
     free, measured = cases[:-held_out], cases[-held_out:]

@@ -49,7 +49,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Case:
+class LoadCase:
     """A volume that is stored on the server, and two clicks in it."""
 
     image: str
@@ -97,7 +97,7 @@ class Annotator:
     def __init__(self, client: httpx.AsyncClient, name: str, log: Log) -> None:
         self._client, self._name, self._log = client, name, log
 
-    async def label(self, case: Case) -> None:
+    async def label(self, case: LoadCase) -> None:
         """Click twice, submit the mask, and ask for the next sample."""
         await self.click(case, "first click")
         mask = await self.click(case, "next click")
@@ -115,7 +115,7 @@ class Annotator:
         )
         await self._timed("next sample", self._client.post("/activelearning/first", json={"client_id": self._name}))
 
-    async def click(self, case: Case, kind: str) -> bytes | None:
+    async def click(self, case: LoadCase, kind: str) -> bytes | None:
         """Send a click inside, and for the next click one outside as well; the bytes of the mask."""
         outside = [] if kind == "first click" else [case.outside]
         params = {"foreground": [case.inside], "background": outside, "result_extension": ".nrrd"}
@@ -141,7 +141,7 @@ class Annotator:
         return answer
 
 
-async def work(client: httpx.AsyncClient, cases: Sequence[Case], users: int) -> Log:
+async def work(client: httpx.AsyncClient, cases: Sequence[LoadCase], users: int) -> Log:
     """Let users label cases, each one the next case as soon as they are done with one, while `/info/` is asked for."""
     log, left = Log(), list(reversed(cases))
 
@@ -176,7 +176,7 @@ async def _asking_for_info(client: httpx.AsyncClient, log: Log) -> Any:
                 log.errors.append(f"info: {type(result).__name__}")
 
 
-async def click_only(client: httpx.AsyncClient, cases: Sequence[Case], users: int, requests: int) -> Log:
+async def click_only(client: httpx.AsyncClient, cases: Sequence[LoadCase], users: int, requests: int) -> Log:
     """Let users send clicks in turns over the cases, each one at another place outside."""
     log, left = Log(), iter(range(requests))
 
@@ -184,7 +184,7 @@ async def click_only(client: httpx.AsyncClient, cases: Sequence[Case], users: in
         annotator = Annotator(client, f"user-{number}", log)
         for turn in left:
             case = cases[turn % len(cases)]
-            moved = Case(case.image, case.inside, (turn % 8, (turn // 8) % 8, (turn // 64) % 8))
+            moved = LoadCase(case.image, case.inside, (turn % 8, (turn // 8) % 8, (turn // 64) % 8))
             await annotator.click(moved, "next click")
 
     await asyncio.gather(*(clicking(number) for number in range(users)))
@@ -192,7 +192,7 @@ async def click_only(client: httpx.AsyncClient, cases: Sequence[Case], users: in
     return log
 
 
-async def masks_of_one_user(client: httpx.AsyncClient, cases: Sequence[Case]) -> Log:
+async def masks_of_one_user(client: httpx.AsyncClient, cases: Sequence[LoadCase]) -> Log:
     """Both clicks in every case, one after the other."""
     log = Log()
     for case in cases:
@@ -206,7 +206,7 @@ def different(log: Log, alone: Log) -> list[str]:
     return [f"{image}, {kind}" for (image, kind), mask in log.masks.items() if alone.masks.get((image, kind)) != mask]
 
 
-def write_cases(folder: Path, names: Sequence[str], shape: tuple[int, int, int]) -> list[Case]:
+def write_cases(folder: Path, names: Sequence[str], shape: tuple[int, int, int]) -> list[LoadCase]:
     """Write noisy volumes with one bright ball each, every one another."""
     cases = []
     for seed, name in enumerate(names):
@@ -216,7 +216,7 @@ def write_cases(folder: Path, names: Sequence[str], shape: tuple[int, int, int])
         distance = np.linalg.norm(np.indices(shape).T - centre, axis=-1).T
         array[distance < min(shape) / 6] += 120
         nib.save(nib.Nifti1Image(array.astype(np.int16), np.eye(4)), folder / f"{name}.nii.gz")
-        cases.append(Case(name, (centre[0], centre[1], centre[2]), (1, 1, 1)))
+        cases.append(LoadCase(name, (centre[0], centre[1], centre[2]), (1, 1, 1)))
     return cases
 
 
@@ -349,7 +349,7 @@ def main(
     raise typer.Exit(1 if wrong or errors else 0)
 
 
-def _grown(url: str, cases: Sequence[Case], requests: int, memory: Memory, logs: list[Log]) -> list[int]:
+def _grown(url: str, cases: Sequence[LoadCase], requests: int, memory: Memory, logs: list[Log]) -> list[int]:
     """Memory of the server after each tenth of the clicks, MiB."""
     parts = []
     for part in range(10):

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from serving import server
 
-from sam3d_label.evaluation.cases import Case, find_cases
+from sam3d_label.evaluation.cases import EvaluationCase, find_cases
 from sam3d_label.image.volume import Volume
 from sam3d_label.masks import deepest_voxel, dice
 
@@ -35,7 +35,7 @@ class Measured:
     seconds: float
 
 
-def measure(client: MONAILabelClient, case: Case) -> Measured:
+def measure(client: MONAILabelClient, case: EvaluationCase) -> Measured:
     """Click the deepest voxel of the target and compare the answer with the truth."""
     if case.label is None:
         raise RuntimeError(f"{case.name} has no label")

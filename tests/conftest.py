@@ -14,7 +14,7 @@ import torch
 
 from sam3d_label.image.intensity import Percentile
 from sam3d_label.network import SAM3D
-from sam3d_label.training import Case
+from sam3d_label.training import TrainingCase
 from sam3d_label.weights import Base, Card, Training, Weights
 from tests.helpers.networks import SMALL
 from tests.helpers.phantoms import small_phantoms
@@ -74,7 +74,7 @@ def small_weights() -> Weights:
 
 
 @pytest.fixture(scope="session")
-def phantom_cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
+def phantom_cases(tmp_path_factory: pytest.TempPathFactory) -> list[TrainingCase]:
     """Three small phantoms with their labels, as files."""
     return small_phantoms(tmp_path_factory.mktemp("phantoms"), 3)
 

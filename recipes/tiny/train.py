@@ -18,7 +18,7 @@ from sam3d_label.image.volume import Volume, save_mask
 from sam3d_label.network import PRESETS, SAM3D, PromptableNetwork
 from sam3d_label.synthetic import Modality, plant_lesions, save_nifti, write_mosaics, write_phantoms
 from sam3d_label.synthetic.supervoxels import find_pieces
-from sam3d_label.training.dataset import Case, OpenedCase, pair_cases
+from sam3d_label.training.dataset import OpenedCase, TrainingCase, pair_cases
 from sam3d_label.training.distributed import is_main
 from sam3d_label.training.export import store
 from sam3d_label.training.fine_tune import fine_tune
@@ -68,14 +68,14 @@ SETTINGS = TrainSettings(
     average=0.999,
     clicks=4,
     rough_mask_share=0.3,
-    served_share=0.5,
-    serves_at=(2.0, 0.5, 1.0, 4.0),
+    inference_share=0.5,
+    inference_spacings=(2.0, 0.5, 1.0, 4.0),
     validate_every=4,
     trunk=True,
 )
 
 
-def patient(case: Case) -> int:
+def patient(case: TrainingCase) -> int:
     """Return the number of the patient in a file name such as sts_012_mr.nii.gz."""
     match = re.search(r"_(\d{3})_", case.name)
     if match is None:
@@ -83,35 +83,35 @@ def patient(case: Case) -> int:
     return int(match.group(1))
 
 
-def weighted(cases: Iterable[Case], share: float) -> list[Case]:
+def weighted(cases: Iterable[TrainingCase], share: float) -> list[TrainingCase]:
     """Cases that together have the given share of the training crops."""
     cases = list(cases)
     return [replace(case, weight=share / len(cases)) for case in cases]
 
 
-def split(sts: Path) -> tuple[list[Case], list[Case]]:
+def split(sts: Path) -> tuple[list[TrainingCase], list[TrainingCase]]:
     """Split the sarcomas by patient into weighted training cases and validation cases."""
-    everyone = [replace(case, alone=True) for case in pair_cases(sts / "images", sts / "labels")]
+    everyone = [replace(case, salient=True) for case in pair_cases(sts / "images", sts / "labels")]
     seen = [case for case in everyone if patient(case) <= LAST_TRAINING_PATIENT]
     training = [case for kind in ("_mr", "_ct") for case in weighted((c for c in seen if kind in c.name), SHARES[kind])]
     return training, [case for case in everyone if patient(case) > LAST_TRAINING_PATIENT]
 
 
-def every_case(sts: Path, out: Path) -> tuple[list[Case], list[Case]]:
+def every_case(sts: Path, out: Path) -> tuple[list[TrainingCase], list[TrainingCase]]:
     """All cases that train, painted ones made in `out` where they are missing, and those that validate."""
     training, validation = split(sts)
     made = [*painted_cases(out), *piece_cases(training, out / "pieces"), *planted_cases(training, out / "planted")]
     return [*made, *training], validation
 
 
-def painted_cases(folder: Path) -> list[Case]:
+def painted_cases(folder: Path) -> list[TrainingCase]:
     """Phantoms and mosaics, made where they are missing: lesions, organs and regions as targets."""
     phantoms, mosaics = folder / "phantoms", folder / "mosaics"
     if not phantoms.exists():
         write_phantoms(phantoms, PHANTOMS, SEED, organs=True)
     if not mosaics.exists():
         write_mosaics(mosaics, MOSAICS, SEED)
-    lesions = [replace(case, alone=True) for case in pair_cases(phantoms / "images", phantoms / "labels")]
+    lesions = [replace(case, salient=True) for case in pair_cases(phantoms / "images", phantoms / "labels")]
     organs = sample_structures(pair_cases(phantoms / "images", phantoms / "organs"), ORGANS)
     regions = sample_structures(pair_cases(mosaics / "images", mosaics / "labels"), REGIONS)
     return [
@@ -121,7 +121,7 @@ def painted_cases(folder: Path) -> list[Case]:
     ]
 
 
-def piece_cases(cases: Sequence[Case], folder: Path) -> list[Case]:
+def piece_cases(cases: Sequence[TrainingCase], folder: Path) -> list[TrainingCase]:
     """Pieces of the images of cases, found where they are missing, as targets beside the drawn ones."""
     found = []
     for case in cases:
@@ -132,11 +132,11 @@ def piece_cases(cases: Sequence[Case], folder: Path) -> list[Case]:
                 rng = np.random.default_rng([SEED, number, zlib.crc32(case.name.encode())])
                 label = find_pieces(opened.volume, opened.normalization, opened.target.array > 0, rng)
                 save_mask(path, label, opened.volume)
-            found.append(replace(case, label=path, alone=False))
+            found.append(replace(case, label=path, salient=False))
     return weighted(sample_structures(found, REGIONS), SHARES["piece"])
 
 
-def planted_cases(cases: Sequence[Case], folder: Path) -> list[Case]:
+def planted_cases(cases: Sequence[TrainingCase], folder: Path) -> list[TrainingCase]:
     """Small lesions in the images of cases, painted where they are missing, each a target of its own."""
     found = []
     for case in cases:
@@ -148,11 +148,11 @@ def planted_cases(cases: Sequence[Case], folder: Path) -> list[Case]:
             planted, lesions = plant_lesions(rng, volume.array, volume.spacing.tolist(), modality, drawn.array > 0)
             save_nifti(image, planted, volume.affine)
             save_nifti(label, lesions, volume.affine)
-        found.append(replace(case, image=image, label=label, alone=False))
+        found.append(replace(case, image=image, label=label, salient=False))
     return weighted(sample_structures(found, most=REGIONS, fewest=1), SHARES["planted"])
 
 
-def sample_structures(cases: Iterable[Case], most: int, fewest: int = FEWEST_VOXELS) -> Iterator[Case]:
+def sample_structures(cases: Iterable[TrainingCase], most: int, fewest: int = FEWEST_VOXELS) -> Iterator[TrainingCase]:
     """Yield each case once for each of up to `most` random structures of its label with at least `fewest` voxels."""
     for case in cases:
         values, sizes = np.unique(Volume.open(case.label).array, return_counts=True)

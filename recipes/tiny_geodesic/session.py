@@ -123,17 +123,17 @@ class Prompts:
         point = cells[:, None].float() * 2 + 0.5
         self.points = torch.cat([self.points, point], 1)
         self.signs = torch.cat([self.signs, signs[:, None]], 1)
-        self.reach.extend(self.model.reach(self.embedding, point))
+        self.reach.extend(self.model.geodesic_maps(self.embedding, point))
 
     def decode(self, opening: Tensor | None) -> Tensor:
         """Return the logit, float32, of the prompts, which correct `opening`."""
         return self.model.decode(
-            self.embedding, self.points, self.signs, boxes=self.boxes, mask=opening, reach=self.reach
+            self.embedding, self.points, self.signs, boxes=self.boxes, mask=opening, geodesic_maps=self.reach
         ).float()
 
     def propose(self) -> Proposals:
         """Return the logit and the candidates of the prompts."""
-        return self.model.propose(self.embedding, self.points, self.signs, boxes=self.boxes, reach=self.reach)
+        return self.model.propose(self.embedding, self.points, self.signs, boxes=self.boxes, geodesic_maps=self.reach)
 
 
 def loss_and_dice(logit: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:

@@ -69,7 +69,7 @@ def picture(
     if mask is None:
         require_weights(weights)
     from sam3d_label.cli.progress import stderr, steps
-    from sam3d_label.evaluation.cases import Case, read_case
+    from sam3d_label.evaluation.cases import EvaluationCase, read_case
     from sam3d_label.evaluation.pictures import draw_click
     from sam3d_label.image.labels import open_label
     from sam3d_label.image.volume import Volume
@@ -79,7 +79,7 @@ def picture(
         if truth is None:
             volume = Volume.open(image)
         else:
-            volume, target, ignored = read_case(Case(image.name, image, truth), label)
+            volume, target, ignored = read_case(EvaluationCase(image.name, image, truth), label)
         volume.require_plausible_size()
         prompts.require_inside(volume.shape)
         if mask is None:

@@ -20,7 +20,7 @@ SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha")
 
 
 @dataclass(frozen=True)
-class Case:
+class EvaluationCase:
     """One image and its label; ``label`` is ``None`` when there is no file for it."""
 
     name: str
@@ -28,7 +28,7 @@ class Case:
     label: Path | None
 
 
-def find_cases(images: Path, labels: Path, pattern: str | None = None) -> list[Case]:
+def find_cases(images: Path, labels: Path, pattern: str | None = None) -> list[EvaluationCase]:
     """Pair images and labels by name, in the order of the names.
 
     Args:
@@ -44,9 +44,9 @@ def find_cases(images: Path, labels: Path, pattern: str | None = None) -> list[C
             raise Sam3dError(f"{path} does not exist; give the folder of the images and the folder of their labels")
     if images.is_file():
         label = labels if labels.is_file() else _label_of(images, labels, _label_files(labels))
-        return [Case(_case_name(images), images, label)]
+        return [EvaluationCase(_case_name(images), images, label)]
     by_case = _label_files(labels)
-    found = [Case(_case_name(path), path, _label_of(path, labels, by_case)) for path in _volumes(images)]
+    found = [EvaluationCase(_case_name(path), path, _label_of(path, labels, by_case)) for path in _volumes(images)]
     chosen = [case for case in found if _matches(case, pattern)]
     if not chosen:
         said = f"that match {pattern!r} " if pattern and found else ""
@@ -59,7 +59,7 @@ def find_cases(images: Path, labels: Path, pattern: str | None = None) -> list[C
     return chosen
 
 
-def require_value(cases: Iterable[Case], label: int | None) -> None:
+def require_value(cases: Iterable[EvaluationCase], label: int | None) -> None:
     """Check that a value is in a label, before anything is computed; label files are read until one holds it.
 
     Args:
@@ -87,7 +87,7 @@ def _volumes(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _matches(case: Case, pattern: str | None) -> bool:
+def _matches(case: EvaluationCase, pattern: str | None) -> bool:
     names = (_composed(case.image.name), _composed(case.name))
     globs = _composed(pattern).split(",") if pattern is not None else ["*"]
     return any(fnmatch.fnmatchcase(name, glob) for name in names for glob in globs)
@@ -120,7 +120,7 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def read_case(case: Case, label: int | None) -> tuple[Volume, NDArray[np.bool_], NDArray[np.bool_] | None]:
+def read_case(case: EvaluationCase, label: int | None) -> tuple[Volume, NDArray[np.bool_], NDArray[np.bool_] | None]:
     """Return the volume of a case, its target, and the voxels that are neither target nor background.
 
     Returns:

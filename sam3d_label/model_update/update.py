@@ -21,13 +21,13 @@ from sam3d_label.model_update.report import CaseScore, GateScores, UpdateReport,
 from sam3d_label.model_update.split_ledger import Ledger
 from sam3d_label.model_update.versions import REPORT, Versions
 from sam3d_label.network import PromptableNetwork
-from sam3d_label.training.dataset import Case, OpenedCase
+from sam3d_label.training.dataset import OpenedCase, TrainingCase
 from sam3d_label.training.export import store, trained_card
 from sam3d_label.training.files import CHECKPOINT, CURVES, LOG
 from sam3d_label.training.fine_tune import fine_tune, open_cases
 from sam3d_label.training.log import EpochLog
 from sam3d_label.training.run import FineTune, TrainingRun, TrainReport
-from sam3d_label.training.settings import TrainSettings, spacings_of_serving
+from sam3d_label.training.settings import TrainSettings, inference_spacings_of
 from sam3d_label.weights import Card, DataSource, Weights
 from sam3d_label.weights.card import lost
 
@@ -61,7 +61,7 @@ class LabelledCase:
 
     id: str
     group: str
-    targets: tuple[Case, ...]
+    targets: tuple[TrainingCase, ...]
 
 
 @dataclass
@@ -116,7 +116,7 @@ class Update:
 
     def __post_init__(self) -> None:
         card = (self.start or self.serving).card
-        self.settings = self.settings.model_copy(update={"serves_at": spacings_of_serving(card)})
+        self.settings = self.settings.model_copy(update={"inference_spacings": inference_spacings_of(card)})
 
     def __call__(self, labelled: Sequence[LabelledCase], skipped: Mapping[str, str] | None = None) -> UpdateReport:
         """Train on the labelled cases and compare the result.
@@ -271,7 +271,7 @@ def _read_run(path: Path) -> StartedRun | None:
         return None
 
 
-def targets(cases: Sequence[LabelledCase]) -> list[Case]:
+def targets(cases: Sequence[LabelledCase]) -> list[TrainingCase]:
     """Return the targets of all cases."""
     return [target for case in cases for target in case.targets]
 

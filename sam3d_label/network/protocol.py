@@ -33,7 +33,7 @@ class PromptableNetwork(nn.Module, ABC):
         *,
         boxes: Tensor | None = None,
         mask: Tensor | None = None,
-        reach: Sequence[Tensor] | None = None,
+        geodesic_maps: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Return the foreground minus background logit (B, 1, D, H, W) of a crop under prompts.
 
@@ -44,10 +44,10 @@ class PromptableNetwork(nn.Module, ABC):
             boxes: (B, M, 2, 3) lower and upper corner, voxels d, h, w, NaN for none.
             mask: The logit of an earlier pass, (B, 1, D, H, W), or (B, 1, half, half, half) on the decoder's
                 grid.
-            reach: What `reach` gave for these points, computed again where it is missing.
+            geodesic_maps: The maps of these points by the method `geodesic_maps`; None to compute them.
         """
 
-    def reach(self, embedding: Embedding, points: Tensor) -> tuple[Tensor, ...]:
+    def geodesic_maps(self, embedding: Embedding, points: Tensor) -> tuple[Tensor, ...]:
         """Return maps of clicks (B, N, 3) that do not depend on one another; none for a network without such maps."""
         return ()
 

@@ -83,11 +83,11 @@ class SAM3D(PromptableNetwork):
             return geodesic.scene(crop)
 
     @torch.no_grad()
-    def reach(self, embedding: Embedding, points: Tensor) -> tuple[Tensor, ...]:
+    def geodesic_maps(self, embedding: Embedding, points: Tensor) -> tuple[Tensor, ...]:
         """Return an independent geodesic map for each click; empty if the network takes no such maps.
 
         Args:
-            embedding: What `encode` gave.
+            embedding: Result of `encode`.
             points: (B, N, 3) voxels d, h, w of the crop.
 
         Returns:
@@ -106,23 +106,10 @@ class SAM3D(PromptableNetwork):
         *,
         boxes: Tensor | None = None,
         mask: Tensor | None = None,
-        reach: Sequence[Tensor] | None = None,
+        geodesic_maps: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """Foreground minus background logit of a crop under prompts.
-
-        Args:
-            embedding: What `encode` gave.
-            points: (B, N, 3) voxels d, h, w of the crop; N may be 0.
-            signs: (B, N): 1 in, 0 out, -1 not a click (padding of a batch).
-            boxes: (B, M, 2, 3) lower and upper corner, voxels d, h, w, NaN for none.
-            mask: The logit of an earlier pass, (B, 1, D, H, W), or (B, 1, half, half, half) on the decoder's
-                grid.
-            reach: What `reach` gave for these points, computed again where it is missing.
-
-        Returns:
-            (B, 1, D, H, W).
-        """
-        classes, prompted, dense = self._decode(embedding, points, signs, boxes, mask, reach)
+        """Return the logit of a crop for prompts; see `PromptableNetwork.decode`."""
+        classes, prompted, dense = self._decode(embedding, points, signs, boxes, mask, geodesic_maps)
         logit = enlarge(classes[:, 1:] - classes[:, :1], self.config.crop)
         if self.fine_path is None:
             return logit
@@ -136,16 +123,16 @@ class SAM3D(PromptableNetwork):
         *,
         boxes: Tensor | None = None,
         mask: Tensor | None = None,
-        reach: Sequence[Tensor] | None = None,
+        geodesic_maps: Sequence[Tensor] | None = None,
     ) -> Proposals:
-        """Return the result of `decode` and what else the prompts may mean; arguments as there.
+        """Return the result of `decode` and alternative masks for the same prompts; arguments as there.
 
         Raises:
             ValueError: The network has no candidates.
         """
         if self.fine_path is None or self.fine_path.candidates is None:
             raise ValueError("this network answers with one mask: its sizes name no candidates")
-        classes, prompted, dense = self._decode(embedding, points, signs, boxes, mask, reach)
+        classes, prompted, dense = self._decode(embedding, points, signs, boxes, mask, geodesic_maps)
         base = enlarge(classes[:, 1:] - classes[:, :1], self.config.crop)
         fine = self.fine_path.ascend(prompted, embedding.levels, dense)
         candidates = base + in_crop_axes(self.fine_path.candidates(fine))
@@ -153,9 +140,9 @@ class SAM3D(PromptableNetwork):
         return Proposals(base + in_crop_axes(self.fine_path.finish(fine)), candidates, dice)
 
     def class_logits(self, embedding: Embedding, points: Tensor, signs: Tensor) -> Tensor:
-        """Return the paper's own result: background and foreground logits (B, 2, half, half, half), axes H, W, D.
+        """Return background and foreground logits (B, 2, half, half, half), axes H, W, D, as in the paper.
 
-        Arguments as in `decode`; what the fine path adds there is not among it.
+        Arguments as in `decode`; the fine path is not included.
         """
         return self._decode(embedding, points, signs, None, None, None)[0]
 
@@ -166,26 +153,28 @@ class SAM3D(PromptableNetwork):
         signs: Tensor,
         boxes: Tensor | None,
         mask: Tensor | None,
-        reach: Sequence[Tensor] | None,
+        geodesic_maps: Sequence[Tensor] | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Class logits, the prompted map and the dense prompt."""
+        """Return class logits, the prompted feature map and the dense prompt."""
         precision = torch.promote_types(embedding.feature.dtype, torch.float32)
         points, signs = points.to(precision), signs.long()
         boxes = points.new_empty(len(points), 0, 2, 3) if boxes is None else boxes.to(precision)
         dense = self.dense_prompt(points, signs, boxes, mask)
         if self.config.geodesic:
-            dense = torch.cat([dense, self._geodesic(embedding, points, signs, reach)], 1)
+            dense = torch.cat([dense, self._geodesic(embedding, points, signs, geodesic_maps)], 1)
         dense = dense.to(embedding.feature.dtype)
         prompted = self.prompt_encoder(embedding.feature, points, signs, boxes, dense)
         return self.mask_decoder(prompted, embedding.fixed_share, dense), prompted, dense
 
     @torch.no_grad()
-    def _geodesic(self, embedding: Embedding, points: Tensor, signs: Tensor, reach: Sequence[Tensor] | None) -> Tensor:
+    def _geodesic(
+        self, embedding: Embedding, points: Tensor, signs: Tensor, geodesic_maps: Sequence[Tensor] | None
+    ) -> Tensor:
         """Return the channels of the clicks' maps; all 0 without a click."""
         if not points.shape[1]:
             added = self.config.prompt_channels - DRAWN
             return points.new_zeros(len(points), added, *(self.config.half,) * 3)
-        maps = self.reach(embedding, points) if reach is None else reach
+        maps = self.geodesic_maps(embedding, points) if geodesic_maps is None else geodesic_maps
         with torch.autocast(points.device.type, enabled=False):
             return geodesic.channels(maps, signs == IN, signs == OUT, self.config.geodesic or ())
 

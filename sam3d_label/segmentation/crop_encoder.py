@@ -91,7 +91,9 @@ class CropEncoder:
 
     def _geodesic_map(self, frame: CropFrame, point: Tensor) -> Tensor:
         key = (*self._key(frame), MAPS, *point.tolist())
-        return self.cache.get(key, lambda: self.weights.model.reach(self.embedding(frame), point[None, None])[0])[0]
+        return self.cache.get(
+            key, lambda: self.weights.model.geodesic_maps(self.embedding(frame), point[None, None])[0]
+        )[0]
 
     def _key(self, frame: CropFrame) -> tuple[Hashable, ...]:
         return (self.volume.signature, self.weights.signature, self.normalization, frame, self.device)

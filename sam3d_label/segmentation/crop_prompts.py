@@ -63,7 +63,9 @@ def decode(
         mask: Logit of an earlier mask, on the decoder's grid or the crop's; None for none.
         geodesic_maps: Those of the clicks, where they are at hand.
     """
-    return model.decode(embedding, prompts.points, prompts.signs, boxes=prompts.boxes, mask=mask, reach=geodesic_maps)
+    return model.decode(
+        embedding, prompts.points, prompts.signs, boxes=prompts.boxes, mask=mask, geodesic_maps=geodesic_maps
+    )
 
 
 def box_in_crop(box: Box, frame: CropFrame) -> np.ndarray:

@@ -21,11 +21,11 @@ IMAGE, LABEL, INSIDE = "image", "label", "inside"
 """Keys of a training crop; see `OpenedCase.crop`."""
 
 
-def augmentation(alike: bool = False) -> Compose:
-    """Turns, mirrors, slants, and the changes of contrast, brightness, sharpness and noise that scanners differ by.
+def augmentation(homogeneous: bool = False) -> Compose:
+    """Compose rotations, flips, shears, and changes of contrast, brightness, sharpness and noise.
 
     Args:
-        alike: As `TrainSettings` has it.
+        homogeneous: As `TrainSettings` has it.
     """
     everything = [IMAGE, LABEL, INSIDE]
     left_to_right = RandFlipd(everything, prob=0.5, spatial_axis=2)
@@ -37,7 +37,7 @@ def augmentation(alike: bool = False) -> Compose:
     return Compose(
         [
             left_to_right,
-            *([] if alike else any_way),
+            *([] if homogeneous else any_way),
             RandAffined(
                 everything,
                 prob=0.3,
@@ -52,7 +52,7 @@ def augmentation(alike: bool = False) -> Compose:
             RandHistogramShiftd(IMAGE, prob=0.15),
             RandScaleIntensityd(IMAGE, factors=0.4, prob=0.7),
             RandShiftIntensityd(IMAGE, offsets=0.4, prob=0.7),
-            *([] if alike else other_way_round),
+            *([] if homogeneous else other_way_round),
             RandAdjustContrastd(IMAGE, gamma=(0.6, 1.6), prob=0.3),
             RandGaussianSmoothd(IMAGE, prob=0.1),
             RandGaussianNoised(IMAGE, std=0.2, prob=0.2),

@@ -13,7 +13,7 @@ from sam3d_label.cache import EmbeddingCache
 from sam3d_label.image.intensity import IntensityRule, Normalization
 from sam3d_label.image.labels import open_label
 from sam3d_label.image.volume import Volume
-from sam3d_label.training.dataset import Case, OpenedCase
+from sam3d_label.training.dataset import OpenedCase, TrainingCase
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class OpenedCases(Sequence[OpenedCase]):
             memory whatever its size.
     """
 
-    def __init__(self, cases: Sequence[Case], intensity: IntensityRule, max_bytes: int) -> None:
+    def __init__(self, cases: Sequence[TrainingCase], intensity: IntensityRule, max_bytes: int) -> None:
         self.cases, self.intensity = list(cases), intensity
         self._kept = EmbeddingCache(max_bytes)
 
@@ -75,7 +75,7 @@ class OpenedCases(Sequence[OpenedCase]):
             target.volume,
             target.lower,
             target.upper,
-            case.alone,
+            case.salient,
             target.ignored,
         )
 
@@ -89,7 +89,7 @@ class OpenedCases(Sequence[OpenedCase]):
         volume.require_plausible_size()
         return _Image(volume, self.intensity.fit(volume.array, volume.modality))
 
-    def _target(self, case: Case, image: _Image) -> _Target:
+    def _target(self, case: TrainingCase, image: _Image) -> _Target:
         opened = OpenedCase.of(case, image.volume, open_label(case.label), image.normalization)
         return _Target(opened.target, opened.lower, opened.upper, opened.ignored)
 

@@ -42,12 +42,12 @@ OFF_CENTRE = 0.3
 """Largest distance of the target's middle from the crop's, as a share of the crop's edge."""
 
 SPACING_JITTER = 0.2
-"""Largest difference, of the logarithm, between the spacing of a crop as at inference and that of inference."""
+"""Largest difference between the logarithms of the spacings of an `inference_frame` and of inference."""
 
 MAX_DRAWS = 10
 """Attempts to draw a crop that contains some of its target."""
 
-ALONE = "alone"
+SALIENT = "salient"
 """Key of a training crop: whether its target can be found without a prompt."""
 
 IGNORED = 2.0
@@ -55,7 +55,7 @@ IGNORED = 2.0
 
 
 @dataclass(frozen=True)
-class Case:
+class TrainingCase:
     """One annotated volume.
 
     Attributes:
@@ -63,7 +63,7 @@ class Case:
         label: File of its label on the same grid.
         weight: How often it is drawn, relative to other cases.
         value: Value of the target in the label; None for any but 0.
-        alone: Whether the target is salient, so that it can be found without a prompt.
+        salient: Whether the target is salient, so that it can be found without a prompt.
         target: Name of the target; empty where an image has only one.
     """
 
@@ -71,7 +71,7 @@ class Case:
     label: Path
     weight: float = 1.0
     value: int | None = None
-    alone: bool = False
+    salient: bool = False
     target: str = ""
 
     @property
@@ -80,7 +80,7 @@ class Case:
         return f"{self.image.name} {self.target}".rstrip()
 
 
-def pair_cases(images: Path, labels: Path, pattern: str = "*", weight: float = 1.0) -> list[Case]:
+def pair_cases(images: Path, labels: Path, pattern: str = "*", weight: float = 1.0) -> list[TrainingCase]:
     """Return the cases of a folder of images and one of labels, paired by `find_cases`, in order of name.
 
     Raises:
@@ -88,7 +88,7 @@ def pair_cases(images: Path, labels: Path, pattern: str = "*", weight: float = 1
         VolumeError: None of the images has a label.
     """
     found = find_cases(images, labels, pattern)
-    cases = [Case(case.image, case.label, weight) for case in found if case.label is not None]
+    cases = [TrainingCase(case.image, case.label, weight) for case in found if case.label is not None]
     if not cases:
         chosen = "" if pattern == "*" else f"that matches {pattern!r} "
         raise VolumeError(f"no image {chosen}in {images} has a label of the same name in {labels}")
@@ -106,7 +106,7 @@ class OpenedCase:
         target: The label as a volume on the same grid, 1 in the target.
         lower: Lowest voxel i, j, k of the target.
         upper: Highest voxel i, j, k of the target.
-        alone: Whether the target can be found without a prompt.
+        salient: Whether the target can be found without a prompt.
         ignored: 1 in voxels that are neither target nor background; None where there are none.
     """
 
@@ -116,11 +116,11 @@ class OpenedCase:
     target: Volume
     lower: np.ndarray
     upper: np.ndarray
-    alone: bool = False
+    salient: bool = False
     ignored: Volume | None = None
 
     @classmethod
-    def open(cls, case: Case, intensity: IntensityRule) -> OpenedCase:
+    def open(cls, case: TrainingCase, intensity: IntensityRule) -> OpenedCase:
         """Read a case.
 
         Raises:
@@ -132,7 +132,7 @@ class OpenedCase:
         return cls.of(case, volume, open_label(case.label), intensity.fit(volume.array, volume.modality))
 
     @classmethod
-    def of(cls, case: Case, volume: Volume, label: Volume, normalization: Normalization) -> OpenedCase:
+    def of(cls, case: TrainingCase, volume: Volume, label: Volume, normalization: Normalization) -> OpenedCase:
         """Return a case whose files are read; errors as in `open`."""
         try:
             volume.require_same_grid(label)
@@ -146,7 +146,7 @@ class OpenedCase:
         target = Volume(inside.astype(np.float32), volume.affine)
         unknown = label.array < 0
         ignored = Volume(unknown, volume.affine) if unknown.any() else None
-        return cls(case.name, volume, normalization, target, *found, case.alone, ignored)
+        return cls(case.name, volume, normalization, target, *found, case.salient, ignored)
 
     @property
     def extent(self) -> float:
@@ -161,7 +161,7 @@ class OpenedCase:
 
     def random_frame(self, size: int, rng: np.random.Generator) -> CropFrame:
         """Return a training crop: mostly of the whole target, sometimes of a part of it, or of a region without it."""
-        elsewhere = self.alone and rng.random() < ELSEWHERE_SHARE
+        elsewhere = self.salient and rng.random() < ELSEWHERE_SHARE
         large = rng.random() < LARGE_SHARE
         fill = float(np.exp(rng.uniform(*np.log((FILLS[1], LARGE_FILL) if large else FILLS))))
         offset = rng.uniform(-1, 1, 3) * (fill / 2 if large else OFF_CENTRE)
@@ -170,41 +170,45 @@ class OpenedCase:
             return frame
         return self.volume.frame((rng.random(3) * (np.array(self.volume.shape) - 1)).tolist(), frame.spacing, size)
 
-    def served_frame(self, size: int, rng: np.random.Generator, serves_at: Sequence[float]) -> CropFrame:
+    def inference_frame(self, size: int, rng: np.random.Generator, inference_spacings: Sequence[float]) -> CropFrame:
         """Return a crop as at inference after a click on the target: of the first view, or of one that follows it.
 
         Args:
             size: Edge of the crop, voxels.
             rng: Chooses the click, the view, and the difference of the spacing from that of inference.
-            serves_at: Spacings of inference, mm, the usual one first.
+            inference_spacings: Spacings of inference, mm, the usual one first.
         """
-        grid = CropGrid(self.volume, size, serves_at, serves_at[0])
+        grid = CropGrid(self.volume, size, inference_spacings, inference_spacings[0])
         first = grid.first
-        wider = [spacing for spacing in serves_at if first < spacing and first * size < self.extent]
-        closer = [spacing for spacing in serves_at if spacing < first and self.extent <= FILL * spacing * size]
+        wider = [spacing for spacing in inference_spacings if first < spacing and first * size < self.extent]
+        closer = [spacing for spacing in inference_spacings if spacing < first and self.extent <= FILL * spacing * size]
         spacing = float(rng.choice([first, *wider, *closer]))
         click = rng.uniform(self.lower, self.upper)[None]
         centre = grid.frame(click, spacing).centre
         return self.volume.frame(centre, spacing * float(np.exp(rng.uniform(-SPACING_JITTER, SPACING_JITTER))), size)
 
     def random_crop(
-        self, size: int, rng: np.random.Generator, served_share: float = 0.0, serves_at: Sequence[float] = ()
+        self,
+        size: int,
+        rng: np.random.Generator,
+        inference_share: float = 0.0,
+        inference_spacings: Sequence[float] = (),
     ) -> dict[str, Tensor]:
         """Return `crop` of a random frame; it contains some of the target unless that can be found without a prompt.
 
         Args:
             size: Edge of the crop, voxels.
             rng: Random generator of the crop.
-            served_share: Probability that it is a `served_frame`.
-            serves_at: As there.
+            inference_share: Probability that it is a `inference_frame`.
+            inference_spacings: As there.
         """
-        if serves_at and rng.random() < served_share:
-            crop = self.crop(self.served_frame(size, rng, serves_at))
+        if inference_spacings and rng.random() < inference_share:
+            crop = self.crop(self.inference_frame(size, rng, inference_spacings))
             if crop[LABEL].any():
                 return crop
         for _ in range(MAX_DRAWS):
             crop = self.crop(self.random_frame(size, rng))
-            if self.alone or crop[LABEL].any():
+            if self.salient or crop[LABEL].any():
                 return crop
         return self.crop(self.frame(size, FILLS[1], np.zeros(3)))
 
@@ -253,9 +257,9 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
         size: Edge of a crop, voxels.
         length: Crops in an epoch.
         seed: Fixes every random choice.
-        served_share: As `OpenedCase.random_crop` has it.
-        serves_at: As there.
-        alike: As `TrainSettings` has it.
+        inference_share: As `OpenedCase.random_crop` has it.
+        inference_spacings: As there.
+        homogeneous: As `TrainSettings` has it.
 
     Attributes:
         epoch: The epoch whose crops are drawn.
@@ -269,14 +273,14 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
         size: int,
         length: int,
         seed: int,
-        served_share: float = 0.0,
-        serves_at: Sequence[float] = (),
-        alike: bool = False,
+        inference_share: float = 0.0,
+        inference_spacings: Sequence[float] = (),
+        homogeneous: bool = False,
     ) -> None:
         self.cases, self.size, self.length, self.seed = cases, size, length, seed
-        self.served = (served_share, serves_at)
+        self.served = (inference_share, inference_spacings)
         self.shares = np.asarray(weights, float) / np.sum(weights)
-        self.augment = augmentation(alike)
+        self.augment = augmentation(homogeneous)
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -296,4 +300,4 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
         crop = self.augment(crop)
         plain = {key: torch.as_tensor(value).as_subclass(Tensor) for key, value in crop.items()}
         image = plain[IMAGE] * (plain[INSIDE] > 0)
-        return {IMAGE: image, LABEL: with_ignored(plain), ALONE: torch.tensor([case.alone])}
+        return {IMAGE: image, LABEL: with_ignored(plain), SALIENT: torch.tensor([case.salient])}

@@ -24,7 +24,7 @@ MULTIPLES = (0.25, 0.5, 1.0, 2.0)
 
 
 def learned_capabilities(
-    settings: TrainSettings, alone: bool = False, before: Sequence[Capability] = ()
+    settings: TrainSettings, salient: bool = False, before: Sequence[Capability] = ()
 ) -> list[Capability]:
     """Return the prompts that a network supports after a run with these settings.
 
@@ -32,7 +32,7 @@ def learned_capabilities(
 
     Args:
         settings: Of the run.
-        alone: Whether its cases had salient targets, which can be found without a prompt.
+        salient: Whether its cases had salient targets, which can be found without a prompt.
         before: Capabilities of the weights that it started from.
     """
     shown: dict[Capability, bool] = {
@@ -40,7 +40,7 @@ def learned_capabilities(
         "negative_click": settings.clicks > 1 or "negative_click" in before,
         "mask": settings.two_passes and (settings.clicks > 1 or "mask" in before),
         "box": settings.box_share > 0,
-        "no_click": alone and settings.no_click_share > 0,
+        "no_click": salient and settings.no_click_share > 0,
     }
     return [capability for capability, seen in shown.items() if seen]
 
@@ -72,7 +72,7 @@ def trained_card(
     )
     changes = {
         "scales": tuple(m for m in MULTIPLES if SPACING[0] <= m * start.spacing <= SPACING[1]) or (1.0,),
-        "capabilities": learned_capabilities(settings, report.alone, start.capabilities),
+        "capabilities": learned_capabilities(settings, report.salient, start.capabilities),
         "training": training,
         "version": version,
         "date": date.today().isoformat(),

@@ -13,7 +13,7 @@ from sam3d_label.errors import VolumeError
 from sam3d_label.image.intensity import IntensityRule
 from sam3d_label.network import PromptableNetwork
 from sam3d_label.training.cases import OpenedCases
-from sam3d_label.training.dataset import Case, OpenedCase, TrainingCrops
+from sam3d_label.training.dataset import OpenedCase, TrainingCase, TrainingCrops
 from sam3d_label.training.distributed import world
 from sam3d_label.training.files import CHECKPOINT
 from sam3d_label.training.log import EpochLog, write_log
@@ -72,7 +72,7 @@ def fine_tune(
             raise VolumeError(f"none of {len(run.cases)} cases can train: {report.skipped}")
         held_out, _ = open_cases(run.validation, run.intensity, report, room)
         report.trained = [case.name for case in training.cases]
-        report.alone = any(case.alone for case in training.cases)
+        report.salient = any(case.salient for case in training.cases)
         report.validated = [case.name for case in held_out.cases]
         length = settings.steps_per_epoch * trainer.batch
         crops = TrainingCrops(
@@ -81,9 +81,9 @@ def fine_tune(
             size=model.config.crop,
             length=length,
             seed=settings.seed,
-            served_share=settings.served_share,
-            serves_at=settings.serves_at,
-            alike=settings.alike,
+            inference_share=settings.inference_share,
+            inference_spacings=settings.inference_spacings,
+            homogeneous=settings.homogeneous,
         )
         while len(report.epochs) < settings.epochs and not is_patience_over(report.epochs, settings.patience):
             report.epochs.append(run_epoch(trainer, crops, held_out, len(report.epochs), on_step))
@@ -125,9 +125,9 @@ def is_patience_over(epochs: Sequence[EpochLog], patience: int | None) -> bool:
 
 
 def open_cases(
-    cases: Sequence[Case], intensity: IntensityRule, report: TrainReport, max_bytes: int = sys.maxsize
+    cases: Sequence[TrainingCase], intensity: IntensityRule, report: TrainReport, max_bytes: int = sys.maxsize
 ) -> tuple[OpenedCases, list[float]]:
-    """The usable cases, opened as long as they fit, and their weights; the report says why the others were skipped."""
+    """Open the usable cases, as far as they fit in memory, with their weights; the report lists the skipped ones."""
     opened, usable = OpenedCases(cases, intensity, max_bytes), []
     for index, case in enumerate(cases):
         try:
@@ -140,7 +140,7 @@ def open_cases(
 
 
 def bytes_for_cases(settings: TrainSettings, left: int | None) -> int:
-    """What the cases of one side may fill in one process, bytes: validation and each worker have as much.
+    """Return the memory for cases of one split in one process, bytes; validation and each worker get the same.
 
     Args:
         settings: How to train.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sam3d_label.training.dataset import Case, pair_cases
+from sam3d_label.training.dataset import TrainingCase, pair_cases
 from sam3d_label.training.export import store
 from sam3d_label.training.fine_tune import fine_tune
 from sam3d_label.training.log import describe
@@ -56,7 +56,7 @@ def train_folder(
         Sam3dError: A folder is missing, or no case is usable.
         WeightsError: The checkpoint to resume from is missing or does not fit, or a file cannot be written.
     """
-    cases = [replace(case, value=value, alone=True) for case in pair_cases(images, labels)]
+    cases = [replace(case, value=value, salient=True) for case in pair_cases(images, labels)]
     training, validation = split(cases, validation_share)
     from_nothing = start.card.base.sha256 is None and not start.card.capabilities
     if from_nothing:
@@ -101,7 +101,7 @@ def train_folder(
     )
 
 
-def split(cases: Sequence[Case], share: float) -> tuple[list[Case], list[Case]]:
+def split(cases: Sequence[TrainingCase], share: float) -> tuple[list[TrainingCase], list[TrainingCase]]:
     """Cases that train and cases that validate, by a hash of their names: a case never changes sides."""
     held_out = [case for case in cases if hash_position(case.name) < share]
     training = [case for case in cases if case not in held_out]

@@ -29,7 +29,7 @@ REASON = "ended early: "
 """Begins the line in which a process says why it ends."""
 
 
-class Job(TrainingRun):
+class TrainingJob(TrainingRun):
     """A training run as the processes read it; the weights to start from are next to the file, in start.pt.
 
     Attributes:
@@ -42,7 +42,7 @@ class Job(TrainingRun):
 
 
 def train_in_processes(processes: int, busy: Path | None = None) -> FineTune:
-    """A stand-in for `fine_tune` that starts several processes on this machine, one for each GPU.
+    """Return a replacement for `fine_tune` that starts several processes on this machine, one for each GPU.
 
     Args:
         processes: How many.
@@ -58,7 +58,7 @@ def train_in_processes(processes: int, busy: Path | None = None) -> FineTune:
         pause: Callable[[], None] | None = None,
     ) -> TrainReport:
         given = {name: getattr(run, name) for name in TrainingRun.model_fields}
-        job = Job(config=model.config, busy=busy, **given)
+        job = TrainingJob(config=model.config, busy=busy, **given)
         out.mkdir(parents=True, exist_ok=True)
         torch.save(model.state_dict(), out / WEIGHTS)
         write_text(out / JOB, job.model_dump_json())
@@ -104,7 +104,7 @@ def main(job_file: Path) -> None:
 
 
 def _take_part(job_file: Path) -> None:
-    job = read_record(Job, job_file)
+    job = read_record(TrainingJob, job_file)
     if job is None:
         raise Sam3dError(f"{job_file} does not exist")
     folder = job_file.parent

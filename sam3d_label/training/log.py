@@ -34,7 +34,7 @@ class EpochLog(BaseModel):
 
     @classmethod
     def from_line(cls, line: str) -> EpochLog | None:
-        """The inverse of `as_line`; None for any other line."""
+        """Parse a line of `as_line`; return None for any other line."""
         return cls.model_validate(json.loads(line.removeprefix(LINE))) if line.startswith(LINE) else None
 
 

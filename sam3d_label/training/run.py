@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 from sam3d_label.image.intensity import IntensityRule
 from sam3d_label.io import Record
 from sam3d_label.network import PromptableNetwork
-from sam3d_label.training.dataset import Case
+from sam3d_label.training.dataset import TrainingCase
 from sam3d_label.training.log import EpochLog
 from sam3d_label.training.settings import TrainSettings
 
@@ -28,8 +28,8 @@ class TrainingRun(Record):
         resume: Continue from the checkpoint in the folder of the run, with the same result as an uninterrupted run.
     """
 
-    cases: list[Case]
-    validation: list[Case] = Field(default_factory=list)
+    cases: list[TrainingCase]
+    validation: list[TrainingCase] = Field(default_factory=list)
     intensity: IntensityRule
     settings: TrainSettings = Field(default_factory=TrainSettings)
     device: str = "cpu"
@@ -44,7 +44,7 @@ class TrainReport(Record):
         trained: Names of the cases that trained.
         validated: Names of the cases that were scored only.
         skipped: Cases left out, and why.
-        alone: Among the cases that trained were targets that can be found without a prompt.
+        salient: Among the cases that trained were targets that can be found without a prompt.
         memory: How memory was used, and why.
     """
 
@@ -53,7 +53,7 @@ class TrainReport(Record):
     trained: list[str] = Field(default_factory=list)
     validated: list[str] = Field(default_factory=list)
     skipped: dict[str, str] = Field(default_factory=dict)
-    alone: bool = False
+    salient: bool = False
     memory: str = ""
 
 

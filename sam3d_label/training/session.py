@@ -31,22 +31,22 @@ class SessionLoss(nn.Module):
         self.criterion = DiceCELoss(sigmoid=True, lambda_dice=0.5, lambda_ce=0.5)
 
     def forward(
-        self, images: Tensor, labels: Tensor, alone: Sequence[bool], rngs: Sequence[np.random.Generator]
+        self, images: Tensor, labels: Tensor, salient: Sequence[bool], rngs: Sequence[np.random.Generator]
     ) -> Tensor:
         """Losses (B,) of crops, each the mean over the rounds that learn.
 
         Args:
             images: The crops, (B, 1, D, H, W).
             labels: Their labels, of the same shape.
-            alone: For each, as `train_rounds` has it.
+            salient: For each, as `train_rounds` has it.
             rngs: Random generator of each session.
         """
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             embeddings = [self.model.encode(images)] if len(images) == 1 else self.model.encode(images).items()
-            items = zip(embeddings, labels.split(1), alone, rngs, strict=True)
+            items = zip(embeddings, labels.split(1), salient, rngs, strict=True)
             return torch.stack([self._loss(*item) for item in items])
 
-    def _loss(self, embedding: Embedding, label: Tensor, alone: bool, rng: np.random.Generator) -> Tensor:
-        rounds = train_rounds(self.model, embedding, label, self.settings, rng, alone)
+    def _loss(self, embedding: Embedding, label: Tensor, salient: bool, rng: np.random.Generator) -> Tensor:
+        rounds = train_rounds(self.model, embedding, label, self.settings, rng, salient)
         truth = label.clamp(min=0)  # train_rounds has settled what is ignored
         return torch.stack([self.criterion(logit, truth) for logit in rounds]).mean()

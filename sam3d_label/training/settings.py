@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from sam3d_label.weights import Card
 
-FEW_CASES: dict[str, Any] = {"learning_rate": 2e-3, "clicks": 2, "served_share": 0.9, "alike": True}
+FEW_CASES: dict[str, Any] = {"learning_rate": 2e-3, "clicks": 2, "inference_share": 0.9, "homogeneous": True}
 """Settings for a few hundred steps on a few cases, as measured on hippocampi (benchmarks/learning_curve.py): a
-high learning rate for the adapters, short sessions, and crops as serving lays them, which stay as the scanner laid
-them."""
+high learning rate for the adapters, short sessions, and crops positioned as at inference, in their stored
+orientation."""
 
 FEW_CASES_FINE: dict[str, Any] = {"learning_rate": 4e-3, "clicks": 1, "encoder_share": 0.15}
-"""Instead of those, where a fine path follows the encoder, as in `tiny`: it learns most of a new structure, so that the
-time goes to it, in more and cheaper steps."""
+"""Replacements for networks with a fine path, such as `tiny`: it learns most of a new structure, so that most steps
+train it and not the encoder, which makes them cheaper."""
 
 CROPS_PER_CASE = 4
-"""Crops that each case gives to an epoch, within `FEWEST_STEPS` and `MOST_STEPS`."""
+"""Crops of each case in an epoch, within `FEWEST_STEPS` and `MOST_STEPS`."""
 
 FEWEST_STEPS, MOST_STEPS = 10, 100
 
@@ -38,30 +38,31 @@ class TrainSettings(BaseModel):
         trunk: Train SAM's encoder too, as for a network that has no SAM weights of its size.
         encoder_share: Share of the steps whose gradients reach the encoder's adapters; in the others, which take less
             time, only what follows the encoder learns.
-        average: Decay of the running average of the weights, which is what is validated and stored; 0 for none.
-        clicks: Mean number of rounds simulated on each crop, of which the first and the last train.
+        average: Decay of the running average of the weights, which is validated and stored; 0 for none.
+        clicks: Mean number of simulated rounds on each crop; the first and the last are trained on.
         box_share: Share of crops whose first prompt is a box around the target.
         several_share: Share of crops that begin with several clicks at once.
-        no_click_share: Share of crops that begin without any prompt, where the target can be found without one.
-        two_passes: Let prompts correct what one of them opens (`segmentation.two_pass`); else no round sees a mask.
-        rough_mask_share: Share of crops that come with a rough mask to correct, as a wider view gives it.
-        served_share: Share of crops positioned as at inference; the others show the target at any scale.
-        serves_at: Spacings, mm, of inference, the usual one first; without any, `served_share` has no effect.
-        alike: The cases are of one kind, as those of a team are: crops keep their contrast and, but for left and right
-            and a slant, their orientation.
-        patience: Looks at the validation cases without a better Dice after which the run ends; None for no end.
+        no_click_share: Share of crops with a salient target that begin without any prompt.
+        two_passes: Let prompts correct the mask of the initial one (`segmentation.two_pass`); else no round has a mask.
+        rough_mask_share: Share of crops with a rough mask to correct, like that of a wider view.
+        inference_share: Share of crops positioned as at inference; the others show the target at any scale.
+        inference_spacings: Spacings of inference, mm, the usual one first; if empty, `inference_share` has no effect.
+        homogeneous: The cases are of one kind, such as those of one team: crops keep their contrast and, except for
+            left-right flips and small rotations, their orientation. Stored as `alike`, and the two settings above as
+            `served_share` and `serves_at`.
+        patience: Validations without a better Dice after which the run ends early; None for never.
         validate_every: Epochs between two validations.
         seed: Fixes every random choice.
         workers: Processes that prepare crops.
         precision: bf16 autocast, fp32, or bf16 where the device computes in it (auto).
-        activation_checkpointing: Spend time to save memory in the encoder; auto where activations do not fit else.
-        crops_at_once: Crops of a step that are encoded together in a process; auto for as many as make it faster and
-            fit. The gradients of a step are added up, so that `batch` means the same whatever this is.
-        cases_mb: Mebibytes that opened cases may fill in each process, the others being opened again when they are
-            drawn; auto for half of the memory that training leaves free.
+        activation_checkpointing: Recompute the encoder's activations to save memory; auto if they do not fit otherwise.
+        crops_at_once: Crops of a step that are encoded together in a process; auto for as many as fit, if that is
+            faster. It does not change the meaning of `batch`, since the gradients of a step are accumulated.
+        cases_mb: Mebibytes for opened cases in each process; others are opened again when they are drawn. auto for
+            half of the memory that training leaves free.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
 
     epochs: int = Field(default=20, ge=1)
     steps_per_epoch: int = Field(default=50, ge=1)
@@ -80,9 +81,19 @@ class TrainSettings(BaseModel):
     no_click_share: float = Field(default=0.1, ge=0, le=1)
     two_passes: bool = True
     rough_mask_share: float = Field(default=0.15, ge=0, le=1)
-    served_share: float = Field(default=0.0, ge=0, le=1)
-    serves_at: tuple[float, ...] = ()
-    alike: bool = False
+    inference_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        validation_alias=AliasChoices("inference_share", "served_share"),
+        serialization_alias="served_share",
+    )
+    inference_spacings: tuple[float, ...] = Field(
+        default=(), validation_alias=AliasChoices("inference_spacings", "serves_at"), serialization_alias="serves_at"
+    )
+    homogeneous: bool = Field(
+        default=False, validation_alias=AliasChoices("homogeneous", "alike"), serialization_alias="alike"
+    )
     patience: int | None = Field(default=None, ge=1)
     validate_every: int = Field(default=1, ge=1)
     seed: int = Field(default=0, ge=0)
@@ -94,16 +105,16 @@ class TrainSettings(BaseModel):
 
     @classmethod
     def few_cases(cls, cases: int, card: Card, **chosen: Any) -> TrainSettings:
-        """Those for trained weights and a team's own cases; an epoch grows with the cases.
+        """Return the settings to adapt trained weights to a few cases; epochs grow with the number of cases.
 
         Args:
-            cases: How many.
-            card: Of the weights that learn from them.
-            chosen: Settings that somebody asked for.
+            cases: Number of cases.
+            card: Card of the weights.
+            chosen: Settings that replace the defaults.
         """
         steps = min(max(CROPS_PER_CASE * cases, FEWEST_STEPS), MOST_STEPS)
         few = {**FEW_CASES, **(FEW_CASES_FINE if card.config.fine else {})}
-        return cls(**{**few, "steps_per_epoch": steps, "serves_at": spacings_of_serving(card), **chosen})
+        return cls(**{**few, "steps_per_epoch": steps, "inference_spacings": inference_spacings_of(card), **chosen})
 
     @property
     def steps(self) -> int:
@@ -117,6 +128,6 @@ class TrainSettings(BaseModel):
         return rise * min(1.0, max(0.01, left))
 
 
-def spacings_of_serving(card: Card) -> tuple[float, ...]:
+def inference_spacings_of(card: Card) -> tuple[float, ...]:
     """Return the spacings, mm, at which weights process a volume, the usual one first."""
     return (card.spacing, *(card.spacing * scale for scale in card.scales if scale != 1))

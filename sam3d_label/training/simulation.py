@@ -73,7 +73,7 @@ class SimulatedPrompts:
         return CropPrompts((2 * points + 0.5).to(self.device), signs.to(self.device), (2 * boxes + 0.5).to(self.device))
 
     def decode(self, model: PromptableNetwork, embedding: Embedding, base: Tensor | None = None) -> Tensor:
-        """The logit (1, 1, D, H, W), float32, of a crop under the prompts.
+        """Return the logit (1, 1, D, H, W), float32, of a crop for the prompts.
 
         Args:
             model: The network.
@@ -81,7 +81,7 @@ class SimulatedPrompts:
             base: The logit that they correct; None for the logit of the first of them only.
         """
         prompts, maps = self.in_crop(), self._geodesic_maps
-        maps.extend(model.reach(embedding, prompts.points[:, len(maps) :]))
+        maps.extend(model.geodesic_maps(embedding, prompts.points[:, len(maps) :]))
         if base is None and self.two_passes:
             with torch.no_grad():
                 base = self._initial_logit(model, embedding, prompts)
@@ -108,7 +108,7 @@ def train_rounds(
     truth: Tensor,
     settings: TrainSettings,
     rng: np.random.Generator,
-    alone: bool = False,
+    salient: bool = False,
 ) -> Iterator[Tensor]:
     """Yield the logits (1, 1, D, H, W) of the first and the last round of a simulated session, with gradients.
 
@@ -121,7 +121,7 @@ def train_rounds(
             logits are those of a perfect answer. Where it has no target, the one round has no prompts.
         settings: Rounds and shares of the kinds of prompts.
         rng: Random generator of the session.
-        alone: Whether the target is salient, so that it can be found without a prompt.
+        salient: Whether the target is salient, so that it can be found without a prompt.
     """
     prompts = SimulatedPrompts(truth.device, two_passes=settings.two_passes)
     ignored, truth = truth < 0, truth.clamp(min=0)
@@ -131,7 +131,7 @@ def train_rounds(
     target = target_cells(truth)
     rough = rough_mask(truth, rng) if rng.random() < settings.rough_mask_share else None
     without_prompt = rng.random() < (settings.no_click_share if rough is None else 0.5)
-    if not without_prompt or (rough is None and not alone):
+    if not without_prompt or (rough is None and not salient):
         prompts.begin(target, settings, rng)
     last = int(rng.integers(0, 2 * settings.clicks - 1))
     for number in range(last + 1):
@@ -147,7 +147,7 @@ def train_rounds(
 
 
 def settled(logit: Tensor, ignored: Tensor) -> Tensor:
-    """A logit that is certain of the background in ignored voxels, so that they are no error and give no gradient."""
+    """Set ignored voxels to certain background, so that they cause no error and no gradient."""
     return torch.where(ignored, -CERTAIN, logit) if ignored.any() else logit
 
 

@@ -19,7 +19,7 @@ from sam3d_label.errors import NewerFormatError, Sam3dError, StorageError, Weigh
 from sam3d_label.io import replacing, require_format, require_space
 from sam3d_label.network import PromptableNetwork
 from sam3d_label.training.augmentation import IMAGE, LABEL
-from sam3d_label.training.dataset import ALONE, OpenedCase, TrainingCrops, with_ignored
+from sam3d_label.training.dataset import SALIENT, OpenedCase, TrainingCrops, with_ignored
 from sam3d_label.training.distributed import World
 from sam3d_label.training.gradients import gradients_of_encoder
 from sam3d_label.training.memory.free import free_memory
@@ -132,7 +132,7 @@ class Trainer:
         waits = not last and isinstance(self.session, DistributedDataParallel)
         images, labels = (torch.cat([crop[key] for crop in crops]).to(self.world.device) for key in (IMAGE, LABEL))
         with self.session.no_sync() if waits else nullcontext():  # type: ignore[operator]
-            losses = self.session(images, labels, [bool(crop[ALONE]) for crop in crops], rngs)
+            losses = self.session(images, labels, [bool(crop[SALIENT]) for crop in crops], rngs)
             if not torch.isfinite(losses).all():
                 raise Sam3dError("the loss is no longer finite: lower the learning rate, or train in fp32")
             (losses.sum() / part).backward()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import learning_curve
 import pytest
 
-from sam3d_label.training import Case
+from sam3d_label.training import TrainingCase
 from sam3d_label.training.cases import OpenedCases
 from tests.helpers.phantoms import small_phantoms
 
 
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory) -> dict[str, Case]:
+def pool(tmp_path_factory) -> dict[str, TrainingCase]:
     """Four volumes to choose from."""
     return {case.name: case for case in small_phantoms(tmp_path_factory.mktemp("phantoms"), 4, (28, 26, 10))}
 

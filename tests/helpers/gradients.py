@@ -16,7 +16,7 @@ import torch
 from sam3d_label.errors import Sam3dError
 from sam3d_label.image.intensity import Percentile
 from sam3d_label.network import SAM3D
-from sam3d_label.training import Case, TrainingRun, TrainReport, TrainSettings, pair_cases
+from sam3d_label.training import TrainingCase, TrainingRun, TrainReport, TrainSettings, pair_cases
 from sam3d_label.training.dataset import TrainingCrops
 from sam3d_label.training.distributed import world
 from sam3d_label.training.fine_tune import fine_tune, open_cases
@@ -51,7 +51,7 @@ def write_gradients(folder: Path, out: Path) -> None:
             torch.save(found, out)
 
 
-def cases_of(folder: Path) -> list[Case]:
+def cases_of(folder: Path) -> list[TrainingCase]:
     """The cases of a folder of images/ and labels/."""
     return pair_cases(folder / "images", folder / "labels")
 

@@ -8,13 +8,13 @@ import numpy as np
 
 from sam3d_label.synthetic import make_phantom
 from sam3d_label.synthetic.phantoms import save_nifti
-from sam3d_label.training import Case, pair_cases
+from sam3d_label.training import TrainingCase, pair_cases
 
 SHAPE = (64, 56, 24)
 SPACING = (1.1, 1.3, 3.0)
 
 
-def small_phantoms(folder: Path, cases: int, shape: tuple[int, int, int] = SHAPE) -> list[Case]:
+def small_phantoms(folder: Path, cases: int, shape: tuple[int, int, int] = SHAPE) -> list[TrainingCase]:
     """Write phantoms on a small grid into `folder`, as `write_phantoms` does on large ones."""
     for index in range(cases):
         phantom = make_phantom(np.random.default_rng(index), shape, SPACING)

@@ -10,15 +10,14 @@ import pytest
 import torch
 
 from sam3d_label.errors import VolumeError
-from sam3d_label.evaluation.cases import Case as EvaluationCase
-from sam3d_label.evaluation.cases import read_case
+from sam3d_label.evaluation.cases import EvaluationCase, read_case
 from sam3d_label.evaluation.session import evaluate_case
 from sam3d_label.image.intensity import Percentile
 from sam3d_label.image.labels import open_label, structures
 from sam3d_label.network import Embedding
 from sam3d_label.segmentation.prompts import Prompts
 from sam3d_label.training.augmentation import LABEL
-from sam3d_label.training.dataset import Case, OpenedCase, TrainingCrops, with_ignored
+from sam3d_label.training.dataset import OpenedCase, TrainingCase, TrainingCrops, with_ignored
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.training.simulation import settled, train_rounds
 
@@ -73,7 +72,7 @@ def test_a_slope_gives_whole_numbers_too(tmp_path: Path) -> None:
 
 
 def test_ignored_voxels_are_neither_target_nor_background_in_training(files: tuple[Path, Path]) -> None:
-    case = OpenedCase.open(Case(*files), Percentile())
+    case = OpenedCase.open(TrainingCase(*files), Percentile())
     assert case.target.array.sum() == np.count_nonzero(label_map() == 1)
     assert case.ignored is not None
     crop = case.crop(case.volume.frame((9.5, 8.5, 7.5), 1.0, 16))
@@ -86,7 +85,7 @@ def test_ignored_voxels_are_neither_target_nor_background_in_training(files: tup
 
 def test_a_label_without_ignored_voxels_trains_as_before(tmp_path: Path, files: tuple[Path, Path]) -> None:
     whole = store(tmp_path / "whole.nii.gz", np.maximum(label_map(), 0))
-    case = OpenedCase.open(Case(files[0], whole), Percentile())
+    case = OpenedCase.open(TrainingCase(files[0], whole), Percentile())
     assert case.ignored is None
     crop = TrainingCrops([case], [1.0], size=16, length=1, seed=3)[0]
     assert set(np.unique(crop[LABEL].numpy())) <= {0, 1}

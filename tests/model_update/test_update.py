@@ -16,7 +16,7 @@ from sam3d_label.model_update.split_ledger import Ledger
 from sam3d_label.model_update.update import LabelledCase, Update
 from sam3d_label.model_update.versions import Versions
 from sam3d_label.training import TrainSettings
-from sam3d_label.training.dataset import Case
+from sam3d_label.training.dataset import TrainingCase
 from sam3d_label.weights import open_weights
 
 QUICK = TrainSettings(epochs=2, steps_per_epoch=1, warmup=0, workers=0, precision="fp32")
@@ -34,7 +34,7 @@ def labelled(tmp_path):
             (tmp_path / kind).mkdir(exist_ok=True)
             nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / kind / f"case_{index}.nii.gz")
         name = f"case_{index}.nii.gz"
-        case = Case(tmp_path / "images" / name, tmp_path / "labels" / name)
+        case = TrainingCase(tmp_path / "images" / name, tmp_path / "labels" / name)
         cases.append(LabelledCase(f"case_{index}", f"patient {index}", (case,)))
     return cases
 
@@ -100,7 +100,7 @@ def test_the_report_names_a_capability_that_is_lost(make, labelled, quality, tmp
     done = make(serving=serving)(labelled)
     assert done.gate.lost == ("no_click",), "no target of these cases can be found without a prompt"
     assert done.gate.reason.endswith("it can no longer segment without a click")
-    alone = [replace(case, targets=tuple(replace(each, alone=True) for each in case.targets)) for case in labelled]
+    alone = [replace(case, targets=tuple(replace(each, salient=True) for each in case.targets)) for case in labelled]
     assert make(serving=serving, versions=Versions(tmp_path / "others"))(alone).gate.lost == ()
 
 

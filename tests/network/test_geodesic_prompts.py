@@ -52,11 +52,11 @@ def test_maps_change_the_answer_once_their_channels_count(make_network: MakeNetw
 def test_maps_that_are_given_are_not_made_again(make_network: MakeNetwork, with_maps: Config) -> None:
     network = make_network(with_maps)
     embedding = network.encode(crops())
-    maps = [network.reach(embedding, POINTS[:, index : index + 1])[0] for index in range(2)]
+    maps = [network.geodesic_maps(embedding, POINTS[:, index : index + 1])[0] for index in range(2)]
     expected = network.decode(embedding, POINTS, SIGNS)
     assert embedding.scene is not None
     blind = replace(embedding, scene=torch.full_like(embedding.scene, torch.nan))
-    torch.testing.assert_close(network.decode(blind, POINTS, SIGNS, reach=maps), expected)
+    torch.testing.assert_close(network.decode(blind, POINTS, SIGNS, geodesic_maps=maps), expected)
 
 
 def test_without_a_click_there_is_nothing_to_map(make_network: MakeNetwork, with_maps: Config) -> None:
@@ -82,7 +82,7 @@ def test_networks_without_maps_make_none(make_network: MakeNetwork) -> None:
     network = make_network()
     embedding = network.encode(crops())
     assert embedding.scene is None
-    assert network.reach(embedding, POINTS) == ()
+    assert network.geodesic_maps(embedding, POINTS) == ()
 
 
 def test_gradients_pass_the_maps_by(make_network: MakeNetwork, with_maps: Config) -> None:

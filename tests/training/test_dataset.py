@@ -21,7 +21,7 @@ def test_alike_crops_keep_contrast_and_orientation_but_for_left_and_right():
     """The corner that is bright stays bright, superior and posterior, through every augmentation."""
     image = torch.zeros(1, 16, 16, 16)
     image[:, :8, :8] = 1
-    augment = augmentation(alike=True)
+    augment = augmentation(homogeneous=True)
     for seed in range(20):
         augment.set_random_state(seed)
         seen = augment({key: image.clone() for key in (IMAGE, LABEL, INSIDE)})
@@ -130,14 +130,14 @@ def test_a_crop_without_any_of_its_target_is_drawn_anew(opened, monkeypatch, rng
     beside = case.volume.frame((case.upper + 200).tolist(), 1.0, 32)
     monkeypatch.setattr(OpenedCase, "random_frame", lambda *_: beside)
     assert case.random_crop(32, rng)[LABEL].any()
-    assert not replace(case, alone=True).random_crop(32, rng)[LABEL].any()
+    assert not replace(case, salient=True).random_crop(32, rng)[LABEL].any()
 
 
 def test_some_crops_lie_as_serving_lays_them(opened, rng):
     """Those of the usual spacing, or of a finer one where the target is small in it, around a click on the target."""
     for case in opened:
         for _ in range(10):
-            frame = case.served_frame(32, rng, (4.0, 1.0, 2.0))
+            frame = case.inference_frame(32, rng, (4.0, 1.0, 2.0))
             nearest = min((1.0, 2.0, 4.0), key=lambda spacing: abs(np.log(spacing / frame.spacing)))
             assert abs(np.log(nearest / frame.spacing)) <= 0.2 + 1e-9
             assert nearest == 4.0 or case.extent <= 0.5 * 32 * nearest
@@ -145,8 +145,8 @@ def test_some_crops_lie_as_serving_lays_them(opened, rng):
 
 def test_the_share_of_crops_as_in_serving_is_kept(opened, monkeypatch, rng):
     asked = []
-    usual = OpenedCase.served_frame
-    monkeypatch.setattr(OpenedCase, "served_frame", lambda *told: asked.append(told) or usual(*told))
+    usual = OpenedCase.inference_frame
+    monkeypatch.setattr(OpenedCase, "inference_frame", lambda *told: asked.append(told) or usual(*told))
     for _ in range(20):
         opened[0].random_crop(16, rng, 0.5, (4.0,))
     assert 4 <= len(asked) <= 16

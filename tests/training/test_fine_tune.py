@@ -7,7 +7,7 @@ import torch
 from sam3d_label.errors import Sam3dError, VolumeError, WeightsError
 from sam3d_label.image.intensity import Percentile
 from sam3d_label.network.sam3d import is_trunk
-from sam3d_label.training import Case, TrainSettings
+from sam3d_label.training import TrainingCase, TrainSettings
 from sam3d_label.training.fine_tune import fine_tune
 from sam3d_label.training.run import TrainingRun
 
@@ -109,7 +109,7 @@ def test_log_and_curves_are_written(small_weights, phantom_cases, tmp_path):
 
 
 def test_an_unusable_case_is_skipped_with_its_reason(small_weights, phantom_cases, tmp_path):
-    missing = Case(tmp_path / "lost.nii.gz", tmp_path / "lost.nii.gz")
+    missing = TrainingCase(tmp_path / "lost.nii.gz", tmp_path / "lost.nii.gz")
     _, report = trained(small_weights.model, [missing, phantom_cases[0]], tmp_path)
     assert "does not exist" in report.skipped["lost.nii.gz"]
     with pytest.raises(VolumeError, match="none of 1 cases"):

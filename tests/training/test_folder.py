@@ -9,7 +9,7 @@ from sam3d_label import Click, Segmenter, Volume
 from sam3d_label.errors import Sam3dError
 from sam3d_label.network import PRESETS
 from sam3d_label.network.sam3d import is_trunk
-from sam3d_label.training import Case, TrainSettings, settings
+from sam3d_label.training import TrainingCase, TrainSettings, settings
 from sam3d_label.training import folder as runs
 from sam3d_label.training.export import learned_capabilities
 from sam3d_label.training.folder import split, train_folder
@@ -74,13 +74,13 @@ def test_trained_weights_learn_as_a_team_s_own_cases_let_them(small_weights, fol
     assert told["alike"]
     assert told["learning_rate"] == settings.FEW_CASES["learning_rate"]
     assert told["encoder_share"] == 1
-    assert tuple(told["serves_at"]) == settings.spacings_of_serving(small_weights.card)
+    assert tuple(told["serves_at"]) == settings.inference_spacings_of(small_weights.card)
 
 
 def test_what_the_shipped_weights_know_they_know_after_a_team_s_training():
     card = open_weights(None).card
     few = settings.TrainSettings.few_cases(5, card)
-    assert set(card.capabilities) <= set(learned_capabilities(few, alone=True, before=card.capabilities))
+    assert set(card.capabilities) <= set(learned_capabilities(few, salient=True, before=card.capabilities))
 
 
 def test_with_a_fine_path_the_time_goes_to_what_follows_the_encoder(small_weights):
@@ -97,7 +97,7 @@ def test_folders_without_cases_say_so(small_weights, tmp_path):
 
 
 def test_a_case_never_changes_sides(tmp_path):
-    cases = [Case(tmp_path / f"case_{n}.nii.gz", tmp_path / "label.nii.gz") for n in range(200)]
+    cases = [TrainingCase(tmp_path / f"case_{n}.nii.gz", tmp_path / "label.nii.gz") for n in range(200)]
     training, validation = split(cases[:100], 0.2)
     more_training, more_validation = split(cases, 0.2)
     assert set(training) <= set(more_training)
@@ -106,7 +106,7 @@ def test_a_case_never_changes_sides(tmp_path):
 
 
 def test_with_too_few_cases_all_train(tmp_path):
-    only = [Case(tmp_path / "a.nii.gz", tmp_path / "b.nii.gz")]
+    only = [TrainingCase(tmp_path / "a.nii.gz", tmp_path / "b.nii.gz")]
     assert split(only, 0.999) == (only, [])
 
 
@@ -119,8 +119,8 @@ def test_only_prompts_that_were_simulated_count_as_learned():
     few = TrainSettings(clicks=1, two_passes=False)
     assert learned_capabilities(few, before=["negative_click", "mask"]) == ["positive_click", "negative_click", "box"]
     assert learned_capabilities(TrainSettings(two_passes=False)) == ["positive_click", "negative_click", "box"]
-    assert "no_click" in learned_capabilities(TrainSettings(), alone=True)
-    assert "no_click" not in learned_capabilities(TrainSettings(no_click_share=0), alone=True)
+    assert "no_click" in learned_capabilities(TrainSettings(), salient=True)
+    assert "no_click" not in learned_capabilities(TrainSettings(no_click_share=0), salient=True)
 
 
 def test_what_was_trained_on_trained_weights_serves_too(small_weights, folders, tmp_path):

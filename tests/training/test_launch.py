@@ -11,16 +11,16 @@ import torch
 
 from sam3d_label.errors import Sam3dError
 from sam3d_label.image.intensity import Percentile
-from sam3d_label.training import Case, TrainSettings
+from sam3d_label.training import TrainingCase, TrainSettings
 from sam3d_label.training.fine_tune import fine_tune
-from sam3d_label.training.launch import DONE, Job, train_in_processes
+from sam3d_label.training.launch import DONE, TrainingJob, train_in_processes
 from sam3d_label.training.run import TrainingRun
 
 QUICK = TrainSettings(epochs=2, steps_per_epoch=1, batch=2, warmup=0, workers=0, precision="fp32", seed=1)
 
 
 def test_a_job_says_everything_that_fine_tune_is_told(phantom_cases, small_weights, tmp_path):
-    told = Job(
+    told = TrainingJob(
         config=small_weights.model.config,
         cases=phantom_cases,
         validation=phantom_cases[:1],
@@ -30,7 +30,7 @@ def test_a_job_says_everything_that_fine_tune_is_told(phantom_cases, small_weigh
         resume=True,
         busy=tmp_path,
     )
-    assert Job.model_validate_json(told.model_dump_json()) == told
+    assert TrainingJob.model_validate_json(told.model_dump_json()) == told
 
 
 @pytest.mark.slow
@@ -53,7 +53,7 @@ def test_two_processes_learn_what_one_does(phantom_cases, small_weights, tmp_pat
 
 @pytest.mark.slow
 def test_what_ends_a_run_early_is_told(small_weights, tmp_path):
-    missing = [Case(tmp_path / "lost.nii.gz", tmp_path / "lost.nii.gz")]
+    missing = [TrainingCase(tmp_path / "lost.nii.gz", tmp_path / "lost.nii.gz")]
     run = TrainingRun(cases=missing, intensity=Percentile(), settings=QUICK)
     with pytest.raises(Sam3dError, match=r"in 1 processes ended early.*none of 1 cases can train"):
         train_in_processes(1)(small_weights.model, run, tmp_path / "out")

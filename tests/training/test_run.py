@@ -9,12 +9,12 @@ import pytest
 
 from sam3d_label.errors import NewerFormatError, Sam3dError
 from sam3d_label.image.intensity import Percentile
-from sam3d_label.training import Case, TrainingRun, TrainReport, TrainSettings
+from sam3d_label.training import TrainingCase, TrainingRun, TrainReport, TrainSettings
 from sam3d_label.training.log import EpochLog
 
 
 def test_a_run_is_the_same_after_it_was_stored() -> None:
-    case = Case(Path("a.nii.gz"), Path("b.nii.gz"), value=2, target="liver")
+    case = TrainingCase(Path("a.nii.gz"), Path("b.nii.gz"), value=2, target="liver")
     run = TrainingRun(cases=[case], intensity=Percentile(), settings=TrainSettings(epochs=3), resume=True)
     assert TrainingRun.parse(run.model_dump(mode="json"), Path("job.json")) == run
     assert run.validation == []

@@ -123,7 +123,7 @@ def prompts_seen(small_weights, monkeypatch):
     seen = []
     answer = small_weights.model.decode
 
-    def watch(embedding, points, signs, *, boxes=None, mask=None, reach=None):
+    def watch(embedding, points, signs, *, boxes=None, mask=None, geodesic_maps=None):
         seen.append((points.shape[1], 0 if boxes is None else boxes.shape[1], mask is not None))
         return answer(embedding, points, signs, boxes=boxes, mask=mask)
 
@@ -131,18 +131,20 @@ def prompts_seen(small_weights, monkeypatch):
     return seen
 
 
-def session(weights, target, seed, alone=True, **shares):
+def session(weights, target, seed, salient=True, **shares):
     nothing = {"box_share": 0, "several_share": 0, "no_click_share": 0, "rough_mask_share": 0}
     settings = TrainSettings(**nothing | shares)
     embedding = weights.model.encode(torch.zeros(1, 1, 32, 32, 32))
-    return list(train_rounds(weights.model, embedding, label_of(target), settings, np.random.default_rng(seed), alone))
+    return list(
+        train_rounds(weights.model, embedding, label_of(target), settings, np.random.default_rng(seed), salient)
+    )
 
 
 def test_a_session_may_begin_without_a_prompt_where_the_target_can_be_told(small_weights, target, prompts_seen):
     session(small_weights, target, 1, no_click_share=1)
     assert prompts_seen[0] == (0, 0, False)
     prompts_seen.clear()
-    session(small_weights, target, 1, alone=False, no_click_share=1)
+    session(small_weights, target, 1, salient=False, no_click_share=1)
     assert prompts_seen[0] == (1, 0, False)
 
 

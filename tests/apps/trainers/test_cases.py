@@ -80,7 +80,7 @@ def test_a_value_without_a_name_says_so(info: dict[str, Any], labels: list[str])
 def test_every_named_structure_is_a_target_of_its_own(store: SafeDatastore, save: Any) -> None:
     save("a", [1, 2, 3], label_info=entries(("tumor", 1), ("liver", 2), ("cyst", 3)))
     cases, skipped = labelled_cases(store, ["tumor", "cyst"])
-    assert [(case.id, [(t.target, t.value, t.alone) for t in case.targets]) for case in cases] == [
+    assert [(case.id, [(t.target, t.value, t.salient) for t in case.targets]) for case in cases] == [
         ("a", [("tumor", 1, True), ("cyst", 3, False)])
     ]
     assert skipped == {"a: liver": "this server segments tumor, cyst only"}
@@ -90,7 +90,7 @@ def test_every_named_structure_is_a_target_of_its_own(store: SafeDatastore, save
 def test_the_only_label_can_be_told_unasked(store: SafeDatastore, save: Any) -> None:
     save("a", [1])
     (case,), skipped = labelled_cases(store, ["tumor"])
-    assert [(target.value, target.alone, target.target) for target in case.targets] == [(1, True, "")]
+    assert [(target.value, target.salient, target.target) for target in case.targets] == [(1, True, "")]
     assert skipped == {}
 
 
@@ -102,7 +102,7 @@ def test_one_of_several_labels_is_learned_without_a_click(
 ) -> None:
     save("a", [1, 2], label_info=entries(("tumor", 1), ("cyst", 2)))
     (case,), _ = labelled_cases(store, ["tumor", "cyst"], unprompted=unprompted)
-    assert [target.alone for target in case.targets] == expected
+    assert [target.salient for target in case.targets] == expected
 
 
 def test_what_cannot_be_used_is_left_out_with_its_reason(store: SafeDatastore, save: Any, tmp_path: Path) -> None:

@@ -357,7 +357,7 @@ class DicomWebDatastore(SafeDatastore):
             entry.labels[FINAL] = seg_label(image_id, {**seg, "ts": seconds(seg["at"])}, names)
 
     def _forget(self, image_id: str, entry: ImageLabelModel) -> None:
-        """Drops what is kept here of an image that is gone, or has other slices than it had."""
+        """Remove the local files of an image that was removed or whose slices have changed."""
         self._cache.remove(image_id)
         for tag, label in list(entry.labels.items()):
             self._label_file(image_id, label, tag).unlink(missing_ok=True)
@@ -370,7 +370,7 @@ class DicomWebDatastore(SafeDatastore):
         return Path(self._datastore.label_path(tag), self._filename(image_id, label.ext))
 
     def _reconcile_datastore(self) -> None:
-        """Drops labels whose file somebody removed; images and final labels are the server's affair."""
+        """Remove labels whose file was deleted; images and final labels follow the DICOMweb server."""
         with self._up_to_date():
             for image_id, entry in self._datastore.objects.items():
                 for tag, label in list(entry.labels.items()):

@@ -15,7 +15,7 @@ from sam3d_label.image.labels import open_label, structures
 from sam3d_label.image.volume import Volume
 from sam3d_label.model_update.update import LabelledCase
 from sam3d_label.studies.label_names import name_values
-from sam3d_label.training.dataset import Case
+from sam3d_label.training.dataset import TrainingCase
 
 
 def labelled_cases(
@@ -53,7 +53,7 @@ def labelled_cases(
 
 def find_targets(
     datastore: Datastore, image: str, labels: Sequence[str], unprompted: str | None = None
-) -> tuple[list[Case], list[str]]:
+) -> tuple[list[TrainingCase], list[str]]:
     """Return the targets on an image, and the names of what else is drawn on it.
 
     Without a prompt a network can segment one structure only: with several labels, one of them is learned in this way.
@@ -73,11 +73,11 @@ def find_targets(
     names = name_values(present, datastore.get_label_info(image, FINAL), labels)
     several = len(labels) > 1
     drawn = [
-        Case(
+        TrainingCase(
             Path(image_file),
             Path(label_file),
             value=value,
-            alone=names[value] == (unprompted or labels[0]),
+            salient=names[value] == (unprompted or labels[0]),
             target=names[value] if several else "",
         )
         for value in present

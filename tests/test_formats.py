@@ -82,7 +82,9 @@ def test_a_learning_curve_of_an_older_release_is_read_and_continued(folder: Path
         scores=GateScores(candidate=scores, serving=scores),
     )
     learning_curve.append(folder, report)
-    assert [(row["version"], row["format"]) for row in learning_curve.read(folder)] == [("0001", ""), ("0003", "1")]
+    assert [(row.version, row.published) for row in learning_curve.read(folder)] == [("0001", True), ("0003", True)]
+    rows = (folder / learning_curve.TABLE).read_text().splitlines()
+    assert [row.endswith(",1") for row in rows[1:]] == [True, True]
 
 
 def test_the_report_of_an_update_is_read_and_written_without_a_change() -> None:

@@ -10,79 +10,130 @@ import numpy as np
 
 from sam3d_label.charts import AMBER, TEAL, add_legend, new_chart, plot_mean
 from sam3d_label.evaluation.metrics import bootstrap_interval
-from sam3d_label.io import locked, replacing, require_format
+from sam3d_label.io import Record, locked, replacing
 from sam3d_label.model_update.report import UpdateReport
 
 TABLE, PICTURE = "learning_curve.csv", "learning_curve.png"
-FORMAT = 1
-COLUMNS = (
-    *("at", "version", "published", "annotated", "compared", "left_out"),
-    *("dice_1", "dice_1_low", "dice_1_high", "dice_5", "dice_5_low", "dice_5_high", "serving_dice_1", "serving_dice_5"),
-    "format",
-)
+
+
+class CurveRow(Record):
+    """What one training reached; None where the file has no value.
+
+    Attributes:
+        at: When the weights were compared, UTC, ISO 8601.
+        version: Number of the new version.
+        published: Whether the gate published it.
+        annotated: Number of usable cases.
+        compared: Number of cases that it was compared on.
+        left_out: How many of these are training cases that were left out one by one, because the ledger has too few
+            validation cases yet.
+        dice_1: Mean Dice after one click, on cases that did not train it; `_low` and `_high` are the ends of its
+            bootstrap interval.
+        dice_5: The same after five clicks.
+        serving_dice_1: Mean Dice of the active version after one click, on the same cases.
+        serving_dice_5: The same after five clicks.
+    """
+
+    at: str | None = None
+    version: str | None = None
+    published: bool = False
+    annotated: int | None = None
+    compared: int | None = None
+    left_out: int | None = None
+    dice_1: float | None = None
+    dice_1_low: float | None = None
+    dice_1_high: float | None = None
+    dice_5: float | None = None
+    dice_5_low: float | None = None
+    dice_5_high: float | None = None
+    serving_dice_1: float | None = None
+    serving_dice_5: float | None = None
+
+    @classmethod
+    def of(cls, report: UpdateReport) -> CurveRow:
+        """Return the row of an update."""
+        means: dict[str, float] = {}
+        for metric in ("dice_1", "dice_5"):
+            values = [getattr(each, metric) for each in report.scores.candidate]
+            serving = [getattr(each, metric) for each in report.scores.serving]
+            if values:
+                low, high = bootstrap_interval(values)
+                means |= {metric: float(np.mean(values)), f"{metric}_low": low, f"{metric}_high": high}
+                means |= {f"serving_{metric}": float(np.mean(serving))}
+        return cls.model_validate(
+            {
+                "at": report.at,
+                "version": report.version,
+                "published": report.gate is not None and report.gate.passes,
+                "annotated": report.annotated,
+                "compared": len(report.scores.candidate),
+                "left_out": len(report.left_out_one_by_one),
+                **means,
+            }
+        )
+
+    @classmethod
+    def of_cells(cls, cells: Mapping[str, str], path: Path) -> CurveRow:
+        """Return the row that a line of the file holds.
+
+        Raises:
+            Sam3dError: It is damaged, or a newer release has written it.
+        """
+        values = {name: cell for name, cell in cells.items() if cell}
+        number = values.pop("format", "")
+        return cls.parse({**values, "format": int(number)} if number.isdigit() else values, path)
+
+    def cells(self) -> dict[str, str]:
+        """Return the row as text by column, empty where there is no value."""
+        values = {**self.model_dump(), "published": int(self.published)}
+        return {name: "" if value is None else str(value) for name, value in values.items()}
+
+
+COLUMNS = (*(name for name in CurveRow.model_fields if name != "format"), "format")
 
 
 def append(folder: Path, report: UpdateReport) -> None:
     """Add the scores of an update to learning_curve.csv and redraw learning_curve.png.
 
-    Dice is measured on cases that the new version was not trained on; `left_out` of the `compared` cases are training
-    cases that were left out one by one, because the ledger has too few validation cases.
-
     Args:
         folder: Where the two files are.
         report: The report of the update.
     """
-    row: dict[str, str | float | None] = {
-        "at": report.at,
-        "version": report.version,
-        "published": int(report.gate is not None and report.gate.passes),
-        "annotated": report.annotated,
-        "compared": len(report.scores.candidate),
-        "left_out": len(report.left_out_one_by_one),
-        "format": FORMAT,
-    }
-    for metric in ("dice_1", "dice_5"):
-        values = [getattr(each, metric) for each in report.scores.candidate]
-        serving = [getattr(each, metric) for each in report.scores.serving]
-        if values:
-            low, high = bootstrap_interval(values)
-            row |= {metric: float(np.mean(values)), f"{metric}_low": low, f"{metric}_high": high}
-            row |= {f"serving_{metric}": float(np.mean(serving))}
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / f".{TABLE}.lock"):
-        rows: list[Mapping[str, str | float | None]] = [*read(folder), row]
+        rows = [*read(folder), CurveRow.of(report)]
         with replacing(folder / TABLE) as partial, partial.open("w", newline="") as file:
-            table = csv.DictWriter(file, COLUMNS, restval="")
+            table = csv.DictWriter(file, COLUMNS)
             table.writeheader()
-            table.writerows(rows)
-        draw(folder / PICTURE, read(folder))
+            table.writerows(row.cells() for row in rows)
+        draw(folder / PICTURE, rows)
 
 
-def read(folder: Path) -> list[dict[str, str]]:
-    """Read the rows of learning_curve.csv, the earliest first; empty if there is no such file."""
+def read(folder: Path) -> list[CurveRow]:
+    """Return the rows of learning_curve.csv, the earliest first; none where there is no such file.
+
+    Raises:
+        Sam3dError: The file is damaged, or a newer release has written it.
+    """
     path = folder / TABLE
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        number = row.get("format") or ""
-        require_format(int(number) if number.isdigit() else None, FORMAT, path)
-    return rows
+        return [CurveRow.of_cells(cells, path) for cells in csv.DictReader(file)]
 
 
-def draw(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+def draw(path: Path, rows: Sequence[CurveRow]) -> None:
     """Draw Dice after one and five clicks over annotated cases, hollow for rejected versions, as a PNG."""
     from matplotlib.ticker import MaxNLocator
 
     figure, (axes,) = new_chart()
-    measured = [row for row in rows if row["dice_1"]]
+    measured = [row for row in rows if row.dice_1 is not None]
     for metric, colour, name in (("dice_1", TEAL, "1 click"), ("dice_5", AMBER, "5 clicks")):
-        at = [int(row["annotated"]) for row in measured]
-        mean, low, high = ([float(row[f"{metric}{end}"]) for row in measured] for end in ("", "_low", "_high"))
+        at = [row.annotated or 0 for row in measured]
+        mean, low, high = ([getattr(row, f"{metric}{end}") for row in measured] for end in ("", "_low", "_high"))
         plot_mean(axes, at, mean, (low, high), color=colour, label=name)
         for row, x, y in zip(measured, at, mean, strict=True):
-            face = colour if row["published"] == "1" else "white"
+            face = colour if row.published else "white"
             axes.plot([x], [y], marker="o", markersize=6, markeredgecolor=colour, markerfacecolor=face)
     axes.set(xlabel="annotated cases", ylabel="Dice, cases that did not train", ylim=(0, 1.03))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -20,6 +20,7 @@ from sam3d_label.replay.request import ReplayRow
 from sam3d_label.replay.summary import Conditions, ReplaySummary, WeightsIdentity, summarise
 from sam3d_label.studies.click_log import LoggedRequest, read_log
 
+COLUMNS = tuple(name for name in ReplayRow.model_fields if name != "format")
 ROW_FILE = re.compile(r"[0-9a-f]{32}\.jsonl")
 """Names of the files of rows."""
 
@@ -135,7 +136,7 @@ class ReplayFolder:
             summary = summarise(rows, requests, conditions)
             with replacing(self.folder / TABLE) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
                 table = csv.writer(file)
-                table.writerow(ReplayRow.model_fields)
+                table.writerow(COLUMNS)
                 table.writerows(map(_cells, rows))
             write_record(self.folder / SUMMARY, summary)
         return summary
@@ -181,7 +182,7 @@ class ReplayFolder:
 
 
 def _cells(row: ReplayRow) -> Sequence[object]:
-    return [_cell(value) for value in row.model_dump().values()]
+    return [_cell(getattr(row, name)) for name in COLUMNS]
 
 
 def _cell(value: object) -> object:

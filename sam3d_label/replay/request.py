@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from sam3d_label.cache import EmbeddingCache
 from sam3d_label.errors import Sam3dError, VolumeError, WeightsError
 from sam3d_label.evaluation import metrics
 from sam3d_label.image.labels import open_label, structures
 from sam3d_label.image.volume import Volume
+from sam3d_label.io import Record
 from sam3d_label.masks import dice
 from sam3d_label.model_update.versions import Versions
 from sam3d_label.replay.jobs import NumberedRequest, ReplayJob
@@ -35,7 +35,7 @@ GAP = "other than it was served"
 """Note if the original version gives another mask here: the image was replaced, or another machine rounds it so."""
 
 
-class ReplayRow(BaseModel):
+class ReplayRow(Record):
     """The result of one request.
 
     Attributes:
@@ -63,7 +63,6 @@ class ReplayRow(BaseModel):
         skipped: Why it could not be replayed.
     """
 
-    model_config = ConfigDict(frozen=True)
     number: int
     at: str
     image: str | None

@@ -14,11 +14,10 @@ from typing import BinaryIO, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sam3d_label.errors import Sam3dError
-from sam3d_label.io import append_line, locked, require_format, sync_folder
+from sam3d_label.io import Record, append_line, locked, require_format, sync_folder
 from sam3d_label.segmentation.prompts import Box, Click, Ijk, Prompts
 
 logger = logging.getLogger(__name__)
-FORMAT = 1
 FOLDER = "clicks"
 """Of the log, in the model folder of an app."""
 
@@ -63,7 +62,7 @@ class LoggedPrompts(BaseModel):
         return Prompts(tuple(clicks), tuple(Box.from_pairs(box) for box in self.boxes))
 
 
-class LoggedRequest(BaseModel):
+class LoggedRequest(Record):
     """One request to a model. It holds no path and nothing that a client wrote but the id of an image that exists.
 
     Attributes:
@@ -78,11 +77,8 @@ class LoggedRequest(BaseModel):
         voxels: How many voxels the mask has.
         seconds: Until it was answered.
         error: Why it failed; None when it did not.
-        format: Of the line; older releases wrote none.
     """
 
-    model_config = ConfigDict(frozen=True)
-    format: int = FORMAT
     at: str
     image: str | None = None
     model: str | None = None
@@ -183,7 +179,7 @@ def read_log(source: Path) -> LogContent:
                 damaged += 1
                 continue
             if request:
-                require_format(request.format, FORMAT, file)
+                require_format(request.format, LoggedRequest.model_fields["format"].default, file)
                 requests.append(request)
     return LogContent(requests, damaged)
 

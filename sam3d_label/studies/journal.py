@@ -8,14 +8,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from sam3d_label.errors import ReadOnlyError, StorageError
-from sam3d_label.io import discard, require_format, storing, sync_folder, write_text
+from sam3d_label.errors import NewerFormatError, ReadOnlyError, Sam3dError, StorageError
+from sam3d_label.io import Record, discard, read_record, storing, sync_folder, write_text
 
 logger = logging.getLogger(__name__)
 FILE = ".sam3d/journal.json"
-FORMAT = 1
 SECOND = 10**9
 
 
@@ -46,13 +45,12 @@ class _Rename(BaseModel):
         return found.st_size == self.bytes and found.st_mtime_ns in times
 
 
-class _Entry(BaseModel):
+class _Entry(Record):
     """The pending changes; all paths are relative to the folder."""
 
     model_config = ConfigDict(extra="forbid")
-    format: int = FORMAT
-    replace: list[_Rename] = []
-    remove: list[Inside] = []
+    replace: tuple[_Rename, ...] = ()
+    remove: tuple[Inside, ...] = ()
 
 
 class Journal:
@@ -85,8 +83,8 @@ class Journal:
         removed = [path for path in remove if path.exists()]
         if len(replace) + len(removed) > 1:
             entry = _Entry(
-                replace=[self._rename(part, target) for part, target in replace.items()],
-                remove=[self._relative(path) for path in removed],
+                replace=tuple(self._rename(part, target) for part, target in replace.items()),
+                remove=tuple(self._relative(path) for path in removed),
             )
             try:
                 write_text(self.path, entry.model_dump_json() + "\n")
@@ -115,15 +113,14 @@ class Journal:
             StorageError: The change cannot be completed now; it remains to be done.
         """
         try:
-            text = self.path.read_text(encoding="utf-8")
-        except FileNotFoundError:
+            entry = read_record(_Entry, self.path)
+        except NewerFormatError:
+            raise
+        except Sam3dError as error:
+            self._abandon(str(error))
             return False
-        try:
-            entry = _Entry.model_validate_json(text)
-        except ValidationError as error:
-            self._abandon(error.errors()[0]["msg"])
+        if entry is None:
             return False
-        require_format(entry.format, FORMAT, self.path)
         for rename in entry.replace:
             if not (self._folder / rename.part).exists() and not rename.is_done(self._folder):
                 self._abandon(f"the new content of {rename.target} is gone")

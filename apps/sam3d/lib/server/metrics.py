@@ -16,6 +16,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from lib.request_context import CLIENT_LEFT, RequestRecord
+from sam3d_label.errors import Sam3dError
 from sam3d_label.model_update import learning_curve
 
 SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -172,9 +173,9 @@ class AppState(Collector):
     def _decisions(self) -> Metric:
         try:
             rows = learning_curve.read(self._model_dir)
-        except (OSError, UnicodeDecodeError, csv.Error):
+        except (OSError, UnicodeDecodeError, csv.Error, Sam3dError):
             rows = []
-        decided = Tally("published" if row.get("published") == "1" else "rejected" for row in rows)
+        decided = Tally("published" if row.published else "rejected" for row in rows)
         numbers = {result: decided[result] for result in ("published", "rejected")}
         return _gauges("sam3d_gate_decisions", "Trained versions, by the gate's decision", "decision", numbers)
 

@@ -122,7 +122,7 @@ def describe(app: Parts) -> dict[str, Any]:
         },
         "versions": [_version(app.versions, name, current, weights.card) for name in reversed(app.versions.names())],
         "history": [entry.model_dump() for entry in app.versions.history()],
-        "curve": learning_curve.read(app.model_dir),
+        "curve": [row.cells() for row in learning_curve.read(app.model_dir)],
         "ledger": _ledger(app),
         "training": _training(app),
         "next": _next(app),

@@ -1,4 +1,4 @@
-# Every target first brings .venv up to date with requirements.txt and pyproject.toml; that is quick when nothing changed.
+# Every target first updates .venv to requirements.txt and pyproject.toml, which is quick if nothing has changed.
 
 VENV  := .venv
 PY    := $(VENV)/bin/python
@@ -8,7 +8,7 @@ PORT  ?= 8000
 .DEFAULT_GOAL := help
 .PHONY: help setup demo docs test test-slow fuzz audit viewers e2e lint format bench lock clean
 
-help: ## this list
+help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## install everything into .venv
@@ -20,45 +20,45 @@ $(READY): requirements.txt pyproject.toml scripts/setup.sh
 demo: $(READY) ## serve the app on sample-data at http://127.0.0.1:PORT (PORT=8000)
 	@$(PY) scripts/demo.py --port $(PORT)
 
-SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 
-test: $(READY) ## run the tests side by side, without the slow ones (ARGS="-k volume" passes options on to pytest)
-	$(PY) -m pytest $(SIDE_BY_SIDE) -m "not slow and not e2e" $(ARGS)
+test: $(READY) ## run the tests in parallel, without the slow ones (ARGS="-k volume" passes options to pytest)
+	$(PY) -m pytest $(PARALLEL) -m "not slow and not e2e" $(ARGS)
 
-test-slow: $(READY) ## run the slow tests: servers, browsers and trainings in processes of their own
-	$(PY) -m pytest $(SIDE_BY_SIDE) -m slow $(ARGS)
+test-slow: $(READY) ## run the slow tests, which start servers, browsers and training processes
+	$(PY) -m pytest $(PARALLEL) -m slow $(ARGS)
 
-fuzz: $(READY) ## send random requests, params and damaged files to the app, 40 times as many as make test: an hour
+fuzz: $(READY) ## send random requests and damaged files to the app, 40 times as many as make test does; takes an hour
 	FUZZ=40 $(PY) -m pytest -x tests/apps/fuzz $(ARGS)
 
-audit: $(READY) ## check the installed packages: pinned versions, agreement, known vulnerabilities (ARGS=--offline-ok)
+audit: $(READY) ## check the installed packages: pinned versions, dependencies, known vulnerabilities (ARGS=--offline-ok)
 	$(PY) scripts/audit.py $(ARGS)
 
-viewers: ## install Debian's Orthanc, Chromium and nginx, which the tests with real clients need
+viewers: ## install Debian's Orthanc, Chromium and nginx for the tests with real clients
 	@scripts/viewers.sh
 
-e2e: $(READY) ## play whole stories through running servers, with real volumes: many minutes
+e2e: $(READY) ## run the end-to-end tests on running servers with real volumes; takes many minutes
 	$(PY) -m pytest -m e2e $(ARGS)
 
-docs: $(READY) ## build the documentation with the Python API in docs/_build/html; warnings are errors
+docs: $(READY) ## build the documentation in docs/_build/html; warnings are errors
 	$(PY) -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
 
-lint: $(READY) ## style, format, types and the direction of imports
+lint: $(READY) ## check style, format, types and the direction of imports
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	PYTHONPATH=apps/sam3d $(VENV)/bin/lint-imports --no-cache
 
-format: $(READY) ## mend style and format
+format: $(READY) ## fix style and format
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-bench: $(READY) ## first click, next click and peak memory of vit_b on the CPU, beside the plain formulation
+bench: $(READY) ## benchmark vit_b on the CPU against the plain formulation
 	$(PY) -m sam3d_label benchmark --preset vit_b --device cpu
 
 lock: $(READY) ## compile requirements.in into requirements.txt (ARGS=--upgrade for newer versions)
 	@scripts/lock.sh $(VENV) $(ARGS)
 
-clean: ## remove .venv, caches and the demo's scratch folder
+clean: ## remove .venv, caches and the temporary folder of the demo
 	rm -rf $(VENV) .demo docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,7 +4,7 @@ const EVERY_MS = 4000;
 let shown = null; // the state as last read
 const $ = (id) => document.getElementById(id);
 
-/* Elements are made from text, never from HTML: names of images come from outside. */
+/* Elements are made from text, never from HTML, because the names of images are untrusted. */
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -93,10 +93,10 @@ function showTraining({ status, stats, new_labels: fresh, every, at }) {
   const points = (stats.losses ?? []).map((loss, index) => ({ x: index + 1, y: loss }));
   chart($("losses"), [{ colour: "--one", points }], { height: 150, xLabel: "epoch · training loss" });
   const rules = [every ? `after ${count(every, "saved label")}` : "", at ? `at ${at}` : ""].filter(Boolean).join(" and ");
-  $("auto").textContent = `${count(fresh, "label")} saved since the last training. ` + (rules ? `It starts by itself ${rules}.` : "It does not start by itself.");
+  $("auto").textContent = `${count(fresh, "label")} saved since the last training. ` + (rules ? `It starts automatically ${rules}.` : "It does not start automatically.");
 }
 
-/* What the gate said of a version, and whether a person activated it all the same. */
+/* The decision of the gate on a version, and whether a person activated it nevertheless. */
 function verdict({ passes, serves, against_gate: byHand }) {
   if (passes === undefined || passes === null) return "";
   if (passes) return make("span", { class: "pill good" }, "passed");
@@ -124,8 +124,8 @@ function showVersions(versions, serving) {
 }
 
 function showLedger({ images, labelled, counts, cases }) {
-  $("sides").textContent = `${labelled} of ${count(images, "image")} labelled. ${count(counts.train, "training case")}, ${count(counts.validation, "validation case")}; a case never changes sides.`;
-  const head = make("tr", {}, ...["Case", "Side", "Since"].map((text) => make("th", {}, text)));
+  $("sides").textContent = `${labelled} of ${count(images, "image")} labelled. ${count(counts.train, "training case")}, ${count(counts.validation, "validation case")}; a case never changes its split.`;
+  const head = make("tr", {}, ...["Case", "Split", "Since"].map((text) => make("th", {}, text)));
   const rows = cases.map((entry) => make("tr", {}, ...[entry.case, entry.side, when(entry.since)].map((cell) => make("td", {}, cell))));
   $("cases").replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));
 }
@@ -138,7 +138,7 @@ function showNext(images) {
 
 function showWeights(serving) {
   const data = serving.data.map((source) => `${source.name} (${source.licence})`).join("; ") || "–";
-  const facts = { version: serving.weights, preset: serving.preset, made: serving.date, knows: serving.capabilities.join(", ").replaceAll("_", " "), licence: serving.licence, "trained on": data };
+  const facts = { version: serving.weights, preset: serving.preset, made: serving.date, supports: serving.capabilities.join(", ").replaceAll("_", " "), licence: serving.licence, "trained on": data };
   $("weights").replaceChildren(...Object.entries(facts).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
 }
 
@@ -175,7 +175,7 @@ async function refresh() {
 
 const named = (version) => (version === "shipped" ? "the weights before any version" : `version ${version}`);
 
-/* What a person should know before a version is activated. */
+/* Warnings to show before a version is activated. */
 function warnings({ passes, reason, lost }) {
   const found = passes === false ? [`The gate rejected it: ${reason}.`] : [];
   if (lost.length) found.push(`It cannot ${lost.join(" or ")}, as the active weights can.`);
@@ -184,7 +184,7 @@ function warnings({ passes, reason, lost }) {
 
 async function activate(version, action) {
   const known = shown.versions.find((each) => each.version === version);
-  $("question").textContent = `${action} ${named(version)}? The next click gets its masks.`;
+  $("question").textContent = `${action} ${named(version)}? The next click uses it.`;
   $("warnings").replaceChildren(...(known ? warnings(known) : []).map((text) => make("li", {}, text)));
   $("confirmed").textContent = `${action} ${named(version)}`;
   $("confirm").returnValue = "";

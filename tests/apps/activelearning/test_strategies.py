@@ -113,6 +113,6 @@ def test_before_anything_is_scored_it_is_random_and_says_so(app: Any) -> None:
 def test_ohif_always_asks_for_random_and_may_get_another(app: Any, weights_path: Path, tmp_path: Path) -> None:
     conf = {"weights": str(weights_path), "next_sample": "uncertainty"}
     other = make_app(tmp_path / "studies", conf)
-    assert "least sure" in other.info()["strategies"]["random"]["description"]
+    assert "highest uncertainty" in other.info()["strategies"]["random"]["description"]
     assert set(app.info()["strategies"]) == {"random", "first", "uncertainty", "diverse"}
     assert set(app.info()["scoring"]) == {"sam3d"}

@@ -126,7 +126,7 @@ def test_the_page_fits_a_desk_and_a_phone(url: str, width: int, height: int) -> 
         assert page.locator("#curve svg circle[fill='var(--card)']").count() == 2, "hollow where it was rejected"
         assert "rejected candidate, kept with its report" in page.inner_text("#versions")
         assert "active version: 0002" in page.inner_text("#summary")
-        assert "It starts by itself after 5 saved labels" in page.inner_text("#auto")
+        assert "It starts automatically after 5 saved labels" in page.inner_text("#auto")
         folder = os.environ.get("SAM3D_SCREENSHOTS")
         if folder:
             page.screenshot(path=f"{folder}/page-{width}.png", full_page=True)

@@ -1,5 +1,5 @@
-/* An extension of OHIF, which its app-config.js loads: what the mode MONAI Label lacks, through OHIF's own interfaces.
-   A comment at each part names the fault that it fixes. lib/patches/ohif.py serves this file together with the others of
+/* An extension of OHIF, loaded by its app-config.js, that adds missing functions to the mode MONAI Label through OHIF's own
+   interfaces. A comment at each part names the defect that it fixes. lib/patches/ohif.py serves this file together with the others of
    this folder, which replace the panel. */
 (() => {
   const sam3d = (window.sam3d ??= {});
@@ -11,13 +11,14 @@
   let isSaving = false;
   sam3d.server = SERVER;
 
-  /* The panel proposes port 8000 whatever the port is (SettingsTable.tsx). It forgets this with the page. */
+  /* The panel proposes port 8000 whatever the port is (SettingsTable.tsx). The cookie ends with the session. */
   document.cookie = `MONAILABEL_SERVER_URL=${escape(SERVER)}`;
 
   const inMode = () => location.pathname.split("/").includes(MODE);
 
   /* The mode prepares brushes and names the panel that has them and Export DICOM SEG, but shows neither (modes/monai-label).
-     It goes below the mode's own: in a tab of its own it would take the connection and the clicks away with each change. */
+     The panel is added below the mode's own panel: in a separate tab, each change of tabs would lose the connection and the
+     clicks. */
   function addPanel() {
     const { panelService } = services;
     const style = document.createElement("style");
@@ -92,7 +93,7 @@
     return new Blob([header, await new Response(packed).blob()]);
   }
 
-  /* What is painted on the series that is shown, and the names of its segments. */
+  /* The segmentation of the series that is shown, and the names of its segments. */
   function painted() {
     const { panel } = sam3d;
     if (!panel?.series) throw new Error("The panel is not connected to the server.");
@@ -122,7 +123,7 @@
     sam3d.notices.show("unpainted", "error", "Not saved. Nothing is painted: there is no label to save");
   }
 
-  /* The client of the panel can save a label, and no button does (services/MonaiLabelClient.js, save_label; issue 1805). */
+  /* The client of the panel can save a label, but there is no button for it (services/MonaiLabelClient.js, save_label; issue 1805). */
   async function saveLabel() {
     if (isSaving) return;
     isSaving = true;
@@ -144,7 +145,7 @@
     }
   }
 
-  /* The protocol of the mode shows the first series that it finds, also when the address names another. */
+  /* The protocol of the mode shows the first series that it finds, even if the address names another. */
   function letAddressChooseSeries() {
     const { hangingProtocolService } = services;
     const protocol = hangingProtocolService.getProtocolById("mpr");
@@ -155,7 +156,7 @@
     hangingProtocolService.addProtocol("mpr", protocol);
   }
 
-  /* Export DICOM SEG is called without a data source, throws, and takes the whole view with it
+  /* Export DICOM SEG is called without a data source, throws, and closes the whole view
      (extension-cornerstone-dicom-seg, storeSegmentation). */
   function letExportKnowItsServer() {
     const command = commands.getCommand("storeSegmentation", "SEGMENTATION");

@@ -1,4 +1,4 @@
-/* The tab Active Learning (components/actions/ActiveLearning.tsx): what there is to label next, and how a training ended. */
+/* The tab Active Learning (components/actions/ActiveLearning.tsx): the next image to label, and the result of a training. */
 (() => {
   const sam3d = (window.sam3d ??= {});
   const forms = new Map();
@@ -91,7 +91,7 @@
       this.watch();
     }
 
-    /* Follow the latest training, and announce its end when it was seen before that. */
+    /* Poll the latest training, and announce its end if it was seen running. */
     async watch() {
       clearTimeout(this.timer);
       let latest = this.latest;
@@ -99,7 +99,7 @@
         const answer = await fetch(new URL("sam3d/training", sam3d.server));
         if (answer.ok) latest = await answer.json();
       } catch {
-        // The server restarts; the next look shows.
+        // The server is restarting; the next request will succeed.
       }
       if (this.isGone || !latest) return this.watchLater(WATCH_IDLE);
       const isRunning = Boolean(latest.status) && !OVER.includes(latest.status);
@@ -126,7 +126,7 @@
       sam3d.notices.show("training", type, message, Infinity);
     }
 
-    /* What upstream shows as the progress. It takes epoch 0 for the first, and has only what GET /info/ sent when it connected. */
+    /* The progress that upstream shows. Upstream takes epoch 0 for the first, and only reads GET /info/ when it connects. */
     trainStats() {
       const { epoch, total_epochs: total, best_metric: best } = this.latest ?? {};
       return { sam3d: this.state.training && total ? { epoch: String(epoch), total_epochs: total, best_metric: best } : { total_time: 1, best_metric: best } };

@@ -1,4 +1,4 @@
-/* Notices at the lower right: one for each topic. A new one replaces the one before, and it goes with its cause. */
+/* Notices at the lower right, one for each topic: a new one replaces the previous one, and it is removed with its cause. */
 (() => {
   const sam3d = (window.sam3d ??= {});
   const TITLE = "SAM3D";
@@ -7,7 +7,7 @@
   const shown = new Map();
   const delayed = new Map();
 
-  /* Notices that need no answer let clicks through, to the buttons that they cover for a moment. */
+  /* Notices without a link let clicks through to the buttons that they cover. */
   const style = document.createElement("style");
   style.textContent = ["success", "loading"]
     .map((type) => `[data-sonner-toast][data-type=${type}]:not(:has(a)) { pointer-events: none !important }`)
@@ -16,14 +16,14 @@
 
   const service = () => window.services.uiNotificationService;
 
-  /* Show a notice until `remove` is called or its time is over. What went wrong has none: it stays until its cause is gone. */
+  /* Show a notice until `remove` is called or its time is over. Errors have no time limit: they stay until their cause is gone. */
   function show(topic, type, message, seconds = LASTING.includes(type) ? Infinity : 10) {
     remove(topic);
     const id = service().show({ title: TITLE, message, type, duration: seconds * SECOND });
     shown.set(topic, { id, message });
   }
 
-  /* Show that something goes on, once it takes longer than a moment; the end of it shows or removes the same topic. */
+  /* Show that an operation is running if it takes longer than `after` seconds; its end shows or removes the same topic. */
   function working(topic, message, after = 1) {
     remove(topic);
     delayed.set(topic, setTimeout(() => show(topic, "loading", message), after * SECOND));
@@ -38,7 +38,7 @@
     if (notice) setTimeout(() => service().hide(notice.id));
   }
 
-  /* A notice without an end may cover what is needed meanwhile: a click hides it. */
+  /* A notice without a time limit may cover other elements: a click hides it. */
   document.addEventListener("click", ({ target }) => {
     const text = target.closest?.("[data-sonner-toast]")?.querySelector("[data-description]")?.textContent;
     for (const [topic, { message }] of [...shown]) if (message === text) remove(topic);

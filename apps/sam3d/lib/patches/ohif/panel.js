@@ -1,4 +1,4 @@
-/* The panel (components/MonaiLabelPanel.tsx): it connects by itself, keeps the order of the server's labels, and follows the
+/* The panel (components/MonaiLabelPanel.tsx): it connects automatically, keeps the order of the server's labels, and follows the
    series that is shown. */
 (() => {
   const sam3d = (window.sam3d ??= {});
@@ -6,7 +6,7 @@
   const READY = 100;
   const SERIES_TOPICS = ["points", "structures", "reopen", "save", "unpainted"];
 
-  /* What the tabs read of GET /info/. Upstream sorts the labels by name; the server lists them in the order of --conf labels. */
+  /* The parts of GET /info/ that the tabs read. Upstream sorts the labels by name; the server lists them in the order of --conf labels. */
   function describe(data, colorOf) {
     const indices = {}, names = {}, toName = {}, numbers = {};
     const models = Object.keys(data.models);
@@ -41,7 +41,7 @@
     /* Upstream waits for its button. */
     componentDidMount() {
       sam3d.panel = this;
-      this.series = null; // SeriesInstanceUID of what the tabs work on
+      this.series = null; // SeriesInstanceUID of the series that the tabs work on
       this.unwatch = sam3d.watchSeries(() => this.follow());
       this.connect(this.settings.current.state.url);
     }
@@ -108,7 +108,7 @@
       }));
     }
 
-    /* Put a new mask in the place of the earlier masks of its segments. Other segments stay, also where the masks overlap.
+    /* Replace the masks of some segments by a new mask. Other segments do not change, also where the masks overlap.
        Replaces updateView, which clears others from Auto-Segmentation.
        segmentOf: index of the segment by value of the mask. */
     paint(mask, segmentOf) {
@@ -121,7 +121,7 @@
       this.setVoxels(voxels);
     }
 
-    /* What is painted on the series, as cornerstone holds it. */
+    /* The labelmap of the series in cornerstone. */
     labelmap() {
       this.checkShown(this.series);
       const { segmentationService } = services;
@@ -130,7 +130,7 @@
       return segmentationService.getLabelmapVolume(this.series);
     }
 
-    /* A copy of what is painted. */
+    /* A copy of the voxels of the labelmap. */
     voxels() {
       return Uint8Array.from(this.labelmap().voxelManager.getCompleteScalarDataArray());
     }
@@ -167,7 +167,7 @@
     }
   };
 
-  /* Let the panel be ours. OHIF reads the component when it adds the panels of a mode. */
+  /* Replace the component of the panel, which OHIF reads when it adds the panels of a mode. */
   sam3d.installPanel = (extensions) => {
     const entry = extensions.getModuleEntry(PANEL);
     if (!entry) sam3d.unfit(PANEL);

@@ -75,7 +75,7 @@
         sam3d.notices.remove(TOPIC);
       }
       this.props.panel.selectSegment(this.segment);
-      if (this.isEntered) this.enter_(); // a brush may have taken the mouse
+      if (this.isEntered) this.enter_(); // a brush may be the active tool
       this.setState({ currentLabel: label });
     }
 
@@ -92,7 +92,7 @@
       return points.get(segment);
     }
 
-    /* Another series is shown: its points and no others. */
+    /* Show the points of another series, and no others. */
     showSeries() {
       this.showPoints(this.isEntered ? this.segment : null);
       this.props.panel.selectSegment(this.segment);
@@ -134,7 +134,7 @@
         for (const { annotation } of this.pointsOf(segment)) manager().removeAnnotation(annotation.annotationUID);
         points.delete(segment);
         sent.delete(segment);
-        turns.set(segment, (turns.get(segment) ?? 0) + 1); // what is still on its way belongs to the cleared points
+        turns.set(segment, (turns.get(segment) ?? 0) + 1); // pending requests belong to the cleared points
       }
       sam3d.notices.remove(TOPIC);
       this.draw();
@@ -172,7 +172,7 @@
       if (this.signature() !== this.ofSeries().sent.get(this.segment)) this.run();
     }
 
-    /* Replaces onRunInference. The mask of overtaken clicks is not painted. */
+    /* Replaces onRunInference. The mask of an outdated request is not painted. */
     run() {
       const { segment } = this;
       const { turns, sent } = this.ofSeries();

@@ -1,6 +1,6 @@
-/* A saved label is painted again: when its series is opened, and when its DICOM SEG is opened from the list of series.
-   OHIF itself would show a DICOM SEG in viewports of a kind that the mode MONAI Label does not prepare: they stay black
-   (extension-cornerstone-dicom-seg, OHIFCornerstoneSEGViewport), and what it loads is not the segmentation of the panel. */
+/* Show a saved label when its series is opened, and when its DICOM SEG is opened from the list of series.
+   OHIF itself would show a DICOM SEG in a type of viewport that the mode MONAI Label does not prepare: it stays black
+   (extension-cornerstone-dicom-seg, OHIFCornerstoneSEGViewport), and it is not the segmentation of the panel. */
 (() => {
   const sam3d = (window.sam3d ??= {});
   const TOPIC = "reopen";
@@ -40,7 +40,7 @@
     return new Map([...names].map(([value, name]) => [value, indices.get(name)]));
   }
 
-  /* Paint a label instead of what is painted. The points belong to what was there before. */
+  /* Replace the segmentation by a label, and clear the points, which belong to the previous segmentation. */
   function paint(panel, { voxels, names }) {
     if (voxels.length !== panel.voxels().length) throw new Error("It was drawn on another grid than the one shown");
     const segmentOf = segmentsOf(panel, names);
@@ -51,7 +51,7 @@
     sam3d.notices.show(TOPIC, "success", message);
   }
 
-  /* Paint the saved label of the series that a panel shows, unless somebody was faster than the server; once for each series. */
+  /* Paint the saved label of the series that a panel shows, unless the user has painted meanwhile; once for each series. */
   sam3d.openSavedLabel = async (panel) => {
     const { series } = panel;
     if (opened.has(series)) return;

@@ -1,4 +1,4 @@
-/* The series that is shown. Each has a segmentation of its own, whose segmentationId is the SeriesInstanceUID: upstream has one
+/* The series that is shown. Each has its own segmentation, whose segmentationId is the SeriesInstanceUID; upstream has one
    segmentation for all series, that of the series opened first. */
 (() => {
   const sam3d = (window.sam3d ??= {});
@@ -20,7 +20,7 @@
     return displaySetOf(referencedVolumeId.split(":").at(-1))?.SeriesInstanceUID ?? null;
   }
 
-  /* Whether the active viewport holds the volume of what it shows, and not that of the series before. */
+  /* Whether the active viewport holds the volume of the shown series, and not that of the previous one. */
   function hasVolume() {
     const { activeViewportId } = services.viewportGridService.getState();
     const viewport = services.cornerstoneViewportService.getCornerstoneViewport(activeViewportId);

@@ -13,7 +13,7 @@ DEFAULT_BYTES = 2 * 1024**3
 
 
 class Sized(Protocol):
-    """What can be kept: an embedding, a tensor."""
+    """An object that can be cached: an embedding or a tensor."""
 
     @property
     def nbytes(self) -> int:
@@ -24,10 +24,10 @@ Kept = TypeVar("Kept", bound=Sized)
 
 
 class EmbeddingCache:
-    """Embeddings of crops, shared by threads; a key that is kept is made once, even when two ask for it at once.
+    """Embeddings of crops, shared by threads; each is computed once, even if two threads request it at the same time.
 
     Args:
-        max_bytes: Budget; the least recently used embeddings go first. One that alone exceeds it is not kept.
+        max_bytes: Budget; the least recently used embeddings go first. An embedding that exceeds it is not kept.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_BYTES) -> None:
@@ -68,7 +68,7 @@ class EmbeddingCache:
             return embedding, True
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all entries."""
         with self._lock:
             self._kept.clear()
 

@@ -54,7 +54,7 @@ _PLAIN = (
     (r"Input should be greater than (\S+)", r"give more than \1"),
     (r"Input should be ", "give "),
 )
-"""Words of pydantic, and what they mean to somebody who has typed a value."""
+"""Messages of pydantic, and plain words for the user."""
 
 
 def plain_words(message: str) -> str:

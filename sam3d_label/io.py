@@ -34,7 +34,7 @@ FULL_DISK = (
     "{name} cannot be stored, the disk is full; what was stored before is unchanged: free some space and try again"
 )
 FEW_BYTES = 2**20
-"""With fewer free bytes, a failed write of a library that gives no errno is put down to the full disk."""
+"""With fewer free bytes, a failed write of a library without an errno is attributed to a full disk."""
 
 READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM}
@@ -165,7 +165,7 @@ def read_record(kind: type[RecordType], path: Path) -> RecordType | None:
 
 
 def complaints(error: ValidationError, whole: str = "all of it") -> str:
-    """Return what is wrong with which field, in one line.
+    """Return the errors of all fields in one line.
 
     Args:
         error: The error of a model.

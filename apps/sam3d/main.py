@@ -183,7 +183,7 @@ class SAM3DApp(MONAILabelApp):
         return SafeSessions(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY, self.config)
 
     def on_init_complete(self) -> None:
-        """Start the jobs that run now and then; let the server check requests and answer errors as the app does."""
+        """Start the periodic jobs; install the app's checks and error responses in the server."""
         super().on_init_complete()
         server = sys.modules.get("monailabel.app")
         if server is not None:

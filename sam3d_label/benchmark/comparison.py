@@ -46,7 +46,7 @@ def run(preset: str, device: str, *, console: Console) -> dict[str, Any]:
     Raises:
         Sam3dError: The machine has not enough memory.
     """
-    console.print(f"{preset} on {device}, random weights; each measurement in a process of its own")
+    console.print(f"{preset} on {device}, random weights; each measurement in a separate process")
     with console.status("starting") as status:
         figures = compare(PRESETS[preset], device, progress=status.update)
     machine = {"preset": preset, "device": device, "processor": processor(device), "torch": torch.__version__}

@@ -1,4 +1,4 @@
-"""One measurement in an interpreter of its own, so that its peak memory is its own.
+"""Take one measurement in a separate process, so that its peak memory is measured alone.
 
 ``python -m sam3d_label.benchmark.worker`` reads a job as JSON from standard input and writes the figures as
 JSON to standard output.

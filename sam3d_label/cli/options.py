@@ -146,7 +146,7 @@ def whole_numbers(option: str, text: str, count: int, form: str) -> list[int]:
 
 
 def require_weights(name: str | None) -> None:
-    """Check that a name or path stands for weights, before torch is imported to open them.
+    """Check that weights of a name or path exist, before torch is imported to open them.
 
     Raises:
         WeightsError: There are no such weights.

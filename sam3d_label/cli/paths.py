@@ -17,7 +17,7 @@ MOST_NAMED = 3
 
 
 def require_inputs(*inputs: Path | None) -> None:
-    """Check that everything that a command reads exists; None stands for an input that was not given.
+    """Check that everything that a command reads exists; None for an input that was not given.
 
     Raises:
         Sam3dError: A file or folder is missing.
@@ -83,7 +83,7 @@ def require_apart(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> Non
 
     Args:
         outputs: What it writes.
-        inputs: What it reads; None stands for an input that was not given.
+        inputs: What it reads; None for an input that was not given.
 
     Raises:
         Sam3dError: An input is an output, or below one.

@@ -36,7 +36,7 @@ def steps(console: Console, first: str = "") -> Iterator[Say]:
 
     Args:
         console: Where to; a quiet one shows nothing.
-        first: What it does first; for steps that take long only now and then, which are no lines elsewhere.
+        first: The first step; for steps that rarely take long and are not printed otherwise.
 
     Yields:
         The function to call with each further step, before the imports that it needs.
@@ -77,7 +77,7 @@ def bar(console: Console, clock: Callable[[], float] = time.monotonic) -> Iterat
 
 
 class _Lines:
-    """Prints a line of progress now and then.
+    """Prints a line of progress from time to time.
 
     Args:
         console: Where to.

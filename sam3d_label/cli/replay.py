@@ -67,7 +67,7 @@ def replay(
         str | None,
         typer.Option(
             metavar="i/n",
-            help="Replay only the i-th of n shards; set by itself under torchrun and in SLURM arrays.",
+            help="Replay only the i-th of n shards; set automatically under torchrun and in SLURM arrays.",
             show_default="all",
         ),
     ] = None,

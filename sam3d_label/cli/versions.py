@@ -95,7 +95,7 @@ def rollback(
 
 
 def _verdict(versions: Versions, version: str, report: UpdateReport) -> str:
-    """Give the gate's reason for a version, and whether somebody activated it all the same."""
+    """Return the gate's reason for a version, and whether it was activated nevertheless."""
     reason = (report.gate.reason if report.gate else None) or "–"
     manual_activation = versions.manual_activation(version)
     if manual_activation is None:

@@ -39,7 +39,7 @@ class CaseResult:
         case: its name.
         truth_ml: volume of the target.
         records: for each click from 1 on.
-        unprompted: before the first click; ``None`` where it was not asked for.
+        unprompted: before the first click; ``None`` if it was not requested.
     """
 
     case: str
@@ -108,7 +108,7 @@ def evaluate_cohort(
     Args:
         images: a folder of volumes (files, or DICOM folders), or one file.
         labels: a folder of label files with the names of the images, or one file.
-        open_segmenter: puts a volume under the model; called once for each case, and once more for 0 clicks, so
+        open_segmenter: opens a volume with the model; called once for each case, and again for 0 clicks, so
             that neither answer finds work of the other done.
         annotator: who clicks; the first click answers an empty mask, also where 0 clicks are measured.
         label: the value in the label files that is the target (default: every non-zero one).

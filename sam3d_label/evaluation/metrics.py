@@ -94,7 +94,7 @@ def lowered(dices: Sequence[float], by: float = LOWERED_BY) -> int:
 
 
 def honoured(mask: NDArray[np.bool_], clicks: Sequence[Click]) -> int:
-    """How many clicked voxels lie on the side of the mask that their click asked for."""
+    """Count the clicked voxels on which the mask agrees with the sign of the click."""
     return sum(bool(mask[click.ijk]) == click.positive for click in clicks)
 
 

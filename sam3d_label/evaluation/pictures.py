@@ -311,7 +311,7 @@ def _part(seen: NDArray[np.bool_], spacing: tuple[float, float]) -> tuple[slice,
 
 
 def _cropped(view: AxialSlice, part: tuple[slice, slice]) -> AxialSlice:
-    """Return a part of a slice, with arrays of its own."""
+    """Return a copy of a part of a slice."""
     rows, columns = part
     return AxialSlice(
         image=view.image[part].copy(),

@@ -52,10 +52,10 @@ class ClickRecord:
 
     Attributes:
         clicks: how many clicks the session was allowed so far.
-        placed: how many the annotator gave; fewer once nothing was left to correct, and the mask then stays.
+        placed: how many clicks the annotator placed; fewer if nothing was left to correct, and the mask then stays.
         click: the newest one; ``None`` when the annotator had stopped.
         dice: overlap with the truth.
-        nsd: surface agreement at ``metrics.TOLERANCES_MM``; ``None`` where it was not asked for.
+        nsd: surface agreement at ``metrics.TOLERANCES_MM``; ``None`` if it was not requested.
         seconds: wall time of the request; 0 when there was none.
         honoured: how many of the ``placed`` clicked voxels are on the side their click said.
     """

@@ -47,7 +47,7 @@ def read_dicom_folder(folder: Path, limits: Limits) -> StoredImage:
     affine = _affine(slices)
     limits.check_before_reading(shape, np.linalg.norm(affine[:3, :3], axis=0))
     array = np.empty(shape, np.float32)
-    with np.errstate(over="ignore"):  # Volume counts what is not finite
+    with np.errstate(over="ignore"):  # Volume counts non-finite values
         for k, one in enumerate(slices):
             array[:, :, k] = one.values()
     return StoredImage(array, LPS_FROM_RAS @ affine, modality=str(slices[0].header.get("Modality") or "") or None)

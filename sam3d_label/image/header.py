@@ -79,10 +79,10 @@ def suffix_of(name: str) -> str:
 
 
 def check_suffix(name: str) -> str:
-    """Return the format that a file's name stands for.
+    """Return the format of a file by its name.
 
     Raises:
-        VolumeError: It stands for none, or for one that spreads a volume over several files.
+        VolumeError: The format is unknown, or spreads a volume over several files.
     """
     suffix = suffix_of(name)
     if suffix in DETACHED:

@@ -24,7 +24,7 @@ MANY = 0.005
 """Share of the voxels of a volume that is no accident."""
 
 SHADES = 32
-"""Intensities in a volume that somebody has painted, not scanned."""
+"""Number of different intensities below which a volume is synthetic."""
 
 BIN = 20.0
 FAT, BETWEEN, SOFT = (-140.0, -60.0), (-60.0, 20.0), (-20.0, 100.0)

@@ -1,4 +1,4 @@
-"""Label maps: whole numbers, where negative ones mean that nobody knows what the voxel is."""
+"""Label maps: whole numbers; negative ones mean that the voxel is unknown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sam3d_label.image.limits import Limits
 from sam3d_label.image.volume import Volume
 
 IGNORE = -1.0
-"""Value of voxels that count neither as target nor as background, in training and in evaluation alike."""
+"""Value of voxels that are neither target nor background, in training and in evaluation."""
 
 WITHIN = 1e-3
 """Largest difference of a stored value from its whole number, as after resampling or from a slope."""

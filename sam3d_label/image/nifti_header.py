@@ -66,7 +66,7 @@ def parse(head: bytes, compressed: bool, max_bytes: int) -> Header:
     Args:
         head: The first `LONGEST` bytes of the file, decompressed.
         compressed: Whether the file is a .nii.gz.
-        max_bytes: Where the voxels must have begun.
+        max_bytes: Offset at which the voxels must have begun.
 
     Raises:
         VolumeError: It is damaged, describes no scalar 3D volume, or its voxels are in another file.

@@ -63,7 +63,7 @@ def _voxels(file: BinaryIO, header: Header) -> np.ndarray:
     slices = max(1, PIECE // slice_bytes)
     scaled = (header.slope, header.intercept) != (1.0, 0.0)
     array = np.empty((i, j, k), np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):  # Volume counts what is not finite
+    with np.errstate(over="ignore", invalid="ignore"):  # Volume counts non-finite values
         for number, piece in enumerate(voxel_pieces(file, header, slices * slice_bytes)):
             start = number * slices
             values = np.frombuffer(piece, header.dtype).reshape(-1, j, i)

@@ -15,7 +15,7 @@ class Embedding:
     Attributes:
         feature: The deepest map, (B, neck, grid, grid, grid), axes H, W, D.
         fixed_share: The click-independent part of the decoder, (B, decoder, half, half, half), axes H, W, D.
-        levels: The image on its way down the fine path; none where the network has no such path.
+        levels: Feature maps of the fine path's encoder; empty if the network has no fine path.
         scene: What geodesic maps need of the image (see `geodesic.scene`); None where the network takes no such maps.
     """
 

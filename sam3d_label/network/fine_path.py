@@ -69,7 +69,7 @@ class FinePath(nn.Module):
 
         Args:
             prompted: Map 4 with the prompts written in, (B, neck, grid, grid, grid).
-            levels: What `descend` gave for the crop.
+            levels: Result of `descend` for the crop.
             dense: The dense prompt, (B, C, half, half, half).
         """
         return self.finish(self.ascend(prompted, levels, dense))
@@ -119,7 +119,7 @@ class Candidates(nn.Module):
         """Predicted Dice of each candidate, (B, count), from what the network saw in it and at its border.
 
         Args:
-            x: What `ascend` gave.
+            x: Result of `ascend`.
             prompted: Map 4 with the prompts written in.
             logits: The candidates, (B, count, D, H, W).
         """

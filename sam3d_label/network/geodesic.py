@@ -111,7 +111,7 @@ def sweep_cells(start: Tensor, edges: Sequence[Tensor]) -> Tensor:
 
 
 def sweep_lines(start: Tensor, edges: Sequence[Tensor]) -> Tensor:
-    """Return the distances of `sweep_cells` from running minima over whole lines: few operations, as a GPU wants them.
+    """Return the distances of `sweep_cells` from running minima over whole lines: few operations, as is fast on a GPU.
 
     With C the sum of the costs before a cell, the way along a line is C(b) - C(a), so that the least of d(a) - C(a)
     over all a before b gives the shortest.

@@ -42,7 +42,7 @@ class MaskDecoder(nn.Module):
 
         Args:
             prompted: Map 4 with the prompts written in, (B, neck, grid, grid, grid).
-            fixed_share: What `fixed_share` gave for the crop.
+            fixed_share: Result of `fixed_share` for the crop.
             dense: The dense prompt, (B, C, half, half, half).
         """
         fused = fixed_share + self._map_share(3, prompted) + self.fuse_dense(dense)

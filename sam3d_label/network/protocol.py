@@ -38,7 +38,7 @@ class PromptableNetwork(nn.Module, ABC):
         """Return the foreground minus background logit (B, 1, D, H, W) of a crop under prompts.
 
         Args:
-            embedding: What `encode` gave.
+            embedding: Result of `encode`.
             points: (B, N, 3) voxels d, h, w of the crop; N may be 0.
             signs: (B, N): 1 in, 0 out, -1 not a click (padding of a batch).
             boxes: (B, M, 2, 3) lower and upper corner, voxels d, h, w, NaN for none.

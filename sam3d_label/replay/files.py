@@ -1,4 +1,4 @@
-"""Names of the files in the folder of a replay; without imports, so that the command can check them at once."""
+"""Names of the files in the folder of a replay; a module without imports, so that the command starts quickly."""
 
 from __future__ import annotations
 

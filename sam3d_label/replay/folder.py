@@ -1,4 +1,4 @@
-"""The folder of a replay: what is replayed, with what, and what became of it so far."""
+"""The folder of a replay: the log, the settings and the results so far."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class ReplaySettings(Record):
 class ReplayFolder:
     """A folder that processes of one replay share, on one machine or several.
 
-    Each of them adds rows to files of its own, so that none waits for another, and a killed one loses no more than
-    the row it was at. What is there is not done again.
+    Each process adds rows to its own files, so that none waits for another and a killed one loses at most its current
+    row. Existing rows are not computed again.
 
     Args:
         folder: Made when missing.
@@ -66,7 +66,7 @@ class ReplayFolder:
     def begin(
         self, source: Path, settings: ReplaySettings, *, overwrite: bool = False
     ) -> tuple[list[LoggedRequest], int]:
-        """Keep the log as it is now, or find it as it was when the replay began.
+        """Copy the log, or read the copy of a replay that continues.
 
         Args:
             source: As of `read_log`.

@@ -49,14 +49,14 @@ class ReplayRow(Record):
         boxes: How many boxes there were.
         served_version: Version of the weights that answered it.
         served_voxels: Voxels of the original mask.
-        served_seconds: Until it was answered.
+        served_seconds: Time to the original answer.
         version: Version of the weights that it was replayed with; None when there was no answer.
         voxels: Voxels of the mask.
-        seconds: Until there was one, the volume being open.
-        dice: Overlap with the saved label; None when that says nothing about it.
+        seconds: Time to compute it on an open volume.
+        dice: Overlap with the saved label; None if that cannot be compared.
         nsd_2mm: Surface agreement with it at 2 mm.
         nsd_5mm: Surface agreement at 5 mm.
-        honoured: How many of its clicked voxels are on the side that the click said.
+        honoured: Number of its clicked voxels on which the mask agrees with the click.
         same_mask: Whether the mask is equal to the original one; None without an original mask.
         agreement: Dice with the mask of the original version; None when that is not available.
         note: Why something could not be compared.
@@ -216,7 +216,7 @@ class OriginalWeights:
         self._open: dict[str, Weights | None] = {current.version: current}
 
     def weights(self, version: str) -> Weights | None:
-        """Return the weights of a version; None when they are not at hand. Two are open at a time."""
+        """Return the weights of a version; None if they are not available. Two are open at a time."""
         if version not in self._open:
             while len(self._open) > 1:
                 self._open.pop(next(reversed(self._open)))

@@ -1,4 +1,4 @@
-"""A replay: the jobs of this process, by itself or by workers, and what all processes found."""
+"""Run the jobs of this process, in it or in workers, and merge the results of all processes."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Show = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class WorkerInput:
-    """The input of a worker.
+    """The settings of a worker.
 
     Attributes:
         weights: Name or path; None for the shipped default.
         device: Where the network runs.
-        data: What requests are replayed on.
+        data: Images, labels and original versions.
         out: Folder of the replay.
         threads: Of the network on the CPU; None for as many as torch takes.
     """
@@ -69,7 +69,7 @@ def replay(
     progress: Show,
     overwrite: bool = False,
 ) -> ReplayResult:
-    """Replay a log, or a share of it, and write table and summary of what is done so far.
+    """Replay a log, or a share of it, and write table and summary of the results so far.
 
     Args:
         log: As of `read_log`.
@@ -114,7 +114,7 @@ def replay(
 
 
 def _remaining(mine: Sequence[ReplayJob], folder: ReplayFolder) -> list[ReplayJob]:
-    """Jobs with what is not done yet."""
+    """Return the jobs with their remaining requests."""
     known = folder.rows().keys()
     rest = [replace(job, requests=tuple(one for one in job.requests if one.number not in known)) for job in mine]
     return [job for job in rest if job.requests]

@@ -1,4 +1,4 @@
-"""Lets long work stop between two steps when nobody waits for its result any more."""
+"""Stop a computation between two steps when its result is no longer needed."""
 
 from __future__ import annotations
 

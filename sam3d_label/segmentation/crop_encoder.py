@@ -27,7 +27,7 @@ class CropEncoder:
         volume: The volume.
         weights: The network and its card.
         normalization: The card's intensity rule, fitted to the volume.
-        cache: Where embeddings, and what a single click gives, are kept. Keys hold the volume's voxels and affine, the
+        cache: Cache of embeddings and of results of single clicks. Keys hold the volume's voxels and affine, the
             weights, the rule, the crop and the device.
 
     Attributes:

@@ -61,7 +61,7 @@ def decode(
         embedding: The crop, encoded.
         prompts: Its prompts.
         mask: Logit of an earlier mask, on the decoder's grid or the crop's; None for none.
-        geodesic_maps: Those of the clicks, where they are at hand.
+        geodesic_maps: Those of the clicks; None to compute them.
     """
     return model.decode(
         embedding, prompts.points, prompts.signs, boxes=prompts.boxes, mask=mask, geodesic_maps=geodesic_maps

@@ -1,4 +1,4 @@
-"""A mask's border drawn to the edges of the image, by a guided filter."""
+"""Move a mask's border to the edges of the image by a guided filter."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 SHARE, MOST = 1 / 4, 7
-"""How far a window reaches beyond its middle, as a share of the mask's thickness, and at most, in voxels of a crop. A
-window as wide as what is thin would smooth it away."""
+"""Radius of a window as a share of the mask's thickness, and its maximum in crop voxels. A window as wide as a thin
+structure would smooth it away."""
 
 SOFTNESS = 0.05
 """Variance of the normalized image below which a window counts as flat."""
@@ -19,10 +19,10 @@ SUREST = 1e-4
 
 
 def follow_edges(logit: Tensor, image: Tensor) -> Tensor:
-    """Let a logit follow the image, where the image has edges, and be smooth, where it has none.
+    """Move the border of a logit to the edges of the image, and smooth it where the image has none.
 
     In each window the probability is fitted by a linear function of the image: He, Sun, Tang, Guided Image Filtering
-    (2013), doi 10.1109/TPAMI.2012.213. The decoder sees an edge to within a few voxels; the image knows it better.
+    (2013), doi 10.1109/TPAMI.2012.213. The decoder locates an edge to within a few voxels; the image is more accurate.
 
     Args:
         logit: (D, H, W), a cube.

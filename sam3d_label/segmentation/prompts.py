@@ -37,14 +37,14 @@ class Box:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Everything that one request says about its target."""
+    """The prompts of one request."""
 
     clicks: tuple[Click, ...] = ()
     boxes: tuple[Box, ...] = ()
 
     @classmethod
     def of(cls, prompts: Prompts | Iterable[Click | Box]) -> Prompts:
-        """Prompts from themselves or from a plain sequence of clicks and boxes.
+        """Return prompts from prompts or from a plain sequence of clicks and boxes.
 
         Raises:
             PromptError: Something else is among them.

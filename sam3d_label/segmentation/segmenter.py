@@ -113,7 +113,7 @@ class Segmenter:
         return cls(Volume.open(path), open_weights(weights, device=device))
 
     def segment(self, prompts: Prompts | Iterable[Click | Box]) -> Result:
-        """Return the mask under a set of prompts.
+        """Return the mask of a set of prompts.
 
         Raises:
             PromptError: They do not fit the volume, contradict each other, or are of a kind that the weights have not
@@ -144,7 +144,7 @@ class Segmenter:
         return self._result([merge_tiles(self.volume, None, tiles)], search, started)
 
     def uncertainty(self, prompts: Prompts | Iterable[Click | Box]) -> UncertaintyMap:
-        """Return where the mask under a set of prompts would be another, had they been drawn a little differently.
+        """Return where the mask of a set of prompts changes if the prompts are perturbed.
 
         Raises:
             PromptError: As for `segment`.
@@ -205,7 +205,7 @@ class Segmenter:
                 )
 
     def search(self, prompts: Prompts) -> ViewSearch:
-        """Return the search for the crops that show what some prompts mean.
+        """Return the search for the crops that show the targets of some prompts.
 
         Raises:
             VolumeError: The volume is larger than any scanner makes them.

@@ -1,7 +1,7 @@
 """Size of a target, estimated before the network runs: from the image around a click, and from clicks outside.
 
-The mask of one click takes about the same share of its crop, whatever is there. So the first crop has to suit the size
-of the target.
+The mask of one click fills about the same share of its crop whatever the image is, so the first crop must suit the
+size of the target.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ FILL = 0.5
 """Largest share of a crop's edge that a target of known size takes."""
 
 DIFFERENT = 0.35
-"""Difference of normalized intensities by which something else begins."""
+"""Difference of normalized intensities at which another structure begins."""
 
 LONGEST_OVER_WAY = 3.0
-"""Longest edge of a target, at most, over the way from a click in it to where something else begins."""
+"""Longest edge of a target, at most, over the distance from a click in it to another structure."""
 
 MOST = 0.75
-"""Share of the directions in which that way is shorter: from a click near the border half of them end at once."""
+"""Share of the directions in which that distance is shorter: near the border, half of them end immediately."""
 
 TAIL, ROOT_HALF = 4, 0.70710678
 """Voxels to either side that the Gaussian of `smoothed` reaches; what its error function is scaled by."""
 
 RAYS, STEP, REACH = 200, 0.5, 0.25
-"""Ways that are tried from a click; voxels between two looks on them; their length as a share of the crop's edge."""
+"""Rays from a click; voxels between two samples; their length as a share of the crop's edge."""
 
 
 def size_by_appearance(image: Tensor, click: np.ndarray) -> Tensor:

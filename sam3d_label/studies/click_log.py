@@ -119,7 +119,7 @@ class ClickLog:
         self._warned = False
 
     def append(self, request: LoggedRequest) -> None:
-        """Add a request; when that fails, such as on a full disk, warn once and go on."""
+        """Add a request; when that fails, such as on a full disk, warn once and continue."""
         try:
             line = request.model_dump_json().encode() + b"\n"
             self.folder.mkdir(parents=True, exist_ok=True)

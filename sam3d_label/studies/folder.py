@@ -1,4 +1,4 @@
-"""A studies folder as MONAI Label's local datastore lays it out: images, labels by tag, and a file that lists both."""
+"""A studies folder in the layout of MONAI Label's local datastore: images, labels by tag, and a list of both."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class StoredFile(BaseModel):
 
     Attributes:
         ext: End of its name, which begins with the id of its image.
-        info: What is remembered about it.
+        info: Its record.
     """
 
     ext: str = ""

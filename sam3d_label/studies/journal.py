@@ -1,4 +1,4 @@
-"""Several files of one folder change together or not at all, whatever is killed at whatever moment."""
+"""Change several files of one folder together or not at all, even if the process is killed at any moment."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Journal:
             except StorageError as error:
                 logger.error("The change is stored and will be completed by the next access: %s", error)
             return
-        for part, target in replace.items():  # a single rename is atomic by itself
+        for part, target in replace.items():  # a single rename is atomic
             with storing(target):
                 os.replace(part, target)
                 sync_folder(target.parent)

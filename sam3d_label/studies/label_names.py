@@ -55,7 +55,7 @@ def name_values(present: Sequence[int], info: Mapping[str, Any], labels: Sequenc
 
 
 def require_one_name(info: Mapping[str, Any]) -> None:
-    """Check that `label_info` gives no value two names; the numbers that Slicer sends are not used where they differ.
+    """Check that `label_info` gives no value two names; Slicer's numbers are not checked, since they may be wrong.
 
     Args:
         info: What a client says about a label.

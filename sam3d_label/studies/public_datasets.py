@@ -154,13 +154,13 @@ def import_data(
 ) -> ImportResult:
     """Bring a data set into a studies folder; a server may be running on it.
 
-    Each case appears whole, image, label and what is known of both. One that is there is left as it is, so that the
-    same call continues an interrupted import, and keeps the changes of annotators.
+    Image, label and records of a case appear together. Existing cases do not change, so that the same call continues an
+    interrupted import and keeps the changes of annotators.
 
     Args:
         data: The data set.
         folder: The studies; made when missing.
-        link: Make hard links in the place of copies where files are taken as they are.
+        link: Make hard links instead of copies of files that are used unchanged.
         progress: Called with (id, cases done, cases in all) before each case, and once at the end.
 
     Raises:
@@ -261,7 +261,7 @@ def _is_imported(case: DatasetCase, data: PublicDataset, studies: Studies, listi
 
 
 def _stage_image(case: DatasetCase, data: PublicDataset, scratch: Path, link: bool) -> tuple[Path, Volume]:
-    """Return a file with one channel of a case's image, ready to be moved to its place, and what is in it."""
+    """Return a file with one channel of a case's image, ready to be moved into the studies, and its volume."""
     _require_file(case.image)
     if data.channel is None:
         volume = Volume.open(case.image)
@@ -283,7 +283,7 @@ def _stage_image(case: DatasetCase, data: PublicDataset, scratch: Path, link: bo
 def _stage_label(
     case: DatasetCase, data: PublicDataset, volume: Volume, scratch: Path, link: bool
 ) -> tuple[Path, Volume]:
-    """Return a copy of a case's label, ready to be moved to its place, and what is in it."""
+    """Return a copy of a case's label, ready to be moved into the studies, and its volume."""
     assert case.label is not None
     _require_file(case.label)
     label = open_label(case.label)

@@ -1,4 +1,4 @@
-"""Volumes of nothing in particular: rough regions side by side, each a target of its own."""
+"""Volumes of adjacent rough regions without anatomy, each a separate target."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Mosaic:
 
 
 def make_mosaic(rng: np.random.Generator) -> Mosaic:
-    """Make one mosaic; the same state of ``rng`` gives the same mosaic.
+    """Make one mosaic, which depends only on the state of ``rng``.
 
     After the random shapes of SynthMorph (Hoffmann et al., arXiv 2004.10282): whatever the regions are, a click
     in one of them means that one.

@@ -1,4 +1,4 @@
-"""Small lesions painted into real images: targets where nobody has drawn any, in tissue that nobody has to imagine."""
+"""Insert small synthetic lesions into real images, as targets in real tissue."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MR_SCALE_PERCENTILE = 99.0
 def plant_lesions(
     rng: np.random.Generator, image: Array, spacing: Sequence[float], modality: Modality, taken: Mask
 ) -> tuple[Array, NDArray[np.uint8]]:
-    """Paints some small lesions into the body, apart from one another and from what is taken.
+    """Insert some small lesions into the body, separate from each other and from occupied voxels.
 
     Args:
         rng: the source of randomness.

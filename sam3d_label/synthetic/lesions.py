@@ -96,7 +96,7 @@ def _diameter_range(grid: Grid) -> tuple[float, float]:
 
 
 def try_lesion(rng: np.random.Generator, scene: Scene, kind: LesionKind, diameter: float) -> Lesion | None:
-    """Return one lesion in one piece inside the body, or None when this draw gives none."""
+    """Return one connected lesion inside the body, or None if this draw has none."""
     grid = scene.grid
     centre = _lesion_site(rng, scene, diameter)
     if centre is None:

@@ -25,7 +25,7 @@ PATIENTS = 30
 
 @dataclass(frozen=True)
 class Phantom:
-    """A synthetic volume and what is true in it.
+    """A synthetic volume and its ground truth.
 
     Attributes:
         image: float32 (I, J, K); HU for CT, an arbitrary positive scale for MR.
@@ -52,7 +52,7 @@ def make_phantom(
     spacing: tuple[float, float, float] | None = None,
     modality: Modality | None = None,
 ) -> Phantom:
-    """Make one phantom; the same state of ``rng`` gives the same phantom.
+    """Make one phantom, which depends only on the state of ``rng``.
 
     Args:
         rng: the source of randomness.
@@ -116,7 +116,7 @@ def write_phantoms(
         The paths of the images, in order.
 
     Raises:
-        Sam3dError: no cases asked for, or a negative seed.
+        Sam3dError: no cases, or a negative seed.
     """
     paths = []
     for index, rng in enumerate(_streams(cases, seed)):

@@ -1,4 +1,4 @@
-"""Targets that nobody drew: pieces of real images that hang together, whatever they are.
+"""Targets without annotation: connected pieces of real images.
 
 A network that trains on one kind of target learns that kind, not to segment what is clicked on. ScribblePrompt (Wong et
 al., arXiv 2312.07381) adds superpixels of its training images as targets; these are their like in three dimensions.
@@ -20,7 +20,7 @@ from sam3d_label.image.volume import Volume
 
 FEWEST_VOXELS = 400
 LARGEST_SHARE = 0.15
-"""Largest share of the volume that a piece may fill: what is larger is background, or all of the body."""
+"""Largest share of the volume that a piece may fill: larger ones are background or the whole body."""
 
 TAKEN_SHARE = 0.1
 """Share of a piece that a known target may fill: a part of it would be a second answer to the same click."""

@@ -1,4 +1,4 @@
-"""Random changes of training crops, as scanners and patients differ."""
+"""Random augmentation of training crops."""
 
 from __future__ import annotations
 

@@ -13,13 +13,13 @@ LINGER = 1.0
 """Seconds after a click in which the next one is likely, so that a training waits for it."""
 
 LONGEST = 60.0
-"""Seconds after which a sign that nobody renewed means nothing: its server was killed."""
+"""Seconds after which a flag that was not renewed is ignored: its server was killed."""
 
 LOOK_EVERY = 0.05
 
 
 class BusySign:
-    """A file whose time says until when somebody needs the device.
+    """A flag file whose modification time is the time until which the device is needed.
 
     Args:
         folder: Folder of the flag; created when missing.

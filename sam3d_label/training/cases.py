@@ -39,13 +39,13 @@ class _Target:
 
 
 class OpenedCases(Sequence[OpenedCase]):
-    """Cases that are opened when they are asked for; those of one image share it.
+    """Cases that are opened on access; cases of one image share it.
 
     Args:
         cases: The cases.
         intensity: The intensity rule.
-        max_bytes: What images and targets may fill; the least recently used go first. The one asked for last is in
-            memory whatever its size.
+        max_bytes: Budget for images and targets; the least recently used go first. The one accessed last is in memory
+            whatever its size.
     """
 
     def __init__(self, cases: Sequence[TrainingCase], intensity: IntensityRule, max_bytes: int) -> None:

@@ -34,7 +34,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and speaks."""
+        """Whether this process writes files and output."""
         return self.rank == 0
 
     def gather(self, value: Any) -> list[Any]:
@@ -55,7 +55,7 @@ class World:
 
 
 def is_main() -> bool:
-    """Return whether this process, as torchrun started it, writes files and speaks."""
+    """Return whether this process of torchrun writes files and output."""
     return int(os.environ.get("RANK", "0")) == 0
 
 

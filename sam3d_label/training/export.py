@@ -46,7 +46,7 @@ def learned_capabilities(
 
 
 def is_at_hand(base: Base) -> bool:
-    """Return whether the trunk of the weights is available everywhere: it ships with the package, or is SAM's own."""
+    """Return whether the trunk is available everywhere: shipped with the package, or SAM's own."""
     shipped = SHIPPED / base.name / TRUNK
     return base.name in OFFICIAL or (shipped.is_file() and sha256(shipped) == base.sha256)
 
@@ -98,7 +98,7 @@ def store(
         model: The trained network.
         start: Card of the weights that training started from.
         out: Folder to write to.
-        report: What the run did.
+        report: Report of the run.
         settings: Settings of the run.
         data: What it was trained on, and under which licence.
         version: Version of the new weights.

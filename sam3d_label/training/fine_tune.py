@@ -119,7 +119,7 @@ def run_epoch(
 
 
 def is_patience_over(epochs: Sequence[EpochLog], patience: int | None) -> bool:
-    """Whether Dice after one click has not risen in the last `patience` looks at the validation cases."""
+    """Return whether Dice after one click has not risen in the last `patience` validations."""
     scores = [log.dice_1 for log in epochs if not math.isnan(log.dice_1)]
     return patience is not None and len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
 
@@ -144,7 +144,7 @@ def bytes_for_cases(settings: TrainSettings, left: int | None) -> int:
 
     Args:
         settings: How to train.
-        left: What all of them together may fill; None where nobody knows.
+        left: Memory for all of them together, bytes; None if unknown.
     """
     if settings.cases_mb != "auto":
         return settings.cases_mb * 2**20

@@ -102,7 +102,7 @@ def train_folder(
 
 
 def split(cases: Sequence[TrainingCase], share: float) -> tuple[list[TrainingCase], list[TrainingCase]]:
-    """Cases that train and cases that validate, by a hash of their names: a case never changes sides."""
+    """Split cases into training and validation by a hash of their names, so that a case never changes its split."""
     held_out = [case for case in cases if hash_position(case.name) < share]
     training = [case for case in cases if case not in held_out]
     return (training, held_out) if training else (held_out, [])

@@ -1,4 +1,4 @@
-"""Whether gradients reach the encoder."""
+"""Switch gradients of the encoder on or off."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sam3d_label.network import PromptableNetwork
 
 @contextmanager
 def gradients_of_encoder(model: PromptableNetwork, wanted: bool) -> Iterator[None]:
-    """Let gradients reach the encoder until the block ends, or stop them behind it: less time and memory."""
+    """Backpropagate into the encoder until the block ends, or not, which saves time and memory."""
     encoder = model.encoder()
     if wanted or encoder is None:
         yield

@@ -29,7 +29,7 @@ class EpochLog(BaseModel):
     seconds: float
 
     def as_line(self) -> str:
-        """For a program that reads along."""
+        """Format the log for a program that reads the output."""
         return LINE + json.dumps(self.model_dump())
 
     @classmethod
@@ -39,7 +39,7 @@ class EpochLog(BaseModel):
 
 
 def describe(log: EpochLog, epochs: int) -> str:
-    """One line of the log for people."""
+    """Format one line of the log for people."""
     dice = "" if math.isnan(log.dice_1) else f"  Dice@1 {log.dice_1:.3f}  Dice@3 {log.dice_3:.3f}"
     return f"epoch {log.epoch + 1}/{epochs}  loss {log.loss:.4f}{dice}  {log.seconds:.0f} s"
 

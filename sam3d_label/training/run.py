@@ -1,4 +1,4 @@
-"""What a training run is given and what it reports."""
+"""Inputs and report of a training run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TrainingRun(Record):
     Attributes:
         cases: Cases to train on. Unusable ones are skipped and reported.
         validation: Cases that are scored and never trained on.
-        intensity: How the weights want intensities.
+        intensity: Intensity rule of the weights.
         settings: How to train.
         device: Where to train.
         resume: Continue from the checkpoint in the folder of the run, with the same result as an uninterrupted run.

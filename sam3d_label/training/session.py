@@ -15,7 +15,7 @@ from sam3d_label.training.simulation import train_rounds
 
 
 class SessionLoss(nn.Module):
-    """The loss of a simulated session on one crop: what is computed in one process for one item of a step.
+    """The loss of a simulated session on one crop, computed in one process for one item of a step.
 
     Args:
         model: The network.
@@ -48,5 +48,5 @@ class SessionLoss(nn.Module):
 
     def _loss(self, embedding: Embedding, label: Tensor, salient: bool, rng: np.random.Generator) -> Tensor:
         rounds = train_rounds(self.model, embedding, label, self.settings, rng, salient)
-        truth = label.clamp(min=0)  # train_rounds has settled what is ignored
+        truth = label.clamp(min=0)  # train_rounds has set the logits of ignored voxels
         return torch.stack([self.criterion(logit, truth) for logit in rounds]).mean()

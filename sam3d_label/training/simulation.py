@@ -22,10 +22,10 @@ CELLS = (1.0, 1.0, 1.0)
 """Spacing given to the annotators: they work on cells of two voxels' edge, as the decoder does."""
 
 CERTAIN = 20.0
-"""A logit that leaves no doubt."""
+"""A logit of almost certain foreground."""
 
 MOST_AT_ONCE = 8
-"""Clicks that a session may begin with."""
+"""Most clicks at the start of a session."""
 
 
 ROUGHEST = 0.12
@@ -48,7 +48,7 @@ class SimulatedPrompts:
 
     Args:
         device: Device of their tensors.
-        two_passes: Whether they correct what one of them opens.
+        two_passes: Whether they correct the mask of the initial one.
     """
 
     def __init__(self, device: torch.device, *, two_passes: bool = True) -> None:
@@ -59,7 +59,7 @@ class SimulatedPrompts:
         self._geodesic_maps: list[Tensor] = []
 
     def begin(self, target: np.ndarray, settings: TrainSettings, rng: np.random.Generator) -> None:
-        """Draw what a session begins with: a box or clicks on the target (D, H, W)."""
+        """Draw the first prompts of a session: a box or clicks on the target (D, H, W)."""
         if rng.random() < settings.box_share:
             self.boxes.append(loose_box(target, rng))
         else:
@@ -167,7 +167,7 @@ def rough_mask(truth: Tensor, rng: np.random.Generator) -> Tensor:
 def validation_dice(
     model: PromptableNetwork, embedding: Embedding, truth: Tensor, settings: TrainSettings, clicks: int
 ) -> list[float]:
-    """Dice after 1, 2, … clicks of the annotator `error_centre`; arguments as `train_rounds`."""
+    """Return Dice after 1, 2, … clicks of the annotator `error_centre`; arguments as `train_rounds`."""
     ignored, truth = truth < 0, truth.clamp(min=0)
     target = target_cells(truth)
     found = np.zeros_like(target)
@@ -186,7 +186,7 @@ def validation_dice(
 
 
 def first_clicks(target: np.ndarray, settings: TrainSettings, rng: np.random.Generator) -> list[Click]:
-    """Return one click on the target (D, H, W), now and then several at once."""
+    """Return one click on the target (D, H, W), sometimes several at once."""
     nothing = np.zeros_like(target)
     clicks = [draw_click(target, nothing, (), rng)]
     if rng.random() < settings.several_share:

@@ -1,4 +1,4 @@
-"""Where a hash puts a case between training and validation."""
+"""Split cases into training and validation by a hash."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import hashlib
 
 
 def hash_position(text: str) -> float:
-    """Return where a text falls in 0…1: evenly, and always at the same place."""
+    """Return a hash of a text as a number in 0…1, uniformly distributed."""
     return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32

@@ -47,7 +47,7 @@ class Trainer:
         pause: Called before the crops that are computed at once: returns when nobody else needs the device.
 
     Raises:
-        Sam3dError: The memory at hand does not do.
+        Sam3dError: There is not enough memory.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Trainer:
 
     @property
     def batch(self) -> int:
-        """Crops of a step: those asked for, or a few more, so that every process has as many as the others."""
+        """Crops of a step: the requested number, rounded up to a multiple of the number of processes."""
         return -(-self.settings.batch // self.world.size) * self.world.size
 
     @property
@@ -147,7 +147,7 @@ class Trainer:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        """Move the average towards the weights; the first steps, which say little, fade sooner."""
+        """Update the running average; its decay is smaller in the first steps, so that they are forgotten sooner."""
         steps = self.schedule.last_epoch
         decay = min(self.settings.average, (1 + steps) / (10 + steps))
         get_ema_multi_avg_fn(decay)(self.average, list(self.trained.values()), steps)

@@ -51,7 +51,7 @@ class DataSource(BaseModel):
     """Volumes that the weights were trained on, and under which licence.
 
     Attributes:
-        cases: Volumes that trained; None where nobody recorded it.
+        cases: Number of training volumes; None if it was not recorded.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

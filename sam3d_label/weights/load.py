@@ -32,7 +32,7 @@ UNTRAINED_INTENSITY = CtOrMr(ct=SOFT_TISSUE, mr=Percentile())
 
 @dataclass(frozen=True)
 class Weights:
-    """A network and what is known about it.
+    """A network and its card.
 
     Attributes:
         model: In eval mode.

@@ -19,7 +19,7 @@ def shipped() -> list[str]:
 
 
 def adapter_file(name_or_path: str | os.PathLike[str] | None) -> Path:
-    """Return the tensor file that a name or a path stands for.
+    """Return the tensor file for a name or a path.
 
     Raises:
         WeightsError: There is none; the message says what there is.

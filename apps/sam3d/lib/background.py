@@ -1,4 +1,4 @@
-"""Long work in a process of its own (`lib.server.tasks`): the server goes first, and the work ends with it."""
+"""Background processes (`lib.server.tasks`): they have a lower priority than the server, and end with it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psutil
 
 logger = logging.getLogger(__name__)
 LEAST_NICE = 10
-"""Niceness of long work: clicks come first."""
+"""Niceness of background processes: clicks have priority."""
 
 SERVER = "SAM3D_SERVER"
 """Environment variable with the process id of the server, for its background processes."""
@@ -25,18 +25,18 @@ LOOK_EVERY = 1.0
 
 
 def is_background() -> bool:
-    """Return whether this is a process that the server started, and not the server."""
+    """Return whether this is a background process, and not the server."""
     return Path(getattr(sys.modules["__main__"], "__file__", None) or "").name == BACKGROUND_MAIN
 
 
 def step_back() -> None:
-    """Let the server have the processor first."""
+    """Lower the priority of a background process."""
     if is_background() and hasattr(os, "nice"):
         os.nice(max(0, LEAST_NICE - os.nice(0)))
 
 
 def end_with_server() -> None:
-    """In long work: end soon after the server has, however it ended. In the server: say that it is the one.
+    """In a background process: exit soon after the server has ended. In the server: record its process id.
 
     Work that continues without the server could not be stopped or seen, and the next server would start it again.
     """

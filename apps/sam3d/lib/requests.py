@@ -98,8 +98,8 @@ def parse(request: Mapping[str, Any], *, labels: Sequence[str]) -> tuple[Prompts
 def parse_unprompted(request: Mapping[str, Any], *, labels: Sequence[str], found: str) -> Output:
     """Read the `params` of an inference request to the model that works without prompts.
 
-    OHIF asks for labels by their numbers (`label_prompt`) and finds each one by that number in the mask; everybody
-    else asks by name, or not at all, and finds 1.
+    OHIF requests labels by their numbers (`label_prompt`) and expects these values in the mask; other clients request
+    them by name, or not at all, and expect 1.
 
     Args:
         request: The JSON object, with whatever keys the server has added.
@@ -110,7 +110,7 @@ def parse_unprompted(request: Mapping[str, Any], *, labels: Sequence[str], found
         The form of the answer.
 
     Raises:
-        PromptError: A value has the wrong shape, there are prompts, or another label is asked for than the model finds.
+        PromptError: A value has the wrong shape, there are prompts, or the requested label is not the model's.
     """
     fields = _validate(_Fields, request)
     if fields.foreground or fields.background or fields.points or fields.roi or _clicks_by_label(request, labels):

@@ -17,7 +17,7 @@ from sam3d_label.io import storing
 def new_answer(extension: str) -> str:
     """Return the path of a new, empty file for an answer.
 
-    It is in a folder of its own: MONAI Label's client keeps an answer under the server's name in the folder for
+    It is in a separate folder: MONAI Label's client keeps an answer under the server's name in the folder for
     temporary files, and on the same machine that would be the file which the server deletes.
     """
     folder = _answers()
@@ -29,7 +29,7 @@ def new_answer(extension: str) -> str:
 
 @contextmanager
 def received(content: BinaryIO, suffix: str) -> Iterator[str]:
-    """Yield a file with the content of an upload, which nobody else can read, and which is removed in the end.
+    """Yield a file with the content of an upload, readable by this user only and removed at the end.
 
     Args:
         content: What was uploaded.
@@ -50,7 +50,7 @@ def received(content: BinaryIO, suffix: str) -> Iterator[str]:
 
 
 def is_temporary(file: str) -> bool:
-    """Return whether a file is an upload or an answer, and nobody's own."""
+    """Return whether a file is an upload or an answer."""
     return Path(file).parent in (Path(tempfile.gettempdir()), _answers(), _uploads())
 
 

@@ -25,7 +25,7 @@ LEAST_FOR_CASES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Plan:
-    """The memory plan of a run. A run with the same plan gives the same numbers to the last digit.
+    """The memory plan of a run. Runs with the same plan are bitwise equal.
 
     Attributes:
         bf16: Compute in bf16 autocast.
@@ -49,7 +49,7 @@ class Choice:
     Attributes:
         plan: The plan.
         why: In a sentence, for people.
-        bytes_for_cases: What opened cases may fill; None where nobody knows how much memory is free.
+        bytes_for_cases: Memory for opened cases, bytes; None if the free memory is unknown.
     """
 
     plan: Plan
@@ -77,7 +77,7 @@ def choose(
         settings: How to train.
         device: Where.
         part: Crops of a step in this process.
-        free: Free memory of the device, bytes; None where nobody knows.
+        free: Free memory of the device, bytes; None if unknown.
         earlier: The plan of the run that this one continues, which is kept as long as it fits.
 
     Raises:

@@ -111,7 +111,7 @@ def unprompted_label(labels: Sequence[str], card: Card) -> str:
     """Return the label that weights find without a prompt: the first that they know by name, else the first.
 
     Args:
-        labels: Names of what the app segments.
+        labels: Names of the structures that the app segments.
         card: Of the weights.
     """
     return next((label for label in labels if label in card.labels), labels[0])

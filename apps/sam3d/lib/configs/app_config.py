@@ -64,7 +64,7 @@ class AppConfig(Limits):
         preset: Size of the network; without it, that of the weights.
         weights: Name of shipped weights or path of a file; without it, the shipped weights of the preset.
         sam_checkpoint: Official SAM checkpoint that holds the frozen trunk of `vit_b`, `vit_l` or `vit_h`.
-        labels: Names of what is segmented, in the order of the voxel values that clients expect.
+        labels: Names of the structures to segment, in the order of the voxel values that clients expect.
         auto_train_every: Saved labels after which training starts automatically; 0 = never.
         auto_train_at: Time of day, HH:MM, at which it starts when a label was saved since the last one.
         train_epochs: Epochs of a training whose request does not say how many.
@@ -175,7 +175,7 @@ class AppConfig(Limits):
 
 
 def parse_config(conf: Mapping[str, Any]) -> AppConfig:
-    """Check the `--conf` pairs that MONAI Label hands to the app.
+    """Check the `--conf` pairs that MONAI Label passes to the app.
 
     Args:
         conf: Key to value, both strings as typed; an empty value counts as not given.
@@ -184,7 +184,7 @@ def parse_config(conf: Mapping[str, Any]) -> AppConfig:
         The configuration, with defaults for what was not given.
 
     Raises:
-        ConfigError: A key is unknown or a value is not allowed; the message names each and what is allowed.
+        ConfigError: A key is unknown or a value is not allowed; the message names each and the allowed values.
     """
     try:
         return AppConfig.model_validate({key: value for key, value in conf.items() if value != ""})

@@ -109,7 +109,7 @@ def seg_label(image_id: str, info: Mapping[str, Any], names: Mapping[int, str]) 
 
 
 def seconds(written: str) -> int:
-    """Return the seconds since 1970 of a local YYYYMMDDHHMMSS; 0 for what is none."""
+    """Return the seconds since 1970 of a local YYYYMMDDHHMMSS; 0 if it is invalid."""
     try:
         return int(datetime.strptime(written[:14], "%Y%m%d%H%M%S").timestamp())
     except ValueError:

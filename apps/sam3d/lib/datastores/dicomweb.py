@@ -38,7 +38,7 @@ RETRY_SECONDS = 10
 PATIENCE_SECONDS = 2
 """How long a request that needs the server's latest state waits for another that asks the server already."""
 
-OUTSIDE = "Images come and go on the DICOM server: send the series there, or remove it there"
+OUTSIDE = "Images are added and removed on the DICOM server: send the series there, or remove it there"
 
 
 def _after_refresh(name: str) -> Callable[..., Any]:
@@ -56,15 +56,14 @@ def _after_refresh(name: str) -> Callable[..., Any]:
 class DicomWebDatastore(SafeDatastore):
     """Series of a DICOMweb server as images, under their SeriesInstanceUID, and its DICOM SEGs as their final labels.
 
-    What the server has is asked again when the last answer is a few seconds old. A series is downloaded when somebody
-    needs it, a SEG likewise, and both are kept. A final label goes to the server as a SEG; labels of other tags stay
-    in the folder.
+    The list of series is requested again when the last answer is a few seconds old. Series and SEGs are downloaded on
+    demand and kept. A final label is sent to the server as a SEG; labels of other tags stay in the folder.
 
     Args:
         server: The server.
-        folder: Where to keep what was downloaded.
-        modalities: Whose series are images.
-        labels: Names of what the app segments.
+        folder: Folder for downloads.
+        modalities: Modalities whose series are images.
+        labels: Names of the structures that the app segments.
         refresh: Seconds after which the server is asked again.
         filters: Further QIDO query attributes of images.
     """
@@ -122,7 +121,7 @@ class DicomWebDatastore(SafeDatastore):
             raise self._trouble
 
     def _ask(self) -> None:
-        """Ask the server what it has; other threads go on meanwhile with what is known."""
+        """Request the list of series; other threads use the known list meanwhile."""
         trouble, stored = None, self._stored
         try:
             images = [one for kind in self.modalities for one in self.server.series(kind, self._filters)]

@@ -33,7 +33,7 @@ CHANGES = (
     *(DirCreatedEvent, DirDeletedEvent, DirMovedEvent),
 )
 QUIET, LONGEST = 0.3, 2.0
-"""Seconds without an event after which the folder is read, and after which it is read although events go on."""
+"""Seconds without an event after which the folder is read, and after which it is read despite further events."""
 
 
 class FolderEvents(FileSystemEventHandler):

@@ -133,13 +133,13 @@ class FolderDatastore(LocalDatastore):
             return os.path.realpath(os.path.join(self._datastore.image_path(), self._filename(image_id, extension)))
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
-        """Return a copy of what is known about an image; empty when there is none."""
+        """Return a copy of the record of an image; empty when there is none."""
         with self._up_to_date():
             known: dict[str, Any] = super().get_image_info(image_id)
             return {**known, **self._unsaved.get(image_id, {})} if known else {}
 
     def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
-        """Return a copy of what is known about a label; empty when there is none."""
+        """Return a copy of the record of a label; empty when there is none."""
         with self._up_to_date():
             return dict(super().get_label_info(label_id, label_tag))
 
@@ -278,7 +278,7 @@ class FolderDatastore(LocalDatastore):
         content = config.read_bytes()
         found = read_index(content)
         require_format(found.format, INDEX_FORMAT, config)
-        if not found.whole:  # what is known of records that could not be found is better than nothing
+        if not found.whole:  # earlier records replace those that could not be read
             found.index.objects = {**self._datastore.objects, **found.index.objects}
         found.index.base_path = self._datastore_path
         self._datastore, self._config_ts = found.index, written
@@ -286,7 +286,7 @@ class FolderDatastore(LocalDatastore):
             self._repair(config, content, found.damage)
 
     def _repair(self, config: Path, content: bytes, damage: Sequence[str]) -> None:
-        """Log what is left out, keep the damaged index under another name, and write one in order."""
+        """Log the omitted records, keep the damaged index under another name, and write a valid one."""
         for line in damage:
             logger.error("%s: %s", config.name, line)
         now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
@@ -341,7 +341,7 @@ class FolderDatastore(LocalDatastore):
                 self._gone.write(without_files(before, gone, found))
 
     def _listed(self, known: Mapping[str, ImageLabelModel]) -> tuple[FolderContent, dict[str, FolderContent]]:
-        """Return the images, and the labels by tag; the log says once what is skipped."""
+        """Return the images, and the labels by tag; skipped files are logged once."""
         model = self._datastore
         images = self._reader.read(
             Path(model.image_path()), {image: record.image.ext for image, record in known.items()}

@@ -18,10 +18,10 @@ PATIENT = "patient_hash"
 """Key in the info of an image: a hash that is the same for all images of a patient."""
 
 MAX_DEPTH = 64
-"""Nesting of what is stored. Parsers and writers of JSON fail at a few hundred levels."""
+"""Nesting of a stored record. Parsers and writers of JSON fail at a few hundred levels."""
 
 MAX_BYTES = 256 * 1024
-"""Size of what is stored about one image or one label, as JSON: every change writes all records."""
+"""Size of the record of one image or label, as JSON: every change writes all records."""
 
 MAX_INDEX_BYTES, SMALL_BYTES = 16 * 2**20, 64 * 1024
 """Size of all records, above which only images with small records can change."""

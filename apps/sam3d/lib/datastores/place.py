@@ -21,12 +21,12 @@ EMPTY = (
 
 
 class Place:
-    """A folder, known by its device and inode.
+    """The studies folder, identified by its device and inode.
 
     Args:
         folder: The folder, which exists.
-        is_known: Whether what is in the folder now was there before. A disk that is mounted again may have another
-            number.
+        is_known: Whether the current content of the folder was there before. A disk that is mounted again may have
+            another device number.
     """
 
     def __init__(self, folder: str, is_known: Callable[[], bool]) -> None:

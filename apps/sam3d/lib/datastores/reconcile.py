@@ -24,7 +24,7 @@ def checksum(file: Path) -> str:
 
 
 class RenamedLabels:
-    """Finds what is known about a label whose file has another name now.
+    """Finds the record of a label whose file was renamed.
 
     Args:
         sources: Earlier records.
@@ -38,7 +38,7 @@ class RenamedLabels:
         self._sources, self._labels, self._folder_of = sources, labels, folder_of
 
     def __call__(self, image: str, tag: str, extension: str) -> dict[str, Any]:
-        """Return what is known about a label without a record; empty for a new one."""
+        """Return the record for a label that has none; empty for a new label."""
         known = {digest: info for (of, digest), info in self._lost.items() if of == tag}
         if not known:
             return {}
@@ -73,7 +73,7 @@ def reconcile(
             format now.
         images: The images.
         labels: The labels by tag.
-        renamed: Gives what is known about a label without a record, from image, tag and end of the file's name.
+        renamed: Returns the record for a label that has none, from image, tag and extension.
         orphan: Called with id and tag of each label that has no image.
     """
     found = {}

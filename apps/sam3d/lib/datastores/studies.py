@@ -129,7 +129,7 @@ class SafeDatastore(FolderDatastore):
             )
 
     def _require_no_heir(self, image_id: str, files: Iterable[Path]) -> None:
-        """Check that no other file takes the place of files that are to be removed, since it has the same id.
+        """Check that no other file has the id of files to be removed, and would replace them.
 
         Raises:
             IdError: There is such a file.
@@ -323,7 +323,7 @@ def _called(file: Path, name: str) -> Iterator[None]:
 
 @contextmanager
 def _refusals(upload: str = "") -> Iterator[None]:
-    """Turn what is rejected into an HTTP error, and delete the upload, which the server would leave."""
+    """Convert a rejection to an HTTP error, and delete the upload, which the server would leave."""
     try:
         yield
     except (Sam3dError, ImageNotFoundException, LabelNotFoundException) as error:

@@ -74,7 +74,7 @@ def check_batch(request: Mapping[str, Any]) -> tuple[Batch, list[str]]:
 
 
 def devices_of(batch: Batch) -> list[str]:
-    """Return the names of the torch devices that share a batch: every GPU asked for, or the one device.
+    """Return the names of the torch devices that share a batch: every requested GPU, or the one device.
 
     Raises:
         PromptError: There is no such device here.

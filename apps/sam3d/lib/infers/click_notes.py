@@ -42,7 +42,7 @@ class ClickNotes:
 
     Args:
         log: Where to; None to write nothing.
-        labels: Names of what the app segments.
+        labels: Names of the structures that the app segments.
         count: Called with the model, the request and the answer of each request to a model that exists, for metrics;
             the answer is None when the request was rejected.
     """

@@ -67,7 +67,7 @@ class OpenVolumes:
         Args:
             key: What the volume and the device are known by.
             open_it: Opens it when it is not there yet; its errors pass through and nothing is kept.
-            renew: Gives the segmenter to use in the place of an earlier one, or the same.
+            renew: Returns the segmenter that replaces an earlier one, or the same.
         """
         with self._guard:
             entry = self._entries.setdefault(key, _Entry())

@@ -37,9 +37,9 @@ class VolumeTask(InferTask):
     A mask depends only on the volume, the weights and the prompts of the request.
 
     Args:
-        segmenters: The volumes opened lately, which models share.
+        segmenters: The recently opened volumes, shared by the models.
         busy: What a training on this machine waits for.
-        labels: Names of what is segmented.
+        labels: Names of the structures to segment.
         kind: Type of the model, which decides where the viewers list it.
         description: What it does, for people.
     """
@@ -72,7 +72,7 @@ class VolumeTask(InferTask):
 
     @abstractmethod
     def require_unprompted(self) -> None:
-        """Check that the model can work through a batch of images, for which nobody gives prompts.
+        """Check that the model can process a batch of images without prompts.
 
         Raises:
             PromptError: It cannot; the message says what can.

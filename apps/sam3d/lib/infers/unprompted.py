@@ -1,4 +1,4 @@
-"""Masks that are found without a prompt: kept for each volume and weights, with the progress of what is computed."""
+"""Cache of masks without a prompt, by volume and weights, and the progress of running searches."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ DRAIN_BYTES, DRAIN_SECONDS = 64 * 2**20, 10.0
 """Bytes of a rejected body that are read and dropped: most clients read the response after they have sent the body."""
 
 VISITOR_BYTES = 64 * 1024
-"""Size of a body from somebody who is not logged in: a form with a name and a key."""
+"""Size of a body without a login: a form with a name and a key."""
 
 FORM_OVERHEAD = 64 * 1024
 """Bytes of a form in addition to its files: boundaries, headers of the parts, short fields."""
@@ -105,7 +105,7 @@ def is_json(kind: str) -> bool:
 
 
 class _Counting:
-    """`receive` of ASGI that raises `TooLarge` once more bytes have arrived than are allowed."""
+    """ASGI `receive` that raises `TooLarge` when more bytes than allowed have arrived."""
 
     def __init__(self, receive: Receive, limit: int, reason: str) -> None:
         self._receive, self._limit, self._reason = receive, limit, reason
@@ -141,7 +141,7 @@ class _Counting:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """`receive` that gives a body that was read already, then what the server reports next (a disconnect)."""
+    """ASGI `receive` that returns a body that was read already, then the next event of the server (a disconnect)."""
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> Message:

@@ -21,7 +21,7 @@ from sam3d_label.errors import Sam3dError
 logger = logging.getLogger(__name__)
 MIB = 2**20
 FRESH_SECONDS = 5.0
-"""A report is given again for so long, so that nobody can keep the disks busy with this question."""
+"""Seconds for which a report is cached, so that requests cannot keep the disks busy."""
 
 STUCK_SECONDS = 600.0
 """A click that has waited this long shows that nothing is computed any more."""
@@ -55,7 +55,7 @@ class Probe(Protocol):
     """Checks one thing; raises when it does not work."""
 
     def __call__(self) -> None:
-        """Raise `UnhealthyError` with what is wrong, or any other error, whose text is only logged."""
+        """Raise `UnhealthyError` with the problem, or any other error, whose text is only logged."""
 
 
 class UnhealthyError(Sam3dError):

@@ -71,7 +71,7 @@ class Job(Generic[Answer]):
         work: Computes the answer.
         volume: Jobs on the same volume run one after the other.
         turn: Which waiting jobs it replaces; None replaces none and is replaced by none.
-        user: Who asks; users take turns. None for somebody unknown, whose share is not limited.
+        user: The user; users take turns. None for an unknown user, whose share is not limited.
         future: The answer, once there is one.
         since: When it was queued, in seconds of `time.monotonic`.
     """
@@ -86,7 +86,7 @@ class Job(Generic[Answer]):
     _context: Context = field(default_factory=copy_context)  # the request's, so that log lines have its id
 
     def run(self) -> None:
-        """Compute the answer, unless nobody waits for it any more."""
+        """Compute the answer unless the request was cancelled."""
         if not self.future.set_running_or_notify_cancel():
             return
         try:
@@ -137,7 +137,7 @@ def worker_count(device: str) -> int:
 class InferencePool:
     """A bounded queue and a few threads for each device.
 
-    Users take turns, and each may have a part of the queue only, so that nobody keeps the others from working.
+    Users take turns, and each may use only a part of the queue, so that one user cannot block the others.
 
     Args:
         workers: Number of threads for a device, given its name.
@@ -169,7 +169,7 @@ class InferencePool:
             turn: Which waiting requests this one replaces.
             user: Who asks.
             gone: Returns once the client has gone.
-            discard: Given an answer that nobody waits for any more.
+            discard: Called with the answer of a cancelled request.
 
         Raises:
             QueueFullError: Too many requests wait.
@@ -237,7 +237,7 @@ class _Device:
             return Load(len(self._waiting), len(self._volumes), time.monotonic() - since)
 
     def add(self, job: Job[Any]) -> None:
-        """Queue a job, in the place of the first that it replaces."""
+        """Queue a job, at the position of the first that it replaces."""
         with self._changed:
             older = [each for each in self._waiting if job.turn and each.turn and job.turn.replaces(each.turn)]
             if not older and len(self._waiting) >= self._max_waiting:
@@ -258,7 +258,7 @@ class _Device:
                 each.future.set_exception(OvertakenError())
 
     def drop(self, job: Job[Any]) -> None:
-        """Free the place of a job that nobody waits for any more."""
+        """Free the place of a cancelled job."""
         with self._changed, suppress(ValueError):
             self._waiting.remove(job)
         job.cancel()
@@ -273,7 +273,7 @@ class _Device:
                 self._note_turn(job.user)
             try:
                 job.run()
-            except Exception:  # a callback of the future failed; the thread must go on
+            except Exception:  # a callback of the future failed; the thread must continue
                 logger.exception("A request failed after it was computed")
             with self._changed:
                 self._volumes.remove(job.volume)

@@ -153,7 +153,7 @@ def is_default_host(arguments: Sequence[str]) -> bool:
 
 
 def is_loopback(host: str | None) -> bool:
-    """Return whether an address or name stands for this machine only."""
+    """Return whether an address or name is a loopback one."""
     try:
         found = {str(entry[4][0]) for entry in socket.getaddrinfo(host or "0.0.0.0", None)}
     except (OSError, UnicodeError):

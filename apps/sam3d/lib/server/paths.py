@@ -29,7 +29,7 @@ def root_of(scope: Scope) -> str:
 
 
 def base_of(scope: Scope) -> str:
-    """Return what is in front of the paths of this server's routes in a browser's address bar.
+    """Return the prefix of this server's routes in a browser's address bar.
 
     Args:
         scope: The request, which has reached the application.

@@ -138,7 +138,7 @@ def _begin(scope: Scope) -> RequestRecord:
 
 
 def _sent_in_url(scope: Scope) -> tuple[str, ...]:
-    """Return the values in the query that are long enough to name somebody, the longest first."""
+    """Return the values in the query that are long enough to identify a person, the longest first."""
     query = scope.get("query_string", b"").decode("latin-1")
     values = {value for _, value in parse_qsl(query) if len(value) > 2}
     return tuple(sorted(values, key=len, reverse=True))

@@ -1,4 +1,4 @@
-"""Long work in processes of its own: one queue each for trainings, batch inference and scoring.
+"""Background tasks in separate processes: one queue each for trainings, batch inference and scoring.
 
 It replaces MONAI Label's AsyncTask (utils/async_tasks), with the same answers over HTTP. There, a process that could
 not be started left its task SUBMITTED for good, and automatic training waited for it; a queued task could not be
@@ -49,7 +49,7 @@ class Task(BaseModel):
     Attributes:
         id: Its name.
         status: Where it is between submission and end.
-        request: What was asked for.
+        request: The request.
         start_ts: When it was submitted.
         end_ts: When it ended.
         details: The last lines of its output, or why it did not start.
@@ -143,7 +143,7 @@ class TaskQueue:
         return next((task for task in self.tasks() if task.status == "RUNNING"), None)
 
     def is_busy(self) -> bool:
-        """Return whether a task is queued or running, here or in a process of its own."""
+        """Return whether a task is queued or running, here or in another process."""
         with self._changed:
             return bool(self._here) or any(not task.is_over for task in self._tasks)
 
@@ -245,7 +245,7 @@ class TaskQueue:
         reader = threading.Thread(target=self._read, args=(task, process.stdout), daemon=True)
         reader.start()
         try:
-            # The process sees only the GPUs that were asked for, and is to use all that it sees.
+            # The process sees only the requested GPUs, and should use all of them.
             _send(
                 process.stdin, json.dumps({**task.request, "gpus": "all"} if "gpus" in task.request else task.request)
             )

@@ -20,11 +20,11 @@ from sam3d_label.model_update.update import RUN, RUN_FILE
 
 logger = logging.getLogger(__name__)
 QUIET = 20.0
-"""Seconds after a saved label in which Slicer may start a training of its own."""
+"""Seconds after a saved label in which Slicer may start a training itself."""
 
 
 class AutoTrain:
-    """Looks now and then whether a training is due, and starts it.
+    """Checks periodically whether a training is due, and starts it.
 
     It is due when `auto_train_every` labels were saved since the last training, however that was started;
     after the time of day `auto_train_at` when one was saved before it; and once after the server's start when the last
@@ -53,8 +53,8 @@ class AutoTrain:
     def tick(self, start: Callable[[], object]) -> bool:
         """Start a training when one is due and none is queued or running.
 
-        Whatever goes wrong is logged and tried again the next time: the thread that calls this now and then would end
-        with an exception, and no training would start any more.
+        All errors are logged and retried the next time: an exception would end the calling thread, and no training
+        would be started any more.
 
         Args:
             start: Starts it.

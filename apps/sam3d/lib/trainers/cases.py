@@ -25,7 +25,7 @@ def labelled_cases(
 
     Args:
         datastore: Images and labels.
-        labels: Names of what the app segments.
+        labels: Names of the structures that the app segments.
         patient: Regular expression whose group finds the patient in an image's id; without it, what the datastore
             knows about the image.
         unprompted: The label that is learned without a prompt too; the first without it.

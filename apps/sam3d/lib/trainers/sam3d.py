@@ -159,7 +159,7 @@ class SAM3DTrainTask(TrainTask):
             The report that is stored with the version.
 
         Raises:
-            Sam3dError: The request is wrong, nothing can train, or the training cannot go on.
+            Sam3dError: The request is wrong, there is no training case, or the training cannot continue.
         """
         asked = parse_train(request)
         step_back()
@@ -226,6 +226,6 @@ def trainer(asked: TrainRequest, device: str, model_dir: Path) -> FineTune:
 
 
 def label_time(datastore: Datastore, image: str) -> int:
-    """Return when the final label of an image was saved, seconds since 1970; 0 where nobody noted it."""
+    """Return when the final label of an image was saved, seconds since 1970; 0 if it was not recorded."""
     at = datastore.get_label_info(image, "final").get("ts", 0)
     return int(at) if isinstance(at, int | float) and math.isfinite(at) else 0

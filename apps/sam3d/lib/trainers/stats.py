@@ -32,7 +32,7 @@ class TrainStats(Record):
         losses: Loss of each epoch.
         stage: What it is doing.
         current_time: Seconds since it began.
-        total_time: Seconds that it took; None while it goes on.
+        total_time: Seconds that it took; None while it runs.
         version: Version that it made.
         gate: The decision of the gate.
         means: Means of the scores that the gate compared.
@@ -92,7 +92,7 @@ class Stats:
         self._last = TrainStats(name=name, start_ts=int(self._began), total_epochs=epochs)
 
     def begin(self) -> None:
-        """Write that it has begun, in place of the state of the training before."""
+        """Write that it has begun, replacing the state of the previous training."""
         store(self.path, self._last.model_copy(update={"stage": "starting"}))
 
     def show(self, progress: UpdateProgress) -> None:

@@ -21,7 +21,7 @@ class Identity:
     Attributes:
         name: Name of the API key, or the user name in a token.
         role: What they may do.
-        anonymous: Whether nobody logged in.
+        anonymous: Whether there is no login.
     """
 
     name: str

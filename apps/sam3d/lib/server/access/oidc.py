@@ -100,7 +100,7 @@ class Oidc:
         self._tried = float("-inf")
 
     def identify(self, token: str) -> Identity:
-        """Return who a token is for; their role is `Role.NOBODY` when the provider gave them none for this server.
+        """Return the user of a token; the role is `Role.NOBODY` if the provider has none for this server.
 
         Raises:
             TokenError: The token is not valid.

@@ -51,7 +51,7 @@ class LoginSessions:
         Args:
             identity: Who logged in.
             key: Identifier of the API key.
-            seconds: When it ends, where that is sooner than usual.
+            seconds: When it ends, if earlier than usual.
         """
         token = secrets.token_urlsafe(32)
         lasts = self.seconds if seconds is None else min(seconds, self.seconds)

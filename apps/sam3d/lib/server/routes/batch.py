@@ -32,7 +32,7 @@ class BatchRequest(ClientRequest):
         multi_gpu: Whether all GPUs share the work.
         gpus: Their numbers, separated by commas, or `all`.
         device: Where to compute.
-        label: Name of what is segmented.
+        label: Name of the structure to segment.
         label_prompt: Its number, as OHIF sends it.
         result_extension: Type of the saved files.
         result_dtype: Type of their voxels.

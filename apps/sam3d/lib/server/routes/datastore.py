@@ -1,4 +1,4 @@
-"""`/datastore/`: images, labels, and what is known about them."""
+"""`/datastore/`: images, labels and their records."""
 
 from __future__ import annotations
 
@@ -98,11 +98,11 @@ def router(app: App) -> APIRouter:
     def download_image(image: Name) -> FileResponse:
         return _sent(_image_file(app.datastore(), image), image)
 
-    @routes.get("/image/info", summary="What is known about an image")
+    @routes.get("/image/info", summary="The record of an image")
     def image_info(image: Name) -> dict[str, Any]:
         return app.datastore().get_image_info(image)
 
-    @routes.put("/image/info", summary="Add to what is known about an image")
+    @routes.put("/image/info", summary="Change the record of an image")
     def update_image_info(request: Request, image: Name, info: Text = "{}") -> None:
         known = _unreserved(read_object(info, limits, "info", IMAGE_EXAMPLE), IMAGE_KEYS)
         app.datastore().update_image_info(image, _signed(known, request))
@@ -134,11 +134,11 @@ def router(app: App) -> APIRouter:
     def download_label(label: Name, tag: Name) -> FileResponse:
         return _sent(_existing(app.datastore().get_label_uri(label, tag), "label", label), label)
 
-    @routes.get("/label/info", summary="What is known about a label")
+    @routes.get("/label/info", summary="The record of a label")
     def read_label_info(label: Name, tag: Name) -> dict[str, Any]:
         return app.datastore().get_label_info(label, tag)
 
-    @routes.put("/label/info", summary="Add to what is known about a label")
+    @routes.put("/label/info", summary="Change the record of a label")
     def update_label_info(request: Request, label: Name, tag: Name, info: Text = "{}") -> None:
         change_label(request, label, tag, info, "info")
 

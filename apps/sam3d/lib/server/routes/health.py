@@ -42,7 +42,7 @@ def router(app: Parts) -> APIRouter:
     """Return the two routes, and the liveness route.
 
     Args:
-        app: What is checked and measured.
+        app: The app to check and measure.
     """
     routes = APIRouter(prefix="/sam3d", tags=["SAM3D"])
     readiness = Readiness(probes(app))
@@ -76,7 +76,7 @@ def probes(app: Parts) -> dict[str, Probe]:
     """Return the checks of an app by name.
 
     Args:
-        app: What is checked.
+        app: The app to check.
     """
     local = not app.studies.startswith(("http://", "https://"))
     folders = {"models": app.model_dir, "temporary files": Path(tempfile.gettempdir())}

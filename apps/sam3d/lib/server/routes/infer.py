@@ -150,7 +150,7 @@ class Answer:
     params: dict[str, Any]
 
     def remove(self) -> None:
-        """Delete the file of an answer that nobody waits for."""
+        """Delete the file of a cancelled answer."""
         if self.file:
             Path(self.file).unlink(missing_ok=True)
 

@@ -13,7 +13,7 @@ def router(app: App) -> APIRouter:
     """Return the route `/info/`.
 
     Args:
-        app: What is described.
+        app: The app to describe.
     """
     routes = APIRouter(prefix="/info", tags=["App"])
 

@@ -19,7 +19,7 @@ GPU_SECONDS = 20
 def router(_: Any) -> APIRouter:
     """Return the routes, at the paths of MONAI Label's endpoints/logs.py.
 
-    Its page loads scripts from other servers. The parameters that asked for that page are accepted and ignored.
+    Its page loads scripts from other servers. The parameters of that page are accepted and ignored.
     """
     routes = APIRouter(prefix="/logs", tags=["Others"], default_response_class=PlainTextResponse)
 

@@ -126,7 +126,7 @@ def target(request: Request, service: str, path: str, allowed: re.Pattern[str]) 
         request: The client's request.
         service: qido, wado or stow; empty for paths without one.
         path: Path below the service.
-        allowed: Paths that may be asked for.
+        allowed: Paths that may be requested.
 
     Raises:
         HTTPException: 404 when the studies are not on a DICOM server, 400 for another path than DICOMweb has.

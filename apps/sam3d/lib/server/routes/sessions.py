@@ -78,7 +78,7 @@ def router(app: App) -> APIRouter:
 
 
 def find_session(app: Holder, http: Request, session_id: str, update_ts: bool = True) -> SessionInfo:
-    """Return a session that the sender of a request may use: their own, or one that belongs to nobody.
+    """Return a session that the sender of a request may use: their own, or one without an owner.
 
     Raises:
         HTTPException: 404; there is none for this user. 406; sessions are switched off.

@@ -68,7 +68,7 @@ def members(archive: Upload, most_bytes: int) -> Generator[Upload, None, None]:
     """Yield the regular files of a ZIP or tar archive, hidden ones left out. Read each before the next.
 
     Args:
-        archive: The archive, whose name does not matter.
+        archive: The archive; its name is ignored.
         most_bytes: How much an image may hold.
 
     Raises:

@@ -123,7 +123,7 @@ class SafeSessions(Sessions):
         return info.name, info
 
     def remove_expired(self) -> int:
-        """Remove what nobody used for longer than its expiry, and what cannot be read; return how many."""
+        """Remove sessions that were unused for longer than their expiry or cannot be read; return how many."""
         names = os.listdir(self.store_path) if os.path.isdir(self.store_path) else []
         return sum(self._remove_if_expired(name) for name in names)
 
@@ -150,7 +150,7 @@ class SafeSessions(Sessions):
         return True
 
     def _remove_if_broken(self, session_id: str) -> bool:
-        """Remove a folder whose session nobody can name any more, unless it is just being made."""
+        """Remove a folder without a readable session, unless it is being made."""
         folder = Path(self.store_path, session_id)
         if not folder.is_dir() or time.time() - folder.stat().st_mtime < self.expiry:
             return False

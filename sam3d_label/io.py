@@ -107,7 +107,13 @@ def write_record(path: Path, record: Record, *, indent: int | None = 2) -> None:
     write_json(path, record.model_dump(mode="json", by_alias=True), indent=indent)
 
 
-class Record(BaseModel):
+class RecordPart(BaseModel):
+    """Base of the parts of a record; they have the format of the record."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Record(RecordPart):
     """Base of everything that is stored or sent as JSON.
 
     Files of older releases have no format number, and may lack keys: a record has defaults for those. Keys that a newer
@@ -117,7 +123,6 @@ class Record(BaseModel):
         format: Version of the format; the default is the highest that this release reads.
     """
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
     format: int = 1
 
     @classmethod

@@ -6,24 +6,28 @@ JSON to standard output.
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from sam3d_label.benchmark.plain import PlainSAM3D
+from sam3d_label.io import Record
 from sam3d_label.network import SAM3D, Config
+from sam3d_label.network.embedding import Embedding
 from sam3d_label.training.memory.free import computes_bf16
 from sam3d_label.weights.adapter import freeze_trunk
 
+Made = TypeVar("Made")
 Task = Literal["clicks", "plain clicks", "training"]
 NEXT_CLICKS = 5
 CLICKS_IN_TRAINING = 10
@@ -47,16 +51,58 @@ class Job:
 
     def to_json(self) -> str:
         """Return the job as a line of text."""
-        return json.dumps(asdict(self))
+        return JOB.dump_json(self).decode()
 
     @staticmethod
     def from_json(text: str) -> Job:
         """Return the inverse of `to_json`."""
-        fields = json.loads(text)
-        return Job(config=Config(**fields.pop("config")), **fields)
+        return JOB.validate_json(text)
 
 
-def measure(job: Job) -> dict[str, Any]:
+JOB = TypeAdapter(Job)
+
+
+class Figures(Record):
+    """The result of a measurement.
+
+    Attributes:
+        baseline_bytes: Memory that was held before the measured work.
+        peak_bytes: Largest memory that was held.
+        threads: Threads of the network on the CPU.
+    """
+
+    baseline_bytes: int
+    peak_bytes: int
+    threads: int
+
+
+class ClickFigures(Figures):
+    """The result of a measurement of clicks.
+
+    Attributes:
+        first_click_s: Seconds of the first click.
+        next_click_s: Median seconds of a further click.
+        logit: A coarse grid of the logit after the first click.
+    """
+
+    first_click_s: float
+    next_click_s: float
+    logit: list[float]
+
+
+class TrainingFigures(Figures):
+    """The result of a measurement of a training step.
+
+    Attributes:
+        step_s: Seconds of the step.
+        precision: Of the forward pass.
+    """
+
+    step_s: float
+    precision: Literal["bf16", "fp32"]
+
+
+def measure(job: Job) -> Figures:
     """Do a job; seconds and bytes.
 
     The weights are random, which changes no time. On an accelerator a first pass, which loads kernels, does
@@ -73,36 +119,37 @@ def measure(job: Job) -> dict[str, Any]:
         torch.cuda.reset_peak_memory_stats(job.device)
     baseline = peak_memory(job.device)
     figures = tasks[job.task](network, crop, points)
-    memory = {"baseline_bytes": baseline, "peak_bytes": peak_memory(job.device)}
-    return figures | memory | {"threads": torch.get_num_threads()}
+    memory = {"baseline_bytes": baseline, "peak_bytes": peak_memory(job.device), "threads": torch.get_num_threads()}
+    kind = TrainingFigures if job.task == "training" else ClickFigures
+    return kind.model_validate({**figures, **memory})
 
 
 @torch.inference_mode()
-def _clicks(network: SAM3D, crop: Tensor, points: Tensor) -> dict[str, Any]:
+def _clicks(network: SAM3D, crop: Tensor, points: Tensor) -> dict[str, object]:
     """Encode and decode one click, then decode longer and longer lists of clicks."""
     signs = torch.ones_like(points[..., 0])
     first, (embedding, logit) = timed(crop.device, lambda: _first_click(network, crop, points[:, :1], signs[:, :1]))
     following = [
-        timed(crop.device, lambda n=n: network.decode(embedding, points[:, :n], signs[:, :n]))[0]  # type: ignore[misc]
+        timed(crop.device, partial(network.decode, embedding, points[:, :n], signs[:, :n]))[0]
         for n in range(2, 2 + NEXT_CLICKS)
     ]
     return {"first_click_s": first, "next_click_s": statistics.median(following), "logit": sampled(logit)}
 
 
-def _first_click(network: SAM3D, crop: Tensor, points: Tensor, signs: Tensor) -> tuple[Any, Tensor]:
+def _first_click(network: SAM3D, crop: Tensor, points: Tensor, signs: Tensor) -> tuple[Embedding, Tensor]:
     embedding = network.encode(crop)
     return embedding, network.decode(embedding, points, signs)
 
 
 @torch.inference_mode()
-def _plain_clicks(network: SAM3D, crop: Tensor, points: Tensor) -> dict[str, Any]:
+def _plain_clicks(network: SAM3D, crop: Tensor, points: Tensor) -> dict[str, object]:
     """Return one click in the plain formulation: the first is like every other."""
     signs = torch.ones_like(points[:, :1, 0])
     seconds, logit = timed(crop.device, lambda: PlainSAM3D(network).click(crop, points[:, :1], signs))
     return {"first_click_s": seconds, "next_click_s": seconds, "logit": sampled(logit)}
 
 
-def _training(network: SAM3D, crop: Tensor, points: Tensor) -> dict[str, Any]:
+def _training(network: SAM3D, crop: Tensor, points: Tensor) -> dict[str, object]:
     """Forward and backward of the trained part, blocks recomputed, in bf16 where the device has it."""
     freeze_trunk(network.train())
     network.image_encoder.activation_checkpointing = True
@@ -119,7 +166,7 @@ def _training(network: SAM3D, crop: Tensor, points: Tensor) -> dict[str, Any]:
     return {"step_s": seconds, "precision": "bf16" if bf16 else "fp32"}
 
 
-def timed(device: torch.device, work: Callable[[], Any]) -> tuple[float, Any]:
+def timed(device: torch.device, work: Callable[[], Made]) -> tuple[float, Made]:
     """Return the seconds that the work took, until the device had finished, and its result."""
     start = time.perf_counter()
     result = work()
@@ -148,4 +195,4 @@ def peak_memory(device: str) -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(Job.from_json(sys.stdin.read()))))
+    print(measure(Job.from_json(sys.stdin.read())).model_dump_json())

@@ -246,9 +246,9 @@ def benchmark(
 
         numbers = run(preset.value, device, console=Console())
     if json is not None:
-        from sam3d_label.io import write_json
+        from sam3d_label.io import write_record
 
-        write_json(json, numbers)
+        write_record(json, numbers)
 
 
 app.add_typer(picture.app)

@@ -6,31 +6,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from sam3d_label.evaluation import metrics
 from sam3d_label.evaluation.cohort import CaseResult, Cohort
 from sam3d_label.evaluation.session import ClickRecord
-from sam3d_label.io import Record
+from sam3d_label.io import Record, RecordPart
 
 Interval = tuple[float, float]
 """A bootstrap 95 % interval."""
 
 
-class Part(BaseModel):
-    """A part of a summary; it has the format of the summary."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class WeightsName(Part):
+class WeightsName(RecordPart):
     """The evaluated weights: the name that was given for them, and their version."""
 
     name: str | None = None
     version: str | None = None
 
 
-class SkippedCase(Part):
+class SkippedCase(RecordPart):
     """A case that could not be measured, and why."""
 
     case: str

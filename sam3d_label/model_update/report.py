@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
-from sam3d_label.io import Record
+from sam3d_label.io import Record, RecordPart
 from sam3d_label.training.log import EpochLog
 from sam3d_label.weights.card import ABILITIES, Capability
 
@@ -16,13 +16,7 @@ TOLERANCE = 0.01
 Compared = Literal["candidate", "serving"]
 
 
-class ReportPart(BaseModel):
-    """A part of a report; it has the format of the report."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class CaseScore(ReportPart):
+class CaseScore(RecordPart):
     """Quality of some weights on one case, with the annotator `error_centre`, on the whole stored volume.
 
     Attributes:
@@ -40,7 +34,7 @@ class CaseScore(ReportPart):
     nsd_3: float
 
 
-class Difference(ReportPart):
+class Difference(RecordPart):
     """One metric of new weights minus that of the active ones, over the same cases.
 
     Attributes:
@@ -65,7 +59,7 @@ class Difference(ReportPart):
         return self.mean < -TOLERANCE or self.interval[1] < 0
 
 
-class Verdict(ReportPart):
+class Verdict(RecordPart):
     """The decision of the gate.
 
     Attributes:
@@ -81,7 +75,7 @@ class Verdict(ReportPart):
     reason: str | None = None
     lost: tuple[Capability, ...] = ()
     tolerance: float = TOLERANCE
-    differences: dict[str, list[Difference]] = {}
+    differences: dict[str, list[Difference]] = Field(default_factory=dict)
 
     def with_lost_capabilities(self, lost: list[Capability]) -> Verdict:
         """Return the same verdict, with the capabilities that the new weights lack."""
@@ -92,11 +86,11 @@ class Verdict(ReportPart):
         return self.model_copy(update={"reason": reason, "lost": tuple(lost)})
 
 
-class GateScores(ReportPart):
+class GateScores(RecordPart):
     """Scores of new and of active weights on the same cases in the same order."""
 
-    candidate: list[CaseScore] = []
-    serving: list[CaseScore] = []
+    candidate: list[CaseScore] = Field(default_factory=list)
+    serving: list[CaseScore] = Field(default_factory=list)
 
 
 class UpdateReport(Record):

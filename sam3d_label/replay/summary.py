@@ -7,21 +7,14 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from sam3d_label.evaluation import metrics
 from sam3d_label.evaluation.summary import Interval
-from sam3d_label.io import Record
+from sam3d_label.io import Record, RecordPart
 from sam3d_label.replay.request import ReplayRow
 
 
-class Part(BaseModel):
-    """A part of a summary; it has the format of the summary."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class WeightsIdentity(Part):
+class WeightsIdentity(RecordPart):
     """Version of some weights, and a digest of their content."""
 
     version: str
@@ -34,7 +27,7 @@ class ReplayedWeights(WeightsIdentity):
     name: str | None = None
 
 
-class Means(Part):
+class Means(RecordPart):
     """Means over measured requests; None without any."""
 
     dice: float | None

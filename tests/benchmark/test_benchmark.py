@@ -11,7 +11,8 @@ from rich.console import Console
 
 from sam3d_label import benchmark
 from sam3d_label.benchmark import comparison, worker
-from sam3d_label.benchmark.worker import Job
+from sam3d_label.benchmark.comparison import Rounds
+from sam3d_label.benchmark.worker import ClickFigures, Job
 from sam3d_label.errors import Sam3dError
 from sam3d_label.network import PRESETS
 from tests.helpers.networks import SMALL
@@ -30,32 +31,32 @@ def test_both_formulations_beside_each_other(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(comparison, "ROUNDS", 1)
     printed = io.StringIO()
     figures = benchmark.run("small", "cpu", console=Console(file=printed, width=120))
-    for name in ("network", "plain"):
-        assert figures[name]["first_click_s"] >= figures[name]["next_click_s"] > 0
-        assert figures[name]["peak_bytes"] >= figures[name]["baseline_bytes"] > 0
-    assert figures["plain"]["first_click_s"] == figures["plain"]["next_click_s"]
-    assert figures["training"]["step_s"] > 0
-    expected = figures["plain"]["next_click_s"] / figures["network"]["next_click_s"]
-    assert figures["ratios"]["next_click_faster"] == pytest.approx(expected)
-    assert figures["largest_difference"] < 1e-3
+    for clicks in (figures.network, figures.plain):
+        assert clicks.first_click_s >= clicks.next_click_s > 0
+        assert clicks.peak_bytes >= clicks.baseline_bytes > 0
+    assert figures.plain.first_click_s == figures.plain.next_click_s
+    assert figures.training.step_s > 0
+    expected = figures.plain.next_click_s / figures.network.next_click_s
+    assert figures.ratios.next_click_faster == pytest.approx(expected)
+    assert figures.largest_difference < 1e-3
     for text in ("first click", "next click", "peak memory", "training step", "× faster"):
         assert text in printed.getvalue()
 
 
 def test_rounds_are_summed_up_by_median_and_maximum() -> None:
     rounds = [
-        {
-            "first_click_s": t,
-            "next_click_s": t / 2,
-            "peak_bytes": int(10 * t),
-            "baseline_bytes": 5,
-            "logit": [],
-        }
-        for t in (2.0, 9.0, 4.0)
+        ClickFigures(
+            first_click_s=seconds,
+            next_click_s=seconds / 2,
+            peak_bytes=int(10 * seconds),
+            baseline_bytes=5,
+            threads=1,
+            logit=[],
+        )
+        for seconds in (2.0, 9.0, 4.0)
     ]
-    assert comparison.summary(rounds) == {
-        "first_click_s": 4.0, "next_click_s": 2.0, "peak_bytes": 90, "baseline_bytes": 5, "rounds": 3,
-    }  # fmt: skip
+    expected = Rounds(first_click_s=4.0, next_click_s=2.0, peak_bytes=90, baseline_bytes=5, rounds=3)
+    assert Rounds.of(rounds) == expected
 
 
 def test_peak_memory_remembers_what_was_freed() -> None:
@@ -75,7 +76,7 @@ def test_failures_of_a_process_are_told(monkeypatch: pytest.MonkeyPatch) -> None
     job = Job("clicks", ATTENTIVE, "cpu")
     monkeypatch.setattr(comparison.subprocess, "run", lambda *_, **__: Killed)
     with pytest.raises(Sam3dError, match="needs more memory than cpu has"):
-        comparison.in_fresh_process(job)
+        comparison.in_fresh_process(job, ClickFigures)
     monkeypatch.setattr(comparison.subprocess, "run", lambda *_, **__: Broken)
     with pytest.raises(RuntimeError, match="nonsense"):
-        comparison.in_fresh_process(job)
+        comparison.in_fresh_process(job, ClickFigures)

@@ -22,6 +22,7 @@ from sam3d_label.cli.options import PresetName, repeat_options
 from sam3d_label.errors import WeightsError
 from sam3d_label.evaluation.annotators import ANNOTATORS
 from sam3d_label.image.volume import Volume
+from sam3d_label.io import Record
 from sam3d_label.network import PRESETS
 from sam3d_label.weights.reference import DATASETS
 from sam3d_label.weights.sam import OFFICIAL
@@ -478,10 +479,10 @@ def test_convert_reference_refuses_a_missing_file(tmp_path):
 
 
 def test_benchmark_writes_its_numbers(tmp_path, monkeypatch):
-    monkeypatch.setattr("sam3d_label.benchmark.run", lambda preset, device, *, console: {"preset": preset})
+    monkeypatch.setattr("sam3d_label.benchmark.run", lambda preset, device, *, console: Record())
     result = run("benchmark", "--preset", "tiny", "--json", tmp_path / "new" / "numbers.json")
     assert result.exit_code == 0, result.output
-    assert json.loads((tmp_path / "new" / "numbers.json").read_text()) == {"preset": "tiny"}
+    assert json.loads((tmp_path / "new" / "numbers.json").read_text()) == {"format": 1}
 
 
 @pytest.mark.parametrize(

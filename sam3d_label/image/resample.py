@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sam3d_label.image.region import Region, empty, intersection
+
 if TYPE_CHECKING:
     from sam3d_label.image.frame import CropFrame
     from sam3d_label.image.intensity import Normalization
@@ -42,8 +44,12 @@ def read_crop(
 
 
 def write_crop(
-    values: Tensor, frame: CropFrame, shape: tuple[int, int, int], spacing: np.ndarray
-) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
+    values: Tensor,
+    frame: CropFrame,
+    shape: tuple[int, int, int],
+    spacing: np.ndarray,
+    within: Region | None = None,
+) -> tuple[np.ndarray, Region]:
     """Put a crop's values on the stored grid.
 
     Args:
@@ -51,22 +57,65 @@ def write_crop(
         frame: The crop.
         shape: Voxels of the stored grid along I, J and K.
         spacing: Edges of a stored voxel along I, J and K, mm.
+        within: Compute only this region of the stored grid; None for all that the crop covers.
 
     Returns:
         The values (i, j, k), float32, of the part of the stored grid that the crop covers, and that part's slices.
     """
-    weights: list[Tensor] = [torch.empty(0)] * 3
-    region = [slice(0)] * 3
-    for axis, stored in enumerate(frame.axes):
-        along = np.zeros((shape[stored], 3))
-        along[:, stored] = np.arange(shape[stored])
-        positions = frame.to_dhw(along)[:, axis]
-        covered = np.flatnonzero((positions > -0.5) & (positions < frame.size - 0.5))
-        region[stored] = slice(int(covered[0]), int(covered[-1]) + 1) if covered.size else slice(0, 0)
-        weights[axis] = resampling_weights(positions[region[stored]], frame.size, spacing[stored] / frame.spacing)
+    covered = region_of_crop(frame, shape)
+    region = covered if within is None else intersection(covered, within) or empty(within)
+    weights = [
+        resampling_weights(_positions(frame, axis, shape)[region[stored]], frame.size, spacing[stored] / frame.spacing)
+        for axis, stored in enumerate(frame.axes)
+    ]
     order = [frame.axes.index(stored) for stored in range(3)]
     part = resample(values.float().cpu(), weights).permute(order)
-    return part.contiguous().numpy(), (region[0], region[1], region[2])
+    return part.contiguous().numpy(), region
+
+
+def region_of_crop(frame: CropFrame, shape: tuple[int, int, int]) -> Region:
+    """Return the part of the stored grid that a crop covers."""
+    region = [slice(0)] * 3
+    for axis, stored in enumerate(frame.axes):
+        positions = _positions(frame, axis, shape)
+        covered = np.flatnonzero((positions > -0.5) & (positions < frame.size - 0.5))
+        region[stored] = slice(int(covered[0]), int(covered[-1]) + 1) if covered.size else slice(0, 0)
+    return region[0], region[1], region[2]
+
+
+def region_of_mask(mask: Tensor, frame: CropFrame, shape: tuple[int, int, int], spacing: np.ndarray) -> Region | None:
+    """Return the part of the stored grid whose values in `write_crop` a mask of the crop can affect.
+
+    Args:
+        mask: bool (D, H, W).
+        frame: The crop.
+        shape: Voxels of the stored grid along I, J and K.
+        spacing: Edges of a stored voxel along I, J and K, mm.
+
+    Returns:
+        Slices of I, J and K; None when the mask is empty or outside the stored grid.
+    """
+    region = [slice(0)] * 3
+    for axis, stored in enumerate(frame.axes):
+        others = [other for other in range(3) if other != axis]
+        used = torch.nonzero(mask.any(others[1]).any(others[0]))[:, 0]
+        if not len(used):
+            return None
+        support = max(1.0, spacing[stored] / frame.spacing)
+        positions = _positions(frame, axis, shape)
+        near = np.flatnonzero((positions > int(used[0]) - support) & (positions < int(used[-1]) + support))
+        if not near.size:
+            return None
+        region[stored] = slice(int(near[0]), int(near[-1]) + 1)
+    return region[0], region[1], region[2]
+
+
+def _positions(frame: CropFrame, axis: int, shape: tuple[int, int, int]) -> np.ndarray:
+    """Return the crop voxels along one axis of a crop (D, H or W) of all stored voxels along the axis under it."""
+    stored = frame.axes[axis]
+    along = np.zeros((shape[stored], 3))
+    along[:, stored] = np.arange(shape[stored])
+    return frame.to_dhw(along)[:, axis]
 
 
 def resampling_weights(positions: np.ndarray, size: int, coarseness: float) -> Tensor:

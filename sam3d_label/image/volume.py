@@ -22,6 +22,7 @@ from sam3d_label.image.itk_geometry import LPS_FROM_RAS
 from sam3d_label.image.limits import Limits, default_limits
 from sam3d_label.image.nifti_header import Forms
 from sam3d_label.image.read import read_image
+from sam3d_label.image.region import Region
 from sam3d_label.image.suffixes import MASK_SUFFIXES, NIFTI_SUFFIXES
 from sam3d_label.io import replacing, require_space
 
@@ -150,15 +151,20 @@ class Volume:
 
         return read_crop(self.array, self.spacing, frame, normalization)
 
-    def uncrop(self, values: Tensor, frame: CropFrame) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
+    def uncrop(self, values: Tensor, frame: CropFrame, within: Region | None = None) -> tuple[np.ndarray, Region]:
         """Return a crop's values (D, H, W) on the stored grid.
+
+        Args:
+            values: (D, H, W).
+            frame: The crop.
+            within: Compute only this region of the stored grid.
 
         Returns:
             The values (i, j, k), float32, of the part of the stored grid that the crop covers, and that part's slices.
         """
         from sam3d_label.image.resample import write_crop
 
-        return write_crop(values, frame, self.shape, self.spacing)
+        return write_crop(values, frame, self.shape, self.spacing, within)
 
     def require_plausible_size(self, limits: Limits | None = None) -> None:
         """Check that voxels and volume are as large as a scanner makes them: work on it would never end otherwise.

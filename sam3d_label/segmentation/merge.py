@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sam3d_label.image.frame import CropFrame
+from sam3d_label.image.region import Region, around, intersection, relative, shape_of, union, whole
+from sam3d_label.image.resample import region_of_crop, region_of_mask
 from sam3d_label.image.volume import Volume
 from sam3d_label.segmentation.prompts import Click
 
-Region = tuple[slice, slice, slice]
+Layer = tuple[CropFrame, Tensor]
+"""A crop and its logits (D, H, W)."""
+
 Part = tuple[np.ndarray, Region]
 """Logits (I, J, K), float32, and the region of the stored grid that they cover."""
 
@@ -26,28 +32,63 @@ TAPER = 0.125
 """Share of a tile's edge over which its weight falls to 0."""
 
 
-def merge_tiles(volume: Volume, base: Part | None, tiles: Sequence[tuple[CropFrame, Tensor]]) -> Part:
-    """Merge tiles (D, H, W) over a base; towards its faces, a tile fades into its neighbours and the base.
+@dataclass(frozen=True)
+class TargetLogits:
+    """Logits of one target, computed for any region of the stored grid.
 
-    Args:
-        volume: The volume that they show.
-        base: Logits under the tiles; None for 0 on the whole stored grid.
-        tiles: Each frame, and its logits.
+    Towards its faces, a tile fades into its neighbours and the base. Clicked voxels have the sign of their click
+    (`enforce_clicks`).
+
+    Attributes:
+        volume: The volume.
+        base: The crop under the tiles; None for 0 on the whole stored grid.
+        tiles: Further crops.
+        clicks: All clicks.
     """
-    whole: Region = (slice(0, volume.shape[0]), slice(0, volume.shape[1]), slice(0, volume.shape[2]))
-    under, region = base or (np.zeros(volume.shape, np.float32), whole)
-    if not tiles:
-        return under, region
-    total, weight = np.zeros_like(under), np.zeros_like(under)
-    for frame, logit in tiles:
-        ramp = taper(frame.size)
-        values, place = volume.uncrop(logit, frame)
-        share, _ = volume.uncrop(ramp, frame)
-        there, here = overlap(region, place)
-        total[there] += (share * values)[here]
-        weight[there] += share[here]
-    rest = np.maximum(1 - weight, 0)
-    return (total + rest * under) / (weight + rest), region
+
+    volume: Volume
+    base: Layer | None
+    tiles: tuple[Layer, ...] = ()
+    clicks: tuple[Click, ...] = ()
+
+    @cached_property
+    def region(self) -> Region:
+        """The region that the logits cover."""
+        if self.base is None:
+            return whole(self.volume.shape)
+        return region_of_crop(self.base[0], self.volume.shape)
+
+    def mask_region(self) -> Region | None:
+        """Return a region that has all voxels with a positive logit; None when there are none."""
+        shape, spacing = self.volume.shape, self.volume.spacing
+        layers = [*self.tiles, *([self.base] if self.base else [])]
+        masks = [region_of_mask(logit > 0, frame, shape, spacing) for frame, logit in layers]
+        clicked = [around(click.ijk, reach_of_click(spacing), shape) for click in self.clicks if click.positive]
+        found = union([region for region in [*masks, *clicked] if region])
+        return intersection(self.region, found) if found else None
+
+    def read(self, within: Region | None = None) -> Part:
+        """Return the logits of a region of the stored grid; of all that they cover without one."""
+        part = self._merged(within or self.region)
+        enforce_clicks(part, self.clicks, self.volume.spacing)
+        return part
+
+    def _merged(self, region: Region) -> Part:
+        if self.base is None:
+            under = np.zeros(shape_of(region), np.float32)
+        else:
+            under, region = self.volume.uncrop(self.base[1], self.base[0], region)
+        if not self.tiles:
+            return under, region
+        total, weight = np.zeros_like(under), np.zeros_like(under)
+        for frame, logit in self.tiles:
+            values, place = self.volume.uncrop(logit, frame, region)
+            share, _ = self.volume.uncrop(taper(frame.size), frame, region)
+            there = relative(place, region)
+            total[there] += share * values
+            weight[there] += share
+        rest = np.maximum(1 - weight, 0)
+        return (total + rest * under) / (weight + rest), region
 
 
 def enforce_clicks(part: Part, clicks: Sequence[Click], spacing: np.ndarray) -> None:
@@ -62,7 +103,7 @@ def enforce_clicks(part: Part, clicks: Sequence[Click], spacing: np.ndarray) -> 
     """
     logit, region = part
     lower = np.array([along.start for along in region])
-    reach = np.ceil(ENFORCED_MM / spacing).astype(int)
+    reach = reach_of_click(spacing)
     for click in clicks:
         at = np.array(click.ijk) - lower
         if ((at < 0) | (at >= logit.shape)).any() or (logit[tuple(at)] > 0) == click.positive:
@@ -78,16 +119,13 @@ def enforce_clicks(part: Part, clicks: Sequence[Click], spacing: np.ndarray) -> 
         window[goes] = np.maximum(np.abs(window[goes]), MIN_LOGIT) * (1 if click.positive else -1)
 
 
+def reach_of_click(spacing: np.ndarray) -> np.ndarray:
+    """Return `ENFORCED_MM` in voxels along each axis, rounded up."""
+    return np.ceil(ENFORCED_MM / spacing).astype(int)
+
+
 def taper(size: int) -> Tensor:
     """Return the weights (size, size, size) of a tile: 1, falling to 0 towards its faces."""
     along = torch.arange(size) + 0.5
     ramp = (torch.minimum(along, size - along) / (TAPER * size)).clamp(max=1)
     return torch.einsum("d,h,w->dhw", ramp, ramp, ramp)
-
-
-def overlap(first: Region, second: Region) -> tuple[Region, Region]:
-    """Return the overlap of two regions, counted from the beginning of each."""
-    spans = [(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(first, second, strict=True)]
-    in_first = [slice(lo - a.start, max(hi, lo) - a.start) for (lo, hi), a in zip(spans, first, strict=True)]
-    in_second = [slice(lo - b.start, max(hi, lo) - b.start) for (lo, hi), b in zip(spans, second, strict=True)]
-    return (in_first[0], in_first[1], in_first[2]), (in_second[0], in_second[1], in_second[2])

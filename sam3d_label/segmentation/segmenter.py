@@ -15,14 +15,15 @@ import torch
 from sam3d_label.cache import EmbeddingCache
 from sam3d_label.errors import PromptError
 from sam3d_label.image.intensity import Normalization
+from sam3d_label.image.region import Region, union, whole
 from sam3d_label.image.volume import Volume
 from sam3d_label.masks import bounding_box
 from sam3d_label.segmentation.crop_encoder import CropEncoder
 from sam3d_label.segmentation.crop_grid import CropGrid
-from sam3d_label.segmentation.merge import Part, enforce_clicks, merge_tiles
+from sam3d_label.segmentation.merge import TargetLogits
 from sam3d_label.segmentation.prompts import Box, Click, Prompts
 from sam3d_label.segmentation.uncertainty import UncertaintyMap, next_click, perturb
-from sam3d_label.segmentation.view_search import TargetViews, ViewSearch
+from sam3d_label.segmentation.view_search import ViewSearch
 from sam3d_label.weights import Weights, open_weights
 
 
@@ -32,7 +33,7 @@ class Result:
 
     Attributes:
         mask: uint8 (I, J, K) on the stored grid, 1 in the target.
-        parts: Logits, and the regions of the stored grid that the crops covered.
+        targets: The logits of each target.
         changed_box: (i0, i1, j0, j1, k0, k1) around the mask, upper ends exclusive; None when it is empty.
         seconds: Time that it took.
         encoded: Crops that had to be encoded; 0 when every embedding was cached.
@@ -40,7 +41,7 @@ class Result:
     """
 
     mask: np.ndarray
-    parts: tuple[Part, ...]
+    targets: tuple[TargetLogits, ...]
     changed_box: tuple[int, int, int, int, int, int] | None
     seconds: float
     encoded: int
@@ -50,7 +51,7 @@ class Result:
     def probability(self) -> np.ndarray:
         """Probability of the target, float32 (I, J, K); 0 outside of all crops."""
         probability = np.zeros(self.mask.shape, np.float32)
-        for logit, region in self.parts:
+        for logit, region in (target.read() for target in self.targets):
             part = torch.from_numpy(logit).sigmoid().numpy()
             probability[region] = np.maximum(probability[region], part)
         return probability
@@ -121,7 +122,16 @@ class Segmenter:
         """
         started = time.monotonic()
         search = self.search(self._checked(prompts))
-        return self._result([self._part(target) for target in search.targets()], search, started)
+        targets = [
+            TargetLogits(
+                self.volume,
+                (views.whole.frame, views.whole.logit),
+                tuple((tile.frame, tile.logit) for tile in views.tiles),
+                search.prompts.clicks,
+            )
+            for views in search.targets()
+        ]
+        return self._result(targets, search, started)
 
     def segment_unprompted(self, progress: Callable[[int, int], None] | None = None) -> Result:
         """Return the mask without any prompt, from crops over the whole volume.
@@ -141,7 +151,7 @@ class Segmenter:
             tiles.append((frame, search.view(frame).logit))
             if progress:
                 progress(done, len(frames))
-        return self._result([merge_tiles(self.volume, None, tiles)], search, started)
+        return self._result([TargetLogits(self.volume, None, tuple(tiles))], search, started)
 
     def uncertainty(self, prompts: Prompts | Iterable[Click | Box]) -> UncertaintyMap:
         """Return where the mask of a set of prompts changes if the prompts are perturbed.
@@ -217,30 +227,34 @@ class Segmenter:
         encoder = CropEncoder(self.volume, self.weights, self.normalization, self.cache)
         return ViewSearch(grid, encoder, prompts, two_pass=self.two_pass)
 
-    def _part(self, target: TargetViews) -> Part:
-        base = self.volume.uncrop(target.whole.logit, target.whole.frame)
-        return merge_tiles(self.volume, base, [(tile.frame, tile.logit) for tile in target.tiles])
-
-    def _result(self, parts: Sequence[Part], search: ViewSearch, started: float) -> Result:
+    def _result(self, targets: Sequence[TargetLogits], search: ViewSearch, started: float) -> Result:
         mask = np.zeros(self.volume.shape, np.uint8)
-        for part in parts:
-            enforce_clicks(part, search.prompts.clicks, self.volume.spacing)
-            logit, region = part
-            mask[region] |= logit > 0
+        boxes = []
+        for target in targets:
+            if within := target.mask_region():
+                logit, region = target.read(within)
+                mask[region] |= logit > 0
+                boxes.append(region)
         return Result(
             mask=mask,
-            parts=tuple(parts),
-            changed_box=changed_box(mask),
+            targets=tuple(targets),
+            changed_box=changed_box(mask, union(boxes)) if boxes else None,
             seconds=time.monotonic() - started,
             encoded=search.encoder.encoded,
             model_version=self.weights.version,
         )
 
 
-def changed_box(mask: np.ndarray) -> tuple[int, int, int, int, int, int] | None:
-    """(i0, i1, j0, j1, k0, k1) around a mask's non-zero voxels, upper ends exclusive; None when there are none."""
-    box = bounding_box(mask)
+def changed_box(mask: np.ndarray, within: Region | None = None) -> tuple[int, int, int, int, int, int] | None:
+    """Return (i0, i1, j0, j1, k0, k1) around a mask's non-zero voxels, upper ends exclusive; None without any.
+
+    Args:
+        mask: (I, J, K).
+        within: A region that has all of them, where one is known.
+    """
+    region = within or whole(mask.shape)
+    box = bounding_box(mask[region])
     if box is None:
         return None
-    i, j, k = box
+    i, j, k = (slice(a.start + b.start, a.start + b.stop) for a, b in zip(region, box, strict=True))
     return i.start, i.stop, j.start, j.stop, k.start, k.stop

@@ -121,7 +121,7 @@ def test_clicks_far_apart_both_get_a_view(small_weights):
     volume = Volume(np.random.default_rng(0).gamma(3, 50, (160, 30, 30)), np.eye(4))
     card = small_weights.card.model_copy(update={"scales": (1.0,)})
     result = Segmenter(volume, replace(small_weights, card=card)).segment([Click((5, 15, 15)), Click((150, 15, 15))])
-    assert len(result.parts) == 2
+    assert len(result.targets) == 2
     assert result.probability[5, 15, 15] > 0
     assert result.probability[150, 15, 15] > 0
     assert result.probability[80, 15, 15] == 0
@@ -137,7 +137,7 @@ def test_the_view_widens_for_a_large_target_and_closes_in_on_a_small_one(small_w
     result = Segmenter(volume, weights).segment([Click((40, 40, 40))])
     overlap = 2 * (result.mask * ball).sum() / (result.mask.sum() + ball.sum())
     assert overlap > 0.9
-    covered = [region[0].stop - region[0].start for _, region in result.parts]
+    covered = [target.region[0].stop - target.region[0].start for target in result.targets]
     assert covered == [pytest.approx(32 * spacing, abs=1)]
 
 

@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PORT  ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo docs test test-slow fuzz audit viewers e2e lint format bench lock clean
+.PHONY: help setup demo docs test coverage test-slow fuzz audit viewers e2e lint format bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 test: $(READY) ## run the tests in parallel, without the slow ones (ARGS="-k volume" passes options to pytest)
 	$(PY) -m pytest $(PARALLEL) -m "not slow and not e2e" $(ARGS)
+
+coverage: $(READY) ## run make test and measure branch coverage; fails below the floor in pyproject.toml
+	@$(MAKE) test ARGS="--cov $(ARGS)"
 
 test-slow: $(READY) ## run the slow tests, which start servers, browsers and training processes
 	$(PY) -m pytest $(PARALLEL) -m slow $(ARGS)
@@ -59,6 +62,11 @@ bench: $(READY) ## benchmark vit_b on the CPU against the plain formulation
 lock: $(READY) ## compile requirements.in into requirements.txt (ARGS=--upgrade for newer versions)
 	@scripts/lock.sh $(VENV) $(ARGS)
 
+<<<<<<< HEAD
 clean: ## remove .venv, caches and the temporary folder of the demo
 	rm -rf $(VENV) .demo docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+=======
+clean: ## remove .venv, caches and the demo's scratch folder
+	rm -rf $(VENV) .demo docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build *.egg-info
+>>>>>>> 3c7a52a (Measure the branches that the tests reach, with a floor of 95 %)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

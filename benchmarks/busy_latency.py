@@ -21,10 +21,10 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from app_server import server
 from monailabel.client.client import MONAILabelClient
 from rich.console import Console
 from rich.progress import track
-from serving import server
 
 from sam3d_label.evaluation.cases import EvaluationCase, find_cases
 from sam3d_label.image.volume import Volume

@@ -26,11 +26,12 @@ import nibabel as nib
 import numpy as np
 import psutil
 import typer
+from app_server import server
 from rich.console import Console
 from rich.progress import track
-from serving import Server, server
 
 from sam3d_label.io import write_json
+from sam3d_label.serving import Server
 
 SHAPE = (48, 48, 32)
 ANNOTATORS = 4

@@ -30,7 +30,7 @@ import nibabel as nib
 import numpy as np
 import psutil
 import typer
-from serving import server
+from app_server import server
 
 from sam3d_label.io import write_json
 

@@ -10,23 +10,18 @@ import json
 import shutil
 import signal
 import socket
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
 from sam3d_label.masks import deepest_voxel
+from sam3d_label.serving import HOST, ServerStartError, serving, start_server
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "sample-data"
 SCRATCH = ROOT / ".demo"
-HOST = "127.0.0.1"
-START_SECONDS = 300
 
 
 def centre_of_lesion(label: Path) -> list[int]:
@@ -67,31 +62,6 @@ def copy_samples() -> Path:
     return studies
 
 
-def start_server(studies: Path, port: int) -> subprocess.Popen[bytes]:
-    """Start MONAI Label; its output goes to the log."""
-    app, server = str(ROOT / "apps" / "sam3d"), [sys.executable, "-m", "monailabel.main", "start_server"]
-    options = ["--app", app, "--studies", str(studies), "--host", HOST, "--port", str(port)]
-    options += ["--conf", "model_dir", str(SCRATCH / "model")]
-    with (SCRATCH / "server.log").open("wb") as log:
-        return subprocess.Popen([*server, *options], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
-
-
-def wait_until_it_answers(server: subprocess.Popen[bytes], address: str) -> None:
-    """Wait until ``/info/`` answers; exit with the end of the log if the server dies or is too slow."""
-    deadline = time.monotonic() + START_SECONDS
-    while server.poll() is None and time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"{address}/info/", timeout=10):
-                return
-        except urllib.error.HTTPError as error:
-            print(f"error: {address}/info/ answers {error.code}", file=sys.stderr)
-            break
-        except OSError:
-            time.sleep(0.3)
-    log = (SCRATCH / "server.log").read_text(errors="replace").splitlines()
-    sys.exit("\n".join([*log[-25:], "error: the server did not start; the whole log is .demo/server.log"]))
-
-
 def main() -> None:
     """Serve until interrupted."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -100,24 +70,23 @@ def main() -> None:
     address = f"http://{HOST}:{port}"
     refuse_taken_port(port)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    server = start_server(copy_samples(), port)
+    conf = ("--conf", "model_dir", str(SCRATCH / "model"))
+    command = start_server(ROOT / "apps" / "sam3d", port, "--studies", str(copy_samples()), *conf)
+    log = SCRATCH / "server.log"
+    log.unlink(missing_ok=True)
     try:
-        wait_until_it_answers(server, address)
-        case = min((SAMPLES / "images").glob("*.nii.gz")).name.removesuffix(".nii.gz")
-        print(
-            f"Serving sample-data at {address} (Ctrl-C stops it; log: .demo/server.log)."
-            " If a click is rejected, curl reports an error and mask.nii.gz holds the reason:"
-        )
-        print(curl_of_a_click(address, case), flush=True)
-        sys.exit(server.wait())
+        with serving(command, address, log, folder=ROOT) as server:
+            case = min((SAMPLES / "images").glob("*.nii.gz")).name.removesuffix(".nii.gz")
+            print(
+                f"Serving sample-data at {address} (Ctrl-C stops it; log: .demo/server.log)."
+                " If a click is rejected, curl reports an error and mask.nii.gz holds the reason:"
+            )
+            print(curl_of_a_click(address, case), flush=True)
+            sys.exit(server.process.wait())
+    except ServerStartError as error:
+        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         pass
-    finally:
-        server.terminate()
-        try:
-            server.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            server.kill()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.helpers.app_helpers import MODULE, serve, wait, write_nifti
+from tests.helpers.app_helpers import serve, wait, write_nifti
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ def test_a_training_ends_with_its_server_and_loses_no_epoch(weights_path: Path, 
     inside = np.asanyarray(image.dataobj) > 140
     nib.save(nib.Nifti1Image(inside.astype(np.uint8), image.affine), tmp_path / "label.nii.gz")
     arguments = ["--studies", str(studies), "--conf", "weights", str(weights_path)]
-    with (tmp_path / "log").open("wb") as log, serve(MODULE, arguments, log, tmp_path) as url:
+    with serve(arguments, tmp_path) as url:
         (server,) = (p for p in psutil.Process().children() if url.rpartition(":")[2] in p.cmdline())
         with (tmp_path / "label.nii.gz").open("rb") as file:
             put = httpx.put(f"{url}/datastore/label", params={"image": "a", "tag": "final"}, files={"label": file})

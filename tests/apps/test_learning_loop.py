@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.helpers.app_helpers import MODULE, serve, wait
+from tests.helpers.app_helpers import serve, wait
 
 pytestmark = pytest.mark.e2e
 
@@ -95,7 +95,7 @@ def test_the_loop(hippocampi: list[Path], tmp_path: Path) -> None:
     for key, value in {"labels": "hippocampus", "auto_train_every": "5", "train_epochs": "2"}.items():
         arguments += ["--conf", key, value]
     (tmp_path / "studies").mkdir()
-    with (tmp_path / "log").open("wb") as log, serve(MODULE, arguments, log, tmp_path) as url:
+    with serve(arguments, tmp_path) as url:
         team = Annotators(url, tmp_path)
         assert team.state()["serving"]["version"] == "shipped"
 

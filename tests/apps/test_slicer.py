@@ -20,7 +20,7 @@ from monailabel.client.client import MONAILabelClientException
 from lib.datastores.studies import SafeDatastore
 from lib.trainers.cases import find_targets
 from sam3d_label.masks import dice
-from tests.helpers.app_helpers import APP, MODULE, post, serve
+from tests.helpers.app_helpers import APP, post, serve
 from tests.helpers.slicer import Slicer, world
 
 pytestmark = pytest.mark.slow
@@ -59,13 +59,8 @@ def studies(samples: Path) -> Path:
 def server(studies: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
     arguments = ["--studies", str(studies), "--conf", "labels", "tumor,cyst"]
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        (folder / "log").open("wb") as log,
-    ):
-        patch.setenv("MONAI_LABEL_AUTO_UPDATE_SCORING", "false")
-        with serve(MODULE, arguments, log, folder) as url:
-            yield url
+    with serve(arguments, folder) as url:
+        yield url
 
 
 @pytest.fixture

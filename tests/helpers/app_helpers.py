@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import httpx
 import monailabel
 import nibabel as nib
 import numpy as np
@@ -22,6 +19,7 @@ from monailabel.utils.others.class_utils import get_class_of_subclass_from_file
 
 from sam3d_label.image.intensity import Percentile
 from sam3d_label.network import SAM3D
+from sam3d_label.serving import HOST, MONAI_LABEL, free_port, serving, start_server
 from sam3d_label.weights.adapter import save_whole
 from sam3d_label.weights.card import Base, Capability, Card, Training
 from tests.helpers.networks import SMALL
@@ -106,27 +104,22 @@ def make_app(studies: Path, conf: dict[str, str]) -> Any:
     return app_class(app_dir=str(APP), studies=str(studies), conf={"model_dir": f"{studies}-model", **conf})
 
 
-START_SECONDS = 240
-MODULE = [sys.executable, "-m", "monailabel.main"]
 SCRIPT = ["bash", str(Path(monailabel.__file__).parent / "scripts" / "monailabel")]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def answers(http: httpx.Client) -> bool:
-    try:
-        return http.get(f"{os.environ.get('MONAI_LABEL_API_STR', '')}/info/").status_code in (200, 401)
-    except httpx.TransportError:
-        return False
+"""MONAI Label's own way to start a server, which its documentation names."""
 
 
 @contextmanager
-def serve(command: list[str], arguments: list[str], log: IO[bytes], folder: Path) -> Iterator[str]:
-    """Starts a server, waits until it answers, and ends it; it scores nothing in the background unless told to."""
+def serve(
+    arguments: list[str], folder: Path, *, program: Sequence[str] = MONAI_LABEL, log: Path | None = None
+) -> Iterator[str]:
+    """Serves the app until the block ends, and gives its address; it scores nothing in the background unless told to.
+
+    Args:
+        arguments: Of `start_server`.
+        folder: Where the model folder is.
+        program: What starts MONAI Label.
+        log: Its log; `log` in the folder without it.
+    """
     port = free_port()
     environment = {
         "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",
@@ -135,26 +128,12 @@ def serve(command: list[str], arguments: list[str], log: IO[bytes], folder: Path
         "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),
         "OMP_NUM_THREADS": "1",
     }
-    arguments = ["start_server", "--app", str(APP), "--host", "127.0.0.1", "--port", str(port), *arguments]
-    arguments += ["--conf", "model_dir", str(folder / "model")]
-    root = APP.parents[1]
-    process = subprocess.Popen([*command, *arguments], env=environment, cwd=root, stdout=log, stderr=log)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + START_SECONDS
-        with httpx.Client(base_url=url, timeout=20) as http:
-            while not answers(http):
-                assert process.poll() is None, f"the server ended: {Path(log.name).read_text()[-3000:]}"
-                assert time.monotonic() < deadline, f"no answer: {Path(log.name).read_text()[-3000:]}"
-                time.sleep(0.2)
-        yield url
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    conf = ("--conf", "model_dir", str(folder / "model"))
+    command = start_server(APP, port, *arguments, *conf, program=program)
+    ready = f"{os.environ.get('MONAI_LABEL_API_STR', '')}/info/"
+    log, root = log or folder / "log", APP.parents[1]
+    with serving(command, f"http://{HOST}:{port}", log, ready=ready, folder=root, environment=environment) as server:
+        yield server.url
 
 
 def wait(until: Callable[[], Any], what: str, seconds: float) -> Any:

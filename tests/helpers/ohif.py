@@ -311,7 +311,7 @@ def serve_archive(archive: Orthanc, folder: Path, **conf: str) -> Iterator[str]:
         arguments = ["--studies", archive.dicom_web]
         for key, value in {"dicomweb_refresh": "0.5", **conf}.items():
             arguments += ["--conf", key, value]
-        with (folder / "log").open("wb") as log, serve(SCRIPT, arguments, log, folder) as url:
+        with serve(arguments, folder, program=SCRIPT) as url:
             yield url
 
 

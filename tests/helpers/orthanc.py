@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,11 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.helpers.app_helpers import free_port
+from sam3d_label.serving import HOST, free_port, serving
 
 ORTHANC = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin")
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-START_SECONDS = 60
 DICOM_WEB = "/dicom-web"
 
 
@@ -66,14 +63,6 @@ class Orthanc:
             for number in found.raise_for_status().json():
                 client.delete(f"/series/{number}").raise_for_status()
 
-    def answers(self) -> bool:
-        """Whether it is up."""
-        try:
-            with self._client() as client:
-                return client.get("/system").status_code == 200
-        except httpx.TransportError:
-            return False
-
     def _client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, auth=self.user, timeout=60)
 
@@ -93,17 +82,10 @@ def orthanc(folder: Path, user: tuple[str, str] | None = None, port: int | None 
     configuration = folder / "orthanc.json"
     folder.mkdir(parents=True, exist_ok=True)
     configuration.write_text(json.dumps(_configuration(folder, port, user)), encoding="utf-8")
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen([ORTHANC, str(configuration)], stdout=log, stderr=log, cwd=folder)
-        try:
-            yield _wait(Orthanc(f"http://127.0.0.1:{port}", user), process, folder / "log")
-        finally:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    server = Orthanc(f"http://{HOST}:{port}", user)
+    command, log = [ORTHANC, str(configuration)], folder / "log"
+    with serving(command, server.url, log, ready="/system", folder=folder, seconds=60):
+        yield server
 
 
 def _configuration(folder: Path, port: int, user: tuple[str, str] | None) -> Mapping[str, Any]:
@@ -119,12 +101,3 @@ def _configuration(folder: Path, port: int, user: tuple[str, str] | None) -> Map
         "Plugins": [str(PLUGIN)],
         "DicomWeb": {"Enable": True, "Root": f"{DICOM_WEB}/"},
     }
-
-
-def _wait(server: Orthanc, process: subprocess.Popen[bytes], log: Path) -> Orthanc:
-    deadline = time.monotonic() + START_SECONDS
-    while not server.answers():
-        assert process.poll() is None, f"Orthanc ended: {log.read_text()[-3000:]}"
-        assert time.monotonic() < deadline, f"no answer from Orthanc: {log.read_text()[-3000:]}"
-        time.sleep(0.1)
-    return server

@@ -28,7 +28,8 @@ from lib.errors import RemoteError
 from lib.trainers.cases import labelled_cases
 from sam3d_label.errors import Sam3dError, VolumeError
 from sam3d_label.image.volume import Volume
-from tests.helpers.app_helpers import free_port, make_app, write_nifti
+from sam3d_label.serving import free_port
+from tests.helpers.app_helpers import make_app, write_nifti
 from tests.helpers.dicom_files import OBLIQUE, series_array, write_series
 from tests.helpers.orthanc import Orthanc, orthanc
 

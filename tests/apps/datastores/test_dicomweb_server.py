@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 from lib.datastores.dicom_seg_read import read_seg, segment_names
 from lib.datastores.dicom_series import open_series
-from tests.helpers.app_helpers import CENTRE, MODULE, post, serve, write_nifti
+from tests.helpers.app_helpers import CENTRE, post, serve, write_nifti
 from tests.helpers.dicom_files import OBLIQUE, series_array, write_series
 from tests.helpers.orthanc import Orthanc, orthanc
 
@@ -58,7 +58,7 @@ def server(archive: Orthanc, series: str, weights_path: Path, folder: Path) -> I
         arguments = ["--studies", archive.dicom_web]
         for key, value in {"weights": str(weights_path), "labels": "tumor,cyst", "dicomweb_refresh": "0.1"}.items():
             arguments += ["--conf", key, value]
-        with (folder / "log").open("wb") as log, serve(MODULE, arguments, log, folder) as url:
+        with serve(arguments, folder) as url:
             yield url
 
 
@@ -155,7 +155,7 @@ def test_a_server_that_went_away_is_told(
 ) -> None:
     monkeypatch.setenv("MONAI_LABEL_DICOMWEB_CACHE_PATH", str(folder / "no cache"))
     arguments = ["--studies", "http://127.0.0.1:9/dicom-web", "--conf", "weights", str(weights_path)]
-    with (folder / "log of nobody").open("wb") as log, serve(MODULE, arguments, log, folder) as url:
+    with serve(arguments, folder, log=folder / "log of nobody") as url:
         assert "does not answer" in httpx.get(f"{url}/info/").json()["datastore"]["error"]
         for answer in (
             httpx.post(f"{url}/activelearning/random", json={}),

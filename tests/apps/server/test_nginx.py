@@ -17,7 +17,8 @@ import nibabel as nib
 import pytest
 
 from sam3d_label.access.api_keys import ApiKeys
-from tests.helpers.app_helpers import APP, CENTRE, MODULE, ball, free_port, orthogonal, post, serve, wait, write_nifti
+from sam3d_label.serving import free_port
+from tests.helpers.app_helpers import APP, CENTRE, ball, orthogonal, post, serve, wait, write_nifti
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 NAME = "sam3d.example.org"
@@ -79,7 +80,7 @@ def site(weights_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "max_upload_mb": "2",
     }.items():
         arguments += ["--conf", name, value]
-    with (logs / "server").open("wb") as log, serve(MODULE, arguments, log, folder) as url:
+    with serve(arguments, folder, log=logs / "server") as url:
         https, http = free_port(), free_port()
         certificate = make_certificate(folder)
         with nginx(folder, logs, {"https": https, "http": http, "server": int(url.rpartition(":")[2])}):

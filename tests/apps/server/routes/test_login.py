@@ -20,7 +20,8 @@ from lib.server.access.login import COOKIE, MOST_WAITING, OF_ONE_ADDRESS, Login
 from lib.server.access.oidc import Oidc
 from lib.server.routes.login import local_path
 from sam3d_label.access.api_keys import ApiKeys
-from tests.helpers.app_helpers import free_port, wait
+from sam3d_label.serving import free_port
+from tests.helpers.app_helpers import wait
 from tests.helpers.login_helpers import Provider, fake_provider, serve_with
 
 

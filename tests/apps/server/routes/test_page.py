@@ -17,7 +17,7 @@ from sam3d_label.model_update import learning_curve
 from sam3d_label.model_update.report import UpdateReport
 from sam3d_label.model_update.split_ledger import Ledger
 from sam3d_label.model_update.versions import REPORT, Versions
-from tests.helpers.app_helpers import MODULE, serve, write_nifti
+from tests.helpers.app_helpers import serve, write_nifti
 from tests.helpers.browser import browser, open_page
 
 pytestmark = pytest.mark.slow
@@ -81,7 +81,7 @@ def url(model_dir: Path, weights_path: Path) -> Iterator[str]:
     Ledger(folder / "studies" / ".sam3d" / "ledger.json").assign({f"case_{n}": f"case_{n}" for n in range(15)})
     arguments = ["--studies", str(folder / "studies"), "--conf", "weights", str(weights_path)]
     arguments += ["--conf", "auto_train_every", "5"]
-    with (folder / "log").open("wb") as log, serve(MODULE, arguments, log, folder) as address:
+    with serve(arguments, folder) as address:
         yield address
 
 

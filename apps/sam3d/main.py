@@ -27,8 +27,8 @@ from lib.background import end_with_server, is_background
 from lib.configs.active_weights import Serving, UntrainedError
 from lib.configs.app_config import AppConfig, parse_config
 from lib.datastores.open_dicomweb import open_dicom_web
-from lib.datastores.place import check_studies
 from lib.datastores.studies import EXTENSIONS, SafeDatastore, check_id
+from lib.datastores.studies_folder import check_studies
 from lib.errors import HANDLED, http_error, install_error_handlers
 from lib.infers.batch import SafeBatch, check_batch
 from lib.infers.click_notes import ClickNotes, Note
@@ -42,9 +42,9 @@ from lib.server.inference_pool import InferencePool, worker_count
 from lib.server.log_privacy import protect_logs
 from lib.server.metrics import Metrics
 from lib.server.routes import page
-from lib.server.shares import Shares
 from lib.server.tasks import Tasks
 from lib.server.uploads.sessions import SafeSessions
+from lib.server.user_shares import Shares
 from lib.trainers.auto_train import QUIET, AutoTrain
 from lib.trainers.sam3d import SAM3DTrainTask, parse_train
 from sam3d_label import __version__

@@ -17,7 +17,7 @@ from sam3d_label.weights import Base, Card, DataSource, Training
 from sam3d_label.weights.adapter import save_adapter, save_trunk
 from sam3d_label.weights.card import CUSTOM
 from sam3d_label.weights.load import UNTRAINED_INTENSITY
-from sam3d_label.weights.places import TRUNK
+from sam3d_label.weights.locations import TRUNK
 
 TCIA = "TCIA, Vallieres et al. 2015, doi 10.7937/K9/TCIA.2015.7GO2GSKS"
 MADE = "sam3d_label.synthetic and recipes.tiny_geodesic.synthesis, from the volumes above"

@@ -26,7 +26,7 @@ from sam3d_label.model_update.versions import REPORT, Versions
 from sam3d_label.studies import click_log
 from sam3d_label.studies.folder import FINAL, KEPT, LISTING, StoredFile, Studies, StudiesListing, StudyImage
 from sam3d_label.studies.label_names import name_values
-from sam3d_label.weights.places import ADAPTER, CARD, TRUNK
+from sam3d_label.weights.locations import ADAPTER, CARD, TRUNK
 
 CLICKS, VERSIONS = "clicks/clicks-000001.jsonl", "versions"
 PACKED = (".gz", ".safetensors", ".png")

@@ -151,7 +151,7 @@ def require_weights(name: str | None) -> None:
     Raises:
         WeightsError: There are no such weights.
     """
-    from sam3d_label.weights.places import adapter_file
+    from sam3d_label.weights.locations import adapter_file
 
     adapter_file(name)
 

@@ -69,7 +69,7 @@ def train(
         require_weights(weights)
     from sam3d_label.evaluation.cases import find_cases, require_value
     from sam3d_label.training.files import CHECKPOINT, CURVES, LOG
-    from sam3d_label.weights.places import ADAPTER, CARD, TRUNK
+    from sam3d_label.weights.locations import ADAPTER, CARD, TRUNK
 
     if resume and not (out / CHECKPOINT).is_file():
         raise Sam3dError(f"{out / CHECKPOINT} does not exist: there is nothing to resume")

@@ -61,7 +61,7 @@ def show_list(model_dir: ModelDir = MODEL_DIR) -> None:
 @app.command()
 def show(version: Version, model_dir: ModelDir = MODEL_DIR) -> None:
     """Print the card and the report of a version as JSON."""
-    from sam3d_label.weights.places import CARD
+    from sam3d_label.weights.locations import CARD
 
     found = _open(model_dir)
     card = json.loads((found.path(version) / CARD).read_text(encoding="utf-8"))

@@ -27,7 +27,7 @@ from sam3d_label.io import (
     write_json,
 )
 from sam3d_label.model_update.report import UpdateReport
-from sam3d_label.weights.places import ADAPTER, CARD
+from sam3d_label.weights.locations import ADAPTER, CARD
 
 CURRENT, HISTORY, REPORT = "current", "history.json", "report.json"
 HISTORY_FORMAT = 1

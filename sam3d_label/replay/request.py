@@ -25,7 +25,7 @@ from sam3d_label.studies.click_log import LoggedRequest
 from sam3d_label.studies.folder import FINAL, Studies, StudiesListing
 from sam3d_label.studies.label_names import name_values
 from sam3d_label.weights import Card, Weights, open_weights, shipped
-from sam3d_label.weights.places import CARD, SHIPPED
+from sam3d_label.weights.locations import CARD, SHIPPED
 
 FROM_CLICKS, UNPROMPTED = "sam3d", "sam3d_auto"
 """The app's models."""

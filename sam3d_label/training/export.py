@@ -15,7 +15,7 @@ from sam3d_label.training.run import TrainReport
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.weights.adapter import save_adapter, save_trunk
 from sam3d_label.weights.card import Base, Capability, Card, DataSource, Training
-from sam3d_label.weights.places import SHIPPED, TRUNK
+from sam3d_label.weights.locations import SHIPPED, TRUNK
 from sam3d_label.weights.sam import OFFICIAL
 from sam3d_label.weights.tensors import sha256
 

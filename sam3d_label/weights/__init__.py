@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 from sam3d_label.weights.card import Base, Card, DataSource, Training
-from sam3d_label.weights.places import DEFAULT, shipped
+from sam3d_label.weights.locations import DEFAULT, shipped
 
 if TYPE_CHECKING:
     from sam3d_label.weights.load import Weights, load_model, open_weights, untrained

@@ -13,7 +13,7 @@ from sam3d_label.errors import WeightsError
 from sam3d_label.network import SAM3D, Config, PromptableNetwork
 from sam3d_label.network.sam3d import is_trunk
 from sam3d_label.weights.card import FORMAT, Card
-from sam3d_label.weights.places import ADAPTER, CARD
+from sam3d_label.weights.locations import ADAPTER, CARD
 from sam3d_label.weights.tensors import (
     Tensors,
     check_tensors,

@@ -16,10 +16,10 @@ from sam3d_label.errors import Sam3dError, WeightsError
 from sam3d_label.image.intensity import SOFT_TISSUE, CtOrMr, IntensityRule, Percentile
 from sam3d_label.network import PRESETS, SAM3D, Config, PromptableNetwork
 from sam3d_label.network.sam3d import is_trunk
-from sam3d_label.weights import places
+from sam3d_label.weights import locations
 from sam3d_label.weights.adapter import assemble, freeze_trunk, load_adapter, load_trunk
 from sam3d_label.weights.card import Base, Card, Training
-from sam3d_label.weights.places import TRUNK, adapter_file, card_beside
+from sam3d_label.weights.locations import TRUNK, adapter_file, card_file
 from sam3d_label.weights.sam import OFFICIAL, cache_folder, fresh_model, read_encoder, volumetric
 from sam3d_label.weights.tensors import Tensors, sha256
 
@@ -69,7 +69,7 @@ def open_weights(
         Sam3dError: The device is not available.
     """
     path = adapter_file(name_or_path)
-    card_path = card_beside(path)
+    card_path = card_file(path)
     card = Card.read(card_path)
     tensors = load_adapter(path, card)
     digests = [sha256(card_path), sha256(path)]
@@ -144,7 +144,7 @@ def untrained_network(preset: str, sam_checkpoint: str | os.PathLike[str] | None
         trunk = find_sam(preset, sam_checkpoint)
         return fresh_model(read_encoder(trunk, preset), config), Base(name=preset, sha256=sha256(trunk))
     model = SAM3D(config).eval()
-    trunk = places.SHIPPED / preset / TRUNK
+    trunk = locations.SHIPPED / preset / TRUNK
     if not trunk.is_file():
         return model, Base(name=preset)
     model.load_state_dict(load_trunk(trunk, config), strict=False)
@@ -160,15 +160,15 @@ def find_trunk(base: Base, folder: Path, sam_checkpoint: str | os.PathLike[str] 
         sam_checkpoint: As in `open_weights`.
 
     Raises:
-        WeightsError: None of the places holds it.
+        WeightsError: It is in none of the locations.
     """
     if base.sha256 is None:
         if not (folder / TRUNK).is_file():
             raise WeightsError(f"{folder / TRUNK} is missing: the card names no other trunk for this adapter")
         return folder / TRUNK
-    local = [folder / TRUNK, places.SHIPPED / base.name / TRUNK]
+    local = [folder / TRUNK, locations.SHIPPED / base.name / TRUNK]
     others = ""
-    for path in chain(local, sam_places(base.name, sam_checkpoint)):
+    for path in chain(local, sam_locations(base.name, sam_checkpoint)):
         if path.is_file():
             if sha256(path) == base.sha256:
                 return path
@@ -185,14 +185,14 @@ def find_sam(name: str, sam_checkpoint: str | os.PathLike[str] | None) -> Path:
     Raises:
         WeightsError: There is none.
     """
-    for path in sam_places(name, sam_checkpoint):
+    for path in sam_locations(name, sam_checkpoint):
         if path.is_file():
             return path
     raise WeightsError(f"the trunk of {name}, a SAM checkpoint, was not found. {how_to_get(name)}")
 
 
-def sam_places(name: str, sam_checkpoint: str | os.PathLike[str] | None) -> Iterator[Path]:
-    """Return the possible places of a trunk that is not part of the package; only the first that the user named."""
+def sam_locations(name: str, sam_checkpoint: str | os.PathLike[str] | None) -> Iterator[Path]:
+    """Return the possible locations of a trunk that is not part of the package; only the first that the user named."""
     if sam_checkpoint is not None:
         yield existing_file(sam_checkpoint, "sam_checkpoint")
     elif SAM_CHECKPOINT in os.environ:

@@ -11,7 +11,7 @@ from segment_anything import sam_model_registry
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
 from sam3d_label.network import PRESETS, SAM3D, Config
-from sam3d_label.weights import Card, load, places
+from sam3d_label.weights import Card, load, locations
 
 SMALL = Config(
     crop=32,
@@ -74,7 +74,7 @@ def no_files_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv(load.SAM_CHECKPOINT, raising=False)
-    monkeypatch.setattr(places, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(locations, "SHIPPED", tmp_path / "shipped")
 
 
 def small_image_encoder(config: Config = SMALL) -> ImageEncoderViT:

@@ -7,7 +7,7 @@ import torch
 from sam3d_label.errors import Sam3dError, WeightsError
 from sam3d_label.network import PRESETS, SAM3D
 from sam3d_label.network.sam3d import is_trunk
-from sam3d_label.weights import load, load_model, open_weights, places, shipped, untrained
+from sam3d_label.weights import load, load_model, locations, open_weights, shipped, untrained
 from sam3d_label.weights.adapter import save_adapter, save_trunk, save_whole
 from sam3d_label.weights.sam import OFFICIAL
 from sam3d_label.weights.tensors import sha256
@@ -18,7 +18,7 @@ def ship(model, make_card):
     """Ships the small network under a name."""
 
     def ship(name="tiny"):
-        folder = places.SHIPPED / name
+        folder = locations.SHIPPED / name
         trunk = save_trunk(model, folder / "trunk.safetensors")
         save_adapter(model, make_card(base={"name": name, "sha256": sha256(trunk)}), folder)
         return folder

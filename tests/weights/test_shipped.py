@@ -13,7 +13,7 @@ from sam3d_label.image.volume import Volume
 from sam3d_label.masks import dice
 from sam3d_label.segmentation.prompts import Click
 from sam3d_label.segmentation.segmenter import Segmenter
-from sam3d_label.weights import Weights, open_weights, places
+from sam3d_label.weights import Weights, locations, open_weights
 
 ROOT = Path(sam3d_label.__file__).resolve().parent
 SAMPLES = ROOT.parent / "sample-data"
@@ -22,7 +22,7 @@ SAMPLES = ROOT.parent / "sample-data"
 @pytest.fixture(autouse=True)
 def no_files_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """The shipped weights as they are, unlike in the other tests of this folder."""
-    monkeypatch.setattr(places, "SHIPPED", ROOT / "weights" / "shipped")
+    monkeypatch.setattr(locations, "SHIPPED", ROOT / "weights" / "shipped")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from lib.errors import install_error_handlers
 from lib.server.forms import Section, SharedFile
-from lib.server.routes.common import form_route
+from lib.server.routes.form_routes import form_route
 
 MOST_FILES = 1_500
 

@@ -19,11 +19,11 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException
 
 from lib.datastores.events import FolderWatch
-from lib.datastores.gone import GoneRecords, without_files
 from lib.datastores.index import read_index
 from lib.datastores.metadata import require_room
-from lib.datastores.place import Place
 from lib.datastores.reconcile import RenamedLabels, reconcile
+from lib.datastores.removed_records import GoneRecords, without_files
+from lib.datastores.studies_folder import Place
 from lib.errors import StudiesGoneError
 from sam3d_label.errors import ReadOnlyError, StorageError, VolumeError
 from sam3d_label.image.listing import FolderContent, FolderReader, end_of

@@ -11,7 +11,7 @@ from typing import Any
 from monailabel.datastore.local import DataModel, ImageLabelModel
 from monailabel.utils.others.generic import file_checksum
 
-from lib.datastores.gone import Objects
+from lib.datastores.removed_records import Objects
 from sam3d_label.image.listing import FolderContent
 
 CHECKSUM = "checksum"

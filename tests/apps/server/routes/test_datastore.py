@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from lib.configs.limits import Limits
 from lib.server.routes import datastore
-from lib.server.shares import Shares
+from lib.server.user_shares import Shares
 
 SOON = 10.0
 

@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 from lib.errors import install_error_handlers
 from lib.server.access.identity import LOCAL_USER, Identity, Role
 from lib.server.routes import sessions
-from lib.server.shares import Shares
 from lib.server.uploads.sessions import SafeSessions
+from lib.server.user_shares import Shares
 from tests.helpers.app_helpers import write_nifti
 from tests.helpers.dicom_files import write_series
 

@@ -17,7 +17,7 @@ from lib.server.access.failures import Failures, network
 from lib.server.access.identity import Identity, Role
 from lib.server.access.oidc import Oidc, OidcSettings, TokenError
 from lib.server.access.sessions import LoginSession, LoginSessions
-from lib.server.shares import BusyError, Shares
+from lib.server.user_shares import BusyError, Shares
 from sam3d_label.access.api_keys import ApiKey, ApiKeyError, ApiKeys
 
 logger = logging.getLogger(__name__)

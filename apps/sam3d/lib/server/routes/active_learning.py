@@ -10,8 +10,8 @@ from fastapi import APIRouter, HTTPException, Request
 
 from lib.activelearning.strategies import STRATEGY, handed_out_by
 from lib.datastores.studies import remember
-from lib.server.routes.common import sender
-from lib.server.routes.parts import App
+from lib.server.routes.app_protocol import App
+from lib.server.routes.form_routes import sender
 from lib.validation import ClientRequest
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
 from pydantic import BeforeValidator, Field
 
 from lib.requests import Dtype, Extension
-from lib.server.routes.parts import App
+from lib.server.routes.app_protocol import App
 from lib.server.routes.train import shown
 from lib.server.tasks import Task
 from lib.trainers.sam3d import Gpus

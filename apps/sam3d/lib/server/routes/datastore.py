@@ -21,10 +21,10 @@ from lib.datastores.checks import is_volume
 from lib.datastores.metadata import FINAL
 from lib.datastores.studies import EXTENSIONS, check_tag
 from lib.server.json_checks import JsonError, check_text, read_object
-from lib.server.routes.common import form_route, sender
+from lib.server.routes.app_protocol import App
+from lib.server.routes.form_routes import form_route, sender
 from lib.server.routes.infer import OnceFileResponse
-from lib.server.routes.parts import App
-from lib.server.routes.records import IMAGE_KEYS, LABEL_KEYS, LabelInfo
+from lib.server.routes.label_info import IMAGE_KEYS, LABEL_KEYS, LabelInfo
 from lib.temporary import received
 from lib.validation import explain
 from sam3d_label.image.listing import end_of

@@ -25,7 +25,7 @@ from lib.requests import all_clicks, check_request, saves_label
 from lib.server.inference_pool import InferencePool, OvertakenError, QueueFullError, ShareFullError, Turn
 from lib.server.json_checks import check_text, read_object
 from lib.server.middleware.access import client_address
-from lib.server.routes.common import form_route
+from lib.server.routes.form_routes import form_route
 from lib.server.routes.sessions import find_session
 from lib.server.uploads.sessions import SafeSessions
 from sam3d_label.errors import PromptError

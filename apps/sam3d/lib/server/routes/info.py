@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from lib.server.routes.parts import App
+from lib.server.routes.app_protocol import App
 
 
 def router(app: App) -> APIRouter:

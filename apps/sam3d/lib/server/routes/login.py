@@ -28,7 +28,7 @@ from lib.server.middleware.access import (
     cookie_value,
 )
 from lib.server.paths import base_of
-from lib.server.routes.common import form_route
+from lib.server.routes.form_routes import form_route
 
 FILES = Path(__file__).resolve().parents[3] / "page"
 HOME = "/sam3d/"

@@ -10,7 +10,7 @@ from fastapi import APIRouter, HTTPException
 from fastapi.responses import FileResponse
 from monailabel.utils.others.generic import get_mime_type
 
-from lib.server.routes.parts import App
+from lib.server.routes.app_protocol import App
 
 NOT_OVER_HTTP = "Weights are not taken over HTTP: start the server with --conf weights PATH"
 

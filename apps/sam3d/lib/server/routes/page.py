@@ -26,7 +26,7 @@ from sam3d_label.model_update.report import UpdateReport
 from sam3d_label.model_update.split_ledger import Ledger, counts
 from sam3d_label.model_update.versions import INITIAL, Versions
 from sam3d_label.weights.card import ABILITIES, Card, lost
-from sam3d_label.weights.places import CARD
+from sam3d_label.weights.locations import CARD
 
 FILES = Path(__file__).resolve().parents[3] / "page"
 PAGE = {"": "index.html", "page.css": "page.css", "page.js": "page.js"}

@@ -18,8 +18,8 @@ from monailabel.config import settings
 
 from lib.datastores.dicom_client import CONNECT_SECONDS
 from lib.server.middleware.access import client_address
-from lib.server.routes.common import sender
-from lib.server.shares import Shares
+from lib.server.routes.form_routes import sender
+from lib.server.user_shares import Shares
 
 PIECE = 256 * 1024
 MOST, MOST_OF_ONE = 16, 8

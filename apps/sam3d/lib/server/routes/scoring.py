@@ -6,8 +6,8 @@ from fastapi import APIRouter, HTTPException
 from pydantic import BeforeValidator, create_model
 
 from lib.infers.sam3d import resolve_device
+from lib.server.routes.app_protocol import App
 from lib.server.routes.batch import _first
-from lib.server.routes.parts import App
 from lib.server.routes.train import shown
 from lib.server.tasks import Task
 from lib.trainers.sam3d import Gpus

@@ -15,8 +15,8 @@ from nrrd import write as write_nrrd
 
 from lib.datastores.dicomweb import DicomWebDatastore
 from lib.datastores.metadata import FINAL
-from lib.server.routes.common import reading_route
-from lib.server.routes.parts import App
+from lib.server.routes.app_protocol import App
+from lib.server.routes.form_routes import reading_route
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.labels import open_label, structures
 from sam3d_label.image.volume import LPS_FROM_RAS, Volume

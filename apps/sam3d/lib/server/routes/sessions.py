@@ -11,10 +11,10 @@ from monailabel.utils.others.generic import get_mime_type
 from monailabel.utils.sessions import SessionInfo
 
 from lib.server.access.identity import Role
-from lib.server.routes.common import form_route
-from lib.server.shares import Shares
+from lib.server.routes.form_routes import form_route
 from lib.server.uploads.archives import MOST_FILES, Upload
 from lib.server.uploads.sessions import OWNER, SafeSessions
+from lib.server.user_shares import Shares
 
 MOST_FIELD_BYTES = 8192
 SWITCHED_OFF = "This server has no sessions: upload the image to the datastore"

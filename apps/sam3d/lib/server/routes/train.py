@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, HTTPException
 from pydantic import create_model
 
-from lib.server.routes.parts import App
+from lib.server.routes.app_protocol import App
 from lib.server.tasks import Task
 from lib.trainers.sam3d import TrainRequest
 from lib.validation import ClientRequest

@@ -48,7 +48,7 @@ def adapter_file(name_or_path: str | os.PathLike[str] | None) -> Path:
     raise WeightsError(f"{name} is neither a file, nor a folder, nor the name of shipped weights ({known})")
 
 
-def card_beside(path: Path) -> Path:
+def card_file(path: Path) -> Path:
     """Return the card of a tensor file: NAME.card.json, or card.json in the folder."""
     own = path.with_suffix(".card.json")
     return own if own.is_file() else path.with_name(CARD)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from fastapi import HTTPException
 
-from lib.datastores import place
-from lib.datastores.place import check_studies
+from lib.datastores import studies_folder
 from lib.datastores.studies import SafeDatastore
+from lib.datastores.studies_folder import check_studies
 from lib.errors import StudiesGoneError
 from lib.server.health import Readiness, listed
 from tests.helpers.app_helpers import ball, write_nifti
@@ -85,7 +85,7 @@ def test_a_disk_that_is_mounted_under_another_number_is_known_by_its_index(
     studies: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = SafeDatastore(str(studies), extensions=EXTENSIONS)
-    monkeypatch.setattr(place, "place_of", lambda path: (99, os.stat(path).st_ino))
+    monkeypatch.setattr(studies_folder, "place_of", lambda path: (99, os.stat(path).st_ino))
     assert store.list_images() == ["mr"]
     store.update_image_info("mr", {"a": 1})
 

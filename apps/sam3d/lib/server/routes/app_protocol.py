@@ -8,8 +8,8 @@ from typing import Any, Protocol
 from monailabel.interfaces.datastore import Datastore
 
 from lib.configs.app_config import AppConfig
-from lib.server.shares import Shares
 from lib.server.tasks import Tasks
+from lib.server.user_shares import Shares
 
 
 class App(Protocol):

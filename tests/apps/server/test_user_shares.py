@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from lib.server.shares import BusyError, Shares
+from lib.server.user_shares import BusyError, Shares
 
 
 async def settle() -> None:

@@ -13,8 +13,8 @@ from fastapi import APIRouter, FastAPI, Request, UploadFile
 from starlette.testclient import TestClient
 
 from lib.server.access.identity import Identity, Role
-from lib.server.routes.common import form_route, reading_route
-from lib.server.shares import Shares
+from lib.server.routes.form_routes import form_route, reading_route
+from lib.server.user_shares import Shares
 
 AT_A_TIME = 2
 

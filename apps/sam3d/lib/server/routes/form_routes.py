@@ -11,7 +11,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.formparsers import MultiPartException
 
 from lib.server.forms import FormReader
-from lib.server.shares import Shares
+from lib.server.user_shares import Shares
 
 MAX_FILES, MAX_FIELDS = 2, 16
 """Parts of a form where a route does not need more."""

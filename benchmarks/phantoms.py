@@ -37,7 +37,7 @@ FAINT = {"ct": 40.0, "mr": 0.2}
 
 
 @dataclass(frozen=True)
-class Measured:
+class PhantomResult:
     """One phantom: what it holds, Dice after each click from 1 on, and that of the lesion's bounding box alone."""
 
     case: str
@@ -71,7 +71,7 @@ def phantoms(cases: int, seed: int) -> Iterator[tuple[str, Phantom]]:
 
 def measure(
     name: str, phantom: Phantom, weights: Weights, annotator: str, counts: Sequence[int], seed: int
-) -> Measured:
+) -> PhantomResult:
     """Click on one phantom, and draw a box."""
     volume = Volume(np.rint(phantom.image), phantom.affine)
     segmenter, truth = Segmenter(volume, weights), phantom.label > 0
@@ -87,10 +87,10 @@ def measure(
     assert found is not None, "a phantom has a lesion"
     box = Box.from_pairs(np.stack(found, 1).ravel().tolist())
     boxed = segmenter.segment([box]).mask > 0
-    return Measured(name, phantom.meta, tuple(record.dice for record in records), dice(boxed, truth))
+    return PhantomResult(name, phantom.meta, tuple(record.dice for record in records), dice(boxed, truth))
 
 
-def group(name: str, measured: Sequence[Measured], counts: Sequence[int]) -> dict[str, Any]:
+def group(name: str, measured: Sequence[PhantomResult], counts: Sequence[int]) -> dict[str, Any]:
     """Mean Dice by click count, and of a box, with its 95 % interval; `None` for a group without cases."""
     dices = {str(count): [each.dices[count - 1] for each in measured] for count in counts}
     dices[BOX] = [each.box for each in measured]
@@ -102,7 +102,7 @@ def group(name: str, measured: Sequence[Measured], counts: Sequence[int]) -> dic
     }
 
 
-def groups(measured: Sequence[Measured], counts: Sequence[int]) -> Iterator[dict[str, Any]]:
+def groups(measured: Sequence[PhantomResult], counts: Sequence[int]) -> Iterator[dict[str, Any]]:
     """All phantoms, by size, by contrast, by both, by modality."""
     yield group("all", measured, counts)
     for size in SIZES:

@@ -33,7 +33,7 @@ _FREE, _OUT, _IN = 0, 1, 2
 
 
 @dataclass(frozen=True)
-class Answer:
+class WalkerResult:
     """A mask, uint8 (I, J, K) on the stored grid, 1 inside."""
 
     mask: NDArray[np.uint8]
@@ -53,7 +53,7 @@ class RandomWalker:
     def __init__(self, volume: Volume) -> None:
         self.volume = volume
 
-    def segment(self, prompts: Prompts | Iterable[Click | Box]) -> Answer:
+    def segment(self, prompts: Prompts | Iterable[Click | Box]) -> WalkerResult:
         """Segment from a set of clicks; boxes are ignored.
 
         Raises:
@@ -68,7 +68,7 @@ class RandomWalker:
         part, where = self.volume.uncrop(torch.from_numpy(inside), frame)
         mask = np.zeros(self.volume.shape, np.uint8)
         mask[where] = part > 0.5
-        return Answer(mask)
+        return WalkerResult(mask)
 
     @cached_property
     def _window(self) -> tuple[float, float]:

@@ -26,7 +26,7 @@ from sam3d_label.masks import deepest_voxel, dice
 
 
 @dataclass(frozen=True)
-class Measured:
+class VolumeResult:
     """One case: the click, the Dice of its mask, and the seconds of the whole request."""
 
     case: str
@@ -35,7 +35,7 @@ class Measured:
     seconds: float
 
 
-def measure(client: MONAILabelClient, case: EvaluationCase) -> Measured:
+def measure(client: MONAILabelClient, case: EvaluationCase) -> VolumeResult:
     """Click the deepest voxel of the target and compare the answer with the truth."""
     if case.label is None:
         raise RuntimeError(f"{case.name} has no label")
@@ -50,10 +50,10 @@ def measure(client: MONAILabelClient, case: EvaluationCase) -> Measured:
     seconds = time.monotonic() - started
     mask = Volume.open(file).array > 0
     Path(file).unlink()
-    return Measured(case.name, click, dice(mask, truth), seconds)
+    return VolumeResult(case.name, click, dice(mask, truth), seconds)
 
 
-def table(rows: list[Measured]) -> str:
+def table(rows: list[VolumeResult]) -> str:
     """Format the results in Markdown, the mean last."""
     lines = ["| volume | click (i, j, k) | Dice | seconds |", "|---|---|---|---|"]
     lines += [f"| {r.case} | {r.click[0]}, {r.click[1]}, {r.click[2]} | {r.dice:.3f} | {r.seconds:.1f} |" for r in rows]

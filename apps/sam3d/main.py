@@ -24,14 +24,14 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 from lib.activelearning.strategies import ScoreFile, VolumeScoring, make_strategies
 from lib.background import end_with_server, is_background
-from lib.configs.active_weights import Serving, UntrainedError
+from lib.configs.active_weights import ActiveWeights, UntrainedError
 from lib.configs.app_config import AppConfig, parse_config
 from lib.datastores.open_dicomweb import open_dicom_web
 from lib.datastores.studies import EXTENSIONS, SafeDatastore, check_id
 from lib.datastores.studies_folder import check_studies
 from lib.errors import HANDLED, http_error, install_error_handlers
 from lib.infers.batch import SafeBatch, check_batch
-from lib.infers.click_notes import ClickNotes, Note
+from lib.infers.click_notes import ClickNotes, RequestNote
 from lib.infers.open_volumes import Segmenters
 from lib.infers.sam3d import SAM3DAutoTask, SAM3DInferTask, VolumeTask, resolve_device
 from lib.patches.monai_label import install
@@ -44,7 +44,7 @@ from lib.server.metrics import Metrics
 from lib.server.routes import page
 from lib.server.tasks import Tasks
 from lib.server.uploads.sessions import SafeSessions
-from lib.server.user_shares import Shares
+from lib.server.user_shares import UserShares
 from lib.trainers.auto_train import QUIET, AutoTrain
 from lib.trainers.sam3d import SAM3DTrainTask, parse_train
 from sam3d_label import __version__
@@ -78,7 +78,7 @@ class SAM3DApp(MONAILabelApp):
         self.model_dir = self.config.model_dir or Path(app_dir, "model")
         remove_parts(self.model_dir)
         self.versions = Versions(self.model_dir / "versions")
-        self.serving = Serving(self.config, self.versions)
+        self.serving = ActiveWeights(self.config, self.versions)
         self.segmenters = Segmenters(self.serving, self.config.cache_mb * MIB)
         self.busy = BusySign(self.model_dir)
         self.pool = InferencePool(
@@ -87,8 +87,8 @@ class SAM3DApp(MONAILabelApp):
             ),
             self.config.infer_queue,
         )
-        self.readers = Shares.halves(self.config.max_readers)
-        self.savers = Shares.halves(max(1, self.config.max_readers // 2))
+        self.readers = UserShares.halves(self.config.max_readers)
+        self.savers = UserShares.halves(max(1, self.config.max_readers // 2))
         self.scores = ScoreFile(self.model_dir)
         self.tasks = Tasks(self._after_training)
         log = click_log.ClickLog(self.model_dir / click_log.FOLDER) if self.config.click_log else None
@@ -214,10 +214,10 @@ class SAM3DApp(MONAILabelApp):
         Raises:
             HTTPException: 404 for an unknown model, image or session, 400 for what else the client did wrong.
         """
-        with self.clicks.noting(request) as note:
+        with self.clicks.record(request) as note:
             return self._infer(request, datastore or self.datastore(), note)
 
-    def _infer(self, request: Mapping[str, Any], store: Datastore, note: Note) -> dict[str, Any]:
+    def _infer(self, request: Mapping[str, Any], store: Datastore, note: RequestNote) -> dict[str, Any]:
         try:
             task = note.task = self._task(request.get("model"))
             path = note.path = self._session_image(request) or self._stored_image(request, store)

@@ -27,7 +27,7 @@ SPACINGS = (0.4, 6.0)
 
 
 @dataclass
-class Stored:
+class StoredVolume:
     """A source on the device; `image` may be shared."""
 
     source: Source
@@ -35,7 +35,7 @@ class Stored:
     label: Tensor
 
     @classmethod
-    def of(cls, source: Source, device: torch.device) -> Stored:
+    def of(cls, source: Source, device: torch.device) -> StoredVolume:
         """Copy a source to the device, from pinned memory: any other copy to a GPU waits for all that is under way."""
         arrays = [torch.from_numpy(array) for array in (source.image, source.label)]
         pinned = [array.pin_memory() for array in arrays] if device.type == "cuda" else arrays
@@ -49,7 +49,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Place:
+class CropPosition:
     """The place of a crop: its centre, voxels of the source, and its spacing along each axis, mm."""
 
     centre: np.ndarray
@@ -70,7 +70,7 @@ class Cropper:
         self.along = torch.arange(SIZE, device=device, dtype=torch.float32) - (SIZE - 1) / 2
 
     @torch.no_grad()
-    def batch(self, chosen: Sequence[tuple[Stored, int]], elsewhere: float = 0.0) -> tuple[Tensor, Tensor]:
+    def batch(self, chosen: Sequence[tuple[StoredVolume, int]], elsewhere: float = 0.0) -> tuple[Tensor, Tensor]:
         """Images and labels, (B, 1, SIZE, SIZE, SIZE), of these targets; some crops lie anywhere if so wished."""
         rows = []
         for stored, value in chosen:
@@ -81,7 +81,7 @@ class Cropper:
         images = torch.cat([self.intensities(image) for image in crops[:, :1].split(1)])
         return images * (crops[:, 2:] >= 0.5), (crops[:, 1:2] >= 0.5).float()
 
-    def place(self, stored: Stored, target: Target) -> Place:
+    def place(self, stored: StoredVolume, target: Target) -> CropPosition:
         """Choose the position and spacing of a crop that shows the target."""
         rng, spacing = self.rng, stored.source.spacing
         extent = float(((target.upper - target.lower + 1) * spacing).max())
@@ -96,19 +96,19 @@ class Cropper:
             edge = own * SIZE / spacing
             nearby = np.round(click / edge * 4) * edge / 4
             inside = np.clip(nearby, edge / 2 - 0.5, np.maximum(stored.edge - edge / 2 - 0.5, edge / 2 - 0.5))
-            return Place(np.where(edge >= stored.edge, (stored.edge - 1) / 2, inside), own * stretch)
+            return CropPosition(np.where(edge >= stored.edge, (stored.edge - 1) / 2, inside), own * stretch)
         large = rng.random() < LARGE_SHARE
         fill = math.exp(rng.uniform(*np.log((FILLS[1], LARGE_FILL) if large else FILLS)))
         own = float(np.clip(extent / fill / SIZE, *SPACINGS))
         reach = 0.45 * SIZE * own / spacing
         middle = (target.lower + target.upper) / 2 + rng.uniform(-1, 1, 3) * (fill / 2 if large else 0.3) * reach / 0.45
-        return Place(np.clip(middle, click - reach, click + reach), own * stretch)
+        return CropPosition(np.clip(middle, click - reach, click + reach), own * stretch)
 
-    def anywhere(self, stored: Stored, target: Target) -> Place:
+    def anywhere(self, stored: StoredVolume, target: Target) -> CropPosition:
         """Choose the position and spacing of a crop that need not show the target."""
-        return Place(self.rng.random(3) * (stored.edge - 1), self.place(stored, target).spacing)
+        return CropPosition(self.rng.random(3) * (stored.edge - 1), self.place(stored, target).spacing)
 
-    def cut(self, stored: Stored, value: int, place: Place) -> Tensor:
+    def cut(self, stored: StoredVolume, value: int, place: CropPosition) -> Tensor:
         """Image, label and where the volume is, (3, SIZE, SIZE, SIZE)."""
         parts, slices, there = [], [], []
         for axis in range(3):
@@ -132,7 +132,7 @@ class Cropper:
         visible = self.narrowed(stored, value, place, inside) if self.rng.random() < 0.15 else inside
         return torch.stack([grey * inside, label, visible])
 
-    def narrowed(self, stored: Stored, value: int, place: Place, inside: Tensor) -> Tensor:
+    def narrowed(self, stored: StoredVolume, value: int, place: CropPosition, inside: Tensor) -> Tensor:
         """`inside` but for what is far from the target, as in volumes cut out around it."""
         target, near = stored.source.targets[value], torch.zeros_like(inside)
         first, last = ((t - place.centre) * stored.source.spacing / place.spacing for t in (target.lower, target.upper))

@@ -34,7 +34,7 @@ SEVERAL = ("organs", "vessels")
 
 
 @dataclass
-class Packed:
+class PackedVolume:
     """One volume for training.
 
     Attributes:
@@ -56,7 +56,7 @@ class Packed:
     pieces: np.ndarray | None = None
 
     @classmethod
-    def of(cls, name: str, kind: str, volume: Volume, label: np.ndarray, *, greys: int = 256) -> Packed:
+    def of(cls, name: str, kind: str, volume: Volume, label: np.ndarray, *, greys: int = 256) -> PackedVolume:
         """Pack a volume and its label under the shipped intensity rule."""
         norm = INTENSITY.fit(volume.array)
         frame = volume.frame((0, 0, 0), 1.0, 8)
@@ -76,7 +76,7 @@ class Packed:
         path.write_bytes(lzma.compress(pickle.dumps(asdict(self), protocol=4), preset=4))
 
     @classmethod
-    def read(cls, path: Path) -> Packed:
+    def read(cls, path: Path) -> PackedVolume:
         """Read a file of `write`; unpickles, so only trusted files may be read."""
         return cls(**pickle.loads(lzma.decompress(path.read_bytes())))
 
@@ -128,7 +128,7 @@ def main(data: Path, out: Path) -> None:
         if label is None:
             volume = reduced(volume, next(mm for start, mm in FINEST.items() if name.startswith(start)))
         drawn = np.zeros(volume.shape, np.uint8) if label is None else Volume.open(label).array.astype(np.uint8)
-        packed = Packed.of(name, kind, volume, drawn if kind in SEVERAL else drawn > 0, greys=GREYS)
+        packed = PackedVolume.of(name, kind, volume, drawn if kind in SEVERAL else drawn > 0, greys=GREYS)
         if kind in ("mr", "ct", "other", "organs", "vessels"):
             rng = np.random.default_rng([SEED, 0, zlib.crc32(name.encode())])
             pieces = find_pieces(volume, INTENSITY.fit(volume.array), drawn > 0, rng)

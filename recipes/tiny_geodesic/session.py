@@ -23,7 +23,7 @@ TAKEN_SHARE = 0.3
 """How often the best candidate, not the answer, is what further clicks correct."""
 
 
-class Session:
+class BatchSession:
     """Plays sessions.
 
     Args:
@@ -43,7 +43,7 @@ class Session:
             kind: What it begins with: click, box, rough (a mask) or none.
         """
         embedding = self.model.encode(image)
-        prompts = Prompts(self.model, embedding)
+        prompts = BatchPrompts(self.model, embedding)
         if kind == "none":
             loss, dice = loss_and_dice(prompts.decode(None), label)
             return {"loss": loss.mean(), "dice": dice.mean()}
@@ -74,7 +74,7 @@ class Session:
                     prompts.add(*draw(target, to_cells(logit.detach())))
         return {"loss": mean(torch.stack(losses).mean(0), there), **scores}
 
-    def begin(self, prompts: Prompts, target: Tensor, kind: str) -> Tensor | None:
+    def begin(self, prompts: BatchPrompts, target: Tensor, kind: str) -> Tensor | None:
         """Draw what a session begins with; the mask that it corrects, if any."""
         opening = None
         with torch.no_grad():
@@ -108,7 +108,7 @@ class Session:
         return proposals.candidates.detach().gather(1, best).float()
 
 
-class Prompts:
+class BatchPrompts:
     """The prompts of a batch so far; the geodesic maps of a click are made once."""
 
     def __init__(self, model: SAM3D, embedding: Embedding) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from recipes.tiny_geodesic.pack import Packed
+from recipes.tiny_geodesic.pack import PackedVolume
 from recipes.tiny_geodesic.sources import Source, find_targets
 from sam3d_label.image.volume import Volume
 from sam3d_label.masks import depth
@@ -42,7 +42,7 @@ UNNAMED, LUMEN, FLUID, LESION = 1000, 1300, 1600, 1900
 """First number of these parts in a label map."""
 
 
-def work(number: int, seed: int, reals: Sequence[Packed], feed: Path) -> None:
+def work(number: int, seed: int, reals: Sequence[PackedVolume], feed: Path) -> None:
     """Write one image after the other to the folder `feed`, until stopped."""
     rng = np.random.default_rng([seed, number])
     feed.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def work(number: int, seed: int, reals: Sequence[Packed], feed: Path) -> None:
             time.sleep(1)
 
 
-def make(rng: np.random.Generator, reals: Sequence[Packed]) -> Iterator[Source]:
+def make(rng: np.random.Generator, reals: Sequence[PackedVolume]) -> Iterator[Source]:
     """One image, once for each kind of target in it."""
     kind = rng.choice(list(KINDS), p=list(KINDS.values()))
     if kind == "phantom":
@@ -83,12 +83,12 @@ def of_volume(
     pool: str, image: np.ndarray, label: np.ndarray, affine: np.ndarray, rng: np.random.Generator, fewest: int = 1
 ) -> Source:
     """Normalize a synthetic volume with the shipped intensity rule."""
-    packed = Packed.of(pool, pool, Volume(np.asarray(np.rint(image), np.float32), affine), label)
+    packed = PackedVolume.of(pool, pool, Volume(np.asarray(np.rint(image), np.float32), affine), label)
     targets = find_targets(packed.label, rng, fewest)
     return Source(pool, packed.image, packed.label, packed.spacing, packed.norm, targets)
 
 
-def planted(rng: np.random.Generator, reals: Sequence[Packed]) -> Source:
+def planted(rng: np.random.Generator, reals: Sequence[PackedVolume]) -> Source:
     """Paint small lesions into a real image, more often into images of sarcomas."""
     ours = rng.random() > 0.4
     some = [real for real in reals if (real.kind != "other") == ours]
@@ -109,7 +109,7 @@ def planted(rng: np.random.Generator, reals: Sequence[Packed]) -> Source:
     )
 
 
-def drawn(rng: np.random.Generator, reals: Sequence[Packed]) -> Source:
+def drawn(rng: np.random.Generator, reals: Sequence[PackedVolume]) -> Source:
     """Make an image with random contrasts from a deformed label map (Billot et al., arXiv 2107.09559).
 
     Some organs become hollow, with one or two contents. In some images the targets are lesions in organs.
@@ -139,7 +139,7 @@ def drawn(rng: np.random.Generator, reals: Sequence[Packed]) -> Source:
     )
 
 
-def label_map(rng: np.random.Generator, real: Packed, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def label_map(rng: np.random.Generator, real: PackedVolume, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Parts of a deformed volume around one of its structures, int16, and the spacing of their grid."""
     smooth = ndimage.gaussian_filter(real.image.astype(np.float32), 0.7)
     rest = smooth[label == 0]

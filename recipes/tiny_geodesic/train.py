@@ -29,9 +29,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recipes.tiny_geodesic.crops import Cropper, Stored
-from recipes.tiny_geodesic.pack import Packed
-from recipes.tiny_geodesic.session import Session
+from recipes.tiny_geodesic.crops import Cropper, StoredVolume
+from recipes.tiny_geodesic.pack import PackedVolume
+from recipes.tiny_geodesic.session import BatchSession
 from recipes.tiny_geodesic.sources import Source, find_targets
 from recipes.tiny_geodesic.synthesis import work
 from sam3d_label.network import PRESETS, SAM3D, Config
@@ -109,9 +109,9 @@ def with_scales(given: Tensor, own: Tensor) -> Tensor:
     return kernel
 
 
-def unpack(path: Path) -> tuple[Packed, list[Source]]:
+def unpack(path: Path) -> tuple[PackedVolume, list[Source]]:
     """Unpack a volume and its training targets."""
-    packed, rng = Packed.read(path), np.random.default_rng(0)
+    packed, rng = PackedVolume.read(path), np.random.default_rng(0)
     fewest = 60 if packed.kind in ("organs", "vessels") else 1
     sources = []
     for pool, label, least in ((packed.kind, packed.label, fewest), ("piece", packed.pieces, 200)):
@@ -134,9 +134,9 @@ class Supply:
 
     def __init__(self, real: Sequence[Source], feed: Path, device: torch.device, rng: np.random.Generator) -> None:
         self.device, self.rng, self.feed = device, rng, feed
-        self.pools: dict[str, list[Stored]] = {pool: [] for pool in SHARES}
+        self.pools: dict[str, list[StoredVolume]] = {pool: [] for pool in SHARES}
         for source in real:
-            self.pools[source.pool].append(Stored.of(source, device))
+            self.pools[source.pool].append(StoredVolume.of(source, device))
         self.made: dict[str, int] = dict.fromkeys(MADE, 0)
         self.coming: queue.Queue[Source] = queue.Queue(8)
         threading.Thread(target=self._read, daemon=True).start()
@@ -156,12 +156,12 @@ class Supply:
             except queue.Empty:
                 return
             pool = self.pools[source.pool]
-            pool.append(Stored.of(source, self.device))
+            pool.append(StoredVolume.of(source, self.device))
             self.made[source.pool] += 1
             if len(pool) > MADE[source.pool]:
                 pool.pop(int(self.rng.integers(len(pool) // 2)))
 
-    def choose(self, count: int, shares: dict[str, float]) -> list[tuple[Stored, int]]:
+    def choose(self, count: int, shares: dict[str, float]) -> list[tuple[StoredVolume, int]]:
         """Targets, drawn by the shares of their kinds."""
         kinds = [kind for kind in shares if self.pools[kind]]
         weights = np.array([shares[kind] for kind in kinds])
@@ -202,7 +202,7 @@ def learning_rate(step: int, share: float) -> float:
     return LEARNING_RATE * min(1.0, (step + 1) / WARM_UP) * (falling * (1 - LAST_RATE) + LAST_RATE)
 
 
-def workers(count: int, reals: Sequence[Packed], feed: Path) -> Iterator[multiprocessing.process.BaseProcess]:
+def workers(count: int, reals: Sequence[PackedVolume], feed: Path) -> Iterator[multiprocessing.process.BaseProcess]:
     """Start processes that make images until this one ends."""
     context = multiprocessing.get_context("fork")
     for number in range(count):
@@ -257,7 +257,7 @@ def run(
     device = torch.device(options.device)
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=device.type == "cuda")
-    average, cropper, session = Averaged(parameters), Cropper(device, rng), Session(model, rng)
+    average, cropper, session = Averaged(parameters), Cropper(device, rng), BatchSession(model, rng)
     begin = saved = time.monotonic()
     seen: dict[str, list[Tensor]] = defaultdict(list)
     step = 0

@@ -13,7 +13,7 @@ from sam3d_label.synthetic import write_phantoms
 def test_phantoms_are_grouped_by_size_and_contrast():
     def measured(diameter, contrast, modality, dice):
         meta = {"diameter_mm": diameter, "contrast": contrast, "modality": modality}
-        return phantoms.Measured("case", meta, (dice, dice), dice / 2)
+        return phantoms.PhantomResult("case", meta, (dice, dice), dice / 2)
 
     several = [measured(12, -80, "ct", 0.2), measured(20, 30, "ct", 0.4), measured(60, -0.1, "mr", 0.9)]
     rows = {row["group"]: row for row in phantoms.groups(several, [1, 2])}

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from recipes.tiny_geodesic import annotator, synthesis
-from recipes.tiny_geodesic.crops import SIZE, Cropper, Stored
-from recipes.tiny_geodesic.pack import Packed
-from recipes.tiny_geodesic.session import Session
+from recipes.tiny_geodesic.crops import SIZE, Cropper, StoredVolume
+from recipes.tiny_geodesic.pack import PackedVolume
+from recipes.tiny_geodesic.session import BatchSession
 from recipes.tiny_geodesic.sources import Source, find_targets
 from recipes.tiny_geodesic.train import CONFIG, started, with_scales
 from sam3d_label.image.volume import Volume
@@ -64,7 +64,7 @@ def test_targets_are_found_with_their_extent_and_voxels_in_them() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_a_crop_shows_its_target_brighter_than_the_rest(seed) -> None:
     cropper = Cropper(torch.device("cpu"), np.random.default_rng(seed))
-    stored = Stored.of(source(), torch.device("cpu"))
+    stored = StoredVolume.of(source(), torch.device("cpu"))
     place = cropper.place(stored, stored.source.targets[7])
     grey, label, _ = cropper.cut(stored, 7, place)
     assert grey.shape == (SIZE, SIZE, SIZE)
@@ -75,9 +75,9 @@ def test_a_crop_shows_its_target_brighter_than_the_rest(seed) -> None:
 
 def test_packed_volumes_are_read_as_written(tmp_path) -> None:
     image, label = balls()
-    packed = Packed.of("balls", "mr", Volume(image.astype(np.float32), np.diag([-1.0, -2.0, 3.0, 1.0])), label)
+    packed = PackedVolume.of("balls", "mr", Volume(image.astype(np.float32), np.diag([-1.0, -2.0, 3.0, 1.0])), label)
     packed.write(tmp_path / "balls.xz")
-    again = Packed.read(tmp_path / "balls.xz")
+    again = PackedVolume.read(tmp_path / "balls.xz")
     np.testing.assert_array_equal(again.label, packed.label)
     assert again.spacing.tolist() == [3, 2, 1], "the axes are S, P, L"
     assert sorted(again.label.shape) == sorted(label.shape)
@@ -86,7 +86,7 @@ def test_packed_volumes_are_read_as_written(tmp_path) -> None:
 
 def test_images_from_label_maps_hold_targets_of_the_map() -> None:
     image, label = balls()
-    real = Packed("balls", "organs", image, label, np.ones(3), (0.0, 255.0, 60.0, 40.0), pieces=label)
+    real = PackedVolume("balls", "organs", image, label, np.ones(3), (0.0, 255.0, 60.0, 40.0), pieces=label)
     for seed in range(5):
         made = synthesis.drawn(np.random.default_rng(seed), [real, replace(real, kind="mr")])
         assert made.image.shape == made.label.shape
@@ -133,7 +133,7 @@ def test_every_kind_of_session_teaches_the_network(kind) -> None:
     model, rng = SAM3D(SMALL), np.random.default_rng(0)
     label = torch.zeros(2, 1, 16, 16, 16)
     label[:, :, 4:12, 4:12, 4:12] = 1
-    told = Session(model, rng).play(label * 2 + 0.3 * torch.randn(label.shape), label, kind)
+    told = BatchSession(model, rng).play(label * 2 + 0.3 * torch.randn(label.shape), label, kind)
     told["loss"].backward()
     assert torch.isfinite(told["loss"])
     assert model.fine_path.out.weight.grad.abs().sum() > 0

@@ -44,7 +44,7 @@ NO_POINT = "Place a point inside the lesion first."
 
 
 @dataclass(frozen=True)
-class Output:
+class OutputForm:
     """The form of the response that the client requests.
 
     Attributes:
@@ -66,7 +66,7 @@ class Output:
     uncertainty: bool = False
 
 
-def parse(request: Mapping[str, Any], *, labels: Sequence[str]) -> tuple[Prompts, Output]:
+def parse(request: Mapping[str, Any], *, labels: Sequence[str]) -> tuple[Prompts, OutputForm]:
     """Read the `params` of an inference request.
 
     Args:
@@ -95,7 +95,7 @@ def parse(request: Mapping[str, Any], *, labels: Sequence[str]) -> tuple[Prompts
     return Prompts(clicks=tuple(clicks), boxes=boxes), _output(fields, named or labels[0])
 
 
-def parse_unprompted(request: Mapping[str, Any], *, labels: Sequence[str], found: str) -> Output:
+def parse_unprompted(request: Mapping[str, Any], *, labels: Sequence[str], found: str) -> OutputForm:
     """Read the `params` of an inference request to the model that works without prompts.
 
     OHIF requests labels by their numbers (`label_prompt`) and expects these values in the mask; other clients request
@@ -130,10 +130,10 @@ def parse_unprompted(request: Mapping[str, Any], *, labels: Sequence[str], found
     return _output(fields, asked[0], value=fields.label_prompt[0] if fields.label_prompt else 1)
 
 
-def _output(fields: _Fields, label: str, value: int = 1) -> Output:
+def _output(fields: _Fields, label: str, value: int = 1) -> OutputForm:
     """Return the form of the answer; an uncertainty is float32 whatever type of mask a viewer always asks for."""
     uncertainty = fields.result == "uncertainty"
-    return Output(
+    return OutputForm(
         label=label,
         extension=fields.result_extension,
         dtype="float32" if uncertainty else fields.result_dtype,

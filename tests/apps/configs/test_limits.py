@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from lib.configs.app_config import ConfigError, parse_config
-from lib.configs.limits import Limits
+from lib.configs.limits import RequestLimits
 
 
 def test_limits_have_defaults_and_are_set_by_conf() -> None:
-    assert parse_config({}).max_clicks == Limits().max_clicks
+    assert parse_config({}).max_clicks == RequestLimits().max_clicks
     limits = parse_config({"max_clicks": "64", "max_upload_mb": "100"})
-    assert isinstance(limits, Limits)
+    assert isinstance(limits, RequestLimits)
     assert (limits.max_clicks, limits.max_upload_bytes) == (64, 100 * 2**20)
 
 

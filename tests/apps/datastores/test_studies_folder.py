@@ -85,7 +85,7 @@ def test_a_disk_that_is_mounted_under_another_number_is_known_by_its_index(
     studies: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = SafeDatastore(str(studies), extensions=EXTENSIONS)
-    monkeypatch.setattr(studies_folder, "place_of", lambda path: (99, os.stat(path).st_ino))
+    monkeypatch.setattr(studies_folder, "device_and_inode", lambda path: (99, os.stat(path).st_ino))
     assert store.list_images() == ["mr"]
     store.update_image_info("mr", {"a": 1})
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lib.infers.unprompted import Progress, UnpromptedMasks
+from lib.infers.unprompted import SearchProgress, UnpromptedMasks
 from sam3d_label.cache import EmbeddingCache
 
 MASK = (np.arange(3 * 5 * 7).reshape(3, 5, 7) % 3 == 0).astype(np.uint8)
@@ -52,9 +52,9 @@ def test_without_a_budget_every_mask_is_computed() -> None:
 def test_progress_is_that_of_the_image_while_it_is_searched() -> None:
     masks = UnpromptedMasks(EmbeddingCache())
     with masks.shown("a") as tell:
-        assert masks.progress("a") == Progress(0, 0)
+        assert masks.progress("a") == SearchProgress(0, 0)
         tell(2, 9)
-        assert masks.progress("a") == Progress(2, 9)
+        assert masks.progress("a") == SearchProgress(2, 9)
         assert masks.progress("b") is None
     assert masks.progress("a") is None
 

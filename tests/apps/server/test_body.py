@@ -11,12 +11,12 @@ import pytest
 from fastapi import FastAPI, Request, UploadFile
 from starlette.testclient import TestClient
 
-from lib.configs.limits import Limits
+from lib.configs.limits import RequestLimits
 from lib.server.access.identity import LOCAL_USER, VISITOR
 from lib.server.body import FORM_OVERHEAD, VISITOR_BYTES, BodyLimit
 
 MIB = 2**20
-LIMITS = Limits(max_upload_mb=1, max_json_kb=4)
+LIMITS = RequestLimits(max_upload_mb=1, max_json_kb=4)
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import pytest
 
 from lib.server.inference_pool import (
     InferencePool,
-    Load,
     OvertakenError,
+    PoolLoad,
     QueueFullError,
     ShareFullError,
     Turn,
@@ -192,11 +192,11 @@ def test_a_client_that_hangs_up_leaves_the_queue_and_is_not_computed() -> None:
         running = await caller.send(slow)
         await until(slow.started.is_set)
         gone = await caller.send(lambda: computed.append("gone"), "b", gone=left.wait)
-        assert caller.pool.load() == {"cpu": Load(waiting=1, running=1)}
+        assert caller.pool.load() == {"cpu": PoolLoad(waiting=1, running=1)}
         left.set()
         with pytest.raises(WorkCancelledError):
             await gone
-        assert caller.pool.load() == {"cpu": Load(waiting=0, running=1)}
+        assert caller.pool.load() == {"cpu": PoolLoad(waiting=0, running=1)}
         slow.release.set()
         await running
         await (await caller.send(lambda: computed.append("next")))

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.configs.limits import Limits
+from lib.configs.limits import RequestLimits
 from lib.server.json_checks import JsonError, check_text, read_json, read_object
 
-LIMITS = Limits()
+LIMITS = RequestLimits()
 
 
 def test_what_viewers_send_is_read_as_it_is() -> None:

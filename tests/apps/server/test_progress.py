@@ -9,13 +9,13 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from lib.infers.unprompted import Progress
+from lib.infers.unprompted import SearchProgress
 from lib.server.routes import page
 
 
 @pytest.fixture
 def client() -> TestClient:
-    known = {"ct": Progress(3, 8), "session-1": Progress(0, 0)}
+    known = {"ct": SearchProgress(3, 8), "session-1": SearchProgress(0, 0)}
     app: Any = SimpleNamespace(models=lambda: {"sam3d_auto": SimpleNamespace(progress=known.get)})
     api = FastAPI()
     api.include_router(page.router(app))

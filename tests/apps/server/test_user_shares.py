@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from lib.server.user_shares import BusyError, Shares
+from lib.server.user_shares import BusyError, UserShares
 
 
 async def settle() -> None:
@@ -19,7 +19,7 @@ async def settle() -> None:
 class Inside:
     """Requests that have a place, by user."""
 
-    def __init__(self, shares: Shares) -> None:
+    def __init__(self, shares: UserShares) -> None:
         self.shares, self.release = shares, asyncio.Event()
         self.now: list[str | None] = []
 
@@ -31,7 +31,7 @@ class Inside:
 
 def test_one_user_leaves_places_for_others_and_all_are_served_in_the_end() -> None:
     async def scenario() -> None:
-        inside = Inside(Shares(4, most=2))
+        inside = Inside(UserShares(4, most=2))
         tasks = [asyncio.create_task(inside.send(user)) for user in ["anna"] * 8 + ["ben"]]
         await settle()
         assert sorted(map(str, inside.now)) == ["anna", "anna", "ben"]
@@ -44,7 +44,7 @@ def test_one_user_leaves_places_for_others_and_all_are_served_in_the_end() -> No
 
 def test_those_who_are_not_told_apart_may_have_all_places() -> None:
     async def scenario() -> None:
-        inside = Inside(Shares(4, most=2))
+        inside = Inside(UserShares(4, most=2))
         tasks = [asyncio.create_task(inside.send(None)) for _ in range(8)]
         await settle()
         assert len(inside.now) == 4
@@ -56,7 +56,7 @@ def test_those_who_are_not_told_apart_may_have_all_places() -> None:
 
 def test_more_than_may_wait_are_refused_and_places_are_free_again_afterwards() -> None:
     async def scenario() -> None:
-        inside = Inside(Shares(4, most=1, most_waiting=1))
+        inside = Inside(UserShares(4, most=1, most_waiting=1))
         tasks = [asyncio.create_task(inside.send("anna")) for _ in range(2)]
         await settle()
         with pytest.raises(BusyError):
@@ -70,7 +70,7 @@ def test_more_than_may_wait_are_refused_and_places_are_free_again_afterwards() -
 
 def test_a_request_that_is_given_up_while_it_waits_frees_its_place() -> None:
     async def scenario() -> None:
-        inside = Inside(Shares(4, most=1, most_waiting=1))
+        inside = Inside(UserShares(4, most=1, most_waiting=1))
         tasks = [asyncio.create_task(inside.send("anna")) for _ in range(2)]
         await settle()
         tasks[1].cancel()
@@ -84,7 +84,7 @@ def test_a_request_that_is_given_up_while_it_waits_frees_its_place() -> None:
 
 def test_work_runs_in_threads_of_its_own() -> None:
     async def scenario() -> None:
-        shares, release = Shares(50), threading.Event()
+        shares, release = UserShares(50), threading.Event()
         waiting = [asyncio.create_task(shares.run("anna", release.wait)) for _ in range(50)]
         await settle()
         assert await asyncio.wait_for(asyncio.to_thread(lambda: "other"), 5) == "other"

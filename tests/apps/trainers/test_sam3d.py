@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from fastapi import HTTPException
 
-from lib.configs.active_weights import Serving, UntrainedError
+from lib.configs.active_weights import ActiveWeights, UntrainedError
 from lib.configs.app_config import AppConfig
 from lib.datastores.json_files import read_json
 from lib.trainers import auto_train
 from lib.trainers.auto_train import AutoTrain
 from lib.trainers.sam3d import parse_train, train_settings, trainer
-from lib.trainers.stats import STARTED, Stats
+from lib.trainers.stats import STARTED, StatsFile
 from sam3d_label.errors import Sam3dError
 from sam3d_label.model_update.update import Update, UpdateProgress
 from sam3d_label.model_update.versions import Versions
@@ -165,7 +165,7 @@ class TestTraining:
         assert app.infer(dict(click))["params"]["model_version"] == before == "small-1"
 
     def test_slicer_can_show_its_progress_at_any_time(self, tmp_path: Path) -> None:
-        stats = Stats(tmp_path / "stats.json", "train_01", 5)
+        stats = StatsFile(tmp_path / "stats.json", "train_01", 5)
         for progress, total in (
             (UpdateProgress("opening"), 5),
             (UpdateProgress("training", epochs_in_all=7), 7),
@@ -187,7 +187,7 @@ class TestServing:
         self, weights_path: Path, tmp_path: Path, caplog: Any
     ) -> None:
         versions = Versions(tmp_path / "versions")
-        serving = Serving(AppConfig(weights=str(weights_path)), versions)
+        serving = ActiveWeights(AppConfig(weights=str(weights_path)), versions)
         assert serving().version == "small-1"
         with versions.new_version() as (version, folder):
             for name in ("adapter.safetensors", "card.json"):
@@ -197,7 +197,7 @@ class TestServing:
         assert "Version 0001 cannot be used, small-1 stays active" in caplog.text
 
     def test_untrained_weights_can_be_trained_and_not_clicked(self, untrained_path: Path, tmp_path: Path) -> None:
-        serving = Serving(AppConfig(weights=str(untrained_path)), Versions(tmp_path))
+        serving = ActiveWeights(AppConfig(weights=str(untrained_path)), Versions(tmp_path))
         assert serving.learned_or_not().card.capabilities == []
         with pytest.raises(UntrainedError, match="never trained on clicks"):
             serving()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lib.datastores.json_files import load
-from lib.trainers.stats import LastTraining, Stats, TrainStats
+from lib.trainers.stats import LastTraining, StatsFile, TrainStats
 from sam3d_label.errors import NewerFormatError
 from sam3d_label.model_update.report import UpdateReport
 from sam3d_label.model_update.update import UpdateProgress
@@ -47,7 +47,7 @@ def test_a_state_of_a_newer_release_is_rejected_and_a_damaged_one_is_none(tmp_pa
 
 
 def test_a_training_writes_its_progress_and_its_end(tmp_path: Path) -> None:
-    stats = Stats(tmp_path / "stats.json", "train_01", 5)
+    stats = StatsFile(tmp_path / "stats.json", "train_01", 5)
 
     def shown() -> TrainStats:
         read = load(TrainStats, stats.path)

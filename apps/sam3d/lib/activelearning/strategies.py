@@ -19,7 +19,7 @@ from monailabel.tasks.activelearning.first import First
 from pydantic import ValidationError
 
 from lib.background import step_back
-from lib.configs.active_weights import Serving
+from lib.configs.active_weights import ActiveWeights
 from lib.datastores.json_files import load, store
 from lib.datastores.studies import remember
 from lib.infers.open_volumes import Segmenters
@@ -84,7 +84,7 @@ class VolumeScoring(ScoringMethod):
         busy: Flag that scoring waits for.
     """
 
-    def __init__(self, serving: Serving, segmenters: Segmenters, scores: ScoreFile, busy: BusySign) -> None:
+    def __init__(self, serving: ActiveWeights, segmenters: Segmenters, scores: ScoreFile, busy: BusySign) -> None:
         super().__init__("Uncertainty of the model and feature vector, for each image")
         self._serving, self._segmenters, self._scores, self._busy = serving, segmenters, scores, busy
 

@@ -21,7 +21,7 @@ class UntrainedError(WeightsError):
     """The network has not learned clicks yet, so that its masks would mean nothing."""
 
 
-class Serving:
+class ActiveWeights:
     """The active weights on each device; a version that is activated is used from the next request on.
 
     Args:

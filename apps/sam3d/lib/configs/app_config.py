@@ -16,7 +16,7 @@ from pydantic import (
     field_validator,
 )
 
-from lib.configs.limits import Limits
+from lib.configs.limits import RequestLimits
 from lib.requests import RESERVED_KEYS
 from sam3d_label.errors import Sam3dError, plain_words
 from sam3d_label.image.intensity import IntensityRule
@@ -57,7 +57,7 @@ def _intensity_rule(value: Any) -> Any:
         raise ValueError(f"choose from {', '.join(INTENSITIES)}, or give a rule such as {example}") from None
 
 
-class AppConfig(Limits):
+class AppConfig(RequestLimits):
     """The settings of `--conf KEY VALUE`, including the limits of requests.
 
     Attributes:
@@ -195,7 +195,7 @@ def parse_config(conf: Mapping[str, Any]) -> AppConfig:
 
 def _keys() -> list[str]:
     keys = [key for key in AppConfig.model_fields if key != "server_mode"]
-    return sorted(keys, key=lambda key: key in Limits.model_fields)
+    return sorted(keys, key=lambda key: key in RequestLimits.model_fields)
 
 
 def _complaint(item: Any) -> str:

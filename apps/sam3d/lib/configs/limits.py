@@ -9,7 +9,7 @@ from sam3d_label.image import limits
 MIB = 2**20
 
 
-class Limits(BaseModel):
+class RequestLimits(BaseModel):
     """The limits of a request.
 
     Attributes:

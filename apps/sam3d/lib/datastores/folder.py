@@ -22,8 +22,8 @@ from lib.datastores.events import FolderWatch
 from lib.datastores.index import read_index
 from lib.datastores.metadata import require_room
 from lib.datastores.reconcile import RenamedLabels, reconcile
-from lib.datastores.removed_records import GoneRecords, without_files
-from lib.datastores.studies_folder import Place
+from lib.datastores.removed_records import RemovedRecords, without_files
+from lib.datastores.studies_folder import StudiesFolder
 from lib.errors import StudiesGoneError
 from sam3d_label.errors import ReadOnlyError, StorageError, VolumeError
 from sam3d_label.image.listing import FolderContent, FolderReader, end_of
@@ -89,7 +89,7 @@ class FolderDatastore(LocalDatastore):
     ) -> None:
         if not os.path.isdir(datastore_path):
             os.makedirs(datastore_path, exist_ok=True)
-        self._place = Place(datastore_path, self._has_known_index)
+        self._place = StudiesFolder(datastore_path, self._has_known_index)
         self._read_only = read_only
         self.skipped: dict[str, str] = {}
         self._orphans: set[tuple[str, str]] = set()
@@ -102,7 +102,7 @@ class FolderDatastore(LocalDatastore):
         self._lock_file = os.path.join(datastore_path, ".lock")
         self._one_thread, self._depth = threading.RLock(), 0
         self._journal = Journal(Path(datastore_path).absolute())
-        self._gone = GoneRecords(self._journal.path.with_name("gone.json"), read_only)
+        self._gone = RemovedRecords(self._journal.path.with_name("gone.json"), read_only)
         self._unsaved: dict[str, dict[str, Any]] = {}
         self._config_ts = None
         self._datastore = LocalDatastoreModel(

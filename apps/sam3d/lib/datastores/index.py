@@ -20,7 +20,7 @@ NOTHING = object()
 
 
 @dataclass
-class Reading:
+class IndexContent:
     """The content of an index.
 
     Attributes:
@@ -36,13 +36,13 @@ class Reading:
     format: Any = None
 
 
-def read_index(content: bytes) -> Reading:
+def read_index(content: bytes) -> IndexContent:
     """Read an index, leaving out what cannot be used.
 
     Args:
         content: Of the file.
     """
-    found = Reading(LocalDatastoreModel(name="new-dataset", description="New Dataset", images_dir="."))
+    found = IndexContent(LocalDatastoreModel(name="new-dataset", description="New Dataset", images_dir="."))
     text = content.decode("utf-8", errors="replace")
     try:
         read: Any = json.loads(content.decode("utf-8"))

@@ -24,7 +24,7 @@ PLAIN = {"ts", "name", "checksum", "uploaded"}
 Objects = Mapping[str, ImageLabelModel]
 
 
-class GoneRecords:
+class RemovedRecords:
     """Records of files that were removed by other means than a request, such as to export them again.
 
     The names of a label's structures are in its record: without it, a file that comes back would be read with the

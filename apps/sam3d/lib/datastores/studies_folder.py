@@ -20,7 +20,7 @@ EMPTY = (
 )
 
 
-class Place:
+class StudiesFolder:
     """The studies folder, identified by its device and inode.
 
     Args:
@@ -31,7 +31,7 @@ class Place:
 
     def __init__(self, folder: str, is_known: Callable[[], bool]) -> None:
         self._folder, self._is_known = folder, is_known
-        self._place = place_of(folder)
+        self._place = device_and_inode(folder)
         self._is_gone = False
 
     def check(self) -> bool:
@@ -40,7 +40,7 @@ class Place:
         Raises:
             StudiesGoneError: It is not there, or it is another one.
         """
-        place = place_of(self._folder)
+        place = device_and_inode(self._folder)
         if place is None or (place != self._place and not self._is_known()):
             if not self._is_gone:
                 logger.error(GONE)
@@ -53,7 +53,7 @@ class Place:
         return is_back
 
 
-def place_of(folder: str) -> tuple[int, int] | None:
+def device_and_inode(folder: str) -> tuple[int, int] | None:
     """Return device and inode of a folder; None when it cannot be reached."""
     try:
         stat = os.stat(folder)

@@ -23,7 +23,7 @@ QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 
 @dataclass
-class Note:
+class RequestNote:
     """Data about a request that are collected while it is processed.
 
     Attributes:
@@ -56,13 +56,13 @@ class ClickNotes:
         self._log, self._labels, self._count = log, labels, count
 
     @contextmanager
-    def noting(self, request: Mapping[str, Any]) -> Iterator[Note]:
+    def record(self, request: Mapping[str, Any]) -> Iterator[RequestNote]:
         """Write a request when the block ends.
 
         Args:
             request: As it came, with its `params` merged.
         """
-        began, note = time.perf_counter(), Note()
+        began, note = time.perf_counter(), RequestNote()
         try:
             yield note
         except Exception as error:
@@ -70,7 +70,9 @@ class ClickNotes:
             raise
         self._write(request, note, time.perf_counter() - began)
 
-    def _write(self, request: Mapping[str, Any], note: Note, seconds: float, error: Exception | None = None) -> None:
+    def _write(
+        self, request: Mapping[str, Any], note: RequestNote, seconds: float, error: Exception | None = None
+    ) -> None:
         if note.task is not None:
             self._count(str(request["model"]), request, None if error else note.answer)
         if self._log is None:

@@ -31,7 +31,7 @@ def file_key(path: str | os.PathLike[str]) -> Hashable:
 
 
 @dataclass
-class _Entry:
+class _OpenVolume:
     lock: threading.Lock = field(default_factory=threading.Lock)
     segmenter: Segmenter | None = None
 
@@ -53,7 +53,7 @@ class OpenVolumes:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._guard = threading.Lock()
-        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._entries: OrderedDict[Hashable, _OpenVolume] = OrderedDict()
 
     @contextmanager
     def borrow(
@@ -70,7 +70,7 @@ class OpenVolumes:
             renew: Returns the segmenter that replaces an earlier one, or the same.
         """
         with self._guard:
-            entry = self._entries.setdefault(key, _Entry())
+            entry = self._entries.setdefault(key, _OpenVolume())
             self._entries.move_to_end(key)
         with entry.lock:
             if entry.segmenter is None:

@@ -16,8 +16,8 @@ from monailabel.utils.others.generic import device_list, name_to_device
 
 from lib.configs.active_weights import unprompted_label
 from lib.infers.open_volumes import Segmenters, file_key
-from lib.infers.unprompted import Progress, UnpromptedMasks
-from lib.requests import NO_CLICKS, Output, parse, parse_unprompted
+from lib.infers.unprompted import SearchProgress, UnpromptedMasks
+from lib.requests import NO_CLICKS, OutputForm, parse, parse_unprompted
 from lib.temporary import new_answer
 from sam3d_label import Segmenter
 from sam3d_label.errors import PromptError, Sam3dError
@@ -78,7 +78,7 @@ class VolumeTask(InferTask):
             PromptError: It cannot; the message says what can.
         """
 
-    def progress(self, image: str) -> Progress | None:
+    def progress(self, image: str) -> SearchProgress | None:
         """Return how far the model is with an image, by id or session; None when it is not at work or fast."""
         return None
 
@@ -106,7 +106,7 @@ class VolumeTask(InferTask):
     def _respond(
         self,
         request: Mapping[str, Any],
-        output: Output,
+        output: OutputForm,
         find: Callable[[Segmenter], tuple[np.ndarray, dict[str, Any]]],
     ) -> tuple[str, dict[str, Any]]:
         """Return the result file and its JSON; `find` returns an array (I, J, K) on the stored grid and JSON fields."""
@@ -188,7 +188,7 @@ class SAM3DAutoTask(VolumeTask):
 
         return self._respond(request, output, find)
 
-    def progress(self, image: str) -> Progress | None:
+    def progress(self, image: str) -> SearchProgress | None:
         """Return how far the search in an image is."""
         return self._masks.progress(image)
 
@@ -268,7 +268,7 @@ def _gpus() -> list[str]:
     return [name for name in device_list() if name != "cpu"]
 
 
-def write_result(array: np.ndarray, volume: Volume, output: Output, image: str) -> str:
+def write_result(array: np.ndarray, volume: Volume, output: OutputForm, image: str) -> str:
     """Write a mask or a map to a temporary file, which the server deletes once it is sent.
 
     Args:

@@ -14,7 +14,7 @@ from sam3d_label.cache import EmbeddingCache
 
 
 @dataclass(frozen=True)
-class Progress:
+class SearchProgress:
     """Progress of the search in one volume.
 
     Attributes:
@@ -27,7 +27,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _CachedMask:
     bits: np.ndarray
     shape: tuple[int, ...]
     described: Mapping[str, Any]
@@ -47,7 +47,7 @@ class UnpromptedMasks:
     def __init__(self, cache: EmbeddingCache) -> None:
         self._cache = cache
         self._guard = threading.Lock()
-        self._running: dict[str, list[Progress]] = {}
+        self._running: dict[str, list[SearchProgress]] = {}
 
     def get(
         self, key: Hashable, find: Callable[[], tuple[np.ndarray, Mapping[str, Any]]]
@@ -62,9 +62,9 @@ class UnpromptedMasks:
             The mask, its description, and whether it was kept from an earlier request.
         """
 
-        def make() -> _Kept:
+        def make() -> _CachedMask:
             mask, described = find()
-            return _Kept(np.packbits(mask), mask.shape, described)
+            return _CachedMask(np.packbits(mask), mask.shape, described)
 
         kept, made = self._cache.get(("unprompted", key), make)
         bits = np.unpackbits(kept.bits, count=int(np.prod(kept.shape)))
@@ -80,17 +80,17 @@ class UnpromptedMasks:
         Yields:
             A function to call with the number of crops done, and of all.
         """
-        state = [Progress(0, 0)]
+        state = [SearchProgress(0, 0)]
         with self._guard:
             self._running[image] = state
         try:
-            yield lambda done, total: state.__setitem__(0, Progress(done, total))
+            yield lambda done, total: state.__setitem__(0, SearchProgress(done, total))
         finally:
             with self._guard:
                 if self._running.get(image) is state:
                     del self._running[image]
 
-    def progress(self, image: str) -> Progress | None:
+    def progress(self, image: str) -> SearchProgress | None:
         """Return how far the search in an image is; None when none is running."""
         with self._guard:
             state = self._running.get(image)

@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lib.configs.limits import Limits
+from lib.configs.limits import RequestLimits
 from lib.errors import body as body_of
 from lib.server.access.identity import Role
 from lib.server.json_checks import JsonError, read_json
@@ -45,7 +45,7 @@ class BodyLimit:
         limits: What a body may hold.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, limits: RequestLimits) -> None:
         self.app, self._limits = app, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -64,7 +64,7 @@ class Turn:
 
 
 @dataclass(eq=False)
-class Job(Generic[Answer]):
+class InferenceJob(Generic[Answer]):
     """One request.
 
     Attributes:
@@ -107,7 +107,7 @@ class Job(Generic[Answer]):
 
 
 @dataclass(frozen=True)
-class Load:
+class PoolLoad:
     """Load of a device.
 
     Attributes:
@@ -177,7 +177,7 @@ class InferencePool:
             OvertakenError: A newer request has replaced this one.
             WorkCancelledError: The client has gone.
         """
-        job = Job(work, volume, turn, user)
+        job = InferenceJob(work, volume, turn, user)
         queue = self._device(device)
         queue.add(job)
         answer = asyncio.ensure_future(asyncio.wrap_future(job.future))
@@ -198,7 +198,7 @@ class InferencePool:
                 answer.cancel()
                 queue.drop(job)
 
-    def load(self) -> dict[str, Load]:
+    def load(self) -> dict[str, PoolLoad]:
         """Return how busy each device is that was used so far."""
         with self._lock:
             devices = dict(self._devices)
@@ -225,18 +225,18 @@ class _Device:
         self._name, self._workers, self._max_waiting = name, workers, max_waiting
         self._changed = threading.Condition()
         self._share = max(LEAST_SHARE, max_waiting // SHARE)
-        self._waiting: list[Job[Any]] = []
+        self._waiting: list[InferenceJob[Any]] = []
         self._turns: OrderedDict[Hashable, int] = OrderedDict()  # number of each user's latest turn
         self._count = itertools.count(1)
         self._volumes: set[Hashable] = set()
         self._threads: list[threading.Thread] = []
 
-    def load(self) -> Load:
+    def load(self) -> PoolLoad:
         with self._changed:
             since = min((job.since for job in self._waiting), default=time.monotonic())
-            return Load(len(self._waiting), len(self._volumes), time.monotonic() - since)
+            return PoolLoad(len(self._waiting), len(self._volumes), time.monotonic() - since)
 
-    def add(self, job: Job[Any]) -> None:
+    def add(self, job: InferenceJob[Any]) -> None:
         """Queue a job, at the position of the first that it replaces."""
         with self._changed:
             older = [each for each in self._waiting if job.turn and each.turn and job.turn.replaces(each.turn)]
@@ -257,7 +257,7 @@ class _Device:
             if each.future.set_running_or_notify_cancel():
                 each.future.set_exception(OvertakenError())
 
-    def drop(self, job: Job[Any]) -> None:
+    def drop(self, job: InferenceJob[Any]) -> None:
         """Free the place of a cancelled job."""
         with self._changed, suppress(ValueError):
             self._waiting.remove(job)
@@ -280,7 +280,7 @@ class _Device:
                 self._changed.notify_all()
             del job  # so that its volume and answer are not kept until the next one
 
-    def _next(self) -> Job[Any] | None:
+    def _next(self) -> InferenceJob[Any] | None:
         """Return the first job of the user who has waited longest for a turn."""
         free = (job for job in self._waiting if job.volume not in self._volumes)
         return min(free, key=lambda job: self._turns.get(job.user, 0), default=None)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from lib.configs.limits import Limits
+from lib.configs.limits import RequestLimits
 from sam3d_label.errors import Sam3dError
 
 STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)
@@ -30,7 +30,7 @@ class JsonError(Sam3dError):
     """Rejected JSON; the message names the field, what is wrong and how to fix it."""
 
 
-def read_json(text: str | bytes, limits: Limits, name: str = "The body") -> Any:
+def read_json(text: str | bytes, limits: RequestLimits, name: str = "The body") -> Any:
     """Parse JSON that a client sent.
 
     Args:
@@ -58,7 +58,9 @@ def read_json(text: str | bytes, limits: Limits, name: str = "The body") -> Any:
     return value
 
 
-def read_object(text: str | bytes, limits: Limits, name: str = "The body", example: str = "{}") -> dict[str, Any]:
+def read_object(
+    text: str | bytes, limits: RequestLimits, name: str = "The body", example: str = "{}"
+) -> dict[str, Any]:
     """Parse a JSON object that a client sent; an empty text is an empty object.
 
     Args:
@@ -76,7 +78,7 @@ def read_object(text: str | bytes, limits: Limits, name: str = "The body", examp
     return value
 
 
-def check_text(text: str, limits: Limits, name: str) -> str:
+def check_text(text: str, limits: RequestLimits, name: str) -> str:
     """Let a text through that can be stored and shown.
 
     Raises:
@@ -92,7 +94,7 @@ def check_text(text: str, limits: Limits, name: str) -> str:
     return text
 
 
-def _decoded(text: str | bytes, limits: Limits, name: str) -> str:
+def _decoded(text: str | bytes, limits: RequestLimits, name: str) -> str:
     if len(text) > limits.max_json_bytes:
         raise JsonError(
             f"{name}: {len(text)} bytes of JSON are more than the {limits.max_json_kb} KiB that are allowed"
@@ -104,7 +106,7 @@ def _decoded(text: str | bytes, limits: Limits, name: str) -> str:
         raise JsonError(f"{name}: this is not JSON: it is not encoded as UTF-8") from None
 
 
-def _check_structure(text: str, limits: Limits, name: str) -> None:
+def _check_structure(text: str, limits: RequestLimits, name: str) -> None:
     """Count nesting and values before the parser allocates anything for them."""
     depth, items = 0, 1
     for match in STRUCTURE.finditer(text):

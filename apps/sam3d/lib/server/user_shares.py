@@ -17,14 +17,14 @@ class BusyError(Exception):
 
 
 @dataclass
-class _Own:
+class _UserShare:
     """The places of one user, and how many requests have or want one."""
 
     places: CapacityLimiter
     requests: int = 0
 
 
-class Shares:
+class UserShares:
     """Places for work, and the part of them that one user may have.
 
     A request without a place waits, first for one of its user's places and then for one of all: requests of one user
@@ -37,7 +37,7 @@ class Shares:
     """
 
     @classmethod
-    def halves(cls, places: int) -> Shares:
+    def halves(cls, places: int) -> UserShares:
         """Places of which one user may have half."""
         return cls(places, max(1, places // 2))
 
@@ -45,7 +45,7 @@ class Shares:
         self._all = CapacityLimiter(places)
         self._threads = CapacityLimiter(places)
         self._most, self._most_waiting = most or places, most_waiting
-        self._users: dict[Hashable, _Own] = {}
+        self._users: dict[Hashable, _UserShare] = {}
 
     @asynccontextmanager
     async def place(self, user: Hashable = None) -> AsyncIterator[None]:
@@ -61,7 +61,7 @@ class Shares:
             async with self._all:
                 yield
             return
-        own = self._users.setdefault(user, _Own(CapacityLimiter(self._most)))
+        own = self._users.setdefault(user, _UserShare(CapacityLimiter(self._most)))
         if self._most_waiting is not None and own.requests >= self._most + self._most_waiting:
             raise BusyError
         own.requests += 1

@@ -17,12 +17,12 @@ from monailabel.utils.others.generic import device_list
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from lib.background import step_back
-from lib.configs.active_weights import Serving, unprompted_label
+from lib.configs.active_weights import ActiveWeights, unprompted_label
 from lib.configs.app_config import AppConfig
 from lib.datastores.json_files import load, store
 from lib.infers.sam3d import resolve_device
 from lib.trainers.cases import labelled_cases
-from lib.trainers.stats import STARTED, STATS, LastTraining, Stats, TrainStats
+from lib.trainers.stats import STARTED, STATS, LastTraining, StatsFile, TrainStats
 from lib.validation import ClientRequest, explain
 from sam3d_label.errors import Sam3dError
 from sam3d_label.model_update.report import UpdateReport
@@ -124,7 +124,9 @@ class SAM3DTrainTask(TrainTask):
         ledger: File that remembers which cases validate.
     """
 
-    def __init__(self, config: AppConfig, serving: Serving, versions: Versions, model_dir: Path, ledger: Path) -> None:
+    def __init__(
+        self, config: AppConfig, serving: ActiveWeights, versions: Versions, model_dir: Path, ledger: Path
+    ) -> None:
         super().__init__("Fine-tunes the adapters on the saved labels; publishes a version that is not worse")
         self._app, self._serving, self._versions = config, serving, versions
         self.model_dir, self.ledger = model_dir, ledger
@@ -163,7 +165,7 @@ class SAM3DTrainTask(TrainTask):
         """
         asked = parse_train(request)
         step_back()
-        stats = Stats(self.model_dir / STATS, asked.name, asked.max_epochs or self._app.train_epochs)
+        stats = StatsFile(self.model_dir / STATS, asked.name, asked.max_epochs or self._app.train_epochs)
         stats.begin()
         try:
             report = self._update(asked, datastore, stats)
@@ -174,7 +176,7 @@ class SAM3DTrainTask(TrainTask):
         logger.info(f"Version {report.version}: {report.gate and report.gate.reason}")
         return report.model_dump(mode="json")
 
-    def _update(self, asked: TrainRequest, datastore: Datastore, stats: Stats) -> UpdateReport:
+    def _update(self, asked: TrainRequest, datastore: Datastore, stats: StatsFile) -> UpdateReport:
         device = resolve_device(asked.device)
         serving = self._serving.learned_or_not(device)
         unprompted = unprompted_label(self._app.labels, serving.card)

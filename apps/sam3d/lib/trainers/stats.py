@@ -77,7 +77,7 @@ class LastTraining(Record):
     labels: dict[str, int] = Field(default_factory=dict)
 
 
-class Stats:
+class StatsFile:
     """The file with the state of a training.
 
     Args:

@@ -13,9 +13,9 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from lib.configs.limits import Limits
+from lib.configs.limits import RequestLimits
 from lib.server.routes import datastore
-from lib.server.user_shares import Shares
+from lib.server.user_shares import UserShares
 
 SOON = 10.0
 
@@ -43,9 +43,9 @@ def store() -> Store:
 @pytest.fixture
 def client(store: Store) -> Iterator[TestClient]:
     app: Any = SimpleNamespace(
-        config=Limits(),
-        readers=Shares(2),
-        savers=Shares(1),
+        config=RequestLimits(),
+        readers=UserShares(2),
+        savers=UserShares(1),
         datastore=lambda: store,
         on_save_label=lambda *_: None,
     )

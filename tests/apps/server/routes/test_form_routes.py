@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from lib.server.access.identity import Identity, Role
 from lib.server.routes.form_routes import form_route, reading_route
-from lib.server.user_shares import Shares
+from lib.server.user_shares import UserShares
 
 AT_A_TIME = 2
 
@@ -43,7 +43,7 @@ def work() -> Work:
 
 @pytest.fixture
 def client(work: Work) -> Iterator[TestClient]:
-    readers = Shares(AT_A_TIME)
+    readers = UserShares(AT_A_TIME)
     uploads = APIRouter(route_class=form_route(1024, readers=readers))
     answers = APIRouter(route_class=reading_route(readers))
 
@@ -89,7 +89,7 @@ def test_requests_that_read_no_volume_do_not_wait(client: TestClient, work: Work
 
 def test_one_user_leaves_turns_for_others() -> None:
     api, release = FastAPI(), threading.Event()
-    answers = APIRouter(route_class=reading_route(Shares.halves(4)))
+    answers = APIRouter(route_class=reading_route(UserShares.halves(4)))
     now: list[str] = []
 
     @answers.get("/volume")

@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 
 from lib.configs.app_config import AppConfig
 from lib.errors import install_error_handlers
-from lib.server.inference_pool import InferencePool, Load
+from lib.server.inference_pool import InferencePool, PoolLoad
 from lib.server.routes import infer
 from sam3d_label.segmentation.cancellation import checkpoint
 
@@ -31,7 +31,7 @@ class Model:
         return {"config": {"device": ["cpu"]}}
 
 
-class App:
+class InferApp:
     """An app with one model, which answers at once unless `held` is cleared."""
 
     def __init__(self, folder: Path, max_waiting: int = 8) -> None:
@@ -63,11 +63,11 @@ class App:
 
 
 @pytest.fixture
-def app(tmp_path: Path) -> App:
-    return App(tmp_path)
+def app(tmp_path: Path) -> InferApp:
+    return InferApp(tmp_path)
 
 
-def serve(app: App) -> FastAPI:
+def serve(app: InferApp) -> FastAPI:
     api = FastAPI()
     install_error_handlers(api)
     api.include_router(infer.router(app))
@@ -76,7 +76,7 @@ def serve(app: App) -> FastAPI:
 
 
 @pytest.fixture
-def client(app: App) -> TestClient:
+def client(app: InferApp) -> TestClient:
     return TestClient(serve(app), raise_server_exceptions=False)
 
 
@@ -137,7 +137,7 @@ class TestRequests:
         ],
     )
     def test_what_is_wrong_is_named_and_nothing_is_computed(
-        self, client: TestClient, app: App, params: dict[str, Any], expected: str
+        self, client: TestClient, app: InferApp, params: dict[str, Any], expected: str
     ) -> None:
         answer = click(client, **params)
         assert answer.status_code == 400
@@ -184,7 +184,7 @@ class TestRequests:
 
 
 class TestLoad:
-    def test_info_answers_while_a_click_is_computed(self, client: TestClient, app: App, users: Any) -> None:
+    def test_info_answers_while_a_click_is_computed(self, client: TestClient, app: InferApp, users: Any) -> None:
         app.held.clear()
         with client:
             slow = users.submit(click, client)
@@ -196,7 +196,7 @@ class TestLoad:
             assert slow.result().status_code == 200
 
     def test_an_overtaken_click_answers_409_and_clicks_of_others_are_computed(
-        self, client: TestClient, app: App, users: Any
+        self, client: TestClient, app: InferApp, users: Any
     ) -> None:
         app.held.clear()
         waiting = lambda: app.pool.load()["cpu"].waiting  # noqa: E731
@@ -222,13 +222,13 @@ class TestLoad:
         assert len(app.finished) == 6
 
     def test_a_full_queue_answers_503_with_the_time_to_wait(self, tmp_path: Path, users: Any) -> None:
-        app = App(tmp_path, max_waiting=1)
+        app = InferApp(tmp_path, max_waiting=1)
         app.held.clear()
         with TestClient(serve(app)) as client:
             running = users.submit(click, client, "a")
             wait_for(lambda: len(app.started) == 1)
             waits = users.submit(click, client, "b")
-            wait_for(lambda: app.pool.load()["cpu"] == Load(waiting=1, running=1))
+            wait_for(lambda: app.pool.load()["cpu"] == PoolLoad(waiting=1, running=1))
             full = click(client, "c")
             assert full.status_code == 503
             assert int(full.headers["retry-after"]) > 0
@@ -238,7 +238,7 @@ class TestLoad:
             assert click(client, "c").status_code == 200
 
     def test_one_user_cannot_fill_the_queue(self, tmp_path: Path, users: Any) -> None:
-        app = App(tmp_path, max_waiting=8)
+        app = InferApp(tmp_path, max_waiting=8)
         app.held.clear()
         waiting = lambda: app.pool.load()["cpu"].waiting  # noqa: E731
         with TestClient(serve(app)) as client:
@@ -257,7 +257,7 @@ class TestLoad:
             assert [each.result().status_code for each in sent] == [200] * 6
         assert [each["image"] for each in app.finished[:3]] == ["a", "b", "c"]
 
-    def test_a_client_that_hangs_up_frees_its_place_and_leaves_no_file(self, app: App, tmp_path: Path) -> None:
+    def test_a_client_that_hangs_up_frees_its_place_and_leaves_no_file(self, app: InferApp, tmp_path: Path) -> None:
         app.held.clear()
         api = serve(app)
 
@@ -268,7 +268,7 @@ class TestLoad:
             while not app.started:
                 await asyncio.sleep(0.001)
             second = asyncio.ensure_future(_request(api, "b", hung_up, statuses))
-            while app.pool.load().get("cpu") != Load(waiting=1, running=1):
+            while app.pool.load().get("cpu") != PoolLoad(waiting=1, running=1):
                 await asyncio.sleep(0.001)
             hung_up.set()
             await asyncio.wait_for(asyncio.gather(first, second), SOON)
@@ -282,7 +282,7 @@ class TestLoad:
         assert [request["image"] for request in app.finished] == ["c"], "the first one stopped at its checkpoint"
         assert not list(tmp_path.iterdir())
 
-    def test_a_client_that_hangs_up_while_the_mask_is_sent_leaves_no_file(self, app: App, tmp_path: Path) -> None:
+    def test_a_client_that_hangs_up_while_the_mask_is_sent_leaves_no_file(self, app: InferApp, tmp_path: Path) -> None:
         for output in ("image", "all"):
             with pytest.raises((OSError, ClientDisconnect)):
                 asyncio.run(_request(serve(app), "a", asyncio.Event(), [], output=output, refuse=True))

@@ -14,28 +14,28 @@ from lib.errors import install_error_handlers
 from lib.server.access.identity import LOCAL_USER, Identity, Role
 from lib.server.routes import sessions
 from lib.server.uploads.sessions import SafeSessions
-from lib.server.user_shares import Shares
+from lib.server.user_shares import UserShares
 from tests.helpers.app_helpers import write_nifti
 from tests.helpers.dicom_files import write_series
 
 
-class App:
+class SessionsApp:
     def __init__(self, store: Path) -> None:
         self.store: SafeSessions | None = SafeSessions(str(store))
         self.identity = LOCAL_USER
-        self.readers = Shares(4)
+        self.readers = UserShares(4)
 
     def sessions(self) -> SafeSessions | None:
         return self.store
 
 
 @pytest.fixture
-def app(tmp_path: Path) -> App:
-    return App(tmp_path / "sessions")
+def app(tmp_path: Path) -> SessionsApp:
+    return SessionsApp(tmp_path / "sessions")
 
 
 @pytest.fixture
-def client(app: App) -> TestClient:
+def client(app: SessionsApp) -> TestClient:
     api = FastAPI()
     install_error_handlers(api)
 
@@ -101,7 +101,7 @@ def test_the_server_sets_the_longest_expiry(client: TestClient, tmp_path: Path) 
 
 
 def test_a_session_of_a_user_is_unknown_to_other_users_except_administrators(
-    client: TestClient, app: App, tmp_path: Path
+    client: TestClient, app: SessionsApp, tmp_path: Path
 ) -> None:
     app.identity = Identity("anna", Role.ANNOTATOR)
     session = create(client, tmp_path).json()["session_id"]
@@ -113,7 +113,7 @@ def test_a_session_of_a_user_is_unknown_to_other_users_except_administrators(
     assert client.delete(f"/session/{session}").status_code == 200
 
 
-def test_a_server_without_sessions_says_so(client: TestClient, app: App, tmp_path: Path) -> None:
+def test_a_server_without_sessions_says_so(client: TestClient, app: SessionsApp, tmp_path: Path) -> None:
     app.store = None
     answer = create(client, tmp_path)
     assert answer.status_code == 406

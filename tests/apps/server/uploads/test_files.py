@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib.configs.limits import Limits
+from lib.configs.limits import RequestLimits
 from lib.server.uploads import archives
 from lib.server.uploads.archives import Upload
 from lib.server.uploads.files import store_image
@@ -39,9 +39,9 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def store(folder: Path, *files: tuple[str, bytes], unpack: bool = False, limits: Limits | None = None) -> Path:
+def store(folder: Path, *files: tuple[str, bytes], unpack: bool = False, limits: RequestLimits | None = None) -> Path:
     uploads = [Upload(name, io.BytesIO(content)) for name, content in files]
-    return store_image(uploads, folder, limits or Limits(), unpack)
+    return store_image(uploads, folder, limits or RequestLimits(), unpack)
 
 
 def files_in(folder: Path) -> list[str]:
@@ -172,7 +172,7 @@ def test_an_archive_that_inflates_too_far_is_rejected_while_it_is_read(
 ) -> None:
     bomb = pack((name, bytes(40 * 2**20)))
     with pytest.raises(VolumeError, match=r"larger than the .* \(--conf max_inflated_mb\)|no image in it"):
-        store(folder, ("x.zip", bomb), unpack=True, limits=Limits(max_inflated_mb=2))
+        store(folder, ("x.zip", bomb), unpack=True, limits=RequestLimits(max_inflated_mb=2))
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 4 * 2**20
 
 

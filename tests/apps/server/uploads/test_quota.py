@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from fastapi import HTTPException
 
-from lib.configs.limits import MIB, Limits
+from lib.configs.limits import MIB, RequestLimits
 from lib.server.uploads.archives import Upload
-from lib.server.uploads.quota import Held, SessionQuota
+from lib.server.uploads.quota import SessionQuota, SessionUsage
 from lib.server.uploads.sessions import SafeSessions
 from tests.helpers.app_helpers import ball, write_nifti
 
@@ -23,7 +23,7 @@ def image(tmp_path: Path) -> bytes:
 
 
 def make(folder: Path, **limits: float) -> SafeSessions:
-    return SafeSessions(str(folder / "sessions"), 3600, Limits.model_validate(limits))
+    return SafeSessions(str(folder / "sessions"), 3600, RequestLimits.model_validate(limits))
 
 
 def send(sessions: SafeSessions, image: bytes, owner: str | None = None, name: str = "a.nii.gz") -> str:
@@ -75,7 +75,7 @@ def test_images_that_take_too_much_space_are_507_and_leave_nothing(tmp_path: Pat
 
 
 def test_sessions_that_are_being_made_count(tmp_path: Path) -> None:
-    quota = SessionQuota(Limits(max_sessions=2, max_sessions_mb=3), dict)
+    quota = SessionQuota(RequestLimits(max_sessions=2, max_sessions_mb=3), dict)
     with quota.place("one", None) as grow, quota.place("two", None) as grow_two:
         grow(2 * MIB)
         with pytest.raises(HTTPException, match="507"):
@@ -88,8 +88,8 @@ def test_sessions_that_are_being_made_count(tmp_path: Path) -> None:
 
 
 def test_one_that_ends_while_another_is_made_still_counts() -> None:
-    kept = {"old": Held(None, MIB)}
-    quota = SessionQuota(Limits(max_sessions_mb=3), lambda: kept)
+    kept = {"old": SessionUsage(None, MIB)}
+    quota = SessionQuota(RequestLimits(max_sessions_mb=3), lambda: kept)
     with quota.place("slow", None) as grow:
         with quota.place("fast", None) as grow_fast:
             grow_fast(2 * MIB)

@@ -17,7 +17,7 @@ from lib.server.access.failures import Failures, network
 from lib.server.access.identity import Identity, Role
 from lib.server.access.oidc import Oidc, OidcSettings, TokenError
 from lib.server.access.sessions import LoginSession, LoginSessions
-from lib.server.user_shares import BusyError, Shares
+from lib.server.user_shares import BusyError, UserShares
 from sam3d_label.access.api_keys import ApiKey, ApiKeyError, ApiKeys
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ ROLES = {"annotator": Role.ANNOTATOR, "admin": Role.ADMIN}
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedSession:
     """A session that was just opened.
 
     Attributes:
@@ -61,7 +61,7 @@ class Login:
         self.keys = keys
         self.oidc = oidc
         self.sessions = LoginSessions(seconds)
-        self._provider_calls = Shares(PROVIDER_CALLS, OF_ONE_ADDRESS, MOST_WAITING)
+        self._provider_calls = UserShares(PROVIDER_CALLS, OF_ONE_ADDRESS, MOST_WAITING)
         self._failures = Failures()
         self._known: TTLCache[str, bool] = TTLCache(10_000, KNOWN_SECONDS)
         self._known_lock = threading.Lock()
@@ -92,7 +92,7 @@ class Login:
             self._known[digest] = True
         return identity
 
-    def open(self, name: str, secret: str, address: str) -> Opened:
+    def open(self, name: str, secret: str, address: str) -> OpenedSession:
         """Log in with an API key and its name.
 
         Raises:
@@ -103,7 +103,7 @@ class Login:
         if key is None or key.name != name.strip():
             raise self.failed(address, "Name and API key do not belong together, or the key was revoked")
         identity = _identity(key)
-        return Opened(self.sessions.open(identity, key.id), identity)
+        return OpenedSession(self.sessions.open(identity, key.id), identity)
 
     def find_key(self, secret: str) -> ApiKey | None:
         """Return the record of an API key; None when there is no such key.
@@ -116,7 +116,7 @@ class Login:
         except ApiKeyError as error:
             raise _unusable(error) from None
 
-    def open_with_token(self, token: str, lasts: float | None = None) -> Opened:
+    def open_with_token(self, token: str, lasts: float | None = None) -> OpenedSession:
         """Open a session for a token of the provider.
 
         Args:
@@ -133,7 +133,7 @@ class Login:
             raise unauthorized(f"The login server's token is not valid: {error}") from None
         if identity.role == Role.NOBODY:
             raise HTTPException(403, "This user has no role on this server: ask the administrator of the login server")
-        return Opened(self.sessions.open(identity, seconds=lasts), identity)
+        return OpenedSession(self.sessions.open(identity, seconds=lasts), identity)
 
     async def at_provider(self, address: str, work: Callable[[], Answer]) -> Answer:
         """Run work that waits for the provider, for a visitor.

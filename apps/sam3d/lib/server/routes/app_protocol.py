@@ -9,15 +9,15 @@ from monailabel.interfaces.datastore import Datastore
 
 from lib.configs.app_config import AppConfig
 from lib.server.tasks import Tasks
-from lib.server.user_shares import Shares
+from lib.server.user_shares import UserShares
 
 
 class App(Protocol):
     """The parts of `SAM3DApp` behind the routes."""
 
     config: AppConfig
-    readers: Shares
-    savers: Shares
+    readers: UserShares
+    savers: UserShares
     tasks: Tasks
 
     def info(self) -> dict[str, Any]:

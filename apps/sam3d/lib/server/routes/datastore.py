@@ -16,7 +16,7 @@ from monailabel.utils.others.generic import file_checksum, get_mime_type
 from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
-from lib.configs.limits import Limits
+from lib.configs.limits import RequestLimits
 from lib.datastores.checks import is_volume
 from lib.datastores.metadata import FINAL
 from lib.datastores.studies import EXTENSIONS, check_tag
@@ -41,7 +41,7 @@ IMAGE_EXAMPLE = '{"client_id": "user-anna"}'
 LABEL_EXAMPLE = '{"label_info": [{"name": "tumor", "idx": 1}]}'
 
 
-class Output(str, Enum):
+class ListingDetail(str, Enum):
     """Content of the response to `GET /datastore/`: counts, pairs to train on, or everything."""
 
     train = "train"
@@ -60,15 +60,18 @@ def router(app: App) -> APIRouter:
     Args:
         app: Has the datastore.
     """
-    limits: Limits = app.config
+    limits: RequestLimits = app.config
     form = form_route(limits.max_json_bytes, readers=app.readers)
     routes = APIRouter(prefix="/datastore", tags=["Datastore"], route_class=form)
     saving = APIRouter(route_class=form_route(limits.max_json_bytes, readers=app.savers))  # uploads do not delay it
 
     @routes.get("/", summary="Counts, pairs to train on, or all images and labels")
-    def listing(output: Output = Output.stats) -> Any:
+    def listing(output: ListingDetail = ListingDetail.stats) -> Any:
         store = app.datastore()
-        answers: dict[Output, Callable[[], Any]] = {Output.all: store.json, Output.train: store.datalist}
+        answers: dict[ListingDetail, Callable[[], Any]] = {
+            ListingDetail.all: store.json,
+            ListingDetail.train: store.datalist,
+        }
         return answers.get(output, store.status)()
 
     @routes.put("/", summary="Upload an image", include_in_schema=False, deprecated=True)
@@ -158,7 +161,7 @@ def router(app: App) -> APIRouter:
             raise HTTPException(503, ARCHIVES_BUSY, {"Retry-After": str(ARCHIVE_RETRY_SECONDS)})
         try:
             archive = app.datastore().get_dataset_archive(limit_cases)
-            return Archive(archive, archives.release)
+            return DatasetArchive(archive, archives.release)
         except BaseException:
             archives.release()
             raise
@@ -166,7 +169,7 @@ def router(app: App) -> APIRouter:
     return routes
 
 
-class Archive(OnceFileResponse):
+class DatasetArchive(OnceFileResponse):
     """An archive of the dataset, which is deleted once it is sent or the client has gone.
 
     Args:

@@ -11,13 +11,13 @@ from python_multipart.multipart import parse_options_header
 from starlette.formparsers import MultiPartException
 
 from lib.server.forms import FormReader
-from lib.server.user_shares import Shares
+from lib.server.user_shares import UserShares
 
 MAX_FILES, MAX_FIELDS = 2, 16
 """Parts of a form where a route does not need more."""
 
 
-def form_route(max_part_bytes: int, max_files: int = MAX_FILES, readers: Shares | None = None) -> type[APIRoute]:
+def form_route(max_part_bytes: int, max_files: int = MAX_FILES, readers: UserShares | None = None) -> type[APIRoute]:
     """Routes whose form has few parts; Starlette itself would accept a thousand files.
 
     Args:
@@ -45,7 +45,7 @@ def form_route(max_part_bytes: int, max_files: int = MAX_FILES, readers: Shares 
     return FormRoute
 
 
-def reading_route(readers: Shares) -> type[APIRoute]:
+def reading_route(readers: UserShares) -> type[APIRoute]:
     """Return the class of routes that read a volume to answer.
 
     Args:

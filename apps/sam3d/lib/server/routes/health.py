@@ -12,7 +12,7 @@ from monailabel.config import settings
 from monailabel.interfaces.datastore import Datastore
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from lib.configs.active_weights import Serving, UntrainedError
+from lib.configs.active_weights import ActiveWeights, UntrainedError
 from lib.configs.app_config import AppConfig
 from lib.infers.open_volumes import Segmenters
 from lib.infers.sam3d import resolve_device
@@ -22,7 +22,7 @@ from lib.server.metrics import AppState, Metrics
 from lib.server.tasks import Tasks
 
 
-class Parts(Protocol):
+class HealthApp(Protocol):
     """The parts of the app that are checked."""
 
     config: AppConfig
@@ -30,7 +30,7 @@ class Parts(Protocol):
     model_dir: Path
     pool: InferencePool
     segmenters: Segmenters
-    serving: Serving
+    serving: ActiveWeights
     studies: str
     tasks: Tasks
 
@@ -38,7 +38,7 @@ class Parts(Protocol):
         """Return images and labels."""
 
 
-def router(app: Parts) -> APIRouter:
+def router(app: HealthApp) -> APIRouter:
     """Return the two routes, and the liveness route.
 
     Args:
@@ -72,7 +72,7 @@ def router(app: Parts) -> APIRouter:
     return routes
 
 
-def probes(app: Parts) -> dict[str, Probe]:
+def probes(app: HealthApp) -> dict[str, Probe]:
     """Return the checks of an app by name.
 
     Args:
@@ -91,7 +91,7 @@ def probes(app: Parts) -> dict[str, Probe]:
     return found
 
 
-def weights(serving: Serving) -> Callable[[], None]:
+def weights(serving: ActiveWeights) -> Callable[[], None]:
     """Check that the active weights accept clicks.
 
     Args:

@@ -51,7 +51,7 @@ class ResultType(str, Enum):
     dicom_seg = "dicom_seg"
 
 
-class App(Protocol):
+class InferApp(Protocol):
     """The parts of `SAM3DApp` behind the route."""
 
     config: AppConfig
@@ -71,7 +71,7 @@ class App(Protocol):
 
 
 @dataclass(frozen=True)
-class Asked:
+class CheckedRequest:
     """A request that was checked.
 
     Attributes:
@@ -89,7 +89,7 @@ class Asked:
     user: tuple[str, str]
 
 
-def router(app: App) -> APIRouter:
+def router(app: InferApp) -> APIRouter:
     """Return the route under `/infer`.
 
     Args:
@@ -138,7 +138,7 @@ def router(app: App) -> APIRouter:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ModelAnswer:
     """The result of a model.
 
     Attributes:
@@ -228,8 +228,8 @@ async def _gone(http: Request) -> None:
 
 
 def _checked(
-    app: App, http: Request, model: str, image: str, session_id: str, params: str, output: ResultType | None
-) -> Asked:
+    app: InferApp, http: Request, model: str, image: str, session_id: str, params: str, output: ResultType | None
+) -> CheckedRequest:
     limits, labels = app.config, app.config.labels
     if not image and not session_id:
         raise HTTPException(400, "Neither Image nor Session ID: give the id of a stored image, or a session_id")
@@ -247,7 +247,7 @@ def _checked(
         request["session"] = {"name": find_session(app, http, session_id).name}
     user = _user(http, request)
     turn = _turn(user, request, labels)
-    return Asked(request, _device(given.get("device")), (image, session_id), turn, user)
+    return CheckedRequest(request, _device(given.get("device")), (image, session_id), turn, user)
 
 
 def _check_dicom_seg(store: Datastore, image: str, session_id: str) -> None:
@@ -291,20 +291,20 @@ def _turn(user: tuple[str, str], request: Mapping[str, Any], labels: tuple[str, 
     return Turn((*user, repr(about)), clicks) if clicks else None
 
 
-def _compute(app: App, request: dict[str, Any], output: ResultType | None) -> Answer:
+def _compute(app: InferApp, request: dict[str, Any], output: ResultType | None) -> ModelAnswer:
     result = app.infer(request)
-    answer = Answer(result.get("file") or "", result["params"])
+    answer = ModelAnswer(result.get("file") or "", result["params"])
     if output != ResultType.dicom_seg:
         return answer
     store = app.datastore()
     assert isinstance(store, DicomWebDatastore)
     try:
         info = {"label_info": request.get("label_info") or [{"name": _label(request, app), "idx": 1}]}
-        return Answer(store.seg_file(request["image"], answer.file, info), answer.params)
+        return ModelAnswer(store.seg_file(request["image"], answer.file, info), answer.params)
     finally:
         answer.remove()
 
 
-def _label(request: Mapping[str, Any], app: App) -> str:
+def _label(request: Mapping[str, Any], app: InferApp) -> str:
     label = request.get("label")
     return label if isinstance(label, str) and label else app.config.labels[0]

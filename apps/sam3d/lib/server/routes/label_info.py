@@ -25,7 +25,7 @@ LABEL_KEYS = SERIES | {"ts", "name", "user", CHECKSUM}
 """The same of a label."""
 
 
-class Structure(BaseModel):
+class NamedStructure(BaseModel):
     """One structure of a label map.
 
     Attributes:
@@ -59,7 +59,7 @@ class LabelInfo(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    label_info: list[Structure] | None = None
+    label_info: list[NamedStructure] | None = None
     client_id: str | None = None
     model: str | None = None
     params: dict[str, Any] | None = None

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from lib.server.access.code_flow import CodeFlows
 from lib.server.access.identity import Identity, Role
-from lib.server.access.login import COOKIE, Login, Opened
+from lib.server.access.login import COOKIE, Login, OpenedSession
 from lib.server.middleware.access import (
     LOGIN_PAGE,
     bearer_token,
@@ -40,7 +40,7 @@ WRONG = "Name and password do not belong together, or the login server forbids p
 LOCAL_PATH = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f]*")
 
 
-class Parts(Protocol):
+class LoginApp(Protocol):
     """The parts of the app that these routes use."""
 
     login: Login | None
@@ -54,7 +54,7 @@ class Token(BaseModel):
     expires_in: int | None = None
 
 
-def router(app: Parts) -> APIRouter:
+def router(app: LoginApp) -> APIRouter:
     """Return the routes of clients, at the paths of MONAI Label's endpoints/login.py.
 
     Args:
@@ -86,7 +86,7 @@ def router(app: Parts) -> APIRouter:
     return routes
 
 
-def pages(app: Parts) -> APIRouter:
+def pages(app: LoginApp) -> APIRouter:
     """Return the routes of browsers.
 
     Args:
@@ -186,14 +186,14 @@ def local_path(wanted: str) -> str:
     return wanted if LOCAL_PATH.fullmatch(wanted) else ""
 
 
-async def _opened(login: Login, name: str, secret: str, address: str) -> Opened:
+async def _opened(login: Login, name: str, secret: str, address: str) -> OpenedSession:
     """Log in with an API key, or with the password of a user of the login server."""
     oidc = login.oidc
     if oidc is None or login.find_key(secret.strip()) is not None:
         return login.open(name, secret, address)
     login.check_address(address)
 
-    def ask() -> Opened:
+    def ask() -> OpenedSession:
         answer = oidc.ask_for_token({"grant_type": "password", "username": name, "password": secret})
         if answer is None:
             raise login.failed(address, WRONG)

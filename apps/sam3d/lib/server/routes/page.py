@@ -13,7 +13,7 @@ from monailabel.interfaces.datastore import Datastore
 from pydantic import BaseModel
 
 from lib.activelearning.strategies import ScoreFile
-from lib.configs.active_weights import Serving
+from lib.configs.active_weights import ActiveWeights
 from lib.configs.app_config import AppConfig
 from lib.errors import HANDLED, http_error
 from lib.infers.sam3d import VolumeTask
@@ -34,11 +34,11 @@ NEXT = 8
 """Unlabelled images that the page lists."""
 
 
-class Parts(Protocol):
+class PageApp(Protocol):
     """The parts of the app that the page shows."""
 
     config: AppConfig
-    serving: Serving
+    serving: ActiveWeights
     versions: Versions
     scores: ScoreFile
     auto_train: AutoTrain
@@ -53,13 +53,13 @@ class Parts(Protocol):
         """Models by name."""
 
 
-class WantedVersion(BaseModel):
+class RollbackRequest(BaseModel):
     """A version to activate again; without one, the version that was active before."""
 
     version: str | None = None
 
 
-def router(app: Parts) -> APIRouter:
+def router(app: PageApp) -> APIRouter:
     """Return the page and what it asks for. Who may send which request is in `server.access.roles`.
 
     Args:
@@ -83,7 +83,7 @@ def router(app: Parts) -> APIRouter:
         return _answer(lambda: latest_training(app))
 
     @routes.post("/rollback", summary="Activate an earlier version again")
-    def rollback(wanted: WantedVersion) -> dict[str, str]:
+    def rollback(wanted: RollbackRequest) -> dict[str, str]:
         return _answer(lambda: {"version": app.versions.rollback(wanted.version, "the page")})
 
     @routes.get("/learning_curve.csv", summary="What each training reached", response_class=FileResponse)
@@ -101,7 +101,7 @@ def router(app: Parts) -> APIRouter:
     return routes
 
 
-def describe(app: Parts) -> dict[str, Any]:
+def describe(app: PageApp) -> dict[str, Any]:
     """Return all that the page shows, as JSON.
 
     Raises:
@@ -130,7 +130,7 @@ def describe(app: Parts) -> dict[str, Any]:
     }
 
 
-def running(app: Parts, model: str, image: str) -> dict[str, Any]:
+def running(app: PageApp, model: str, image: str) -> dict[str, Any]:
     """Describe what a model is doing with an image.
 
     Returns:
@@ -146,7 +146,7 @@ def running(app: Parts, model: str, image: str) -> dict[str, Any]:
     return {"running": state is not None, **(dataclasses.asdict(state) if state else {})}
 
 
-def latest_training(app: Parts) -> dict[str, Any]:
+def latest_training(app: PageApp) -> dict[str, Any]:
     """Describe the latest training of this server, without reading images or labels.
 
     Returns:
@@ -191,7 +191,7 @@ def _version(versions: Versions, name: str, current: str | None, active: Card) -
     }
 
 
-def _ledger(app: Parts) -> dict[str, Any]:
+def _ledger(app: PageApp) -> dict[str, Any]:
     ledger, store = Ledger(app.trainer.ledger), app.datastore()
     images = store.list_images()
     return {
@@ -202,7 +202,7 @@ def _ledger(app: Parts) -> dict[str, Any]:
     }
 
 
-def _training(app: Parts) -> dict[str, Any]:
+def _training(app: PageApp) -> dict[str, Any]:
     latest = next(iter(app.tasks.train.tasks()[-1:]), None)
     auto = app.auto_train
     return {
@@ -214,7 +214,7 @@ def _training(app: Parts) -> dict[str, Any]:
     }
 
 
-def _next(app: Parts) -> list[dict[str, Any]]:
+def _next(app: PageApp) -> list[dict[str, Any]]:
     scores = app.scores.read()
     unlabelled = app.datastore().get_unlabeled_images()
     scored = [

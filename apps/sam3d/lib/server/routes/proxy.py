@@ -19,7 +19,7 @@ from monailabel.config import settings
 from lib.datastores.dicom_client import CONNECT_SECONDS
 from lib.server.middleware.access import client_address
 from lib.server.routes.form_routes import sender
-from lib.server.user_shares import Shares
+from lib.server.user_shares import UserShares
 
 PIECE = 256 * 1024
 MOST, MOST_OF_ONE = 16, 8
@@ -55,7 +55,7 @@ PASSED_ON = {400: 400, 404: 404, 406: 406, 409: 409, 410: 410, 413: 413, 415: 41
 
 
 @dataclass(frozen=True)
-class Target:
+class ProxyTarget:
     """An allowed request to the DICOM server.
 
     Attributes:
@@ -72,7 +72,7 @@ class Target:
 def router(_: Any) -> APIRouter:
     """Return the routes, at the paths of MONAI Label's endpoints/proxy.py."""
     routes = APIRouter(prefix="/proxy", tags=["Others"])
-    shares = Shares(MOST, MOST_OF_ONE)
+    shares = UserShares(MOST, MOST_OF_ONE)
 
     @routes.get("/dicom/{path:path}", include_in_schema=False)
     async def read(request: Request, path: str) -> Response:
@@ -107,7 +107,7 @@ def router(_: Any) -> APIRouter:
 
         def send() -> requests.Response:
             aim = target(request, service, path, allowed)
-            return _send(method, Target(aim.url, {**aim.headers, **(headers or {})}, aim.auth), body)
+            return _send(method, ProxyTarget(aim.url, {**aim.headers, **(headers or {})}, aim.auth), body)
 
         answer = await shares.run(user, send)
         try:
@@ -119,7 +119,7 @@ def router(_: Any) -> APIRouter:
     return routes
 
 
-def target(request: Request, service: str, path: str, allowed: re.Pattern[str]) -> Target:
+def target(request: Request, service: str, path: str, allowed: re.Pattern[str]) -> ProxyTarget:
     """Return where a request goes.
 
     Args:
@@ -152,7 +152,7 @@ def target(request: Request, service: str, path: str, allowed: re.Pattern[str]) 
     auth = (user, password) if user and password else None
     if (urlsplit(root).hostname or "").endswith(".googleapis.com"):
         headers["Authorization"], auth = f"Bearer {_google_token()}", None
-    return Target("/".join(part for part in parts if part) + query, headers, auth)
+    return ProxyTarget("/".join(part for part in parts if part) + query, headers, auth)
 
 
 def decoded(path: str) -> str:
@@ -199,7 +199,7 @@ def _service(path: str) -> tuple[str, str]:
     return (service, below) if slash and service in ("wado", "qido", "stow") else ("", path)
 
 
-def _send(method: str, aim: Target, body: IO[bytes] | None = None) -> requests.Response:
+def _send(method: str, aim: ProxyTarget, body: IO[bytes] | None = None) -> requests.Response:
     timeout = (CONNECT_SECONDS, settings.MONAI_LABEL_DICOMWEB_PROXY_TIMEOUT)
     try:
         return requests.request(

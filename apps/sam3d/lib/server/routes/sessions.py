@@ -14,26 +14,26 @@ from lib.server.access.identity import Role
 from lib.server.routes.form_routes import form_route
 from lib.server.uploads.archives import MOST_FILES, Upload
 from lib.server.uploads.sessions import OWNER, SafeSessions
-from lib.server.user_shares import Shares
+from lib.server.user_shares import UserShares
 
 MOST_FIELD_BYTES = 8192
 SWITCHED_OFF = "This server has no sessions: upload the image to the datastore"
 
 
-class Holder(Protocol):
+class SessionHolder(Protocol):
     """Has sessions."""
 
     def sessions(self) -> SafeSessions | None:
         """Return volumes that clients sent for a while; None where sessions are switched off."""
 
 
-class App(Holder, Protocol):
+class SessionsApp(SessionHolder, Protocol):
     """The parts of `SAM3DApp` behind the routes."""
 
-    readers: Shares
+    readers: UserShares
 
 
-def router(app: App) -> APIRouter:
+def router(app: SessionsApp) -> APIRouter:
     """Return the routes under `/session`.
 
     Args:
@@ -77,7 +77,7 @@ def router(app: App) -> APIRouter:
     return routes
 
 
-def find_session(app: Holder, http: Request, session_id: str, update_ts: bool = True) -> SessionInfo:
+def find_session(app: SessionHolder, http: Request, session_id: str, update_ts: bool = True) -> SessionInfo:
     """Return a session that the sender of a request may use: their own, or one without an owner.
 
     Raises:
@@ -97,7 +97,7 @@ def shown(info: SessionInfo) -> dict[str, Any]:
     return {**seen, "create_ts": info.create_ts, "last_access_ts": info.last_access_ts, "expiry": info.expiry}
 
 
-def _sessions(app: Holder) -> SafeSessions:
+def _sessions(app: SessionHolder) -> SafeSessions:
     sessions = app.sessions()
     if sessions is None:
         raise HTTPException(406, SWITCHED_OFF)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from lib.configs.limits import MIB, Limits
+from lib.configs.limits import MIB, RequestLimits
 from lib.server.uploads import archives
 from lib.server.uploads.archives import CHUNK, Upload
 from sam3d_label.errors import VolumeError
@@ -24,7 +24,7 @@ SERIES = "series"
 def store_image(
     uploads: Iterable[Upload],
     folder: Path,
-    limits: Limits,
+    limits: RequestLimits,
     unpack: bool = False,
     grow: Callable[[int], None] = lambda size: None,
 ) -> Path:

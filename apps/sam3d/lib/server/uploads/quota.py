@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from fastapi import HTTPException
 
-from lib.configs.limits import MIB, Limits
+from lib.configs.limits import MIB, RequestLimits
 
 WAY_OUT = "remove one with DELETE /session/ID, or wait until one expires"
 
 
 @dataclass
-class Held:
+class SessionUsage:
     """The size of a session.
 
     Attributes:
@@ -35,11 +35,11 @@ class SessionQuota:
         on_disk: Lists the sessions by name, expired ones left out.
     """
 
-    def __init__(self, limits: Limits, on_disk: Callable[[], Mapping[str, Held]]) -> None:
+    def __init__(self, limits: RequestLimits, on_disk: Callable[[], Mapping[str, SessionUsage]]) -> None:
         self._limits, self._on_disk = limits, on_disk
         self._guard = threading.Lock()
-        self._kept: dict[str, Held] = {}
-        self._making: dict[str, Held] = {}
+        self._kept: dict[str, SessionUsage] = {}
+        self._making: dict[str, SessionUsage] = {}
 
     @contextmanager
     def place(self, name: str, owner: str | None) -> Iterator[Callable[[int], None]]:
@@ -55,7 +55,7 @@ class SessionQuota:
         Raises:
             HTTPException: 429; there are too many sessions. The function raises 507 when their files get too large.
         """
-        held = Held(owner)
+        held = SessionUsage(owner)
         with self._guard:
             self._kept = dict(self._on_disk())
             self._require_few(owner)
@@ -97,5 +97,5 @@ class SessionQuota:
             f"The images of {whose} would take more than {most / MIB:.4g} MiB (--conf max_sessions_mb): {WAY_OUT}",
         )
 
-    def _all(self) -> list[Held]:
+    def _all(self) -> list[SessionUsage]:
         return list({**self._kept, **self._making}.values())

@@ -15,10 +15,10 @@ from pathlib import Path
 from fastapi import HTTPException
 from monailabel.utils.sessions import SessionInfo, Sessions
 
-from lib.configs.limits import Limits
+from lib.configs.limits import RequestLimits
 from lib.server.uploads.archives import Upload
 from lib.server.uploads.files import store_image
-from lib.server.uploads.quota import Held, SessionQuota
+from lib.server.uploads.quota import SessionQuota, SessionUsage
 from sam3d_label.errors import VolumeError
 from sam3d_label.io import storing, write_text
 
@@ -45,9 +45,9 @@ class SafeSessions(Sessions):
         limits: What an image may hold at most, and how many sessions there may be.
     """
 
-    def __init__(self, store_path: str = "", expiry: int = 3600, limits: Limits | None = None) -> None:
+    def __init__(self, store_path: str = "", expiry: int = 3600, limits: RequestLimits | None = None) -> None:
         super().__init__(store_path, expiry)
-        self._limits = limits or Limits()
+        self._limits = limits or RequestLimits()
         self._quota = SessionQuota(self._limits, self._on_disk)
 
     def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> SessionInfo:
@@ -127,7 +127,7 @@ class SafeSessions(Sessions):
         names = os.listdir(self.store_path) if os.path.isdir(self.store_path) else []
         return sum(self._remove_if_expired(name) for name in names)
 
-    def _on_disk(self) -> dict[str, Held]:
+    def _on_disk(self) -> dict[str, SessionUsage]:
         """Return the size of each session; expired ones are removed first."""
         self.remove_expired()
         held = {}
@@ -136,7 +136,7 @@ class SafeSessions(Sessions):
             if info is not None:
                 meta = info.meta or {}
                 size = meta[SIZE] if isinstance(meta.get(SIZE), int) else size_of(Path(self.store_path, name))
-                held[name] = Held(meta.get(OWNER), size)
+                held[name] = SessionUsage(meta.get(OWNER), size)
         return held
 
     def _remove_if_expired(self, session_id: str) -> bool:

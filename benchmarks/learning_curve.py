@@ -322,7 +322,7 @@ def table(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     return shown
 
 
-def calibrated(weights: Weights, case: TrainingCase, minutes: float, out: Path) -> dict[str, int]:
+def calibrate(weights: Weights, case: TrainingCase, minutes: float, out: Path) -> dict[str, int]:
     """Measure how many steps fit in the minutes; stored, so that all points of a folder use the same number."""
     told = out / "steps.json"
     if not told.is_file():
@@ -366,7 +366,7 @@ def main(
     drawn = sorted(np.random.default_rng(0).permutation(len(free))[:pool])
     opened = open_weights(weights)
     held, _ = open_cases(measured, opened.card.intensity, TrainReport())
-    steps = calibrated(opened, free[drawn[0]], minutes, out)
+    steps = calibrate(opened, free[drawn[0]], minutes, out)
     setup = Setup(opened, {free[index].name: free[index] for index in drawn}, held, out, steps)
     console = Console(stderr=True)
     console.print(f"{opened.version}: {len(drawn)} cases to choose from, {len(held)} held out, steps {steps}")

@@ -58,7 +58,7 @@ def with_weights(weights: Weights, *, two_pass: bool = True) -> Callable[[Volume
     return lambda volume: Segmenter(volume, weights, two_pass=two_pass)
 
 
-def in_common(cohorts: Mapping[str, Cohort]) -> dict[str, Cohort]:
+def common_cases(cohorts: Mapping[str, Cohort]) -> dict[str, Cohort]:
     """Restrict the cohorts to the cases that were measured with every method."""
     measured = set.intersection(*({result.case for result in cohort.results} for cohort in cohorts.values()))
     return {
@@ -146,7 +146,7 @@ def main(
                 worst=0,
                 progress=partial(show, status, method),
             )
-    cohorts = in_common(cohorts)
+    cohorts = common_cases(cohorts)
     for method, cohort in cohorts.items():
         for skipped in cohort.skipped:
             console.print(f"{method} skipped {skipped.case}: {skipped.reason}", highlight=False, soft_wrap=True)

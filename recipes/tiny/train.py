@@ -83,7 +83,7 @@ def patient(case: TrainingCase) -> int:
     return int(match.group(1))
 
 
-def weighted(cases: Iterable[TrainingCase], share: float) -> list[TrainingCase]:
+def with_weights(cases: Iterable[TrainingCase], share: float) -> list[TrainingCase]:
     """Cases that together have the given share of the training crops."""
     cases = list(cases)
     return [replace(case, weight=share / len(cases)) for case in cases]
@@ -93,7 +93,9 @@ def split(sts: Path) -> tuple[list[TrainingCase], list[TrainingCase]]:
     """Split the sarcomas by patient into weighted training cases and validation cases."""
     everyone = [replace(case, salient=True) for case in pair_cases(sts / "images", sts / "labels")]
     seen = [case for case in everyone if patient(case) <= LAST_TRAINING_PATIENT]
-    training = [case for kind in ("_mr", "_ct") for case in weighted((c for c in seen if kind in c.name), SHARES[kind])]
+    training = [
+        case for kind in ("_mr", "_ct") for case in with_weights((c for c in seen if kind in c.name), SHARES[kind])
+    ]
     return training, [case for case in everyone if patient(case) > LAST_TRAINING_PATIENT]
 
 
@@ -115,9 +117,9 @@ def painted_cases(folder: Path) -> list[TrainingCase]:
     organs = sample_structures(pair_cases(phantoms / "images", phantoms / "organs"), ORGANS)
     regions = sample_structures(pair_cases(mosaics / "images", mosaics / "labels"), REGIONS)
     return [
-        *weighted(lesions, SHARES["lesion"]),
-        *weighted(organs, SHARES["organ"]),
-        *weighted(regions, SHARES["region"]),
+        *with_weights(lesions, SHARES["lesion"]),
+        *with_weights(organs, SHARES["organ"]),
+        *with_weights(regions, SHARES["region"]),
     ]
 
 
@@ -133,7 +135,7 @@ def piece_cases(cases: Sequence[TrainingCase], folder: Path) -> list[TrainingCas
                 label = find_pieces(opened.volume, opened.normalization, opened.target.array > 0, rng)
                 save_mask(path, label, opened.volume)
             found.append(replace(case, label=path, salient=False))
-    return weighted(sample_structures(found, REGIONS), SHARES["piece"])
+    return with_weights(sample_structures(found, REGIONS), SHARES["piece"])
 
 
 def planted_cases(cases: Sequence[TrainingCase], folder: Path) -> list[TrainingCase]:
@@ -149,7 +151,7 @@ def planted_cases(cases: Sequence[TrainingCase], folder: Path) -> list[TrainingC
             save_nifti(image, planted, volume.affine)
             save_nifti(label, lesions, volume.affine)
         found.append(replace(case, image=image, label=label, salient=False))
-    return weighted(sample_structures(found, most=REGIONS, fewest=1), SHARES["planted"])
+    return with_weights(sample_structures(found, most=REGIONS, fewest=1), SHARES["planted"])
 
 
 def sample_structures(cases: Iterable[TrainingCase], most: int, fewest: int = FEWEST_VOXELS) -> Iterator[TrainingCase]:

@@ -129,10 +129,10 @@ class Cropper:
         image = resample(stored.image[tuple(slices)].to(self.half), parts)
         label = resample((stored.label[tuple(slices)] == value).to(self.half), parts)
         grey = (image * ((upper - lower) / 255) + (lower - mean)) / deviation
-        visible = self.narrowed(stored, value, place, inside) if self.rng.random() < 0.15 else inside
+        visible = self.narrow(stored, value, place, inside) if self.rng.random() < 0.15 else inside
         return torch.stack([grey * inside, label, visible])
 
-    def narrowed(self, stored: StoredVolume, value: int, place: CropPosition, inside: Tensor) -> Tensor:
+    def narrow(self, stored: StoredVolume, value: int, place: CropPosition, inside: Tensor) -> Tensor:
         """`inside` but for what is far from the target, as in volumes cut out around it."""
         target, near = stored.source.targets[value], torch.zeros_like(inside)
         first, last = ((t - place.centre) * stored.source.spacing / place.spacing for t in (target.lower, target.upper))
@@ -155,7 +155,7 @@ class Cropper:
             if rng.random() < 0.3:
                 shear = np.eye(3) + rng.uniform(-0.1, 0.1, (3, 3)) * (1 - np.eye(3))
                 chosen.append(index)
-                turns.append(turned(rng.uniform(-0.4, 0.4, 3)) @ shear @ np.diag(rng.uniform(0.85, 1.2, 3)))
+                turns.append(rotation(rng.uniform(-0.4, 0.4, 3)) @ shear @ np.diag(rng.uniform(0.85, 1.2, 3)))
         if chosen:
             theta = torch.from_numpy(np.pad(np.stack(turns), ((0, 0), (0, 0), (0, 1)))).float().to(self.device)
             grid = F.affine_grid(theta, [len(chosen), 3, SIZE, SIZE, SIZE], align_corners=False)
@@ -189,7 +189,7 @@ class Cropper:
         if rng.random() < 0.1:
             x = -x
         if rng.random() < 0.12:
-            x = blurred(x, rng.uniform(0.5, 1.2))
+            x = blur(x, rng.uniform(0.5, 1.2))
         if rng.random() < 0.25:
             x = x + torch.randn_like(x) * rng.uniform(0, 0.25)
         return x
@@ -209,7 +209,7 @@ def resample(values: Tensor, weights: Sequence[Tensor]) -> Tensor:
     return torch.matmul(weights[0], values.flatten(1)).reshape(SIZE, SIZE, SIZE).float()
 
 
-def blurred(x: Tensor, sigma: float) -> Tensor:
+def blur(x: Tensor, sigma: float) -> Tensor:
     """Blur an image (1, 1, D, H, W) with a Gaussian."""
     kernel = torch.exp(-(torch.arange(-3, 4, device=x.device).float() ** 2) / (2 * sigma**2))
     for axis in range(3):
@@ -219,7 +219,7 @@ def blurred(x: Tensor, sigma: float) -> Tensor:
     return x
 
 
-def turned(angles: np.ndarray) -> np.ndarray:
+def rotation(angles: np.ndarray) -> np.ndarray:
     """Return a rotation by three angles, one about each axis."""
     turn = np.eye(3)
     for axis, angle in enumerate(angles):

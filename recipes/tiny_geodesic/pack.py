@@ -103,7 +103,7 @@ def volumes(data: Path) -> Iterator[tuple[str, str, Path, Path | None]]:
         yield image.name.removesuffix(".nii.gz"), "other", image, None
 
 
-def reduced(volume: Volume, finest: float) -> Volume:
+def downsample(volume: Volume, finest: float) -> Volume:
     """Downsample a volume to voxels of at least this edge, mm."""
     zoom = np.minimum(1.0, volume.spacing / finest)
     if (zoom > 0.95).all():
@@ -126,7 +126,7 @@ def main(data: Path, out: Path) -> None:
             continue
         volume = Volume.open(image)
         if label is None:
-            volume = reduced(volume, next(mm for start, mm in FINEST.items() if name.startswith(start)))
+            volume = downsample(volume, next(mm for start, mm in FINEST.items() if name.startswith(start)))
         drawn = np.zeros(volume.shape, np.uint8) if label is None else Volume.open(label).array.astype(np.uint8)
         packed = PackedVolume.of(name, kind, volume, drawn if kind in SEVERAL else drawn > 0, greys=GREYS)
         if kind in ("mr", "ct", "other", "organs", "vessels"):

@@ -120,9 +120,9 @@ def drawn(rng: np.random.Generator, reals: Sequence[PackedVolume]) -> Source:
     use_pieces = not named or (real.kind == "vessels" and rng.random() < 0.3)
     parts, spacing = label_map(rng, real, real.pieces if use_pieces and real.pieces is not None else real.label)
     target = np.where(parts < UNNAMED, parts, 0)
-    parts = hollowed(rng, parts)
+    parts = hollow(rng, parts)
     if rng.random() < 0.3:
-        lesions, parts = with_lesions(rng, parts, target)
+        lesions, parts = add_lesions(rng, parts, target)
         target = lesions if rng.random() < 0.7 else target
     image = painted(rng, parts)
     lower, upper = (float(v) for v in np.percentile(image, [0.5, 99.5]))
@@ -178,7 +178,7 @@ def rotation(angles: np.ndarray) -> np.ndarray:
     return turn
 
 
-def hollowed(rng: np.random.Generator, parts: np.ndarray) -> np.ndarray:
+def hollow(rng: np.random.Generator, parts: np.ndarray) -> np.ndarray:
     """Make some structures hollow, with a wall and one or two contents that separate at a level like air and fluid."""
     parts = parts.copy()
     for value, box in enumerate(ndimage.find_objects(np.where(parts < UNNAMED, parts, 0)), start=1):
@@ -197,7 +197,7 @@ def hollowed(rng: np.random.Generator, parts: np.ndarray) -> np.ndarray:
     return parts
 
 
-def with_lesions(rng: np.random.Generator, parts: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def add_lesions(rng: np.random.Generator, parts: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lesions in structures, 1 to n, and the parts with them."""
     parts, lesions = parts.copy(), np.zeros(parts.shape, np.uint8)
     room = ndimage.distance_transform_edt(target > 0)

@@ -76,7 +76,7 @@ OFFSETS = (0.0, 1.5, -1.5)
 """What is added to the logit of each candidate at first: one as it is, one larger, one smaller."""
 
 
-def started(path: Path, config: Config) -> SAM3D:
+def start_network(path: Path, config: Config) -> SAM3D:
     """Start the network from parameters of `tiny` with ten geodesic channels or none."""
     tensors, model = load_file(path), SAM3D(config)
     state = model.state_dict()
@@ -234,7 +234,7 @@ def main() -> None:
     torch.manual_seed(1)
     rng = np.random.default_rng(1)
     supply = Supply([source for _, sources in read for source in sources], feed, device, rng)
-    model = started(options.start, CONFIG).to(device).train()
+    model = start_network(options.start, CONFIG).to(device).train()
     while any(len(supply.pools[kind]) < FEWEST_MADE for kind in MADE) and not stop.is_set():
         supply.refill(wait=True)
     print(f"{ {k: len(v) for k, v in supply.pools.items()} } after {time.monotonic() - began:.0f} s", flush=True)

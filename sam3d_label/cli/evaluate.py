@@ -117,7 +117,7 @@ def evaluate(
 
         opened = open_weights(weights, device)
     _check_learned(opened, annotator.value, counts)
-    cohort = _measured(
+    cohort = _evaluate(
         images,
         labels,
         opened,
@@ -164,7 +164,7 @@ def _check_learned(weights: Weights, annotator: str, counts: Sequence[int]) -> N
         raise Sam3dError("these weights have not learned to segment without a click; leave 0 out of --clicks")
 
 
-def _measured(images: Path, labels: Path, weights: Weights, **options: Any) -> Cohort:
+def _evaluate(images: Path, labels: Path, weights: Weights, **options: Any) -> Cohort:
     """Return the cohort, with progress on standard error; raise Sam3dError when no case could be measured."""
     from sam3d_label.cli.progress import bar
     from sam3d_label.evaluation.cohort import evaluate_cohort

@@ -62,7 +62,7 @@ def export(
         manifest = write(studies, out, model_dir=model_dir, tags=tag or [FINAL], key=pseudonyms, progress=show)
     for left in manifest.left_out:
         errors.print(f"left out {left.what}: {left.why}", highlight=False, markup=False, soft_wrap=True)
-    typer.echo(f"wrote {out}: {_counted(manifest)}")
+    typer.echo(f"wrote {out}: {_summary(manifest)}")
     if pseudonyms:
         typer.echo(f"wrote {pseudonyms}: the key from numbers to image ids; it is not in the archive")
 
@@ -93,10 +93,10 @@ def unpack(
     with bar(Console(stderr=True)) as show:
         manifest = unpack.unpack(archive, folder, show) if folder else unpack.check(archive, show)
     done = f"unpacked to {folder}" if folder else f"{archive} is complete"
-    typer.echo(f"{done}: {_counted(manifest)}, made on {manifest.made}")
+    typer.echo(f"{done}: {_summary(manifest)}, made on {manifest.made}")
 
 
-def _counted(manifest: Manifest) -> str:
+def _summary(manifest: Manifest) -> str:
     requests = sum(file.requests or 0 for file in manifest.of("clicks"))
     versions = len({file.version for file in manifest.of("version")})
     return f"{len(manifest.of('label'))} labels, {requests} requests, {versions} versions"

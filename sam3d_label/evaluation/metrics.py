@@ -88,12 +88,12 @@ def auc(dices: Sequence[float], clicks: int = AUC_CLICKS) -> float | None:
     return area / (clicks - 1)
 
 
-def lowered(dices: Sequence[float], by: float = LOWERED_BY) -> int:
+def count_lowered(dices: Sequence[float], by: float = LOWERED_BY) -> int:
     """How many of the clicks after the first lower Dice by more than ``by``."""
     return sum(before - after > by for before, after in pairwise(dices))
 
 
-def honoured(mask: NDArray[np.bool_], clicks: Sequence[Click]) -> int:
+def count_honoured(mask: NDArray[np.bool_], clicks: Sequence[Click]) -> int:
     """Count the clicked voxels on which the mask agrees with the sign of the click."""
     return sum(bool(mask[click.ijk]) == click.positive for click in clicks)
 

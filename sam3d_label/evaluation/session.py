@@ -125,7 +125,7 @@ def evaluate_case(
                 dice=records[-1].dice if unchanged else dice(mask, truth),
                 nsd=metrics.nsd(mask, truth, spacing) if count in clicks else None,
                 seconds=seconds,
-                honoured=metrics.honoured(mask, given),
+                honoured=metrics.count_honoured(mask, given),
             )
         )
         if watch:

@@ -177,7 +177,7 @@ def _requests(results: Sequence[CaseResult]) -> Iterable[ClickRecord]:
 
 def _lowered_share(results: Sequence[CaseResult]) -> float | None:
     further = sum(record.clicks > 1 for record in _requests(results))
-    return sum(metrics.lowered(result.dices) for result in results) / further if further else None
+    return sum(metrics.count_lowered(result.dices) for result in results) / further if further else None
 
 
 def _honoured_share(results: Sequence[CaseResult]) -> float | None:

@@ -66,7 +66,7 @@ def read_slices(folder: Path, limits: Limits) -> list[Slice]:
     for one in slices:
         by_series.setdefault(one.series, []).append(one)
     if len(by_series) != 1:
-        named = "; ".join(map(_described, list(by_series.values())[:MOST_NAMED]))
+        named = "; ".join(map(_describe, list(by_series.values())[:MOST_NAMED]))
         more = f" and {len(by_series) - MOST_NAMED} more" if len(by_series) > MOST_NAMED else ""
         inside = f" ({named}{more})" if named else ""
         raise VolumeError(f"it holds {len(by_series)} DICOM series{inside}: give a folder with exactly one")
@@ -83,7 +83,7 @@ def read_slices(folder: Path, limits: Limits) -> list[Slice]:
     return sorted(slices, key=lambda one: float(normal @ one.position))
 
 
-def _described(slices: list[Slice]) -> str:
+def _describe(slices: list[Slice]) -> str:
     """Return a description of a series for the user."""
     header = slices[0].header
     text = "".join(c for c in str(header.get("SeriesDescription") or "") if c.isprintable())[:40]

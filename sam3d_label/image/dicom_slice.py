@@ -120,7 +120,7 @@ class Slice:
             length, start = _pixel_element(file, self.pixels, syntax)
             available = os.fstat(file.fileno()).st_size - start
             if syntax not in NATIVE:
-                return self._decoded(file.read())
+                return self._decode(file.read())
             if length not in (nbytes, nbytes + nbytes % 2):
                 raise VolumeError(
                     f"{self.file.name} has {length} bytes of pixels, its header claims {nbytes}: {REEXPORT}"
@@ -131,7 +131,7 @@ class Slice:
             raw = np.frombuffer(file.read(nbytes), f"{order}u{self.kind.itemsize}")
         return self.kind.meaning(raw.reshape(self.shape[1], self.shape[0]))
 
-    def _decoded(self, encapsulated: bytes) -> np.ndarray:
+    def _decode(self, encapsulated: bytes) -> np.ndarray:
         try:
             return decode(encapsulated, self.header.file_meta.TransferSyntaxUID, self.header, self.kind.itemsize)
         except VolumeError as error:

@@ -121,7 +121,7 @@ def _is_true(fields: Mapping[str, str], name: str, default: str) -> bool:
     return fields.get(name, default).strip().lower() in ("true", "t", "1")
 
 
-def rewritten(header: Header) -> bytes:
+def rewrite(header: Header) -> bytes:
     """Return a MetaImage header with the same geometry and nothing else, every value of it checked.
 
     Raises:

@@ -214,7 +214,7 @@ class Forms:
         if broken:
             raise VolumeError(f"its header holds NaN or infinity in {', '.join(broken)}: set its geometry again")
 
-    def rewritten(self, shape: tuple[int, ...]) -> bytes:
+    def rewrite(self, shape: tuple[int, ...]) -> bytes:
         """Return the start of a NIfTI-1 file, up to its voxels, with these forms and no text."""
         header = nib.Nifti1Header()
         header.set_data_dtype(np.uint8)

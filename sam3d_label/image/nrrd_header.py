@@ -126,7 +126,7 @@ def _order(fields: Mapping[str, str], kind: str) -> str:
     return order or "|"
 
 
-def rewritten(header: Header) -> bytes:
+def rewrite(header: Header) -> bytes:
     """Return an NRRD header with the same geometry and nothing else, every value of it checked.
 
     Raises:

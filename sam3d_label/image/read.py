@@ -78,7 +78,7 @@ def _geometry(header: Header) -> tuple[np.ndarray, Forms | None]:
     if header.format == "NIfTI":
         return _nifti_geometry(header)
     module = {"NRRD": nrrd_header, "MetaImage": metaimage_header}[header.format]
-    affine = itk_affine(header, module.rewritten(header))
+    affine = itk_affine(header, module.rewrite(header))
     if affine is None:
         raise VolumeError("ITK cannot read its geometry: export it again")
     return affine, None
@@ -93,7 +93,7 @@ def _nifti_geometry(header: Header) -> tuple[np.ndarray, Forms]:
         raise
     except Exception as error:
         raise VolumeError(f"its geometry cannot be read ({error}): set its qform and sform again") from error
-    affine = itk_affine(header, forms.rewritten(header.shape))
+    affine = itk_affine(header, forms.rewrite(header.shape))
     if affine is None:  # ITK takes no sheared axes, as those of a tilted gantry
         return own, forms
     sizes = [np.linalg.norm(a[:3, :3], axis=0) for a in (affine, own)]

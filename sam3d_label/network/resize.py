@@ -25,12 +25,12 @@ def weights_like(values: Tensor, size: int, align_corners: bool) -> Tensor:
 
     They are remembered for plain tensors only: what tracing or `FakeTensorMode` makes must not outlive it.
     """
-    make = placed_weights if type(values) is Tensor else placed_weights.__wrapped__
+    make = weights_at if type(values) is Tensor else weights_at.__wrapped__
     return make(values.shape[-1], size, align_corners, values.dtype, values.device)
 
 
 @lru_cache(maxsize=64)
-def placed_weights(samples: int, size: int, align_corners: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+def weights_at(samples: int, size: int, align_corners: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
     """`linear_weights` as a tensor that is copied to its device once, and that gradients may pass by."""
     with torch.inference_mode(False):
         return torch.from_numpy(linear_weights(samples, size, align_corners)).to(device, dtype)

@@ -181,7 +181,7 @@ class Replayer:
             dice=None if truth is None else dice(without_ignored, truth),
             nsd_2mm=surfaces[0],
             nsd_5mm=surfaces[1],
-            honoured=metrics.honoured(mask, prompts.clicks),
+            honoured=metrics.count_honoured(mask, prompts.clicks),
             same_mask=same,
             agreement=agreement,
             note="; ".join(filter(None, (note, odd))) or None,

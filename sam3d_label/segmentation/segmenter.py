@@ -121,7 +121,7 @@ class Segmenter:
                 learned.
         """
         started = time.monotonic()
-        search = self.search(self._checked(prompts))
+        search = self.search(self._check_prompts(prompts))
         targets = [
             TargetLogits(
                 self.volume,
@@ -160,7 +160,7 @@ class Segmenter:
             PromptError: As for `segment`.
         """
         started = time.monotonic()
-        prompts = self._checked(prompts)
+        prompts = self._check_prompts(prompts)
         search = self.search(prompts)
         draws = perturb(prompts, self.volume.shape, self.volume.spacing)
         unsure = np.zeros(self.volume.shape, np.float32)
@@ -195,7 +195,7 @@ class Segmenter:
         """The weights' intensity rule, fitted to the volume."""
         return self.weights.card.intensity.fit(self.volume.array, self.volume.modality)
 
-    def _checked(self, prompts: Prompts | Iterable[Click | Box]) -> Prompts:
+    def _check_prompts(self, prompts: Prompts | Iterable[Click | Box]) -> Prompts:
         prompts = Prompts.of(prompts)
         prompts.validate(self.volume.shape)
         asked = {

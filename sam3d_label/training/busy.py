@@ -29,7 +29,7 @@ class BusySign:
         self._path = folder / SIGN
 
     @contextmanager
-    def shown(self) -> Iterator[None]:
+    def show(self) -> Iterator[None]:
         """Show it while a request is answered, and a little longer."""
         self._until(LONGEST)
         try:

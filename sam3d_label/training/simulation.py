@@ -126,7 +126,7 @@ def train_rounds(
     prompts = SimulatedPrompts(truth.device, two_passes=settings.two_passes)
     ignored, truth = truth < 0, truth.clamp(min=0)
     if not truth.any():
-        yield settled(prompts.decode(model, embedding), ignored)
+        yield set_ignored(prompts.decode(model, embedding), ignored)
         return
     target = target_cells(truth)
     rough = rough_mask(truth, rng) if rng.random() < settings.rough_mask_share else None
@@ -137,7 +137,7 @@ def train_rounds(
     for number in range(last + 1):
         learns = number in (0, last)
         with torch.set_grad_enabled(learns):
-            logit = settled(prompts.decode(model, embedding, rough), ignored)
+            logit = set_ignored(prompts.decode(model, embedding, rough), ignored)
         if learns:
             yield logit
         found = cells(logit.detach())
@@ -146,7 +146,7 @@ def train_rounds(
         prompts.clicks.append(draw_click(target, found, prompts.clicks, rng))
 
 
-def settled(logit: Tensor, ignored: Tensor) -> Tensor:
+def set_ignored(logit: Tensor, ignored: Tensor) -> Tensor:
     """Set ignored voxels to certain background, so that they cause no error and no gradient."""
     return torch.where(ignored, -CERTAIN, logit) if ignored.any() else logit
 
@@ -179,7 +179,7 @@ def validation_dice(
             scores.append(scores[-1])
             continue
         prompts.clicks.append(click)
-        logit = settled(prompts.decode(model, embedding), ignored)
+        logit = set_ignored(prompts.decode(model, embedding), ignored)
         found, mask = cells(logit), logit > 0
         scores.append(2 * float(mask[truth > 0].sum()) / max(1.0, float(mask.sum() + truth.sum())))
     return scores[1:]

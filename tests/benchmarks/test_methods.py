@@ -65,5 +65,5 @@ def test_methods_are_compared_on_the_cases_that_all_were_measured_on():
         record = ClickRecord(clicks=1, placed=1, click=None, dice=0.5, nsd=(0.5, 0.5), seconds=1.0, honoured=1)
         return Cohort([CaseResult(name, 1.0, (record,)) for name in names], [Skipped("z", "empty")])
 
-    common = methods.in_common({"one": cohort("a", "b"), "other": cohort("b", "c")})
+    common = methods.common_cases({"one": cohort("a", "b"), "other": cohort("b", "c")})
     assert [[result.case for result in each.results] for each in common.values()] == [["b"], ["b"]]

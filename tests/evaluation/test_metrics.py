@@ -74,14 +74,14 @@ def test_auc_is_the_trapezoid_over_clicks_one_to_five():
 
 
 def test_lowered_counts_only_clear_losses():
-    assert metrics.lowered([0.5, 0.495, 0.6, 0.58, 0.58]) == 1
-    assert metrics.lowered([0.5]) == 0
+    assert metrics.count_lowered([0.5, 0.495, 0.6, 0.58, 0.58]) == 1
+    assert metrics.count_lowered([0.5]) == 0
 
 
 def test_honoured_looks_at_both_sides():
     mask = cube((5, 5, 5), 1, 3)
     clicks = [Click((1, 1, 1)), Click((4, 4, 4)), Click((0, 0, 0), False), Click((2, 2, 2), False)]
-    assert metrics.honoured(mask, clicks) == 2
+    assert metrics.count_honoured(mask, clicks) == 2
 
 
 def test_bootstrap_interval():

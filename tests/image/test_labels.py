@@ -19,7 +19,7 @@ from sam3d_label.segmentation.prompts import Prompts
 from sam3d_label.training.augmentation import LABEL
 from sam3d_label.training.dataset import OpenedCase, TrainingCase, TrainingCrops, with_ignored
 from sam3d_label.training.settings import TrainSettings
-from sam3d_label.training.simulation import settled, train_rounds
+from sam3d_label.training.simulation import set_ignored, train_rounds
 
 SHAPE = (20, 18, 16)
 TARGET = (slice(6, 12), slice(5, 11), slice(4, 10))
@@ -95,7 +95,7 @@ def test_ignored_voxels_give_no_gradient() -> None:
     logit = torch.zeros(1, 1, 4, 4, 4, requires_grad=True)
     ignored = torch.zeros(1, 1, 4, 4, 4, dtype=torch.bool)
     ignored[..., 2:] = True
-    settled(logit, ignored).sum().backward()
+    set_ignored(logit, ignored).sum().backward()
     assert logit.grad is not None
     assert not logit.grad[ignored].any()
     assert logit.grad[~ignored].all()

@@ -3,7 +3,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
-from sam3d_label.network.resize import placed_weights, trilinear
+from sam3d_label.network.resize import trilinear, weights_at
 
 
 @pytest.mark.parametrize(("samples", "size"), [(8, 16), (8, 8), (16, 6), (5, 17)])
@@ -23,7 +23,7 @@ def test_it_is_torch_interpolation_in_value_and_gradient(samples, size, align_co
 
 
 def test_gradients_pass_after_inference():
-    placed_weights.cache_clear()
+    weights_at.cache_clear()
     values = torch.randn(1, 1, 4, 4, 4, requires_grad=True)
     with torch.inference_mode():
         trilinear(values, 8, align_corners=True)

@@ -15,7 +15,7 @@ from recipes.tiny_geodesic.crops import SIZE, Cropper, StoredVolume
 from recipes.tiny_geodesic.pack import PackedVolume
 from recipes.tiny_geodesic.session import BatchSession
 from recipes.tiny_geodesic.sources import Source, find_targets
-from recipes.tiny_geodesic.train import CONFIG, started, with_scales
+from recipes.tiny_geodesic.train import CONFIG, start_network, with_scales
 from sam3d_label.image.volume import Volume
 from sam3d_label.network import SAM3D
 from sam3d_label.weights import open_weights
@@ -147,7 +147,7 @@ def test_the_network_starts_as_the_one_it_goes_on_from(tmp_path) -> None:
         for parameter in before.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
     save_file(before.state_dict(), tmp_path / "start.safetensors")
-    after = started(tmp_path / "start.safetensors", SMALL).eval()
+    after = start_network(tmp_path / "start.safetensors", SMALL).eval()
     crop, points, signs = torch.randn(1, 1, 16, 16, 16), torch.tensor([[[3, 9, 12], [7, 7, 7]]]), torch.tensor([[1, 0]])
     proposals = after.propose(after.encode(crop), points, signs)
     torch.testing.assert_close(proposals.logit, before.decode(before.encode(crop), points, signs))

@@ -28,7 +28,7 @@ def new_answer(extension: str) -> str:
 
 
 @contextmanager
-def received(content: BinaryIO, suffix: str) -> Iterator[str]:
+def received_file(content: BinaryIO, suffix: str) -> Iterator[str]:
     """Yield a file with the content of an upload, readable by this user only and removed at the end.
 
     Args:

@@ -51,7 +51,7 @@ def test_without_a_budget_every_mask_is_computed() -> None:
 
 def test_progress_is_that_of_the_image_while_it_is_searched() -> None:
     masks = UnpromptedMasks(EmbeddingCache())
-    with masks.shown("a") as tell:
+    with masks.show_progress("a") as tell:
         assert masks.progress("a") == SearchProgress(0, 0)
         tell(2, 9)
         assert masks.progress("a") == SearchProgress(2, 9)
@@ -61,6 +61,6 @@ def test_progress_is_that_of_the_image_while_it_is_searched() -> None:
 
 def test_a_search_that_fails_is_no_longer_shown() -> None:
     masks = UnpromptedMasks(EmbeddingCache())
-    with pytest.raises(ZeroDivisionError), masks.shown("a"):
+    with pytest.raises(ZeroDivisionError), masks.show_progress("a"):
         raise ZeroDivisionError
     assert masks.progress("a") is None

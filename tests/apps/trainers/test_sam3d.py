@@ -198,7 +198,7 @@ class TestServing:
 
     def test_untrained_weights_can_be_trained_and_not_clicked(self, untrained_path: Path, tmp_path: Path) -> None:
         serving = ActiveWeights(AppConfig(weights=str(untrained_path)), Versions(tmp_path))
-        assert serving.learned_or_not().card.capabilities == []
+        assert serving.load().card.capabilities == []
         with pytest.raises(UntrainedError, match="never trained on clicks"):
             serving()
 
@@ -292,7 +292,7 @@ class TestAutomaticTraining:
 def test_a_training_waits_for_clicks(tmp_path: Path) -> None:
     sign = BusySign(tmp_path)
     sign.wait()
-    with sign.shown():
+    with sign.show():
         assert BusySign(tmp_path)._left() > 10
     assert 0 < BusySign(tmp_path)._left() <= 1
     began = time.monotonic()

@@ -41,12 +41,12 @@ class ActiveWeights:
             UntrainedError: There are none yet; the message says how to get them.
             WeightsError: They are missing, damaged, or of another preset than the configuration asks for.
         """
-        weights = self.learned_or_not(device)
+        weights = self.load(device)
         if CLICK not in weights.card.capabilities:
             raise UntrainedError(_how_to_train(f"the weights {weights.version} were never trained on clicks"))
         return weights
 
-    def learned_or_not(self, device: str = "cpu") -> Weights:
+    def load(self, device: str = "cpu") -> Weights:
         """Return the active weights, or those that the first training starts from; errors as of a call."""
         with self._lock:
             version = self.versions.current()

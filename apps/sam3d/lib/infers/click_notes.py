@@ -102,7 +102,7 @@ class ClickNotes:
             if isinstance(task, SAM3DInferTask):
                 prompts, output = parse(request, labels=self._labels)
                 return LoggedPrompts.of(prompts), output.label, "uncertainty" if output.uncertainty else "mask"
-            found = task.found() if isinstance(task, SAM3DAutoTask) else self._labels[0]
+            found = task.target_label() if isinstance(task, SAM3DAutoTask) else self._labels[0]
             return LoggedPrompts(), parse_unprompted(request, labels=self._labels, found=found).label, "mask"
         except Sam3dError:
             return None, None, "mask"

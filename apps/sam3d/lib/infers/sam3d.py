@@ -112,7 +112,7 @@ class VolumeTask(InferTask):
         """Return the result file and its JSON; `find` returns an array (I, J, K) on the stored grid and JSON fields."""
         clock = _Clock()
         path = str(request["image"])
-        with self._busy.shown(), self._segmenters.borrow(path, resolve_device(output.device)) as segmenter:
+        with self._busy.show(), self._segmenters.borrow(path, resolve_device(output.device)) as segmenter:
             clock.lap("pre")
             array, found = find(segmenter)
             clock.lap("infer")
@@ -145,7 +145,7 @@ class SAM3DInferTask(VolumeTask):
             }
             if not output.uncertainty:
                 result = segmenter.segment(clipped)
-                return result.mask, {**_described(result), **given}
+                return result.mask, {**_describe(result), **given}
             unsure = segmenter.uncertainty(clipped)
             voxel = None if unsure.next_click is None else [int(index) for index in unsure.next_click]
             return unsure.map, {"model_version": str(unsure.model_version), "next_click": voxel, **given}
@@ -171,16 +171,16 @@ class SAM3DAutoTask(VolumeTask):
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """Segments all targets of the volume: `label_names` says by which value."""
         self.require_unprompted()
-        output = parse_unprompted(request, labels=self.labels, found=self.found())
+        output = parse_unprompted(request, labels=self.labels, found=self.target_label())
 
         volume = (file_key(str(request["image"])), resolve_device(output.device))
 
         def find(segmenter: Segmenter) -> tuple[np.ndarray, dict[str, Any]]:
-            with self._masks.shown(str(request.get("image_id", ""))) as progress:
+            with self._masks.show_progress(str(request.get("image_id", ""))) as progress:
 
                 def compute() -> tuple[np.ndarray, dict[str, Any]]:
                     result = segmenter.segment_unprompted(progress)
-                    return result.mask, _described(result)
+                    return result.mask, _describe(result)
 
                 mask, described, cached = self._masks.get((volume, segmenter.weights.signature), compute)
             described |= {"cached": cached} | ({"encoded": 0} if cached else {})
@@ -195,12 +195,12 @@ class SAM3DAutoTask(VolumeTask):
     def info(self) -> dict[str, Any]:
         """Describe the model; `unprompted_label` is the label that it finds, None when its weights need clicks."""
         known = self._card().capabilities
-        return {**super().info(), "unprompted_label": self.found() if NO_CLICK in known else None}
+        return {**super().info(), "unprompted_label": self.target_label() if NO_CLICK in known else None}
 
     def _card(self) -> Card:
         return self._segmenters.weights(resolve_device(None)).card
 
-    def found(self) -> str:
+    def target_label(self) -> str:
         """Return the label that the model finds: the first that the weights know by name, else the first."""
         return unprompted_label(self.labels, self._card())
 
@@ -216,7 +216,7 @@ class SAM3DAutoTask(VolumeTask):
             )
 
 
-def _described(result: Result) -> dict[str, Any]:
+def _describe(result: Result) -> dict[str, Any]:
     return {
         "encoded": int(result.encoded),
         "model_version": str(result.model_version),

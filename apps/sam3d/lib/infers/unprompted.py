@@ -71,7 +71,7 @@ class UnpromptedMasks:
         return bits.reshape(kept.shape), dict(kept.described), not made
 
     @contextmanager
-    def shown(self, image: str) -> Iterator[Callable[[int, int], None]]:
+    def show_progress(self, image: str) -> Iterator[Callable[[int, int], None]]:
         """Show the progress of a search in an image while the block runs.
 
         Args:

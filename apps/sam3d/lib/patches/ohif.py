@@ -58,7 +58,7 @@ def ohif_file(folder: Path, extension: Path, path: str, base: str = "") -> Respo
     if path == CONFIG and (folder / path).is_file():
         files = sorted(extension.glob("*.js"), key=lambda file: (file.name == LAST, file.name))
         scripts = (file.read_text(encoding="utf-8") for file in files)
-        content = "\n".join((moved(folder / path, base), *scripts))
+        content = "\n".join((with_prefix(folder / path, base), *scripts))
         return Response(content, media_type="text/javascript")
     start_page = folder / START
     wanted = Path(os.path.normpath(folder / path)) if "\0" not in path else start_page
@@ -67,18 +67,18 @@ def ohif_file(folder: Path, extension: Path, path: str, base: str = "") -> Respo
             kind = get_mime_type(str(candidate))
             if base and candidate.suffix in TEXTS:
                 headers = A_DAY if HASHED.search(candidate.name) else None
-                return Response(moved(candidate, base), media_type=kind, headers=headers)
+                return Response(with_prefix(candidate, base), media_type=kind, headers=headers)
             return FileResponse(candidate, media_type=kind)
     raise HTTPException(404, "This installation of MONAI Label has no OHIF")
 
 
 def start_page(base: str = "") -> str:
     """Return OHIF's start page for a server at a path prefix; empty when OHIF is not installed."""
-    return moved(FOLDER / START, base) if (FOLDER / START).is_file() else ""
+    return with_prefix(FOLDER / START, base) if (FOLDER / START).is_file() else ""
 
 
 @lru_cache(maxsize=64)
-def moved(file: Path, base: str) -> str:
+def with_prefix(file: Path, base: str) -> str:
     """Return a text file of OHIF, whose paths begin with a prefix.
 
     Args:

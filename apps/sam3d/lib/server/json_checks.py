@@ -41,7 +41,7 @@ def read_json(text: str | bytes, limits: RequestLimits, name: str = "The body") 
     Raises:
         JsonError: It is not JSON, exceeds a limit, or holds a value that JSON or UTF-8 cannot hold.
     """
-    decoded = _decoded(text, limits, name)
+    decoded = _decode(text, limits, name)
     _check_structure(decoded, limits, name)
     try:
         value = json.loads(
@@ -94,7 +94,7 @@ def check_text(text: str, limits: RequestLimits, name: str) -> str:
     return text
 
 
-def _decoded(text: str | bytes, limits: RequestLimits, name: str) -> str:
+def _decode(text: str | bytes, limits: RequestLimits, name: str) -> str:
     if len(text) > limits.max_json_bytes:
         raise JsonError(
             f"{name}: {len(text)} bytes of JSON are more than the {limits.max_json_kb} KiB that are allowed"

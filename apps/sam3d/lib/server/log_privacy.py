@@ -108,7 +108,7 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        return json.dumps(described(record), ensure_ascii=False)
+        return json.dumps(describe_record(record), ensure_ascii=False)
 
 
 class Console(logging.Formatter):
@@ -124,7 +124,7 @@ class Console(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, and the traceback of an exception."""
-        fields = described(record)
+        fields = describe_record(record)
         if hasattr(record, "request"):
             return json.dumps(fields, ensure_ascii=False)
         clean = logging.makeLogRecord({**record.__dict__, "msg": fields["message"], "args": None})
@@ -135,7 +135,7 @@ class Console(logging.Formatter):
         return "\n".join([text, *([fields["traceback"]] if "traceback" in fields else [])])
 
 
-def described(record: logging.LogRecord) -> dict[str, Any]:
+def describe_record(record: logging.LogRecord) -> dict[str, Any]:
     """Return the fields of a record.
 
     Args:
@@ -166,14 +166,14 @@ def own_message(record: logging.LogRecord) -> str:
         record: What was logged.
     """
     arguments = record.args if isinstance(record.args, tuple) else (record.args,) if record.args else ()
-    text = str(record.msg) % tuple(map(hidden, arguments)) if arguments else str(record.msg)
+    text = str(record.msg) % tuple(map(hide_names, arguments)) if arguments else str(record.msg)
     text = without_values(text[:LONGEST])
     for pattern in (FILE, UID):
         text = pattern.sub(PLACEHOLDER, text)
     return text
 
 
-def hidden(value: object) -> object:
+def hide_names(value: object) -> object:
     """Return an argument of a message as the log shows it: `#` and the start of a SHA-256, the same for the same image.
 
     Args:

@@ -178,7 +178,7 @@ class SAM3DTrainTask(TrainTask):
 
     def _update(self, asked: TrainRequest, datastore: Datastore, stats: StatsFile) -> UpdateReport:
         device = resolve_device(asked.device)
-        serving = self._serving.learned_or_not(device)
+        serving = self._serving.load(device)
         unprompted = unprompted_label(self._app.labels, serving.card)
         cases, skipped = labelled_cases(datastore, self._app.labels, self._app.patient, unprompted)
         self._note_start(datastore)
@@ -199,7 +199,7 @@ class SAM3DTrainTask(TrainTask):
         return update(cases, skipped)
 
     def _new_adapters(self, preset: str, device: str) -> Weights:
-        card = self._serving.learned_or_not(device).card
+        card = self._serving.load(device).card
         fresh = untrained(preset, self._app.sam_checkpoint, device, intensity=card.intensity, spacing=card.spacing)
         return dataclasses.replace(fresh, card=fresh.card.model_copy(update={"labels": list(self._app.labels)}))
 

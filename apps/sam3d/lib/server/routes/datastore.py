@@ -25,7 +25,7 @@ from lib.server.routes.app_protocol import App
 from lib.server.routes.form_routes import form_route, sender
 from lib.server.routes.infer import OnceFileResponse
 from lib.server.routes.label_info import IMAGE_KEYS, LABEL_KEYS, LabelInfo
-from lib.temporary import received
+from lib.temporary import received_file
 from lib.validation import explain
 from sam3d_label.image.listing import end_of
 
@@ -80,7 +80,7 @@ def router(app: App) -> APIRouter:
         info = _without(read_object(params, limits, "params", IMAGE_EXAMPLE), IMAGE_KEYS)
         suffix = suffix_of(file)
         name = image or _stem(file, suffix)
-        with received(file.file, suffix) as path:
+        with received_file(file.file, suffix) as path:
             stored = app.datastore().add_image(check_text(name, limits, "image"), path, _signed(info, request))
         return {"image": stored}
 
@@ -116,7 +116,7 @@ def router(app: App) -> APIRouter:
     ) -> dict[str, Any]:
         info = label_info(_without(read_object(params, limits, "params", LABEL_EXAMPLE), LABEL_KEYS), "params")
         suffix = suffix_of(label)
-        with received(label.file, suffix) as path:
+        with received_file(label.file, suffix) as path:
             stored = app.datastore().save_label(image, path, tag or FINAL, _signed(info, request))
         more: Mapping[str, Any] = app.on_save_label(image, stored) or {}  # type: ignore[func-returns-value]
         return {**more, "image": image, "label": stored}

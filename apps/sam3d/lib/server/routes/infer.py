@@ -111,7 +111,7 @@ def router(app: InferApp) -> APIRouter:
     ) -> Response:
         if file is not None:
             raise HTTPException(400, UPLOAD_FIRST)
-        asked = await run_in_threadpool(_checked, app, http, model, image, session_id, params, output)
+        asked = await run_in_threadpool(_check_request, app, http, model, image, session_id, params, output)
         try:
             answer = await app.pool.run(
                 lambda: _compute(app, asked.request, output),
@@ -227,7 +227,7 @@ async def _gone(http: Request) -> None:
         pass
 
 
-def _checked(
+def _check_request(
     app: InferApp, http: Request, model: str, image: str, session_id: str, params: str, output: ResultType | None
 ) -> CheckedRequest:
     limits, labels = app.config, app.config.labels

@@ -107,7 +107,7 @@ def describe(app: PageApp) -> dict[str, Any]:
     Raises:
         Sam3dError: A file of versions or ledger is damaged.
     """
-    weights = app.serving.learned_or_not()
+    weights = app.serving.load()
     current = app.versions.current()
     return {
         "serving": {

@@ -58,7 +58,7 @@ from sam3d_label.training.busy import BusySign
 logger = logging.getLogger(__name__)
 MIB = 2**20
 LOOK_EVERY = 30
-"""Seconds between two looks whether a training is due."""
+"""Seconds between two checks whether a training is due."""
 
 
 class SAM3DApp(MONAILabelApp):
@@ -141,11 +141,11 @@ class SAM3DApp(MONAILabelApp):
         return {"sam3d": self.trainer}
 
     def init_batch_infer(self) -> BatchInferTask:
-        """Return the way to work through many images."""
+        """Return the task for batch inference."""
         return SafeBatch()
 
     def init_strategies(self) -> dict[str, Strategy]:
-        """Return the ways to choose the next image to label."""
+        """Return the strategies that choose the next image to label."""
         return make_strategies(self.scores, self.config.next_sample)
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
@@ -161,9 +161,9 @@ class SAM3DApp(MONAILabelApp):
         return self._scoring_methods
 
     def async_scoring(self, method: str | None, params: Any = None) -> dict[str, Any]:
-        """Score in the background; a scoring that still waits for its turn will see what this one would.
+        """Score in the background, unless a scoring already waits for its turn.
 
-        Only the server starts it: when a training has ended, the server knows, and its process need not ask for it.
+        Only the server starts it, also after a training; the process of the training does not.
         """
         if not self._server_mode or self.tasks.scoring.is_waiting():
             return {}
@@ -212,7 +212,7 @@ class SAM3DApp(MONAILabelApp):
             `file` and `label` (path of the mask, or the saved label's id), `tag` and `params`.
 
         Raises:
-            HTTPException: 404 for an unknown model, image or session, 400 for what else the client did wrong.
+            HTTPException: 404 for an unknown model, image or session, 400 for any other error of the client.
         """
         with self.clicks.record(request) as note:
             return self._infer(request, datastore or self.datastore(), note)
@@ -242,7 +242,7 @@ class SAM3DApp(MONAILabelApp):
         return {"label": label, "tag": tag, "file": file, "params": params}
 
     def batch_infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Run a model on many images and save what it finds as labels.
+        """Run a model on many images and save the masks as labels.
 
         Args:
             request: `model`, and the keys of `lib.requests.Batch`.
@@ -252,7 +252,7 @@ class SAM3DApp(MONAILabelApp):
             By image: `label`, `tag` and `params`, or `error`, which says why there is none.
 
         Raises:
-            HTTPException: 404 for an unknown model, 400 for what would fail on every image.
+            HTTPException: 404 for an unknown model, 400 for a request that would fail on every image.
         """
         self.check_batch(request)
         try:
@@ -279,7 +279,7 @@ class SAM3DApp(MONAILabelApp):
             request: `model`, and the keys of `lib.trainers.sam3d.TrainRequest`.
 
         Raises:
-            HTTPException: 404 for an unknown trainer, 400 for what else is wrong, or when nothing can train.
+            HTTPException: 404 for an unknown trainer, 400 for any other error, or if there is no training case.
         """
         self.check_train(request)
         try:

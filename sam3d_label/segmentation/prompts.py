@@ -103,7 +103,7 @@ def require_inside(what: str, ijk: Ijk, shape: Ijk) -> None:
 
 
 def clip_boxes(prompts: Prompts, shape: Sequence[int]) -> Prompts:
-    """Cuts boxes to the volume: a viewer's region may reach beyond it.
+    """Clip boxes to the volume: a viewer's region may extend beyond it.
 
     Args:
         prompts: Prompts in voxels of the stored image.

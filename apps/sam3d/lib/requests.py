@@ -8,7 +8,7 @@ OHIF and Slicer speak three dialects, all in voxels [i, j, k] of the stored imag
 
 The first dialect that holds a click inside is the one that counts, in this order: OHIF keeps and resends keys
 of earlier requests. `background` counts in all of them. Slicer adds `roi`, six unsorted numbers i0, i1, j0,
-j1, k0, k1. `result` chooses what comes back: `mask`, or `uncertainty`, a map of where the mask is unsure.
+j1, k0, k1. `result` chooses the response: `mask`, or `uncertainty`, a map of the uncertainty of the mask.
 Everything else that the viewers send (`IGNORED_KEYS`) changes nothing: a mask is a function of the volume, the
 weights and the prompts.
 """
@@ -48,13 +48,13 @@ class OutputForm:
     """The form of the response that the client requests.
 
     Attributes:
-        label: Name of what the mask marks.
+        label: Name of the structure in the mask.
         extension: Suffix of the file; None leaves the choice to the server.
         dtype: numpy type of the file's voxels.
         compress: Whether an NRRD is written with gzip.
-        device: Name of the device as the client knows it (`cpu`, `cuda:0`, a GPU's marketing name) or None.
-        value: What the mask holds in the target.
-        uncertainty: Whether the file is to be the uncertainty instead of the mask.
+        device: Name of the device from the client (`cpu`, `cuda:0`, a GPU's marketing name) or None.
+        value: Value of the target in the mask.
+        uncertainty: Whether the file is the uncertainty instead of the mask.
     """
 
     label: str
@@ -131,7 +131,7 @@ def parse_unprompted(request: Mapping[str, Any], *, labels: Sequence[str], found
 
 
 def _output(fields: _Fields, label: str, value: int = 1) -> OutputForm:
-    """Return the form of the answer; an uncertainty is float32 whatever type of mask a viewer always asks for."""
+    """Return the form of the response; an uncertainty is float32 whatever type the viewer requests."""
     uncertainty = fields.result == "uncertainty"
     return OutputForm(
         label=label,
@@ -205,7 +205,7 @@ class _Fields(BaseModel):
 
 
 SAVE_KEYS = frozenset({"save_label", "label_tag"})
-"""Ask the app to save the mask as a label as well."""
+"""Keys that request to save the mask as a label, too."""
 
 IGNORED_KEYS = frozenset(
     {

@@ -18,7 +18,7 @@ SHIPPED_PRESET = "tiny"
 
 
 class UntrainedError(WeightsError):
-    """The network has not learned clicks yet, so that its masks would mean nothing."""
+    """The network has not learned clicks yet, so that its masks would be meaningless."""
 
 
 class ActiveWeights:
@@ -26,7 +26,7 @@ class ActiveWeights:
 
     Args:
         config: The app's configuration.
-        versions: The versions that its trainings made.
+        versions: The versions of its trainings.
     """
 
     def __init__(self, config: AppConfig, versions: Versions) -> None:
@@ -39,7 +39,7 @@ class ActiveWeights:
 
         Raises:
             UntrainedError: There are none yet; the message says how to get them.
-            WeightsError: They are missing, damaged, or of another preset than the configuration asks for.
+            WeightsError: They are missing, damaged, or not of the configured preset.
         """
         weights = self.load(device)
         if CLICK not in weights.card.capabilities:
@@ -47,7 +47,7 @@ class ActiveWeights:
         return weights
 
     def load(self, device: str = "cpu") -> Weights:
-        """Return the active weights, or those that the first training starts from; errors as of a call."""
+        """Return the active weights, or the untrained ones that the first training starts from; errors as in a call."""
         with self._lock:
             version = self.versions.current()
             loaded = self._loaded.get(device)
@@ -75,7 +75,7 @@ def configured(config: AppConfig, device: str = "cpu") -> Weights:
 
     Raises:
         UntrainedError: The trunk of the preset, a SAM checkpoint, cannot be found.
-        WeightsError: They are missing, damaged, or of another preset than the configuration asks for.
+        WeightsError: They are missing, damaged, or not of the configured preset.
     """
     if config.weights is None and config.preset not in (None, SHIPPED_PRESET):
         try:
@@ -89,7 +89,7 @@ def configured(config: AppConfig, device: str = "cpu") -> Weights:
 
 
 def check_preset(config: AppConfig, weights: Weights, what: str) -> None:
-    """Raise WeightsError when weights are of another preset than the configuration asks for."""
+    """Raise WeightsError if the weights are not of the configured preset."""
     if config.preset not in (None, weights.card.preset):
         raise WeightsError(
             f"--conf preset {config.preset}: {what} is of preset {weights.card.preset}; leave preset out, give other"
@@ -98,7 +98,7 @@ def check_preset(config: AppConfig, weights: Weights, what: str) -> None:
 
 
 def with_overrides(weights: Weights, config: AppConfig) -> Weights:
-    """Return the weights with the configured spacing and intensity rule, and a signature of their own."""
+    """Return the weights with the configured spacing and intensity rule, and another signature."""
     wanted = {"spacing": config.spacing, "intensity": config.intensity}
     changes = {name: value for name, value in wanted.items() if value is not None}
     if not changes:
@@ -108,7 +108,7 @@ def with_overrides(weights: Weights, config: AppConfig) -> Weights:
 
 
 def unprompted_label(labels: Sequence[str], card: Card) -> str:
-    """Return the label that weights find without a prompt: the first that they know by name, else the first.
+    """Return the label that weights segment without a prompt: the first that they know by name, otherwise the first.
 
     Args:
         labels: Names of the structures that the app segments.

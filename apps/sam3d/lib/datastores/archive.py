@@ -12,7 +12,7 @@ from sam3d_label.io import storing
 
 
 def pack(cases: Iterable[Mapping[str, str]], metadata: str) -> str:
-    """Write files to an archive; nothing is left of one that cannot be completed.
+    """Write files to an archive; an incomplete one is removed.
 
     Args:
         cases: Path of each file of a case by the folder that it gets in the archive, such as `image`.

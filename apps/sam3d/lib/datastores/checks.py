@@ -23,7 +23,7 @@ class IdError(Sam3dError):
 
 
 def check_id(image_id: str) -> str:
-    """Let an image id through that names one file in one folder.
+    """Check that an image id names one file in one folder.
 
     Raises:
         IdError: It is empty, too long, hidden, begins or ends with a space, or holds a path separator or a control
@@ -35,7 +35,7 @@ def check_id(image_id: str) -> str:
 
 
 def check_tag(tag: str) -> str:
-    """Let a label tag through that names one folder.
+    """Check that a label tag names one folder.
 
     Raises:
         IdError: It holds anything but letters, digits, dot, dash and underscore, or starts with a dot.
@@ -66,7 +66,7 @@ def check_label(label: Volume, image: Volume) -> None:
 
 
 def check_extension(extension: str) -> None:
-    """Let the extensions of volumes through.
+    """Check that an extension is one of a volume.
 
     Raises:
         VolumeError: It is none of them.
@@ -78,7 +78,7 @@ def check_extension(extension: str) -> None:
 
 
 def is_volume(file: str | Path) -> bool:
-    """Return whether a file begins as a volume does.
+    """Return whether the first bytes of a file are those of a volume.
 
     A link may lead elsewhere since the folder was listed: only volumes leave the server.
     """
@@ -97,7 +97,7 @@ def _begins_as(file: Path, extension: str) -> bool:
 
 
 def same_bytes(one: Path, other: Path) -> bool:
-    """Return whether two files exist and hold the same."""
+    """Return whether two files exist and are equal."""
     return one.stat().st_size == other.stat().st_size and one.read_bytes() == other.read_bytes()
 
 

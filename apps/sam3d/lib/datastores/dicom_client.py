@@ -119,7 +119,7 @@ class DicomWeb:
             return [Dataset.from_json({tag: item[tag] for tag in item if tag != PIXELS}) for item in items]
 
     def download(self, study: str, series: str, folder: Path) -> int:
-        """Write the instances of a series to a folder, named after their InstanceNumber; how many there were.
+        """Write the instances of a series to a folder, named after their InstanceNumber; return their number.
 
         Raises:
             RemoteError: The server does not answer, or not as it should.

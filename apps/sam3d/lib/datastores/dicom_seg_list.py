@@ -35,7 +35,7 @@ class SegList:
         self._known: dict[str, dict[str, Any]] = {}
 
     def update(self, server: DicomWeb) -> None:
-        """Ask about the SEGs that are new on a server, and forget those that are gone.
+        """Request the metadata of new SEGs, and forget removed ones.
 
         Raises:
             RemoteError: The server does not answer.
@@ -69,7 +69,7 @@ class SegList:
         return sum(any(one["StudyInstanceUID"] == study for one in instances) for instances in entries)
 
     def _read(self) -> None:
-        """Take over what other processes asked."""
+        """Read the changes of other processes."""
         try:
             content = read_object(self._file, FORMAT)
             self._known = content.get("series", content)  # older releases wrote the series alone

@@ -24,7 +24,7 @@ def segment_names(seg: Dataset) -> dict[int, str]:
 
 
 def referenced_series(seg: Dataset) -> list[str]:
-    """SeriesInstanceUIDs of what a SEG was drawn on."""
+    """Return the SeriesInstanceUIDs that a SEG references."""
     return [str(item.get("SeriesInstanceUID", "")) for item in seg.get("ReferencedSeriesSequence") or []]
 
 

@@ -149,7 +149,7 @@ def _step(headers: Sequence[Dataset]) -> float:
 
 
 def _complete(header: Dataset, step: float) -> Dataset:
-    """Return a header with everything that highdicom asks a source for, empty where the standard lets it be."""
+    """Return a header with all attributes that highdicom requires of a source, empty where the standard allows it."""
     complete = copy.copy(header)
     for name in REQUIRED_EVEN_IF_EMPTY:
         if name not in complete:

@@ -34,7 +34,7 @@ def open_series(folder: Path) -> tuple[Volume, list[Dataset]]:
 
 
 def keep_volume(volume: Volume, file: Path) -> None:
-    """Write a volume as NIfTI, as whole numbers where it holds nothing else; whole or not at all."""
+    """Write a volume as NIfTI atomically, with an integer type if all values are whole numbers."""
     array = volume.array
     small = array.size and array.min() >= np.iinfo(np.int16).min and array.max() <= np.iinfo(np.int16).max
     if small and np.array_equal(array, np.rint(array)):

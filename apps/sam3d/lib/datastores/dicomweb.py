@@ -101,7 +101,7 @@ class DicomWebDatastore(SafeDatastore):
         return self.server.url
 
     def synchronise(self, at_least_every: float | None = None) -> None:
-        """Take over what the server has, unless that was done a moment ago or another thread is at it.
+        """Read the list of the server, unless it is recent or another thread is reading it.
 
         Args:
             at_least_every: Seconds that a moment is; the configured ones without it.
@@ -136,7 +136,7 @@ class DicomWebDatastore(SafeDatastore):
         self._trouble, self._asked_at = trouble, time.monotonic()
 
     def status(self) -> dict[str, Any]:
-        """Return how many images and labels there are, as far as is known, and as `error` why no more is known."""
+        """Return the known numbers of images and labels, and as `error` why they may be incomplete."""
         trouble = self.refresh()
         with self._up_to_date():
             objects = self._datastore.objects.values()
@@ -146,14 +146,14 @@ class DicomWebDatastore(SafeDatastore):
         return known | ({"error": str(trouble)} if trouble else {})
 
     def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        """Return images without a final label, but those that turned out to be no volume."""
+        """Return images without a final label, except those that are no usable volume."""
         self.synchronise()
         with self._up_to_date():
             objects = self._datastore.objects.items()
             return [uid for uid, one in objects if FINAL not in one.labels and "refused" not in one.image.info]
 
     def get_image_uri(self, image_id: str) -> str:
-        """Path of a series as NIfTI, downloaded when it is not here; empty when the server has no such series.
+        """Return the path of a series as NIfTI, downloaded if needed; empty if the server has no such series.
 
         Raises:
             VolumeError: Its slices do not form one volume.
@@ -197,7 +197,7 @@ class DicomWebDatastore(SafeDatastore):
         return dict(super().get_label_info(label_id, label_tag))
 
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
-        """Paths of `image` and `label` of every image with a final label that can be used."""
+        """Return the paths of `image` and `label` of every image with a usable final label."""
         pairs = []
         for image in self.get_labeled_images():
             try:
@@ -209,13 +209,13 @@ class DicomWebDatastore(SafeDatastore):
         return [{key: os.path.relpath(path, self._datastore_path) for key, path in pair.items()} for pair in pairs]
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Refused: images come from the server."""
+        """Reject an upload, since images are added on the server."""
         if is_temporary(image_filename):
             Path(image_filename).unlink(missing_ok=True)
         raise HTTPException(400, OUTSIDE)
 
     def remove_image(self, image_id: str) -> None:
-        """Refused: images come from the server."""
+        """Reject an upload, since images are added on the server."""
         raise HTTPException(400, OUTSIDE)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
@@ -253,7 +253,7 @@ class DicomWebDatastore(SafeDatastore):
             raise VolumeError(f"DICOM SEG {series} of series {image_id} cannot be used: {error}") from error
 
     def seg_file(self, image_id: str, label_filename: str, info: Mapping[str, Any]) -> str:
-        """Write a label map of an image as a DICOM SEG; path of a temporary file.
+        """Write a label map of an image as a DICOM SEG; return the path of a temporary file.
 
         Raises:
             VolumeError: The label's values have no names, or no SEG can refer to the series.
@@ -327,7 +327,7 @@ class DicomWebDatastore(SafeDatastore):
         return str(file.resolve())
 
     def _take_over(self, images: Mapping[str, Series]) -> None:
-        """Brings the datastore's file in line with what the server lists."""
+        """Update the index to the list of the server."""
         newest = self._segs.newest(images)
         with self._up_to_date():
             before = self._datastore.model_dump_json()

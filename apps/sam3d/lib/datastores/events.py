@@ -37,7 +37,7 @@ QUIET, LONGEST = 0.3, 2.0
 
 
 class FolderEvents(FileSystemEventHandler):
-    """Reports files that come, go, change, or get another name, as rsync does with every file it has written.
+    """Reports files that are added, removed, changed or renamed; rsync renames every file it has written.
 
     Args:
         is_of_interest: Whether a file matters, given its folder and name.
@@ -48,7 +48,7 @@ class FolderEvents(FileSystemEventHandler):
         self._is_of_interest, self._changed = is_of_interest, changed
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        """Report a change of a file; reading one is none."""
+        """Report a change of a file, but not a read."""
         if not isinstance(event, CHANGES):
             return
         for path in (os.fsdecode(event.src_path), os.fsdecode(getattr(event, "dest_path", ""))):
@@ -83,13 +83,13 @@ class FolderWatch:
         self._thread.start()
 
     def stop(self) -> None:
-        """End watching."""
+        """Stop watching."""
         self._stopped.set()
         self._changed.set()
         self._observer.stop()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until watching has ended."""
+        """Wait until the thread has ended."""
         self._thread.join(timeout)
         self._observer.join(timeout)
 

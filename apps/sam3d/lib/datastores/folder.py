@@ -39,7 +39,7 @@ MOST_SHOWN = 100
 
 
 def _under_the_lock(name: str) -> Callable[..., Any]:
-    """Return a method of `LocalDatastore` that runs under the datastore's lock, with what other processes wrote."""
+    """Return a method of `LocalDatastore` that holds the datastore's lock and reads the changes of other processes."""
     inherited = getattr(LocalDatastore, name)
 
     def method(self: FolderDatastore, *args: Any, **kwargs: Any) -> Any:
@@ -70,10 +70,10 @@ class FolderDatastore(LocalDatastore):
     """
 
     keeps_gone = True
-    """Whether to keep the records of files that are gone, for the time when they come back."""
+    """Whether to keep the records of removed files, in case they come back."""
 
     shares_folder = True
-    """Whether others put files into the folder: they are never overwritten, and the folder is not made again."""
+    """Whether other programs put files into the folder: they are never overwritten and the folder is not recreated."""
 
     _config_ts: Any
 
@@ -155,7 +155,7 @@ class FolderDatastore(LocalDatastore):
 
     @contextmanager
     def _up_to_date(self) -> Iterator[None]:
-        """Let one thread of one process read or change the datastore, as the others have left it."""
+        """Hold the lock of the datastore, and read the changes of other processes."""
         with self._one_thread:
             if self._depth:
                 yield
@@ -185,7 +185,7 @@ class FolderDatastore(LocalDatastore):
         return self._config_ts is not None and _stamp(Path(self._datastore_config_path)) == self._config_ts
 
     def _look_again(self) -> None:
-        """Take over what changed in a folder that has come back, and watch it again."""
+        """Read the changes in a folder that is available again, and watch it again."""
         self._reconcile_datastore()
         if self._auto_reload and self._observer is not None:
             self._observer.stop()
@@ -202,7 +202,7 @@ class FolderDatastore(LocalDatastore):
 
     @contextmanager
     def _received(self, source: str, folder: str, name: str) -> Iterator[Path]:
-        """Yield a flushed copy of a file, next to the place it is for; it is removed when the block fails."""
+        """Yield a flushed copy of a file next to its target; it is removed if the block fails."""
         self._require_writable()
         target = Path(folder, name).absolute()
         part = part_of(target)
@@ -270,7 +270,7 @@ class FolderDatastore(LocalDatastore):
         return [Path(folder, self._filename(image_id, extension)).absolute() for extension in extensions]
 
     def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
-        """Take over the index if another process has changed it."""
+        """Read the index again if another process has changed it."""
         config = Path(self._datastore_config_path)
         written = _stamp(config)
         if written in (None, self._config_ts):
@@ -319,7 +319,7 @@ class FolderDatastore(LocalDatastore):
             remove_parts(place)  # other servers may be writing, so only old ones are removed
 
     def _reconcile_datastore(self) -> None:
-        """Bring the index in line with the files that are there."""
+        """Update the index to the existing files."""
         with self._up_to_date():
             before, gone = self._datastore.objects, self._gone.read() if self.keeps_gone else {}
             images, labels = self._listed(before)
@@ -369,7 +369,7 @@ class FolderDatastore(LocalDatastore):
         return (file[: -len(extension)], extension.lower()) if extension else super()._to_id(file)
 
     def _watch(self) -> None:
-        """Refresh soon after a file has come, gone or changed."""
+        """Refresh soon after a file was added, removed or changed."""
         polling = self._is_on_mount(os.path.abspath(self._datastore.image_path()))
         self._observer = FolderWatch(self._datastore_path, self._is_of_interest, self.refresh, polling)
 

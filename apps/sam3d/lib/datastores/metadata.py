@@ -39,7 +39,7 @@ class IndexFullError(DiskFullError):
 
 
 def require_room(index: int, record: int) -> None:
-    """Check that a large record does not make a large index larger, which slows down every request.
+    """Check that a large record does not make a large index larger, since that slows down every request.
 
     Args:
         index: Bytes of the index with the record.
@@ -78,7 +78,7 @@ def checked(info: Any, name: str = "info") -> dict[str, Any]:
 
 
 def fault(value: Any) -> str | None:
-    """Say why a value cannot be stored; None when it can.
+    """Return why a value cannot be stored; None if it can.
 
     The walk uses no recursion, so that no nesting can exhaust the stack.
     """

@@ -66,7 +66,7 @@ def reconcile(
     renamed: Callable[[str, str, str], dict[str, Any]],
     orphan: Callable[[str, str], object],
 ) -> dict[str, ImageLabelModel]:
-    """Return a record of each image that is there, with those of its labels that are there.
+    """Return the records of existing images, with those of their existing labels.
 
     Args:
         sources: Earlier records; what the first that has one says about a file is kept, also where the file has another

@@ -58,7 +58,7 @@ class RemovedRecords:
         return dict(found.index.objects)
 
     def write(self, records: Objects) -> None:
-        """Store the records, or keep them until the process ends where they cannot be stored."""
+        """Store the records, or keep them in memory if they cannot be stored."""
         if records == self.read():
             return
         kept = dict(list(records.items())[-MOST:])
@@ -75,7 +75,7 @@ class RemovedRecords:
             self._unsaved = kept
 
     def forget(self, image: str, tag: str | None = None) -> None:
-        """Drop the record of a label, or without a tag that of an image and all its labels."""
+        """Remove the record of a label or, without a tag, of an image and all its labels."""
         records = self.read()
         if image not in records:
             return

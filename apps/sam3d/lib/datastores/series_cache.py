@@ -66,7 +66,7 @@ class SeriesCache:
 
 
 def _put(source: Path, destination: Path, aside: Path) -> None:
-    """Move a folder to a place where another version of it may be, or may be put by another process meanwhile."""
+    """Move a folder to a path where another version may be, also while another process does the same."""
     if destination.exists():
         os.replace(destination, aside)
     try:

@@ -46,7 +46,7 @@ GONE = "The file of image {!r} is gone: upload the image again"
 
 
 class SafeDatastore(FolderDatastore):
-    """A datastore of 3D volumes. What it rejects, it rejects with an HTTP error that says why and how to fix it.
+    """A datastore of 3D volumes. Rejections are HTTP errors that say why and how to fix it.
 
     A file is copied next to its place, flushed and verified there, and that very file is renamed into place. When a
     method that changes something returns, the change is on the disk.
@@ -113,7 +113,7 @@ class SafeDatastore(FolderDatastore):
             )
 
     def _require_free(self, target: Path, part: Path) -> None:
-        """Check that a file that this datastore has no record of is not lost by a change.
+        """Check that a change does not lose a file without a record.
 
         Args:
             target: Where a file is to be put.
@@ -145,7 +145,7 @@ class SafeDatastore(FolderDatastore):
                     )
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Save a label of an image in place of an earlier one of this tag.
+        """Save a label of an image, replacing an earlier one of this tag.
 
         Args:
             image_id: The image's id.
@@ -212,7 +212,7 @@ class SafeDatastore(FolderDatastore):
         return identity
 
     def _publish(self, image_id: str, label: Volume, label_tag: str, info: Mapping[str, Any]) -> dict[str, Any]:
-        """Send a label to where labels are kept in addition to the folder; return metadata to store about that."""
+        """Store a label outside the folder too, if the datastore does; return metadata to record."""
         return {}
 
     def remove_image(self, image_id: str) -> None:
@@ -248,7 +248,7 @@ class SafeDatastore(FolderDatastore):
             self._change(image_id, ImageLabelModel(image=image, labels=known.labels))
 
     def remember_image_info(self, image_id: str, info: dict[str, Any]) -> None:
-        """Add to the metadata of an image; until the server ends only, where it cannot be stored."""
+        """Add to the metadata of an image; in memory only if it cannot be stored."""
         try:
             self.update_image_info(image_id, info)
         except HTTPException as error:
@@ -286,7 +286,7 @@ class SafeDatastore(FolderDatastore):
 
 
 def remember(datastore: Datastore, image_id: str, info: dict[str, Any]) -> None:
-    """Add to the metadata of an image; until the server ends only, where the disk is full or read-only."""
+    """Add to the metadata of an image; in memory only if the disk is full or read-only."""
     if isinstance(datastore, SafeDatastore):
         datastore.remember_image_info(image_id, info)
     else:

@@ -27,15 +27,15 @@ class SafeBatch(BatchInferTask):
     """MONAI Label's batch, for machines with and without a GPU. Its log has a line per image: `2 of 9: ID: ...`."""
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore, infer: Infer) -> dict[str, Any]:
-        """Works through the images.
+        """Process the images.
 
         Args:
             request: The keys of `lib.requests.Batch`, and what else `infer` is to have for each image.
-            datastore: Where the images are, and where the masks go.
-            infer: The app's, for one image.
+            datastore: Datastore of the images and masks.
+            infer: The app's `infer`, for one image.
 
         Returns:
-            By image: what `infer` answered without the file, which is saved; or `error`, why there is none.
+            By image: the answer of `infer` without the file, which is saved; or `error`, the reason why there is none.
 
         Raises:
             Sam3dError: A value of the request is wrong.
@@ -63,7 +63,7 @@ class SafeBatch(BatchInferTask):
 
 
 def check_batch(request: Mapping[str, Any]) -> tuple[Batch, list[str]]:
-    """Return a request as it will be worked through, and the devices that will do it.
+    """Return the parsed request, and the devices for it.
 
     Raises:
         Sam3dError: A value of the request is wrong.

@@ -27,9 +27,9 @@ class RequestNote:
     """Data about a request that are collected while it is processed.
 
     Attributes:
-        task: The model, once there is one of that name.
-        path: Of the image, once there is one.
-        answer: The JSON part of the answer, once there is one.
+        task: The model; None if there is none of that name.
+        path: Path of the image; empty if there is none.
+        answer: The JSON part of the answer; empty until there is one.
     """
 
     task: VolumeTask | None = None
@@ -41,7 +41,7 @@ class ClickNotes:
     """Writes every request to the click log, successful or rejected.
 
     Args:
-        log: Where to; None to write nothing.
+        log: The log; None to write nothing.
         labels: Names of the structures that the app segments.
         count: Called with the model, the request and the answer of each request to a model that exists, for metrics;
             the answer is None when the request was rejected.
@@ -117,11 +117,11 @@ def image_name(request: Mapping[str, Any]) -> str:
 
 
 def reason(error: Exception, path: str) -> str:
-    """Why a request failed, in words that the app chose: without the image's name, what the client sent, and paths.
+    """Return why a request failed, without the image's name, text from the client, and paths.
 
     Args:
-        error: What was raised.
-        path: Of the image, empty when there is none.
+        error: The exception.
+        path: Path of the image, empty if there is none.
     """
     cause = error.__cause__ or error
     said = str(cause.detail if isinstance(cause, HTTPException) else cause)

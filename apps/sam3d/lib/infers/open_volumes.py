@@ -41,9 +41,9 @@ class _OpenVolume:
 
 
 class OpenVolumes:
-    """Segmenters by volume, least recently used first to go.
+    """Cache of segmenters by volume; the least recently used go first.
 
-    Two requests for one volume wait for each other; requests for two volumes do not.
+    Requests for the same volume wait for each other.
     Our own instead of `cachetools`: an entry and its lock are there before its size is known.
 
     Args:
@@ -62,10 +62,10 @@ class OpenVolumes:
         open_it: Callable[[], Segmenter],
         renew: Callable[[Segmenter], Segmenter] = lambda segmenter: segmenter,
     ) -> Iterator[Segmenter]:
-        """Lends the segmenter of a volume to one request.
+        """Lend the segmenter of a volume to one request.
 
         Args:
-            key: What the volume and the device are known by.
+            key: Key of the volume and the device.
             open_it: Opens it when it is not there yet; its errors pass through and nothing is kept.
             renew: Returns the segmenter that replaces an earlier one, or the same.
         """
@@ -97,7 +97,7 @@ class OpenVolumes:
 
 
 class Segmenters:
-    """Segmenters by image and device, and what they share.
+    """Segmenters by image and device, with a shared cache.
 
     Args:
         weights: The active weights on each device.

@@ -38,10 +38,10 @@ class VolumeTask(InferTask):
 
     Args:
         segmenters: The recently opened volumes, shared by the models.
-        busy: What a training on this machine waits for.
+        busy: Flag that a training on this machine waits for.
         labels: Names of the structures to segment.
         kind: Type of the model, which decides where the viewers list it.
-        description: What it does, for people.
+        description: Description for people.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class VolumeTask(InferTask):
 
     @abstractmethod
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Answers a request.
+        """Answer a request.
 
         Args:
             request: `image`, the path of a file or DICOM folder, and the keys of `lib.requests`.
@@ -91,7 +91,7 @@ class VolumeTask(InferTask):
         return True
 
     def get_path(self, validate: bool = True) -> None:
-        """No file for the routes under `/model/`: they would overwrite or move away shipped weights.
+        """Offer no file to the routes under `/model/`, which would overwrite or move shipped weights.
 
         Raises:
             HTTPException: 400; a client asks where to put a file (`validate` is False).
@@ -100,7 +100,7 @@ class VolumeTask(InferTask):
             raise HTTPException(400, "Weights are not taken over HTTP: start the server with --conf weights PATH")
 
     def clear_cache(self) -> None:
-        """Forget embeddings; the next click on each place encodes again."""
+        """Remove all embeddings from the cache."""
         self._segmenters.cache.clear()
 
     def _respond(
@@ -130,10 +130,10 @@ class SAM3DInferTask(VolumeTask):
         super().__init__(segmenters, busy, labels, InferType.DEEPGROW, "Segments what the clicks mark, in 3D")
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Segments what the prompts mark: 1 in the target, 0 elsewhere.
+        """Segment the target of the prompts: 1 in the target, 0 elsewhere.
 
-        With `result` = `uncertainty` the file holds instead how unsure that mask is, float32 from 0 to 1, and the
-        JSON says where the next click would help most: `next_click`, [i, j, k] or null.
+        With `result` = `uncertainty` the file is the uncertainty of that mask, float32 from 0 to 1, and the JSON has
+        the voxel where the next click helps most: `next_click`, [i, j, k] or null.
         """
         prompts, output = parse(request, labels=self.labels)
 
@@ -153,7 +153,7 @@ class SAM3DInferTask(VolumeTask):
         return self._respond(request, output, find)
 
     def require_unprompted(self) -> None:
-        """Refuses: there is nothing to segment without clicks."""
+        """Raise `PromptError`, since the model needs clicks."""
         raise PromptError(NO_CLICKS)
 
 
@@ -169,7 +169,7 @@ class SAM3DAutoTask(VolumeTask):
         self._masks = UnpromptedMasks(segmenters.cache)
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Segments all targets of the volume: `label_names` says by which value."""
+        """Segment all targets of the volume; `label_names` has their value."""
         self.require_unprompted()
         output = parse_unprompted(request, labels=self.labels, found=self.target_label())
 
@@ -201,11 +201,11 @@ class SAM3DAutoTask(VolumeTask):
         return self._segmenters.weights(resolve_device(None)).card
 
     def target_label(self) -> str:
-        """Return the label that the model finds: the first that the weights know by name, else the first."""
+        """Return the label that the model segments: the first that the weights know by name, otherwise the first."""
         return unprompted_label(self.labels, self._card())
 
     def require_unprompted(self) -> None:
-        """Refuses when the weights have not learned it."""
+        """Raise `PromptError` if the weights have not learned it."""
         weights = self._segmenters.weights(resolve_device(None))
         known = weights.card.capabilities
         if NO_CLICK not in known:

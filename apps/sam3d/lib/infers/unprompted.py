@@ -18,7 +18,7 @@ class SearchProgress:
     """Progress of the search in one volume.
 
     Attributes:
-        done: Crops that were looked at.
+        done: Number of crops processed.
         total: Crops of the volume; 0 before it is open.
     """
 

@@ -1,1 +1,1 @@
-"""The HTTP side of the app: who may ask, what may be asked, and the routes that answer."""
+"""The HTTP server of the app: access, checks of requests, and routes."""

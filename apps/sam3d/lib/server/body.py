@@ -41,8 +41,8 @@ class BodyLimit:
     A route never sees more bytes than are allowed, whether the client announced the length or sends chunks.
 
     Args:
-        app: What answers the request.
-        limits: What a body may hold.
+        app: The next ASGI app.
+        limits: Limits of a body.
     """
 
     def __init__(self, app: ASGIApp, limits: RequestLimits) -> None:
@@ -78,7 +78,7 @@ class BodyLimit:
         await self.app(scope, counting, send)
 
     def _limit(self, kind: str) -> tuple[int, str]:
-        """Return the largest body of a media type in bytes, and what changes it."""
+        """Return the largest body of a media type in bytes, and the `--conf` key that sets it."""
         if is_json(kind):
             return self._limits.max_json_bytes, "--conf max_json_kb"
         if kind == "application/x-www-form-urlencoded":
@@ -121,7 +121,7 @@ class _Counting:
         return message
 
     async def whole(self) -> bytes:
-        """Return the body; what a client that hangs up has sent until then."""
+        """Return the body, or the received part if the client disconnects."""
         chunks = []
         more = True
         while more:
@@ -131,7 +131,7 @@ class _Counting:
         return b"".join(chunks)
 
     async def drain(self) -> None:
-        """Read and drop what still arrives, within bounds, so that the client gets to see the answer."""
+        """Read and drop the rest of the body, within bounds, so that the client reads the response."""
         end, dropped = time.monotonic() + DRAIN_SECONDS, 0
         while dropped < DRAIN_BYTES and time.monotonic() < end:
             message = await self._receive()

@@ -1,4 +1,4 @@
-"""The environment of background processes: what their work needs, and no path that a client can write to."""
+"""The environment of background processes: the variables they need, and no path that a client can write to."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ PREFIXES = (
     "PYTORCH_",
     "ITK_",
 )
-"""Beginnings of further names: locale, caches, and what torch, CUDA and its math libraries read."""
+"""Prefixes of further variables: locale, caches, torch, CUDA and math libraries."""
 
 
 def clean_environment(gpus: str = "all") -> dict[str, str]:
-    """Variables for a process that runs the app without serving requests.
+    """Return the variables of a process that runs the app without serving requests.
 
-    MONAI Label's settings are passed on as this process holds them, wherever they came from. Python's own search
-    path is the app and the library; nothing else of `PYTHONPATH` is inherited.
+    MONAI Label's settings are passed on as they are in this process, whatever their source. `PYTHONPATH` is the app and
+    the library; the inherited value is ignored.
 
     Args:
         gpus: Numbers of the GPUs to use, separated by commas, among those that this process may use; `all` for all.
@@ -69,14 +69,14 @@ def clean_environment(gpus: str = "all") -> dict[str, str]:
 
 
 def search_path() -> list[str]:
-    """Folders of the app and of the library, unless that is installed where Python looks anyway."""
+    """Return the folders of the app and of the library, unless the library is installed."""
     library = Path(sam3d_label.__file__).resolve().parents[1]
     installed = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
     return [str(Path(__file__).resolve().parents[2]), *([] if library in installed else [str(library)])]
 
 
 def visible_devices(gpus: str, visible: str | None) -> str:
-    """`CUDA_VISIBLE_DEVICES` for some GPUs among those that this process sees.
+    """Return `CUDA_VISIBLE_DEVICES` for some GPUs among those that this process sees.
 
     Args:
         gpus: Their numbers as this process counts them, separated by commas.

@@ -1,4 +1,4 @@
-"""Multipart forms read with little memory: whatever the number of their files, all are in one temporary file."""
+"""Multipart forms read with little memory: all files of a form are in one temporary file."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class FormReader(MultiPartParser):
             return await super().parse()
 
     def on_headers_finished(self) -> None:
-        """Give a file its place in the shared one."""
+        """Write a file to a section of the shared file."""
         super().on_headers_finished()
         upload = self._current_part.file
         if upload is not None:

@@ -24,11 +24,11 @@ FRESH_SECONDS = 5.0
 """Seconds for which a report is cached, so that requests cannot keep the disks busy."""
 
 STUCK_SECONDS = 600.0
-"""A click that has waited this long shows that nothing is computed any more."""
+"""A click that has waited this long shows that the queue is stuck."""
 
 
 class Check(BaseModel):
-    """One thing that was checked.
+    """The result of a health check.
 
     Attributes:
         ok: Whether it works.
@@ -52,7 +52,7 @@ class Health(BaseModel):
 
 
 class Probe(Protocol):
-    """Checks one thing; raises when it does not work."""
+    """A health check; raises if it fails."""
 
     def __call__(self) -> None:
         """Raise `UnhealthyError` with the problem, or any other error, whose text is only logged."""
@@ -100,7 +100,7 @@ def writable(folder: Path) -> Callable[[], None]:
     """Return a probe that writes a file of a few bytes into a folder and removes it.
 
     Args:
-        folder: Where the app writes.
+        folder: A folder of the app.
     """
 
     def probe() -> None:
@@ -122,8 +122,8 @@ def space(folders: Mapping[str, Path], least_mb: int) -> Callable[[], None]:
     """Return a probe for free disk space.
 
     Args:
-        folders: Where the app writes, by what it is called in the report.
-        least_mb: Free space that each needs, MiB.
+        folders: Folders of the app by their name in the report.
+        least_mb: Required free space of each, MiB.
     """
 
     def probe() -> None:

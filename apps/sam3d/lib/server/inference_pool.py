@@ -48,7 +48,7 @@ class Turn:
     """Decides which waiting requests a newer one replaces.
 
     Attributes:
-        key: The user, and what they ask about.
+        key: The user, model, image and label.
         clicks: The clicks of a user who is known only by an address, which others may share: such a request replaces
             an earlier one only if it has all of its clicks. None for a user who is known by name.
     """
@@ -167,7 +167,7 @@ class InferencePool:
             device: Name of the device.
             volume: Requests for the same volume run one after the other.
             turn: Which waiting requests this one replaces.
-            user: Who asks.
+            user: The user.
             gone: Returns once the client has gone.
             discard: Called with the answer of a cancelled request.
 
@@ -199,7 +199,7 @@ class InferencePool:
                 queue.drop(job)
 
     def load(self) -> dict[str, PoolLoad]:
-        """Return how busy each device is that was used so far."""
+        """Return the load of each device that was used so far."""
         with self._lock:
             devices = dict(self._devices)
         return {name: device.load() for name, device in devices.items()}

@@ -210,7 +210,7 @@ def traceback_of(error: BaseException) -> str:
     """Return the traceback of an exception and of its causes, with scrubbed messages.
 
     Args:
-        error: What was raised.
+        error: The exception.
     """
     parts: list[str] = []
     seen: set[int] = set()

@@ -13,32 +13,32 @@ Answer = TypeVar("Answer")
 
 
 class BusyError(Exception):
-    """A user waits for as many places as one may."""
+    """As many requests of a user wait as are allowed."""
 
 
 @dataclass
 class _UserShare:
-    """The places of one user, and how many requests have or want one."""
+    """The places of one user, and the number of requests that have or wait for one."""
 
     places: CapacityLimiter
     requests: int = 0
 
 
 class UserShares:
-    """Places for work, and the part of them that one user may have.
+    """A limit of concurrent requests, and the share of it for one user.
 
-    A request without a place waits, first for one of its user's places and then for one of all: requests of one user
-    therefore never stand before those of another in large numbers.
+    A request without a place waits, first for one of its user's places and then for one of all, so that many requests
+    of one user do not block those of another.
 
     Args:
-        places: How many there are.
-        most: How many of them one user may have; without it, all.
-        most_waiting: How many requests of a user may wait; without it, any number.
+        places: Number of concurrent requests.
+        most: Largest number of them for one user; None for all.
+        most_waiting: Largest number of waiting requests of a user; None for any number.
     """
 
     @classmethod
     def halves(cls, places: int) -> UserShares:
-        """Places of which one user may have half."""
+        """Return a limit of which one user may use half."""
         return cls(places, max(1, places // 2))
 
     def __init__(self, places: int, most: int | None = None, most_waiting: int | None = None) -> None:
@@ -55,7 +55,7 @@ class UserShares:
             user: User who needs the place; None for users that are not distinguished, who may have all places.
 
         Raises:
-            BusyError: As many requests of the user wait as may.
+            BusyError: As many requests of the user wait as are allowed.
         """
         if user is None:
             async with self._all:
@@ -81,7 +81,7 @@ class UserShares:
             work: Computes the answer.
 
         Raises:
-            BusyError: As many requests of the user wait as may.
+            BusyError: As many requests of the user wait as are allowed.
         """
         async with self.place(user):
             return await to_thread.run_sync(work, limiter=self._threads)

@@ -32,8 +32,8 @@ class AutoTrain:
 
     Args:
         config: The app's configuration.
-        model_dir: Where trainings leave what they remember.
-        datastore: Where labels are saved.
+        model_dir: Folder of the state of trainings.
+        datastore: Datastore with the labels.
         is_training: Whether a training is queued or running.
     """
 
@@ -104,7 +104,7 @@ class AutoTrain:
 
 
 def last_time(of_day: str) -> float:
-    """Return when it was last HH:MM, seconds since 1970."""
+    """Return the last time that it was HH:MM, seconds since 1970."""
     hour, minute = map(int, of_day.split(":"))
     now = datetime.now()
     today = now.replace(hour=hour, minute=minute, second=0, microsecond=0)

@@ -52,7 +52,7 @@ class TrainRequest(ClientRequest):
     """The keys of a request to train: those that MONAI Label's own trainers know, with their meaning.
 
     Attributes:
-        name: Of the run, for people.
+        name: Name of the run, for people.
         pretrained: Continue from the active version; False starts new adapters on the frozen trunk.
         device: Where to train.
         max_epochs: Epochs to train; without it, the configuration's.
@@ -68,7 +68,7 @@ class TrainRequest(ClientRequest):
         tracking_uri: Empty only.
         tracking_experiment_name: Accepted, and of no effect without tracking.
         train_random_seed: Fixes every random choice.
-        client_id: Who asked.
+        client_id: The client.
     """
 
     name: str = "train_01"
@@ -121,7 +121,7 @@ class SAM3DTrainTask(TrainTask):
         serving: The active weights.
         versions: Where new versions go.
         model_dir: Folder of the run, its stats and the learning curve.
-        ledger: File that remembers which cases validate.
+        ledger: File with the split of each case.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ class CodeFlows:
         self._lock = threading.Lock()
 
     def start(self, callback: str, wanted: str) -> tuple[str, str]:
-        """Return the provider's address to send the browser to, and the state that it has to bring back.
+        """Return the provider's address for the redirect, and the state that the provider must send back.
 
         Args:
             callback: Address of this server's callback.

@@ -40,7 +40,7 @@ class Failures:
                 self._times.popitem(last=False)
 
     def wait(self, address: str) -> int:
-        """Return for how many more seconds an address may not try to log in; 0 when it may."""
+        """Return for how many seconds an address may not try to log in; 0 if it may."""
         with self._lock:
             times = self._times.get(network(address))
             if times is None or len(times) < MOST_FAILURES:

@@ -67,11 +67,11 @@ class Login:
         self._known_lock = threading.Lock()
 
     def from_cookie(self, token: str) -> Identity | None:
-        """Return who a session's cookie belongs to; None when it has expired, so that the user logs in again."""
+        """Return the user of a session's cookie; None if it has expired, so that the user logs in again."""
         return self._in_session(token)
 
     def from_bearer(self, token: str, address: str) -> Identity:
-        """Return who sent a token in the `Authorization` header: a session's, an API key, or a provider's.
+        """Return the user of a token in the `Authorization` header: of a session, an API key, or the provider.
 
         Raises:
             HTTPException: 401 when it is not valid, 429 after too many failures, 503 when the provider is away.
@@ -136,7 +136,7 @@ class Login:
         return OpenedSession(self.sessions.open(identity, seconds=lasts), identity)
 
     async def at_provider(self, address: str, work: Callable[[], Answer]) -> Answer:
-        """Run work that waits for the provider, for a visitor.
+        """Run work that waits for the provider, for a client without a login.
 
         Args:
             address: The visitor's.

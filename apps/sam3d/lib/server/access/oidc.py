@@ -114,7 +114,7 @@ class Oidc:
         return self.identity(claims)
 
     def claims(self, token: str, audience: str | None = None) -> dict[str, Any]:
-        """Return what a token says after a check of its signature, issuer and dates.
+        """Return the claims of a token after a check of its signature, issuer and dates.
 
         Args:
             token: A signed JWT.

@@ -23,7 +23,7 @@ VERIFYING = 8
 
 
 class Access:
-    """Sets `request.state.identity`, and answers 401 or 403 where the route needs more.
+    """Sets `request.state.identity`, and returns 401 or 403 if the route requires more.
 
     Args:
         app: The next layer.

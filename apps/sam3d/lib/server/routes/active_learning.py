@@ -23,7 +23,7 @@ class SampleRequest(ClientRequest):
     Attributes:
         label_tag: Accepted for MONAI Label's clients; the tag `final` counts.
         labels: Accepted, and of no effect.
-        client_id: Who asked.
+        client_id: The client.
     """
 
     label_tag: str | None = None

@@ -39,7 +39,7 @@ class BatchRequest(ClientRequest):
         result_compress: Whether an NRRD is written with gzip.
         restore_label_idx: Accepted, and of no effect.
         logging: Accepted, and of no effect.
-        client_id: Who asked.
+        client_id: The client.
     """
 
     images: BatchInferImageType | tuple[str, ...] | None = None

@@ -190,7 +190,7 @@ class DatasetArchive(OnceFileResponse):
 
 
 def suffix_of(upload: UploadFile) -> str:
-    """End of the name for an uploaded volume's temporary file, one of `EXTENSIONS`.
+    """Return the suffix of an uploaded volume's temporary file, one of `EXTENSIONS`.
 
     Raises:
         HTTPException: 400; the client's name for it ends otherwise.
@@ -241,7 +241,7 @@ def _unreserved(info: dict[str, Any], keys: frozenset[str]) -> dict[str, Any]:
 
 
 def _signed(info: dict[str, Any], request: Request) -> dict[str, Any]:
-    """Return the same with the user who is logged in."""
+    """Return the same dictionary with the user who is logged in."""
     user = sender(request)
     return {**info, "user": user} if user else info
 

@@ -28,7 +28,7 @@ def form_route(max_part_bytes: int, max_files: int = MAX_FILES, readers: UserSha
     """
 
     class FormRoute(APIRoute):
-        """Parses a form before FastAPI would, within limits."""
+        """Parse a form before FastAPI does, within limits."""
 
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()
@@ -53,7 +53,7 @@ def reading_route(readers: UserShares) -> type[APIRoute]:
     """
 
     class ReadingRoute(APIRoute):
-        """Waits for its turn."""
+        """The task waits for its turn."""
 
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()
@@ -91,7 +91,7 @@ async def read_form(request: Request, max_part_bytes: int, max_files: int) -> No
 
 
 def sender(request: Request, client_id: str | None = None) -> str | None:
-    """Return who sent a request: the user who is logged in, else what the client calls itself."""
+    """Return the sender of a request: the user who is logged in, otherwise the `client_id`."""
     identity = getattr(request.state, "identity", None)
     if identity is not None and not identity.anonymous:
         return str(identity.name)

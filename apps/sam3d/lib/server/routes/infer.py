@@ -67,7 +67,7 @@ class InferApp(Protocol):
         """Return images and labels."""
 
     def sessions(self) -> SafeSessions | None:
-        """Return volumes that clients sent for a while; None where sessions are switched off."""
+        """Return the sessions; None if they are switched off."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ class CheckedRequest:
     Attributes:
         request: For the app: `model`, `image` or `session`, and the client's `params`.
         device: Name of the device that computes it.
-        volume: What the volume is known by.
-        turn: Which waiting requests it replaces.
-        user: Who sent it.
+        volume: Key of the volume.
+        turn: The waiting requests that it replaces.
+        user: The sender.
     """
 
     request: dict[str, Any]
@@ -267,7 +267,7 @@ def _device(name: Any) -> str:
 
 
 def _user(http: Request, request: Mapping[str, Any]) -> tuple[str, str]:
-    """Return who sent a request, and how that is known: by name, by what the client calls itself, or by address."""
+    """Return the sender of a request, and its source: login, `client_id` or address."""
     identity = getattr(http.state, "identity", None)
     if identity is not None and not identity.anonymous:
         return "name", identity.name
@@ -277,7 +277,7 @@ def _user(http: Request, request: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _turn(user: tuple[str, str], request: Mapping[str, Any], labels: tuple[str, ...]) -> Turn | None:
-    """Which requests that still wait this one replaces: earlier ones of the user for the same image, model and label.
+    """Return the waiting requests that this one replaces: earlier ones of the user for the same image, model and label.
 
     A request that saves its mask is always computed. OHIF does not say who the user is, and two of them can share an
     address.

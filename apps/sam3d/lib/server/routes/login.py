@@ -182,7 +182,7 @@ def upstream_roles(role: Role) -> list[str]:
 
 
 def local_path(wanted: str) -> str:
-    """Return where to go after the login; empty when that is not a path of this server."""
+    """Return the path after the login; empty if it is not a path of this server."""
     return wanted if LOCAL_PATH.fullmatch(wanted) else ""
 
 

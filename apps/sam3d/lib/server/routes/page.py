@@ -60,7 +60,7 @@ class RollbackRequest(BaseModel):
 
 
 def router(app: PageApp) -> APIRouter:
-    """Return the page and what it asks for. Who may send which request is in `server.access.roles`.
+    """Return the page and its data. Roles are in `server.access.roles`.
 
     Args:
         app: What it shows.
@@ -102,7 +102,7 @@ def router(app: PageApp) -> APIRouter:
 
 
 def describe(app: PageApp) -> dict[str, Any]:
-    """Return all that the page shows, as JSON.
+    """Return the content of the page as JSON.
 
     Raises:
         Sam3dError: A file of versions or ledger is damaged.

@@ -120,7 +120,7 @@ def router(_: Any) -> APIRouter:
 
 
 def target(request: Request, service: str, path: str, allowed: re.Pattern[str]) -> ProxyTarget:
-    """Return where a request goes.
+    """Return the target of a request.
 
     Args:
         request: The client's request.
@@ -170,7 +170,7 @@ def decoded(path: str) -> str:
 
 
 def is_accepted(content_type: str) -> bool:
-    """Return whether an answer of this type comes back to the client."""
+    """Return whether a response of this type is passed on to the client."""
     header = Message()
     header["Content-Type"] = content_type
     kind = header.get_content_type()

@@ -20,7 +20,7 @@ class ScoringRequest(ClientRequest):
     Attributes:
         device: Where to compute.
         gpus: Numbers of the GPUs that may be used, separated by commas, or `all`.
-        client_id: Who asked.
+        client_id: The client.
     """
 
     device: Annotated[str | None, BeforeValidator(_first)] = None

@@ -21,10 +21,10 @@ SWITCHED_OFF = "This server has no sessions: upload the image to the datastore"
 
 
 class SessionHolder(Protocol):
-    """Has sessions."""
+    """An app with sessions."""
 
     def sessions(self) -> SafeSessions | None:
-        """Return volumes that clients sent for a while; None where sessions are switched off."""
+        """Return the sessions; None if they are switched off."""
 
 
 class SessionsApp(SessionHolder, Protocol):

@@ -149,7 +149,7 @@ def _zip_members(content: BinaryIO) -> Iterator[Upload]:
 
 
 def _require_few(number: int) -> None:
-    """Count every member, also those that are passed over: a small file can hold millions of empty ones."""
+    """Count every member, also skipped ones: a small file can hold millions of empty ones."""
     if number >= MOST_FILES:
         raise VolumeError(f"More than {MOST_FILES} files are not allowed in one session")
 
@@ -238,7 +238,7 @@ class _TarStream:
         return self._position
 
     def require_end(self) -> None:
-        """Read what follows the last member, so that the checksum of the compression is compared.
+        """Read the rest after the last member, so that the checksum of the compression is verified.
 
         Raises:
             VolumeError: The tar file does not end with zeros as it must, or the compressed data are damaged.

@@ -28,7 +28,7 @@ def store_image(
     unpack: bool = False,
     grow: Callable[[int], None] = lambda size: None,
 ) -> Path:
-    """Write the image that a client sent to an empty folder, and read it once to see that it is whole.
+    """Write the image of a client to an empty folder, and read it once to check that it is complete.
 
     Args:
         uploads: One image file, the files of one DICOM series, or one archive of these.

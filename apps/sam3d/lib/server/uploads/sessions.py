@@ -35,7 +35,7 @@ HOUR = 3600
 
 
 class SafeSessions(Sessions):
-    """MONAI Label's sessions with checked ids and checked content.
+    """MONAI Label's sessions, with checks of ids and content.
 
     The ids come from clients and name folders, and a folder's `meta.info` names the image that is sent.
 
@@ -66,7 +66,7 @@ class SafeSessions(Sessions):
     def create(
         self, uploads: Iterable[Upload], expiry: int = 0, unpack: bool = False, owner: str | None = None
     ) -> SessionInfo:
-        """Keep an image for a while. The session appears whole or not at all.
+        """Store an image temporarily. The session appears whole or not at all.
 
         Args:
             uploads: One image file, the files of one DICOM series, or one archive of these.
@@ -109,7 +109,7 @@ class SafeSessions(Sessions):
     def add_session(
         self, data_file: str, expiry: int = 0, uncompress: bool = False, session_id: str | None = None
     ) -> tuple[str, SessionInfo]:
-        """Keep a copy of a file, of a folder's files, or of what an archive holds.
+        """Store a copy of a file, of a folder's files, or of the members of an archive.
 
         Raises:
             HTTPException: 400; as `create`.
@@ -171,7 +171,7 @@ class SafeSessions(Sessions):
         return None
 
     def _write_meta_info(self, session_id: str, session_info: SessionInfo) -> None:
-        """Note when a session was used last; one that is removed at the same time stays removed."""
+        """Record when a session was used last; one that is removed at the same time stays removed."""
         folder = Path(self.store_path, session_id)
         if folder.is_dir():
             write_text(folder / META, session_info.to_str(), durable=False)

@@ -1,4 +1,4 @@
-"""How long clicks take while the server trains, beside how long they take when it does not.
+"""Latency of clicks during a training, compared with that of an idle server.
 
     python benchmarks/busy_latency.py IMAGES LABELS [--cases GLOB] [--json FILE]
 
@@ -32,7 +32,7 @@ from sam3d_label.io import write_json
 from sam3d_label.masks import deepest_voxel
 
 PATIENCE = 300
-"""Seconds in which the server must have looked at all volumes, and a training have come to its first epoch."""
+"""Seconds within which the server must list all volumes, and a training must reach its first epoch."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _timed(
 
 
 def wait_until(done: Callable[[], bool], what: str) -> None:
-    """Return when something is done; RuntimeError when it takes too long."""
+    """Wait for a condition; raise RuntimeError if it takes too long."""
     deadline = time.monotonic() + PATIENCE
     while not done():
         if time.monotonic() > deadline:

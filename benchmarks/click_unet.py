@@ -41,7 +41,7 @@ SETTINGS = train.SETTINGS.model_copy(
         "two_passes": False,
     }
 )
-"""Those of `tiny`, without the prompts that DeepEdit does not know."""
+"""Settings of `tiny`, without the prompts that DeepEdit does not support."""
 
 
 class ClickUNet(PromptableNetwork):

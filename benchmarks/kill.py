@@ -41,7 +41,7 @@ LONGEST_SAVES, LONGEST_TRAINING = 2.0, 25.0
 
 @dataclass
 class Saved:
-    """What is known about the label of one image.
+    """The expected label of one image.
 
     Attributes:
         acknowledged: Number of the last save that was answered; None before the first.
@@ -54,7 +54,7 @@ class Saved:
 
 @dataclass
 class Run:
-    """What happened so far.
+    """The events so far.
 
     Attributes:
         saved: By image.
@@ -109,7 +109,7 @@ def annotate(url: str, image: str, run: Run, seed: int, stop: threading.Event) -
 
 
 def check(url: str, run: Run) -> None:
-    """Ask for all that was acknowledged, and settle what became of the saves that were cut off."""
+    """Check all acknowledged labels, and find out the result of interrupted saves."""
     with httpx.Client(base_url=url, timeout=60) as http:
         listed = http.get("/datastore/", params={"output": "all"}).json()["objects"]
         run.counts["versions"] = len(http.get("/sam3d/state").raise_for_status().json()["versions"])
@@ -134,7 +134,7 @@ def check(url: str, run: Run) -> None:
 
 
 def kill(started: Server, what: str) -> str:
-    """Send SIGKILL to the server, its background processes, or all of them; what was really there to be killed."""
+    """Send SIGKILL to the server, its background processes, or all of them; return what was killed."""
     processes = started.children() if what in ("training", "both") else []
     if what == "both":
         what = "server and training" if processes else "server"
@@ -174,7 +174,7 @@ def one_kill(studies: Path, run: Run, rng: np.random.Generator, training: bool) 
 def main(
     kills: Annotated[int, typer.Option(min=1, help="How often something is killed.")] = 200,
     trainings: Annotated[float, typer.Option(min=0, max=1, help="Share of the kills with a training.")] = 0.25,
-    seed: Annotated[int, typer.Option(help="Fixes moments, and what is saved and killed.")] = 0,
+    seed: Annotated[int, typer.Option(help="Fixes the times, the labels and the killed processes.")] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers here too.")] = None,
 ) -> None:
     """Kill and check; status 1 if anything acknowledged is lost."""
@@ -186,7 +186,7 @@ def main(
             voxels = rng.normal(100, 15, SHAPE).astype(np.int16)
             nib.save(nib.Nifti1Image(voxels, np.eye(4)), studies / f"{image}.nii.gz")
         run = Run({image: Saved() for image in images})
-        with suppress(KeyboardInterrupt):  # what was found until then counts
+        with suppress(KeyboardInterrupt):  # the results so far are used
             for _ in track(range(kills), "Killing", console=Console(stderr=True)):
                 one_kill(studies, run, rng, bool(rng.random() < trainings))
         with server(studies) as started:

@@ -83,7 +83,7 @@ STEPS_PER_EPOCH, TIMED_EPOCHS = 10, 4
 
 @dataclass(frozen=True)
 class Setup:
-    """What all points of a folder share.
+    """The settings that all points of a folder share.
 
     Attributes:
         weights: The weights to start from.
@@ -341,11 +341,11 @@ def calibrate(weights: Weights, case: TrainingCase, minutes: float, out: Path) -
 def main(
     images: Annotated[Path, typer.Argument(help="Folder of volumes.")],
     labels: Annotated[Path, typer.Argument(help="Folder of labels.")],
-    out: Annotated[Path, typer.Argument(help="Folder for points, table and picture; a run that was cut off goes on.")],
+    out: Annotated[Path, typer.Argument(help="Folder for points, table and picture; an interrupted run continues.")],
     minutes: Annotated[float, typer.Option(help="Training time of each point.")] = 2.0,
     sizes: Annotated[str, typer.Option(help="Numbers of annotated cases.")] = "1,2,5,10,20,40",
     strategies: Annotated[str, typer.Option(help="Arms, of random, first, uncertainty, diverse, unet.")] = "",
-    seeds: Annotated[str, typer.Option(help="Seeds of chance; each is an arm of its own.")] = "0",
+    seeds: Annotated[str, typer.Option(help="Random seeds; each is a separate arm.")] = "0",
     label: Annotated[int | None, typer.Option(help="Value of the target; any but 0 without it.")] = None,
     weights: Annotated[str | None, typer.Option(help="A file, or the name of shipped ones.")] = None,
     pool: Annotated[int, typer.Option(help="Cases that may be annotated, drawn from those not held out.")] = 60,

@@ -59,7 +59,7 @@ class LoadCase:
 
 @dataclass
 class Log:
-    """What happened.
+    """The events of a run.
 
     Attributes:
         seconds: Of every request that was answered, by kind.
@@ -202,7 +202,7 @@ async def masks_of_one_user(client: httpx.AsyncClient, cases: Sequence[LoadCase]
 
 
 def different(log: Log, alone: Log) -> list[str]:
-    """Images and clicks whose mask is another one than that of one user alone."""
+    """Return images and clicks whose mask differs from that of a single user."""
     return [f"{image}, {kind}" for (image, kind), mask in log.masks.items() if alone.masks.get((image, kind)) != mask]
 
 
@@ -233,7 +233,7 @@ class Memory:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was seen."""
+        """Reset the measurements."""
         self.server_mb = self.all_mb = self.now_mb = 0.0
 
     @contextmanager

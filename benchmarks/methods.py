@@ -1,4 +1,4 @@
-"""Methods beside each other: the same cases, the same annotator, the same seed.
+"""Compare methods on the same cases, with the same annotator and seed.
 
     python benchmarks/methods.py IMAGES LABELS OUT --unet CKPT [--cases GLOB] [--methods sam3d,unet,random_walker]
 

@@ -1,4 +1,4 @@
-"""Dice by size and contrast of the lesion, of clicks and of a box alone, on phantoms that no weights were trained on.
+"""Dice of clicks and of a box by size and contrast of the lesion, on phantoms that no weights were trained on.
 
     python benchmarks/phantoms.py [--cases 40] [--seed 77] [--weights W] [--json FILE]
 
@@ -33,12 +33,12 @@ from sam3d_label.weights import Weights, open_weights
 
 SMALL_MM, LARGE_MM = 20.0, 50.0
 FAINT = {"ct": 40.0, "mr": 0.2}
-"""Contrast, HU or share of the MR scale, under which a lesion is of low contrast: about the median of what is drawn."""
+"""Contrast, HU or share of the MR scale, under which a lesion has low contrast: about the median of all lesions."""
 
 
 @dataclass(frozen=True)
 class PhantomResult:
-    """One phantom: what it holds, Dice after each click from 1 on, and that of the lesion's bounding box alone."""
+    """One phantom: its metadata, Dice after each click from 1 on, and Dice of the lesion's bounding box."""
 
     case: str
     meta: dict[str, Any]
@@ -54,7 +54,7 @@ class PhantomResult:
 
     @property
     def contrast(self) -> str:
-        """The bin of its contrast, whether brighter or darker than what surrounds it."""
+        """Return the bin of its absolute contrast with the surroundings."""
         return "low contrast" if abs(self.meta["contrast"]) < FAINT[self.meta["modality"]] else "high contrast"
 
 

@@ -1,4 +1,4 @@
-"""What clicks gave before networks: a random walker between the clicks and the faces of a region around them."""
+"""A baseline without a network: a random walker between the clicks and the faces of a region around them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZE = 64
 
 FIELD_MM = 256.0
 ROOM = 1.5
-"""Edge of the region over that of the clicks, where they lie far apart."""
+"""Edge of the region over that of the clicks, if they are far apart."""
 
 SEED_VOXELS = 2.5
 """Radius of a click's ball of seeds on that grid; where balls overlap, the nearest click decides."""

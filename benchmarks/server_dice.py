@@ -1,4 +1,4 @@
-"""One click in each volume through the running server, as a client sends it: Dice of the mask that comes back.
+"""Dice of one click in each volume, sent to the running server as a client does.
 
 python benchmarks/server_dice.py IMAGES LABELS [--cases GLOB] [--json FILE]
 """

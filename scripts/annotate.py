@@ -1,4 +1,4 @@
-"""An annotator at a running server who knows the truth: clicks where the mask is wrong, and saves the label.
+"""A simulated annotator at a running server: clicks on the errors of the mask, and saves the reference label.
 
 For each file of LABELS, named after the id of its image, it sends up to --clicks requests, as the viewers do each with
 all clicks so far, and then saves the file as the image's label. It stands in for people where labels are at hand: to
@@ -29,7 +29,7 @@ PLACE = ANNOTATORS["error_centre"]
 
 
 class Annotator:
-    """Somebody who knows the truth.
+    """A simulated annotator who knows the true mask.
 
     Args:
         http: Client of the server.

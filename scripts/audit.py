@@ -1,4 +1,4 @@
-"""Checks the installed packages: the pinned versions, that they agree, and known vulnerabilities.
+"""Check the installed packages: pinned versions, dependencies, and known vulnerabilities.
 
     python scripts/audit.py [--offline-ok]
 
@@ -117,7 +117,7 @@ def vulnerabilities(report: Mapping[str, Any]) -> list[str]:
 
 
 def main() -> int:
-    """Run the checks and print what was found."""
+    """Run the checks and print the findings."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--offline-ok", action="store_true", help="succeed if no vulnerability service answers")
     offline_ok = parser.parse_args().offline_ok

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests with real clients need, Debian's Orthanc with its DICOMweb plugin, Chromium and nginx. Where that
-# cannot be, it says so and fails; the tests that need them are skipped then.
+# Installs the programs for the tests with real clients: Debian's Orthanc with its DICOMweb plugin, Chromium and nginx. If
+# that is not possible, it fails with a message, and the tests that need them are skipped.
 set -euo pipefail
 
 plugin=/usr/share/orthanc/plugins/libOrthancDicomWeb.so

@@ -52,7 +52,7 @@ lesions gives."""
 
 FEWEST_VOXELS = 200
 SHARES = {"_mr": 0.27, "_ct": 0.18, "piece": 0.1, "planted": 0.15, "lesion": 0.17, "organ": 0.08, "region": 0.05}
-"""Share of the training crops that each kind of case gives."""
+"""Share of the training crops of each kind of case."""
 
 KEPT = 0.5
 """Share of the weights that a run went on from in those that it gives: what it unlearned comes back, most of what it
@@ -124,7 +124,7 @@ def painted_cases(folder: Path) -> list[TrainingCase]:
 
 
 def piece_cases(cases: Sequence[TrainingCase], folder: Path) -> list[TrainingCase]:
-    """Pieces of the images of cases, found where they are missing, as targets beside the drawn ones."""
+    """Return cases with pieces of images as further targets; missing pieces are computed."""
     found = []
     for case in cases:
         for number in range(DIVISIONS):
@@ -139,7 +139,7 @@ def piece_cases(cases: Sequence[TrainingCase], folder: Path) -> list[TrainingCas
 
 
 def planted_cases(cases: Sequence[TrainingCase], folder: Path) -> list[TrainingCase]:
-    """Small lesions in the images of cases, painted where they are missing, each a target of its own."""
+    """Return cases with small inserted lesions, each a separate target; missing ones are computed."""
     found = []
     for case in cases:
         image, label = folder / "images" / case.image.name, folder / "labels" / case.image.name
@@ -181,7 +181,7 @@ def main(
     threads: int = 2,
     resume: bool = False,
 ) -> None:
-    """Train the network `tiny` on sarcomas of patients 001-028, what is made of their images, phantoms and mosaics."""
+    """Train the network `tiny` on sarcomas of patients 001-028, targets from their images, phantoms and mosaics."""
     torch.set_num_threads(threads)
     settings = SETTINGS.model_copy(update={"epochs": epochs, "trunk": weights is None})
     training, validation = every_case(sts, out)
@@ -189,7 +189,7 @@ def main(
     model, start = SAM3D(PRESETS["tiny"]), START
     earlier = open_weights(weights) if weights else None
     if earlier:
-        model.load_state_dict(earlier.model.state_dict(), strict=False)  # what the network had not begins untrained
+        model.load_state_dict(earlier.model.state_dict(), strict=False)  # new parts start untrained
         start = START.model_copy(update={"base": earlier.card.base, "version": earlier.version})
     report = fine_tune(
         model,

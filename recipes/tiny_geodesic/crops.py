@@ -15,7 +15,7 @@ from recipes.tiny_geodesic.sources import Source, Target
 
 SIZE = 128
 SERVED_SHARE = 0.5
-"""Share of the crops that lie where serving would look."""
+"""Share of the crops that are positioned as at inference."""
 
 SERVES, USUAL, FILL = (0.5, 1.0, 2.0, 4.0), 2.0, 0.5
 """Spacings at which the weights serve, mm, the first of them, and how far they are approached."""
@@ -71,7 +71,7 @@ class Cropper:
 
     @torch.no_grad()
     def batch(self, chosen: Sequence[tuple[StoredVolume, int]], elsewhere: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Images and labels, (B, 1, SIZE, SIZE, SIZE), of these targets; some crops lie anywhere if so wished."""
+        """Return images and labels, (B, 1, SIZE, SIZE, SIZE); a share `elsewhere` of the crops is at any position."""
         rows = []
         for stored, value in chosen:
             target = stored.source.targets[value]
@@ -133,7 +133,7 @@ class Cropper:
         return torch.stack([grey * inside, label, visible])
 
     def narrow(self, stored: StoredVolume, value: int, place: CropPosition, inside: Tensor) -> Tensor:
-        """`inside` but for what is far from the target, as in volumes cut out around it."""
+        """Return `inside` without voxels far from the target, as in a cropped volume."""
         target, near = stored.source.targets[value], torch.zeros_like(inside)
         first, last = ((t - place.centre) * stored.source.spacing / place.spacing for t in (target.lower, target.upper))
         margin = self.rng.uniform(0.1, 1, (2, 3)) * (last - first + 1)

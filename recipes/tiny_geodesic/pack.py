@@ -27,7 +27,7 @@ GREYS = 64
 
 SEED = 20262
 FINEST = {"mr_head_t1w": 1.2, "ct_": 1.6}
-"""Voxels, mm, to which volumes whose name begins so are reduced."""
+"""Voxel edge, mm, to which volumes are downsampled, by the beginning of their name."""
 
 SEVERAL = ("organs", "vessels")
 """Kinds whose labels name several structures."""

@@ -20,7 +20,7 @@ CANDIDATE_SHARE, QUALITY_SHARE = 0.5, 0.2
 """Weights of the best candidate's loss and of the error of the predicted Dice."""
 
 TAKEN_SHARE = 0.3
-"""How often the best candidate, not the answer, is what further clicks correct."""
+"""How often further clicks correct the best candidate instead of the answer."""
 
 
 class BatchSession:
@@ -75,7 +75,7 @@ class BatchSession:
         return {"loss": mean(torch.stack(losses).mean(0), there), **scores}
 
     def begin(self, prompts: BatchPrompts, target: Tensor, kind: str) -> Tensor | None:
-        """Draw what a session begins with; the mask that it corrects, if any."""
+        """Draw the first prompts of a session; return the mask that they correct, if any."""
         opening = None
         with torch.no_grad():
             if kind == "box":

@@ -1,4 +1,4 @@
-"""What crops are cut from: an image, its targets and where they are."""
+"""The source of crops: an image, its targets and their positions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Make a folder of weights from what a training wrote.
+"""Make a folder of weights from the result of a training.
 
 python -m recipes.tiny_geodesic.store OUT/ema.safetensors FOLDER
 """

@@ -36,7 +36,7 @@ GRID = 112
 
 GRID_MM = (0.8, 2.2)
 TISSUES = (0.35, 0.6, 0.8, 0.93)
-"""Quantiles of the grey values that divide what no label names."""
+"""Quantiles of the grey values that divide the unlabelled voxels."""
 
 UNNAMED, LUMEN, FLUID, LESION = 1000, 1300, 1600, 1900
 """First number of these parts in a label map."""

@@ -51,7 +51,7 @@ SHARES = {
     "region": 0.03,
     "synth": 0.11,
 }
-"""Share of the crops that each kind of case gives."""
+"""Share of the crops of each kind of case."""
 
 ALONE = {"mr": 0.35, "ct": 0.3, "pet": 0.15, "lesion": 0.2}
 """The same where a target is found without a prompt."""
@@ -63,7 +63,7 @@ MADE = {"planted": 400, "lesion": 400, "organ": 300, "region": 200, "synth": 600
 """Made images that are kept at a time; older ones give way."""
 
 KINDS = {"click": 0.66, "box": 0.09, "rough": 0.18, "none": 0.07}
-"""Share of the batches by what a session begins with."""
+"""Share of the batches by the first prompt of a session."""
 
 FEWEST_MADE = 5
 LEARNING_RATE, WEIGHT_DECAY, WARM_UP, CLIP, AVERAGE = 1.2e-3, 0.02, 80, 1.0, 0.998
@@ -73,7 +73,7 @@ LAST_RATE = 0.01
 SAVE_EVERY, LOG_EVERY, PER_STEP = 120.0, 50, 2
 CONFIG = replace(PRESETS["tiny"], geodesic=(3.0, 12.0, 48.0), candidates=3)
 OFFSETS = (0.0, 1.5, -1.5)
-"""What is added to the logit of each candidate at first: one as it is, one larger, one smaller."""
+"""Initial offsets of the candidates' logits: one unchanged, one larger, one smaller."""
 
 
 def start_network(path: Path, config: Config) -> SAM3D:
@@ -123,7 +123,7 @@ def unpack(path: Path) -> tuple[PackedVolume, list[Source]]:
 
 
 class Supply:
-    """All sources on the device: real ones, and made ones as they come.
+    """All sources on the device: real ones, and synthetic ones as they arrive.
 
     Args:
         real: Sources that stay.
@@ -149,7 +149,7 @@ class Supply:
             time.sleep(0.2)
 
     def refill(self, wait: bool = False) -> None:
-        """Take in what has come."""
+        """Store the sources that have arrived."""
         for _ in range(PER_STEP):
             try:
                 source = self.coming.get(wait, 60)
@@ -253,7 +253,7 @@ def run(
     end: float,
     stop: threading.Event,
 ) -> None:
-    """Step until the end, writing what has been learned now and then."""
+    """Train until the end, writing the weights periodically."""
     device = torch.device(options.device)
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=device.type == "cuda")

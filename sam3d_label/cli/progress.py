@@ -22,7 +22,7 @@ Show = Callable[[str, int, int], None]
 
 
 Say = Callable[[str], None]
-"""Shows what a command does now."""
+"""Shows the current step of a command."""
 
 
 def stderr() -> Console:
@@ -32,14 +32,16 @@ def stderr() -> Console:
 
 @contextmanager
 def steps(console: Console, first: str = "") -> Iterator[Say]:
-    """Show what a command does until the block ends: next to a spinner that is then removed, or as lines elsewhere.
+    """Show the current step of a command until the block ends.
+
+    On a terminal it is shown next to a spinner, which is then removed, otherwise as lines.
 
     Args:
-        console: Where to; a quiet one shows nothing.
+        console: The console; a quiet one shows nothing.
         first: The first step; for steps that rarely take long and are not printed otherwise.
 
     Yields:
-        The function to call with each further step, before the imports that it needs.
+        A function to call with each further step, before the imports that it needs.
     """
     if not console.is_terminal:
         yield lambda step: console.print(step, highlight=False, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What a mask is worth: overlap, surface agreement, and what clicking costs.
+"""Metrics of a mask: overlap, surface agreement, and number of clicks.
 
 Masks are bool, shape (I, J, K), voxels of the stored image. Nothing here knows of files or models.
 """

@@ -1,4 +1,4 @@
-"""The spatial adapter: what makes a frozen 2D block see volume."""
+"""The spatial adapter, which gives a frozen 2D block access to neighbouring slices."""
 
 from __future__ import annotations
 

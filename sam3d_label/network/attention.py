@@ -1,4 +1,4 @@
-"""Windowed 3D attention whose position terms live inside the queries and keys."""
+"""Windowed 3D attention with position terms as additional dimensions of queries and keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Beside the paper's decoder: edges and clicks at every resolution up to the crop's own."""
+"""An addition to the paper's decoder: edges and clicks at every resolution up to the crop's own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ VOXELS = 2**3
 
 
 class FinePath(nn.Module):
-    """A U-Net around the prompted map, which is its bottom; what it adds to the decoder's logit starts at zero.
+    """A U-Net around the prompted map, which is its bottom; its output is added to the decoder's logit.
+
+    The output is zero before training.
 
     The paper's decoder sees the image through one convolution at half the crop's resolution, so a click can hardly
     move an edge. Here the image goes down to the tokens' grid once per crop, and comes up again with the clicks once
@@ -116,7 +118,7 @@ class Candidates(nn.Module):
         return voxels.reshape(b, self.count, *voxels.shape[2:])
 
     def dice(self, x: Tensor, prompted: Tensor, logits: Tensor) -> Tensor:
-        """Predicted Dice of each candidate, (B, count), from what the network saw in it and at its border.
+        """Return the predicted Dice of each candidate, (B, count), from features inside it and at its border.
 
         Args:
             x: Result of `ascend`.

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from sam3d_label.network.config import COSTS
 
 FAR = 1000.0
-"""Distance of what no path of use reaches."""
+"""Distance of cells that no short path reaches."""
 
 SMOOTHING, AROUND = 3, 5
 """Edges, in cells, of the cubes whose mean is the image that paths cross, and in which contrast is measured."""
@@ -29,7 +29,7 @@ PER_CELL = 0.03
 """Cost of a step through nothing but uniform tissue."""
 
 PER_UNLIKENESS, MOST_UNLIKE = 0.3, 50.0
-"""Cost of a cell whose intensity is off by one contrast more than the first, and the most contrasts that count."""
+"""Additional cost of a cell for a difference in intensity of one contrast, and the largest difference that counts."""
 
 ROUNDS = 4
 """Times that every axis is swept in both directions: paths with so many turns and more are found."""

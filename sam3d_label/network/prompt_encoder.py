@@ -132,7 +132,7 @@ class Attention(nn.Module):
 
 
 def known_to_hold(condition: Tensor) -> bool:
-    """Whether a condition holds everywhere, where asking costs nothing; False on a device that must be awaited."""
+    """Return whether a condition holds everywhere, if this needs no synchronization; False on a GPU."""
     return condition.device.type == "cpu" and bool(condition.all())
 
 
@@ -170,7 +170,7 @@ class DenseEmbed(nn.Module):
 
 
 class DensePrompt(nn.Module):
-    """Prompts drawn as a volume on the decoder's grid: where tokens say what, this says where.
+    """Prompts drawn as a volume on the decoder's grid, which adds positions to the tokens.
 
     Six channels: the previous mask in -1…1 (0 where there is none), a narrow and a wide Gaussian at each click inside,
     the same at each click outside, and the interior of the boxes.

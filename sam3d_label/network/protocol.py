@@ -1,4 +1,4 @@
-"""What segmentation and training need of a network; other networks than `SAM3D` can be put in its place."""
+"""The interface of a network for segmentation and training; other networks than `SAM3D` can implement it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class PromptableNetwork(nn.Module, ABC):
         return ()
 
     def encoder(self) -> nn.Module | None:
-        """Return the part that training may leave as it is; None where there is no such part."""
+        """Return the part that training may leave unchanged; None if there is none."""
         return None
 
     def checkpoint_activations(self, wanted: bool) -> None:

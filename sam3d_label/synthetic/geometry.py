@@ -1,4 +1,4 @@
-"""Grids in millimetres, smooth noise, and rough bent ellipsoids: what phantoms are drawn with."""
+"""Grids in millimetres, smooth noise, and rough bent ellipsoids for phantoms."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Shape:
 
     @property
     def reach(self) -> float:
-        """Millimetres from the centre that hold all of it, but for rare outliers of the noise."""
+        """Radius around the centre, mm, that contains all of it except rare outliers of the noise."""
         return float(self.radii.max() * (1 + 3 * self.roughness) + abs(self.bend) * self.radii[0])
 
     def depth(self, rng: np.random.Generator, grid: Grid) -> Array:

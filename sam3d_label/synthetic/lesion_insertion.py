@@ -62,7 +62,7 @@ def _scene(rng: np.random.Generator, image: Array, spacing: Sequence[float], mod
 
 
 def _lesions(rng: np.random.Generator, scene: Scene, taken: Mask) -> Iterator[Lesion]:
-    """Lesions in places of their own, as many as are drawn or find room."""
+    """Insert non-overlapping lesions, as many as are drawn and fit."""
     wanted, taken = int(rng.integers(LESIONS[0], LESIONS[1] + 1)), taken.copy()
     for _ in range(ATTEMPTS):
         if not wanted:

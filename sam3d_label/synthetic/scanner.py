@@ -1,4 +1,4 @@
-"""The scanner: voxel grid, orientation, and what it does to the image."""
+"""The scanner: voxel grid, orientation, and its effects on the image."""
 
 from __future__ import annotations
 

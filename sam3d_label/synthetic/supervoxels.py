@@ -23,7 +23,7 @@ LARGEST_SHARE = 0.15
 """Largest share of the volume that a piece may fill: larger ones are background or the whole body."""
 
 TAKEN_SHARE = 0.1
-"""Share of a piece that a known target may fill: a part of it would be a second answer to the same click."""
+"""Share of a piece that a known target may fill: a larger overlap would give two targets for the same click."""
 
 LEAST_SOLID = 0.25
 """Least radius of the largest ball in a piece over the cube root of its volume (0.62 for a ball, 0.38 for a rod six
@@ -31,7 +31,7 @@ radii long): layers and branches are no things to click on."""
 
 SMOOTHING_MM = (1.0, 4.0)
 NECK_MM = (2.0, 7.0)
-"""Half the width of what still joins two parts of the same grey value into one piece."""
+"""Half the width of the thinnest bridge between two parts of one piece."""
 
 CLASSES = (3, 5)
 BINS = 64

@@ -50,7 +50,7 @@ def fine_tune(
         pause: Called before each crop; it returns when nobody else needs the device.
 
     Returns:
-        What happened. The caller stores the weights.
+        The events of a run. The caller stores the weights.
 
     Raises:
         VolumeError: No case is usable.

@@ -153,7 +153,7 @@ def test_wrong_prompts_are_400(client: TestClient, params: dict[str, Any], expec
     assert expected in detail(post(client, **params), 400)
 
 
-def test_the_uncertainty_comes_as_a_file_beside_the_next_click(client: TestClient) -> None:
+def test_the_uncertainty_comes_as_a_file_with_the_next_click(client: TestClient) -> None:
     request: dict[str, Any] = {
         "foreground": [CENTRE],
         "result": "uncertainty",
@@ -305,7 +305,7 @@ class TestDatastore:
         assert answer.status_code == 200
         assert client.get("/datastore/").json()["label_tags"]["original"] == before + 1
 
-    def test_a_result_that_is_saved_is_what_was_asked_for(self, client: TestClient) -> None:
+    def test_a_result_that_is_saved_is_what_was_requested(self, client: TestClient) -> None:
         post(client, "odd", foreground=[[8, 8, 6]], label="cyst", save_label=True, label_tag="checked")
         info = client.get("/datastore/label/info?label=odd&tag=checked").json()
         assert info["label_info"] == [{"name": "cyst", "idx": 1}]
@@ -387,7 +387,7 @@ class TestBatch:
         assert info["params"]["label_names"] == {"tumor": 1}
         assert info["model"] == "sam3d_auto"
 
-    def test_a_failure_that_nobody_expects_is_told_as_well(
+    def test_a_failure_that_nobody_expects_is_reported_as_well(
         self, client: TestClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def broken(*_: Any) -> None:

@@ -172,7 +172,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_done_is_told_in_the_dialog_and_changes_nothing(opened: Any, inside: Any, case: str) -> None:
+def test_what_cannot_be_done_is_reported_in_the_dialog_and_changes_nothing(opened: Any, inside: Any, case: str) -> None:
     make, expected = REFUSED[case]
     slicer = opened("phantom_000")
     with pytest.raises(MONAILabelClientException) as caught:
@@ -215,7 +215,7 @@ class TestLocalVolumes:
         assert mask is not None
         assert mask[k, j, i]
 
-    def test_a_session_that_expired_is_told_and_the_upload_button_helps(self, local: Slicer, here: Any) -> None:
+    def test_a_session_that_expired_is_reported_and_the_upload_button_helps(self, local: Slicer, here: Any) -> None:
         local.smart_edit(here)
         local.client.remove_session(local.sample["session_id"])
         with pytest.raises(MONAILabelClientException, match="send the image again"):

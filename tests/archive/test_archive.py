@@ -193,7 +193,7 @@ def test_pseudonyms_replace_the_ids_everywhere_and_the_key_stays(team):
     assert {case: entry.group for case, entry in sides.items()} == {"case-0001": "group-0001", "case-0002": "case-0002"}
 
 
-def test_what_cannot_be_exported_is_told_and_the_rest_is_exported(team):
+def test_what_cannot_be_exported_is_reported_and_the_rest_is_exported(team):
     (team / "studies/labels/final/berta.nii.gz").write_bytes(b"no label" * 99)
     (team / "model/versions/0001/adapter.safetensors").unlink()
     with next((team / "model/clicks").glob("*.jsonl")).open("ab") as file:

@@ -26,7 +26,7 @@ def test_a_job_survives_the_pipe() -> None:
     assert Job.from_json(job.to_json()) == job
 
 
-def test_both_formulations_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_formulations_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS, "small", ATTENTIVE)
     monkeypatch.setattr(comparison, "ROUNDS", 1)
     printed = io.StringIO()
@@ -66,7 +66,7 @@ def test_peak_memory_remembers_what_was_freed() -> None:
     assert worker.peak_memory("cpu") > before + size // 4
 
 
-def test_failures_of_a_process_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_of_a_process_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     class Killed:
         returncode, stdout, stderr = -9, "", ""
 

@@ -38,7 +38,7 @@ def test_new_files_and_folders_are_accepted(here: Path, output: str) -> None:
     assert sorted(path.name for path in here.rglob("*")) == ["file", "folder"]
 
 
-def test_a_file_is_overwritten_only_when_the_user_says_so(here: Path) -> None:
+def test_a_file_is_overwritten_only_with_the_users_consent(here: Path) -> None:
     with pytest.raises(Sam3dError, match="file exists: write elsewhere, or add --overwrite"):
         require_unused(Path("file"), overwrite=False)
     require_unused(Path("file"), overwrite=True)

@@ -19,7 +19,7 @@ class Clock:
         return self.now
 
 
-def test_without_a_terminal_a_line_now_and_then_says_what_remains() -> None:
+def test_without_a_terminal_lines_report_the_remaining_time() -> None:
     out, clock = io.StringIO(), Clock()
     with bar(Console(file=out), clock) as show:
         for done in range(11):

@@ -49,7 +49,7 @@ def test_the_list_says_which_serves_and_what_the_gate_said(model_dir):
         assert "worse on 4 validation cases" in second
 
 
-def test_without_versions_it_says_what_serves(tmp_path):
+def test_without_versions_the_active_weights_are_reported(tmp_path):
     assert "no version is active: the app uses the weights that it was started with" in at(tmp_path, "list")
 
 

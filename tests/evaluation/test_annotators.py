@@ -123,7 +123,7 @@ def test_largest_component_takes_its_sign_from_the_truth():
     assert click("largest_component_centre", truth, mask) == Click((13, 13, 13), positive=False)
 
 
-def test_largest_component_breaks_ties_alike_under_every_seed():
+def test_largest_component_breaks_ties_equally_under_every_seed():
     truth = boxes((10, 10, 10), (2, 8, 2, 8, 2, 8))
     chosen = {click("largest_component_centre", truth, np.zeros_like(truth), seed=seed) for seed in range(5)}
     assert len(chosen) == 1

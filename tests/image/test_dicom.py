@@ -201,7 +201,7 @@ def test_several_series_in_the_folders_of_an_export_are_named(tmp_path: Path) ->
         Volume.open(tmp_path / "export")
 
 
-def test_a_folder_without_dicom_says_so(tmp_path: Path) -> None:
+def test_a_folder_without_dicom_reports_it(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(VolumeError, match="0 DICOM series"):
         Volume.open(tmp_path)

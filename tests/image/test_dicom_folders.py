@@ -53,7 +53,7 @@ def test_instances_without_pixels_next_to_a_series_are_passed_over(
     ]
 
 
-def test_a_folder_of_reports_only_says_so(tmp_path: Path) -> None:
+def test_a_folder_of_structured_reports_is_rejected(tmp_path: Path) -> None:
     write_report(tmp_path / "export" / "SE1" / "report.dcm")
     for folder in (tmp_path / "export", tmp_path / "export" / "SE1"):
         with pytest.raises(VolumeError, match="0 DICOM series with pixels, only reports"):

@@ -144,7 +144,7 @@ def test_a_mask_of_another_shape_is_refused_and_nothing_is_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_mask_that_cannot_be_written_says_so_and_leaves_the_old_one(tmp_path):
+def test_a_mask_that_cannot_be_written_reports_it_and_leaves_the_old_one(tmp_path):
     volume = Volume(np.zeros((3, 3, 3)), np.eye(4))
     (tmp_path / "mask.unknown").write_text("old")
     with pytest.raises(VolumeError, match="cannot be written"):
@@ -199,7 +199,7 @@ def test_a_degenerate_affine_is_refused():
         Volume(np.zeros((3, 3, 3)), np.diag([1.0, 1.0, 0.0, 1.0]))
 
 
-def test_a_folder_without_dicom_says_so(tmp_path):
+def test_a_folder_without_dicom_reports_it(tmp_path):
     with pytest.raises(VolumeError, match="0 DICOM series"):
         Volume.open(tmp_path)
 

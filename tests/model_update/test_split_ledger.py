@@ -85,7 +85,7 @@ def test_the_file_says_when_and_with_whom(path):
     assert entry["since"].startswith("20")
 
 
-def test_a_ledger_that_cannot_be_written_says_so(tmp_path):
+def test_a_ledger_that_cannot_be_written_reports_it(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(Sam3dError, match="cannot be written"):
         Ledger(tmp_path / "file" / "ledger.json").assign(alone("a"))

@@ -174,7 +174,7 @@ def test_a_run_of_other_settings_is_not_gone_on_with(make, labelled, quality, tm
     assert make()(labelled).version == "0001"
 
 
-def test_the_scores_known_before_are_those_of_what_serves(make, labelled, quality, tmp_path, monkeypatch):
+def test_the_scores_known_before_are_those_of_the_active_version(make, labelled, quality, tmp_path, monkeypatch):
     known = []
     judge = update.judge
 

@@ -90,7 +90,7 @@ def test_what_is_left_unfinished_is_no_version(versions):
     assert [path.name for path in versions.folder.iterdir()] == [".lock"]
 
 
-def test_a_damaged_history_says_so(versions, add):
+def test_a_damaged_history_reports_it(versions, add):
     versions.publish(add(), "gate")
     (versions.folder / "history.json").write_text("[{")
     with pytest.raises(WeightsError, match="damaged, remove it"):

@@ -125,7 +125,7 @@ def test_the_quality_of_candidates_teaches_nothing_but_its_own_layers(
     assert all("candidates.quality" in name for name in learning)
 
 
-def test_networks_without_candidates_say_so(make_network: MakeNetwork) -> None:
+def test_networks_without_candidates_report_it(make_network: MakeNetwork) -> None:
     network = make_network()
     with pytest.raises(ValueError, match="no candidates"):
         network.propose(network.encode(crops()), POINTS, SIGNS)

@@ -162,7 +162,7 @@ def test_kernels_without_maps_get_zeros_for_them() -> None:
     assert not wider[:, 6:].any()
 
 
-def test_the_weights_with_geodesic_maps_ship_beside_the_default():
+def test_the_weights_with_geodesic_maps_ship_with_the_default():
     weights = open_weights("tiny-geodesic")
     assert weights.model.config == CONFIG
     assert weights.card.training.data, "the card names what they learned from"

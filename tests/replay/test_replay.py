@@ -244,7 +244,7 @@ def test_a_second_call_goes_on_where_the_first_was_killed(data, monkeypatch):
     assert done == [1, 2, 3, 3, 4, 5, 6]
 
 
-def test_a_log_that_has_grown_is_told_and_the_replay_stays_what_it_was(data):
+def test_a_log_that_has_grown_is_reported_and_the_replay_stays_what_it_was(data):
     logged(data, request("a"), request("b"))
     replayed(data, "--shard", "1/2")
     logged(data, request("c"))

@@ -73,6 +73,6 @@ def test_without_clicks_it_only_saves(label: Path, tmp_path: Path) -> None:
     assert len(server.saved) == 1
 
 
-def test_what_the_server_refuses_is_told(label: Path, tmp_path: Path) -> None:
+def test_what_the_server_refuses_is_reported(label: Path, tmp_path: Path) -> None:
     with pytest.raises(VolumeError, match="the server refused"):
         annotator(Server(tmp_path, 404)).annotate(label, 1)

@@ -23,7 +23,7 @@ def test_windows_are_means_of_what_lies_near_and_inside():
     assert torch.isclose(found[5, 0, 19], near.mean(), atol=1e-5)
 
 
-def test_a_mask_beside_the_edge_moves_to_it():
+def test_a_mask_next_to_the_edge_moves_to_it():
     truth = ball(14) > 0
     noise = torch.from_numpy(np.random.default_rng(0).normal(0, 0.2, (SIZE,) * 3)).float()
     image = truth + noise

@@ -28,7 +28,7 @@ def segmenter(volume, small_weights):
     return Segmenter(volume, small_weights)
 
 
-def test_the_mask_lies_on_the_stored_grid_and_agrees_with_the_probability(segmenter):
+def test_the_mask_is_on_the_stored_grid_and_agrees_with_the_probability(segmenter):
     result = segmenter.segment([Click((20, 18, 7))])
     assert result.mask.shape == result.probability.shape == (40, 36, 14)
     assert result.mask.dtype == np.uint8

@@ -27,7 +27,7 @@ def test_a_ball_clicked_near_its_border_does_not_look_smaller_than_it_is():
     assert float(size_by_appearance(image, middle + np.array([0, 6, 0]))) >= 16
 
 
-def test_where_everything_looks_alike_a_target_may_be_larger_than_half_of_the_crop():
+def test_where_everything_looks_similar_a_target_may_be_larger_than_half_of_the_crop():
     assert float(size_by_appearance(torch.zeros((SIZE,) * 3), np.array([32.0, 32.0, 32.0]))) > SIZE / 2
 
 

@@ -28,7 +28,7 @@ def test_draws_stay_in_the_volume_and_always_ask_for_something():
             assert draw.positive or draw.boxes
 
 
-def test_now_and_then_a_click_is_left_out():
+def test_some_draws_leave_out_a_click():
     counts = {len(draw.clicks) for draw in perturb(Prompts(CLICKS), SHAPE, SPACING)}
     assert counts == {2, 3}
 

@@ -109,7 +109,7 @@ def test_a_torn_last_line_is_left_out_and_the_next_request_is_not_lost(tmp_path)
     assert reading.damaged == 1
 
 
-def test_a_full_disk_is_told_once_and_leaves_whole_lines(tmp_path, caplog):
+def test_a_full_disk_is_reported_once_and_leaves_whole_lines(tmp_path, caplog):
     log = ClickLog(tmp_path)
     log.append(request("a"))
     (file,) = log_files(tmp_path)

@@ -29,7 +29,7 @@ def test_numbers_are_numbers_in_every_spelling(info: Any, labels: tuple[str, ...
 
 
 @pytest.mark.parametrize("number", ["two", 1.5, True, [1], float("nan"), "-", ""])
-def test_what_is_no_number_is_rejected(number: Any) -> None:
+def test_anything_but_a_number_is_rejected(number: Any) -> None:
     with pytest.raises(VolumeError, match="label_info numbers 'cyst' as"):
         name_values([1], {"label_info": [{"name": "cyst", "idx": number}]}, ("tumor",))
 

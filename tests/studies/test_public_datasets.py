@@ -155,7 +155,7 @@ def test_what_cannot_be_imported_at_all_is_one_line(tmp_path, studies, msd):
     assert not studies.exists()
 
 
-def test_each_case_that_cannot_be_used_is_told_with_its_reason_and_the_others_arrive(msd, studies):
+def test_each_case_that_cannot_be_used_is_reported_with_its_reason_and_the_others_arrive(msd, studies):
     (msd / "imagesTr/liver_0.nii.gz").write_bytes(b"no volume")
     write(msd / "labelsTr/liver_1.nii.gz", label(1), AFFINE @ np.diag([-1, 1, 1, 1]))
     write(msd / "labelsTr/liver_2.nii.gz", label(1, 7))

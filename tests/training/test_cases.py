@@ -54,6 +54,6 @@ def test_another_process_opens_them_anew(phantom_cases):
     assert np.array_equal(copy[0].volume.array, cases[0].volume.array)
 
 
-def test_a_file_that_is_gone_says_so(phantom_cases, tmp_path):
+def test_a_file_that_is_gone_reports_it(phantom_cases, tmp_path):
     with pytest.raises(VolumeError, match="does not exist"):
         opened([replace(phantom_cases[0], image=tmp_path / "gone.nii.gz")])[0]

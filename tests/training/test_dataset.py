@@ -17,7 +17,7 @@ def opened(phantom_cases):
     return [OpenedCase.open(case, Percentile()) for case in phantom_cases]
 
 
-def test_alike_crops_keep_contrast_and_orientation_but_for_left_and_right():
+def test_homogeneous_crops_keep_contrast_and_orientation_but_for_left_and_right():
     """The corner that is bright stays bright, superior and posterior, through every augmentation."""
     image = torch.zeros(1, 16, 16, 16)
     image[:, :8, :8] = 1
@@ -106,7 +106,7 @@ def test_a_label_of_another_format_pairs_with_its_image(tmp_path):
     assert (case.image.name, case.label.name) == ("a.nrrd", "a.nii.gz")
 
 
-def test_a_label_may_lie_a_fraction_of_a_voxel_beside_its_image(phantom_cases, tmp_path):
+def test_a_label_may_be_a_fraction_of_a_voxel_off_its_image(phantom_cases, tmp_path):
     case = phantom_cases[0]
     label = nib.Nifti1Image.from_filename(case.label)
     affine = label.affine.copy()

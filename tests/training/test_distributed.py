@@ -141,7 +141,7 @@ def test_two_machines_have_the_gradients_of_one(cases, tmp_path, gradients_alone
 
 
 @pytest.mark.slow
-def test_a_lost_machine_is_told_by_the_other(cases, tmp_path, two_machines):
+def test_a_lost_machine_is_reported_by_the_other(cases, tmp_path, two_machines):
     inside, addresses = two_machines
     out = tmp_path / "out"
     nodes = [

@@ -116,7 +116,7 @@ def test_an_unusable_case_is_skipped_with_its_reason(small_weights, phantom_case
         trained(small_weights.model, [missing], tmp_path)
 
 
-def test_resuming_without_or_with_a_damaged_checkpoint_says_so(small_weights, phantom_cases, tmp_path):
+def test_resuming_without_or_with_a_damaged_checkpoint_reports_it(small_weights, phantom_cases, tmp_path):
     with pytest.raises(WeightsError, match="nothing to resume"):
         trained(small_weights.model, phantom_cases, tmp_path, resume=True)
     (tmp_path / "checkpoint.pt").write_bytes(b"half a file")
@@ -124,7 +124,7 @@ def test_resuming_without_or_with_a_damaged_checkpoint_says_so(small_weights, ph
         trained(small_weights.model, phantom_cases, tmp_path, resume=True)
 
 
-def test_resuming_with_other_settings_says_so(small_weights, phantom_cases, tmp_path):
+def test_resuming_with_other_settings_reports_it(small_weights, phantom_cases, tmp_path):
     trained(small_weights.model, phantom_cases, tmp_path)
     with pytest.raises(WeightsError, match="other settings"):
         trained(
@@ -183,7 +183,7 @@ def test_workers_change_nothing(small_weights, phantom_cases, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), helped.parameters(), strict=True))
 
 
-def test_a_checkpoint_that_cannot_be_written_says_so(small_weights, phantom_cases, tmp_path, monkeypatch):
+def test_a_checkpoint_that_cannot_be_written_reports_it(small_weights, phantom_cases, tmp_path, monkeypatch):
     def full(*args):
         raise RuntimeError("PytorchStreamWriter failed writing file data.pkl: file write failed")
 

@@ -91,7 +91,7 @@ def test_with_a_fine_path_the_time_goes_to_what_follows_the_encoder(small_weight
     assert settings.TrainSettings.few_cases(5, card, clicks=3).clicks == 3
 
 
-def test_folders_without_cases_say_so(small_weights, tmp_path):
+def test_folders_without_cases_report_it(small_weights, tmp_path):
     with pytest.raises(Sam3dError, match="no volumes"):
         train_folder(small_weights, tmp_path, tmp_path, tmp_path / "out")
 
@@ -123,7 +123,7 @@ def test_only_prompts_that_were_simulated_count_as_learned():
     assert "no_click" not in learned_capabilities(TrainSettings(no_click_share=0), salient=True)
 
 
-def test_what_was_trained_on_trained_weights_serves_too(small_weights, folders, tmp_path):
+def test_what_was_trained_on_trained_weights_is_used_too(small_weights, folders, tmp_path):
     """Their trunk is nobody else's, so it goes along."""
     images, labels = folders
     train_folder(small_weights, images, labels, tmp_path / "first", epochs=1)

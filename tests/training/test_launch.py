@@ -19,7 +19,7 @@ from sam3d_label.training.run import TrainingRun
 QUICK = TrainSettings(epochs=2, steps_per_epoch=1, batch=2, warmup=0, workers=0, precision="fp32", seed=1)
 
 
-def test_a_job_says_everything_that_fine_tune_is_told(phantom_cases, small_weights, tmp_path):
+def test_a_job_holds_all_arguments_of_fine_tune(phantom_cases, small_weights, tmp_path):
     told = TrainingJob(
         config=small_weights.model.config,
         cases=phantom_cases,
@@ -52,7 +52,7 @@ def test_two_processes_learn_what_one_does(phantom_cases, small_weights, tmp_pat
 
 
 @pytest.mark.slow
-def test_what_ends_a_run_early_is_told(small_weights, tmp_path):
+def test_what_ends_a_run_early_is_reported(small_weights, tmp_path):
     missing = [TrainingCase(tmp_path / "lost.nii.gz", tmp_path / "lost.nii.gz")]
     run = TrainingRun(cases=missing, intensity=Percentile(), settings=QUICK)
     with pytest.raises(Sam3dError, match=r"in 1 processes ended early.*none of 1 cases can train"):

@@ -140,7 +140,7 @@ def session(weights, target, seed, salient=True, **shares):
     )
 
 
-def test_a_session_may_begin_without_a_prompt_where_the_target_can_be_told(small_weights, target, prompts_seen):
+def test_a_session_may_begin_without_a_prompt_where_the_target_can_be_found(small_weights, target, prompts_seen):
     session(small_weights, target, 1, no_click_share=1)
     assert prompts_seen[0] == (0, 0, False)
     prompts_seen.clear()

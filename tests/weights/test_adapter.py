@@ -115,7 +115,7 @@ def test_a_diverged_model_is_not_saved(model, make_card, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_written_is_told(model, make_card, tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported(model, make_card, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(WeightsError, match="cannot be written"):
         save_adapter(model, make_card(), tmp_path / "file")
@@ -149,14 +149,14 @@ def test_tensors_that_do_not_fit_are_named(saved, change, told):
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, -1])
-def test_a_truncated_adapter_is_told(saved, kept):
+def test_a_truncated_adapter_is_reported(saved, kept):
     path, card = saved
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(WeightsError, match="truncated"):
         load_adapter(path, card)
 
 
-def test_a_missing_adapter_is_told(make_card, tmp_path):
+def test_a_missing_adapter_is_reported(make_card, tmp_path):
     with pytest.raises(WeightsError, match="missing"):
         load_adapter(tmp_path / "adapter.safetensors", make_card())
 

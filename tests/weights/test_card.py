@@ -104,18 +104,18 @@ def test_a_missing_field_is_named(card_values, name, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "\x00"])
-def test_what_is_not_a_json_object_is_told(text, tmp_path):
+def test_what_is_not_a_json_object_is_reported(text, tmp_path):
     (tmp_path / "card.json").write_text(text)
     with pytest.raises(WeightsError, match=r"card\.json"):
         Card.read(tmp_path / "card.json")
 
 
-def test_a_missing_card_is_told(tmp_path):
+def test_a_missing_card_is_reported(tmp_path):
     with pytest.raises(WeightsError, match="missing"):
         Card.read(tmp_path / "card.json")
 
 
-def test_a_card_that_cannot_be_written_is_told(make_card, tmp_path):
+def test_a_card_that_cannot_be_written_is_reported(make_card, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(WeightsError, match="cannot be written"):
         make_card().write(tmp_path / "file" / "card.json")

@@ -105,7 +105,7 @@ def test_a_download_that_lacked_only_its_new_name_is_finished(remote, tmp_path):
 
 
 @pytest.mark.parametrize("arrived", [b"", b"damaged"])
-def test_a_wrong_digest_is_told_and_nothing_kept(remote, server, tmp_path, arrived):
+def test_a_wrong_digest_is_reported_and_nothing_kept(remote, server, tmp_path, arrived):
     (tmp_path / "weights.pth.part").write_bytes(arrived)
     digest = remote.sha256 if arrived else "0" * 64
     with pytest.raises(WeightsError, match="SHA-256 differs"):
@@ -129,7 +129,7 @@ def test_a_folder_in_the_place_of_the_file_is_reported_before_the_download(remot
     assert not server.ranges
 
 
-def test_a_missing_file_on_the_server_is_told(remote, tmp_path, monkeypatch):
+def test_a_missing_file_on_the_server_is_reported(remote, tmp_path, monkeypatch):
     monkeypatch.setattr(Handler, "do_GET", lambda self: self.send_error(404))
     with pytest.raises(WeightsError, match="404"):
         download(remote, tmp_path)

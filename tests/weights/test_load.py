@@ -91,7 +91,7 @@ def test_a_trunk_beside_the_adapter_needs_no_name(model, make_card, tmp_path):
     close(model, load_model(tmp_path))
 
 
-def test_an_adapter_without_any_trunk_is_told(model, make_card, tmp_path):
+def test_an_adapter_without_any_trunk_is_reported(model, make_card, tmp_path):
     save_adapter(model, make_card(), tmp_path)
     with pytest.raises(WeightsError, match=r"trunk\.safetensors is missing"):
         open_weights(tmp_path)
@@ -126,7 +126,7 @@ def test_an_adapter_may_be_trained_on_a_whole_file(model, make_card, tmp_path):
     close(model, load_model(tmp_path / "tuned", sam_checkpoint=path))
 
 
-def test_a_file_without_a_card_is_told(model, tmp_path):
+def test_a_file_without_a_card_is_reported(model, tmp_path):
     path = save_whole(model, tmp_path / "ours.safetensors")
     with pytest.raises(WeightsError, match=r"card\.json is missing"):
         open_weights(path)
@@ -157,14 +157,14 @@ def test_without_the_checkpoint_the_message_says_how_to_get_it(on_sam, tmp_path)
     assert str(tmp_path / "home" / ".cache" / "sam3d" / OFFICIAL["vit_b"].name) in str(caught.value)
 
 
-def test_another_checkpoint_than_the_adapters_is_told(on_sam, tmp_path):
+def test_another_checkpoint_than_the_adapters_is_reported(on_sam, tmp_path):
     (tmp_path / "other.pth").touch()
     with pytest.raises(WeightsError, match=r"other\.pth is another file"):
         open_weights(on_sam, sam_checkpoint=tmp_path / "other.pth")
 
 
 @pytest.mark.parametrize("by", ["argument", "environment"])
-def test_a_checkpoint_that_is_not_there_is_told(on_sam, monkeypatch, by):
+def test_a_checkpoint_that_is_not_there_is_reported(on_sam, monkeypatch, by):
     if by == "environment":
         monkeypatch.setenv(load.SAM_CHECKPOINT, "nowhere.pth")
     with pytest.raises(WeightsError, match="nowhere"):
@@ -185,13 +185,13 @@ def test_a_checkpoint_that_is_not_needed_may_be_missing(ship, monkeypatch):
         (None, "no weights are shipped for tiny"),
     ],
 )
-def test_a_name_that_is_none_is_told(ship, name, told):
+def test_a_name_of_no_label_is_reported(ship, name, told):
     ship("other")
     with pytest.raises(WeightsError, match=told):
         open_weights(name)
 
 
-def test_a_folder_without_weights_is_told(tmp_path):
+def test_a_folder_without_weights_is_reported(tmp_path):
     with pytest.raises(WeightsError, match=r"holds no adapter\.safetensors"):
         open_weights(tmp_path)
 
@@ -202,7 +202,7 @@ def test_a_checkpoint_of_the_authors_is_to_be_converted_first(tmp_path):
         open_weights(tmp_path / "best.pth.tar")
 
 
-def test_an_unknown_device_is_told(ship):
+def test_an_unknown_device_is_reported(ship):
     ship()
     with pytest.raises(Sam3dError, match="'abacus'"):
         open_weights("tiny", device="abacus")
@@ -271,6 +271,6 @@ def test_a_trained_whole_opens_again(monkeypatch, small, tmp_path):
     close(start.model, open_weights(tmp_path).model)
 
 
-def test_an_unknown_preset_is_told():
+def test_an_unknown_preset_is_reported():
     with pytest.raises(WeightsError, match="tiny, vit_b, vit_l, vit_h"):
         untrained("vit_x")

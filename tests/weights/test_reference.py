@@ -114,7 +114,7 @@ def test_the_card_of_a_converted_checkpoint(stored, tmp_path, small):
     assert open_weights(tmp_path / "ours.safetensors").card == card
 
 
-def test_the_default_data_set_is_kits21_and_the_card_says_so(stored, tmp_path):
+def test_the_default_data_set_is_kits21_and_the_card_reports_it(stored, tmp_path):
     card = convert(stored(), tmp_path / "ours.safetensors", prompt_heads=2)
     assert card.intensity == Window(lower=-54, upper=247, mean=59.53867, std=55.457336)
     assert card.training.data[0].name == "KiTS21"
@@ -128,7 +128,7 @@ def test_converting_twice_gives_the_same_weights(stored, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_an_unknown_data_set_is_told(stored, tmp_path):
+def test_an_unknown_data_set_is_reported(stored, tmp_path):
     with pytest.raises(WeightsError, match="kits21, lits17, pancreas, colon"):
         convert(stored(), tmp_path / "ours.safetensors", dataset="brain", prompt_heads=2)
 
@@ -139,7 +139,7 @@ def test_the_output_is_a_safetensors_file(stored, tmp_path):
 
 
 @pytest.mark.parametrize("heads", [0, -1, 3, 16])
-def test_heads_that_do_not_divide_are_told(stored, heads):
+def test_heads_that_do_not_divide_are_reported(stored, heads):
     with pytest.raises(WeightsError, match="prompt_heads"):
         load_reference(stored(), prompt_heads=heads)
 
@@ -172,7 +172,7 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(stored, tmp_path):
         (lambda path: torch.save({}, path), "lacks encoder_dict, decoder_dict, feature_dict and has nothing"),
     ],
 )
-def test_a_bad_file_is_told(stored, damage, told):
+def test_a_bad_file_is_reported(stored, damage, told):
     path = stored()
     damage(path)
     with pytest.raises(WeightsError, match=told):

@@ -105,13 +105,13 @@ def broken_state(change):
         (broken_state(lambda s: s.update({"image_encoder.pos_embed": 3})), "holds no tensor for"),
     ],
 )
-def test_a_bad_checkpoint_is_told(sam_checkpoint, damage, told):
+def test_a_bad_checkpoint_is_reported(sam_checkpoint, damage, told):
     damage(sam_checkpoint)
     with pytest.raises(WeightsError, match=told):
         read_encoder(sam_checkpoint, "vit_b")
 
 
-def test_an_unknown_encoder_is_told(sam_checkpoint):
+def test_an_unknown_encoder_is_reported(sam_checkpoint):
     with pytest.raises(WeightsError, match="vit_b, vit_l, vit_h"):
         read_encoder(sam_checkpoint, "vit_x")
 

@@ -104,13 +104,13 @@ def test_what_somebody_got_lately_is_not_given_again(app: Any, scores: ScoreFile
     assert UncertaintyStrategy(scores)({}, store)["id"] == "b"  # type: ignore[index]
 
 
-def test_before_anything_is_scored_it_is_random_and_says_so(app: Any) -> None:
+def test_without_scores_the_choice_is_random_and_reports_it(app: Any) -> None:
     chosen = app.next_sample({"strategy": "uncertainty"})
     assert chosen["id"] in ("a", "b", "c", "nan")
     assert "no image is scored yet" in chosen["why"]
 
 
-def test_ohif_always_asks_for_random_and_may_get_another(app: Any, weights_path: Path, tmp_path: Path) -> None:
+def test_ohif_always_requests_random_and_may_get_another(app: Any, weights_path: Path, tmp_path: Path) -> None:
     conf = {"weights": str(weights_path), "next_sample": "uncertainty"}
     other = make_app(tmp_path / "studies", conf)
     assert "highest uncertainty" in other.info()["strategies"]["random"]["description"]

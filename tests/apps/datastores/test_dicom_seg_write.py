@@ -26,7 +26,7 @@ def test_segments_say_what_they_are(tmp_path: Path) -> None:
     assert tumor.SegmentAlgorithmType == "SEMIAUTOMATIC"
 
 
-def test_several_segs_of_a_study_can_be_told_apart_in_a_list(tmp_path: Path) -> None:
+def test_several_segs_of_a_study_can_be_distinguished_in_a_list(tmp_path: Path) -> None:
     write_series(tmp_path)
     volume, headers = open_series(tmp_path)
     before = datetime.now().replace(microsecond=0)

@@ -99,7 +99,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("fault", REFUSED)
-def test_what_is_no_regular_grid_is_refused(tmp_path: Path, fault: str) -> None:
+def test_anything_but_a_regular_grid_is_refused(tmp_path: Path, fault: str) -> None:
     spoil, expected = REFUSED[fault]
     spoil(tmp_path)
     with pytest.raises(VolumeError, match=expected):

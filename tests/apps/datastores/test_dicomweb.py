@@ -106,7 +106,7 @@ class TestImages:
             {"step": [0.0, 0.5, 2.0]},
         ],
     )
-    def test_a_series_becomes_a_volume_that_lies_where_it_lay(
+    def test_a_series_becomes_a_volume_that_keeps_its_position(
         self, open_store: Any, send: Any, pose: dict[str, Any], uploads: Path
     ) -> None:
         series, affine = send(**pose)
@@ -440,7 +440,7 @@ class TestTrouble:
             assert "does not answer" in store.status()["error"]  # it is left alone for a while
             assert time.monotonic() - began < 5
 
-    def test_what_is_no_dicomweb_server_is_told(self, running: Orthanc, tmp_path: Path) -> None:
+    def test_anything_but_a_dicomweb_server_is_reported(self, running: Orthanc, tmp_path: Path) -> None:
         for path, told in (("/nowhere", "answered 404"), ("/app/explorer.html", "answered 404|not DICOM")):
             store = DicomWebDatastore(DicomWeb(running.url + path), tmp_path / path.replace("/", "-"))
             with pytest.raises(RemoteError, match=told) as caught:
@@ -505,7 +505,7 @@ class TestApp:
             app.infer({"model": "sam3d", "image": "1.2.3", "foreground": [[1, 1, 1]]})
         assert caught.value.status_code == 404
 
-    def test_it_starts_without_a_server_and_says_so(
+    def test_it_starts_without_a_server_and_reports_it(
         self, weights_path: Path, tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
         monkeypatch.setattr(settings, "MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path / "cache"))

@@ -131,7 +131,7 @@ def test_slicer_saves_a_label_and_gets_it_back(http: httpx.Client, series: str, 
     assert http.get("/datastore/label/info", params={"label": series, "tag": "final"}).json()["SOPInstanceUID"]
 
 
-def test_what_was_done_wrong_is_told(http: httpx.Client, series: str, folder: Path) -> None:
+def test_what_was_done_wrong_is_reported(http: httpx.Client, series: str, folder: Path) -> None:
     file = write_nifti(folder / "x.nii.gz").read_bytes()
     upload = http.put("/datastore/image", params={"image": "x"}, files={"file": ("x.nii.gz", file)})
     assert (upload.status_code, "send the series there" in upload.json()["detail"]) == (400, True)
@@ -150,7 +150,7 @@ def test_no_secret_no_name_and_no_file_is_left(http: httpx.Client, series: str, 
     assert list((folder / "cache").rglob("download-*")) == []
 
 
-def test_a_server_that_went_away_is_told(
+def test_a_server_that_went_away_is_reported(
     http: httpx.Client, weights_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MONAI_LABEL_DICOMWEB_CACHE_PATH", str(folder / "no cache"))

@@ -280,7 +280,7 @@ def test_an_upload_leaves_a_damaged_file_and_one_that_has_just_come(
         assert (studies / f"{name}.nii.gz").read_bytes() == content
 
 
-def test_an_upload_replaces_an_earlier_upload_until_somebody_changes_the_file(
+def test_an_upload_replaces_an_earlier_upload_until_a_change_of_the_file(
     store: SafeDatastore, studies: Path, uploads: Path
 ) -> None:
     store.add_image("ct", str(write_nifti(uploads / "u.nii")), {})

@@ -82,7 +82,7 @@ def test_the_answer_names_label_version_times_and_box(task: SAM3DInferTask, imag
 
 @pytest.mark.parametrize("extension", [".nrrd", ".nii.gz", ".nii"])
 @pytest.mark.parametrize("compress", [False, True])
-def test_the_mask_lies_on_the_stored_grid(
+def test_the_mask_is_on_the_stored_grid(
     task: SAM3DInferTask, image: Path, results: Path, extension: str, compress: bool
 ) -> None:
     file, _ = run(task, image, result_extension=extension, result_compress=compress)
@@ -155,7 +155,7 @@ def test_a_changed_file_is_read_again(task: SAM3DInferTask, image: Path) -> None
         run(task, image)
 
 
-def test_a_mask_does_not_depend_on_what_was_asked_before(
+def test_a_mask_does_not_depend_on_what_was_requested_before(
     task: SAM3DInferTask, weights_path: Path, image: Path, tmp_path: Path
 ) -> None:
     other = write_nifti(tmp_path / "other.nii.gz", ball()[::-1])
@@ -228,7 +228,7 @@ def test_a_prompt_that_the_weights_have_not_learned_is_refused(image: Path, tmp_
 
 
 class TestUncertainty:
-    def test_the_map_lies_on_the_stored_grid_beside_the_next_click(
+    def test_the_map_is_on_the_stored_grid_with_the_next_click(
         self, task: SAM3DInferTask, image: Path, weights_path: Path
     ) -> None:
         expected = Segmenter.open(image, str(weights_path)).uncertainty([Click((15, 13, 6))])
@@ -310,7 +310,7 @@ class TestAuto:
             run(auto, image, **asked)
 
     @pytest.mark.parametrize("name", ["mass", "Tumor", "x" * 300])
-    def test_a_name_that_nobody_knows_gets_no_mask(self, auto: SAM3DAutoTask, image: Path, name: str) -> None:
+    def test_a_name_that_is_unknown_gets_no_mask(self, auto: SAM3DAutoTask, image: Path, name: str) -> None:
         with pytest.raises(PromptError, match=f"cannot find {name[:100]} without a click, only tumor") as caught:
             run(auto, image, label=name)
         assert "programs" not in str(caught.value)

@@ -156,7 +156,7 @@ def test_a_notice_says_what_to_do_and_goes_with_its_cause(ohif: Ohif) -> None:
     assert painted(ohif.mask(), METASTASIS) == 1
 
 
-def test_class_prompts_paint_what_is_ticked_or_say_why_not(ohif: Ohif) -> None:
+def test_class_prompts_paint_what_is_ticked_or_report_why_not(ohif: Ohif) -> None:
     ohif.tick("cyst", on=False)
     assert ohif.page.locator(".tmpActionButton").count() == 0
     ohif.run(CLASSES)

@@ -85,7 +85,7 @@ def test_a_text_in_an_encoding_that_takes_minutes_is_not_read(client: TestClient
         (b"--x", f"multipart/form-data; boundary={'x' * 999}"),
     ],
 )
-def test_what_is_no_form_is_400(client: TestClient, body: bytes, kind: str) -> None:
+def test_anything_but_a_form_is_400(client: TestClient, body: bytes, kind: str) -> None:
     answer = client.post("/", content=body, headers={"content-type": kind})
     assert answer.status_code == 400
     assert answer.json()["detail"]

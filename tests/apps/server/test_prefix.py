@@ -131,7 +131,7 @@ def test_a_redirect_to_the_slash_keeps_the_prefix(server: Server, keys: ApiKeys)
 
 
 @pytest.mark.skipif(not (ohif.FOLDER / "index.html").is_file(), reason="MONAI Label was installed without OHIF")
-def test_ohif_asks_for_everything_below_the_prefix(server: Server, keys: ApiKeys) -> None:
+def test_ohif_requests_everything_below_the_prefix(server: Server, keys: ApiKeys) -> None:
     key = {"Authorization": f"Bearer {keys.add('anna', 'annotator')}"}
     page = server.get("/ohif/", headers=key)
     assert not re.findall(r"""["'](/ohif/[^"']*)""", page.text)
@@ -176,7 +176,7 @@ def test_paths_without_the_prefix_lead_to_those_with_it(keys: ApiKeys) -> None:
     assert server.client.get("/sam3d/login").headers["location"] == "/one/two/sam3d/login"
 
 
-def test_nobody_but_a_trusted_proxy_sets_a_prefix(keys: ApiKeys) -> None:
+def test_only_a_trusted_proxy_sets_a_prefix(keys: ApiKeys) -> None:
     server = Server(WITH_HEADER, Login(keys, None, 3600), trusted="10.0.0.7")
     answer = server.client.get("/ohif/", headers={"Accept": "text/html"})
     assert answer.headers["location"] == "/sam3d/login?next=%2Fohif%2F"

@@ -266,7 +266,7 @@ class TestDatastore:
         assert info["label_info"] == [{"name": "tumor", "idx": 1}, {"name": "cyst", "idx": 2}]
 
     @pytest.mark.parametrize("name", [".nii.gz", "folder/.NII", ".nrrd"])
-    def test_a_file_that_has_a_suffix_only_is_400_and_says_so(
+    def test_a_file_that_has_a_suffix_only_is_400_and_reports_it(
         self, client: TestClient, label: bytes, name: str
     ) -> None:
         message = detail(client.put("/datastore/image", files={"file": (name, label)}), 400)

@@ -72,7 +72,7 @@ def test_values_get_the_names_that_they_were_saved_with(
 @pytest.mark.parametrize(
     ("info", "labels"), [({"label_info": entries(("tumor", 1))}, ["tumor"]), ({}, ["tumor", "cyst"])]
 )
-def test_a_value_without_a_name_says_so(info: dict[str, Any], labels: list[str]) -> None:
+def test_a_value_without_a_name_is_reported(info: dict[str, Any], labels: list[str]) -> None:
     with pytest.raises(VolumeError, match="values 1, 9, but the names of 1 = tumor"):
         name_values([1, 9], info, labels)
 
@@ -87,7 +87,7 @@ def test_every_named_structure_is_a_target_of_its_own(store: SafeDatastore, save
     assert [target.name for target in cases[0].targets] == ["a.nii.gz tumor", "a.nii.gz cyst"]
 
 
-def test_the_only_label_can_be_told_unasked(store: SafeDatastore, save: Any) -> None:
+def test_the_only_label_is_found_by_default(store: SafeDatastore, save: Any) -> None:
     save("a", [1])
     (case,), skipped = labelled_cases(store, ["tumor"])
     assert [(target.value, target.salient, target.target) for target in case.targets] == [(1, True, "")]

@@ -148,13 +148,13 @@ class TestTraining:
             app.train({"model": "sam3d", "max_epochs": 3, "device": "cpu"})
         assert seen == [(0, 3)]
 
-    def test_without_labels_it_says_so_and_the_stats_too(self, app: Any) -> None:
+    def test_missing_labels_are_reported_also_in_the_stats(self, app: Any) -> None:
         with pytest.raises(HTTPException, match="no image has a final label yet") as caught:
             app.train({"model": "sam3d"})
         assert caught.value.status_code == 400
         assert "no image has a final label yet" in app.info()["train_stats"]["sam3d"]["error"]
 
-    def test_a_new_version_serves_from_the_next_click(self, app: Any, label: Any) -> None:
+    def test_a_new_version_is_active_from_the_next_click(self, app: Any, label: Any) -> None:
         click = {"model": "sam3d", "image": "a", "foreground": [[15, 13, 6]]}
         before = app.infer(dict(click))["params"]["model_version"]
         label("a", "b", "c")
@@ -230,7 +230,7 @@ class TestAutomaticTraining:
         assert waiting.tick(lambda: started.append("training"))
         assert started == ["training"]
 
-    def test_a_training_whoever_started_it_counts(self, auto: Any, app: Any, label: Any) -> None:
+    def test_a_training_counts_whatever_started_it(self, auto: Any, app: Any, label: Any) -> None:
         label("a", "b", "c")
         app.train({"model": "sam3d"})
         assert auto(auto_train_every=1).due() == "", "also after a restart"

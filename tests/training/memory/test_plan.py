@@ -49,7 +49,7 @@ def test_a_gpu_takes_as_many_crops_at_once_as_fit(tiny, monkeypatch):
     assert told(tiny, 2600, CUDA).plan == Plan(bf16=True, checkpointing=False, at_once=2)
 
 
-def test_too_little_memory_is_told_before_training(tiny):
+def test_too_little_memory_is_reported_before_training(tiny):
     with pytest.raises(Sam3dError, match=r"needs about \d.\d GB .* end other programs, or train a smaller preset"):
         told(tiny, 10**8)
 
@@ -62,7 +62,7 @@ def test_what_is_asked_for_wins(tiny):
     assert trusting.plan == Plan(bf16=True, checkpointing=False, at_once=1)
 
 
-def test_where_nobody_knows_what_is_free_the_least_is_taken(tiny):
+def test_with_unknown_free_memory_the_smallest_plan_is_used(tiny):
     unknown = told(tiny, None)
     assert unknown.plan.checkpointing
     assert "unknown" in unknown.why

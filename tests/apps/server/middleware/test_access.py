@@ -100,7 +100,7 @@ def test_a_revoked_key_is_refused_at_once(client: TestClient, keys: ApiKeys, ann
     assert client.get("/info/", headers=annotator).status_code == 401
 
 
-def test_a_file_of_keys_that_can_no_longer_be_used_lets_nobody_in(
+def test_a_file_of_keys_that_can_no_longer_be_used_rejects_everybody(
     client: TestClient, keys: ApiKeys, annotator: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert client.get("/info/", headers=annotator).status_code == 200

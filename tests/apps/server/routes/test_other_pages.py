@@ -110,7 +110,7 @@ def test_a_missing_log_is_reported_without_its_path(client: TestClient, log: Pat
     assert (answer.status_code, str(log.parent) in answer.text) == (404, False)
 
 
-def test_a_server_without_a_gpu_says_so(client: TestClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_server_without_a_gpu_reports_it(client: TestClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     answer = client.get("/logs/gpu")
     assert (answer.status_code, "no GPU" in answer.json()["detail"]) == (404, True)

@@ -113,7 +113,7 @@ def test_a_session_of_a_user_is_unknown_to_other_users_except_administrators(
     assert client.delete(f"/session/{session}").status_code == 200
 
 
-def test_a_server_without_sessions_says_so(client: TestClient, app: SessionsApp, tmp_path: Path) -> None:
+def test_a_server_without_sessions_reports_it(client: TestClient, app: SessionsApp, tmp_path: Path) -> None:
     app.store = None
     answer = create(client, tmp_path)
     assert answer.status_code == 406

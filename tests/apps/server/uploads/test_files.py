@@ -87,7 +87,7 @@ def test_the_slices_of_a_series_are_kept_whatever_their_names(folder: Path, tmp_
 
 
 @pytest.mark.parametrize("name", ["sitecustomize.py", "x.pth", "x.nhdr", "x.mhd", "x.so", "", "nii.gz.exe"])
-def test_what_is_no_image_is_rejected(folder: Path, image: bytes, name: str) -> None:
+def test_anything_but_an_image_is_rejected(folder: Path, image: bytes, name: str) -> None:
     with pytest.raises(VolumeError, match="is no image"):
         store(folder, (name, CODE))
     with pytest.raises(VolumeError, match="is no image"):
@@ -245,7 +245,7 @@ def test_a_tar_member_of_an_impossible_size_is_damage(folder: Path, size: int) -
         store(folder, ("x.tar", bytes(header) + bytes(2**12)), unpack=True)
 
 
-def test_what_is_no_archive_is_not_unpacked(folder: Path, image: bytes) -> None:
+def test_other_files_are_not_unpacked(folder: Path, image: bytes) -> None:
     for content in (b"", b"text" * 500, gzip.compress(b"text"), image):
         with pytest.raises(VolumeError, match=r"cannot be unpacked|no image"):
             store(folder, ("x.zip", content), unpack=True)

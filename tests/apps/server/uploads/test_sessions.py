@@ -79,7 +79,7 @@ class TestArchives:
         assert Path(info.image).parent == Path(sessions.store_path, session)
         assert not list(temporary.iterdir())
 
-    def test_what_is_no_archive_or_reaches_out_is_refused(
+    def test_damaged_archives_and_paths_outside_are_refused(
         self, sessions: SafeSessions, tmp_path: Path, temporary: Path
     ) -> None:
         (tmp_path / "text.zip").write_bytes(b"no archive")
@@ -146,7 +146,7 @@ class TestMemory:
         assert self.click(app, "local", sent[0]) > 0, "it is opened again"
         assert len(held) == 2
 
-    def test_a_session_that_is_gone_serves_nothing_from_memory(
+    def test_a_session_that_is_gone_has_nothing_in_memory(
         self, app: Any, sessions: SafeSessions, tmp_path: Path
     ) -> None:
         session = send(sessions, tmp_path)

@@ -107,10 +107,12 @@ class CropGrid:
         return list(dict.fromkeys(self.frame(middle, self.first) for middle in middles))
 
     def border_tiles(self, mask: Tensor, frame: CropFrame) -> list[CropFrame]:
-        """Return crops of the first spacing along the border of a mask (D, H, W), not empty, in a wider crop."""
+        """Return crops of the first spacing along the border of a mask (D, H, W) in a wider crop; none without a border."""
         solid = mask[None, None].float()
         border = (solid - (1 - F.max_pool3d(1 - solid, 3, stride=1, padding=1)))[0, 0] > 0
         points = frame.to_ijk(torch.nonzero(border).cpu().numpy())
+        if not len(points):
+            return []
         return [tile for tile in self.tiling(points) if tile.holds(points).any()]
 
     def is_cut(self, mask: Tensor, frame: CropFrame) -> bool:

@@ -14,6 +14,7 @@ from sam3d_label.image.frame import CropFrame
 from sam3d_label.image.region import Region, around, intersection, relative, shape_of, union, whole
 from sam3d_label.image.resample import region_of_crop, region_of_mask
 from sam3d_label.image.volume import Volume
+from sam3d_label.segmentation.outside_air import OutsideAir
 from sam3d_label.segmentation.prompts import Click
 
 Layer = tuple[CropFrame, Tensor]
@@ -44,12 +45,14 @@ class TargetLogits:
         base: The crop under the tiles; None for 0 on the whole stored grid.
         tiles: Further crops.
         clicks: All clicks.
+        air: Air outside the body, which is not in the target; None where it may be.
     """
 
     volume: Volume
     base: Layer | None
     tiles: tuple[Layer, ...] = ()
     clicks: tuple[Click, ...] = ()
+    air: OutsideAir | None = None
 
     @cached_property
     def region(self) -> Region:
@@ -69,9 +72,11 @@ class TargetLogits:
 
     def read(self, within: Region | None = None) -> Part:
         """Return the logits of a region of the stored grid; of all that they cover without one."""
-        part = self._merged(within or self.region)
-        enforce_clicks(part, self.clicks, self.volume.spacing)
-        return part
+        logit, region = self._merged(within or self.region)
+        if self.air:
+            np.minimum(logit, -MIN_LOGIT, out=logit, where=self.air.within(region))
+        enforce_clicks((logit, region), self.clicks, self.volume.spacing)
+        return logit, region
 
     def _merged(self, region: Region) -> Part:
         if self.base is None:

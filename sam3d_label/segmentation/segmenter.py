@@ -21,6 +21,7 @@ from sam3d_label.masks import bounding_box
 from sam3d_label.segmentation.crop_encoder import CropEncoder
 from sam3d_label.segmentation.crop_grid import CropGrid
 from sam3d_label.segmentation.merge import TargetLogits
+from sam3d_label.segmentation.outside_air import OutsideAir
 from sam3d_label.segmentation.prompts import Box, Click, Prompts
 from sam3d_label.segmentation.uncertainty import UncertaintyMap, next_click, perturb
 from sam3d_label.segmentation.view_search import ViewSearch
@@ -122,12 +123,15 @@ class Segmenter:
         """
         started = time.monotonic()
         search = self.search(self._check_prompts(prompts))
+        clicks = search.prompts.clicks
+        air = None if self.outside_air and self.outside_air.has_any(clicks) else self.outside_air
         targets = [
             TargetLogits(
                 self.volume,
                 (views.whole.frame, views.whole.logit),
                 tuple((tile.frame, tile.logit) for tile in views.tiles),
-                search.prompts.clicks,
+                clicks,
+                air,
             )
             for views in search.targets()
         ]
@@ -151,7 +155,7 @@ class Segmenter:
             tiles.append((frame, search.view(frame).logit))
             if progress:
                 progress(done, len(frames))
-        return self._result([TargetLogits(self.volume, None, tuple(tiles))], search, started)
+        return self._result([TargetLogits(self.volume, None, tuple(tiles), air=self.outside_air)], search, started)
 
     def uncertainty(self, prompts: Prompts | Iterable[Click | Box]) -> UncertaintyMap:
         """Return where the mask of a set of prompts changes if the prompts are perturbed.
@@ -194,6 +198,11 @@ class Segmenter:
     def normalization(self) -> Normalization:
         """The weights' intensity rule, fitted to the volume."""
         return self.weights.card.intensity.fit(self.volume.array, self.volume.modality)
+
+    @cached_property
+    def outside_air(self) -> OutsideAir | None:
+        """The air outside the body, where it is clear."""
+        return OutsideAir.find(self.volume, self.normalization)
 
     def _check_prompts(self, prompts: Prompts | Iterable[Click | Box]) -> Prompts:
         prompts = Prompts.of(prompts)

@@ -47,6 +47,17 @@ class Ball(PromptableNetwork):
         return 2 * embedding.feature
 
 
+class Constant(Ball):
+    """A network that answers with one logit everywhere."""
+
+    def __init__(self, network: PromptableNetwork, logit: float) -> None:
+        super().__init__(network)
+        self.logit = logit
+
+    def decode(self, embedding: Embedding, points: Tensor, signs: Tensor, **_: object) -> Tensor:
+        return torch.full_like(embedding.feature, self.logit)
+
+
 def bright(small_weights: Weights, array: np.ndarray, capabilities: list[str]) -> Segmenter:
     """A segmenter of a volume of bright targets, 200, on 50, that finds all that is bright."""
     card = small_weights.card.model_copy(

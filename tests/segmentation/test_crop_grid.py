@@ -114,3 +114,9 @@ def test_border_tiles_leave_out_what_is_deep_inside_or_outside():
     assert len(tiles) > 8
     middle = frame.to_ijk([[16, 16, 16]])
     assert not any(np.abs(tile.to_dhw(middle) - 7.5).max() < 2 for tile in tiles)
+
+
+def test_a_mask_that_fills_the_crop_has_no_border_tiles():
+    volume = Volume(np.zeros((80, 70, 60)), np.eye(4))
+    mask = torch.ones(32, 32, 32, dtype=torch.bool)
+    assert CropGrid(volume, 16, [1.0, 4.0], 1.0).border_tiles(mask, volume.frame((40, 35, 30), 4.0, 32)) == []

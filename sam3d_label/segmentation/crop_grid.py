@@ -107,7 +107,7 @@ class CropGrid:
         return list(dict.fromkeys(self.frame(middle, self.first) for middle in middles))
 
     def border_tiles(self, mask: Tensor, frame: CropFrame) -> list[CropFrame]:
-        """Return crops of the first spacing along the border of a mask (D, H, W) in a wider crop; none without a border."""
+        """Return crops of the first spacing along the border, if any, of a mask (D, H, W) in a wider crop."""
         solid = mask[None, None].float()
         border = (solid - (1 - F.max_pool3d(1 - solid, 3, stride=1, padding=1)))[0, 0] > 0
         points = frame.to_ijk(torch.nonzero(border).cpu().numpy())

@@ -5,7 +5,7 @@ Networks see CT through a soft-tissue window, in which air and fat look alike, s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +38,7 @@ class OutsideAir:
 
     Attributes:
         volume: The volume.
-        cells: Which cells of the coarse grid are in the air, bool.
+        cells: Which cells of the coarse grid are in the air or next to it, bool.
         steps: Stored voxels of a cell along I, J and K.
         threshold: Intensity below which a voxel in such a cell is air.
     """
@@ -65,7 +65,7 @@ class OutsideAir:
         if normalization.modality == "CT":
             threshold = (ct_offset(sample(volume.array), "CT") or 0.0) + CT_AIR
             cells = connected_to_sides(coarse < threshold, sides)
-            return cls(volume, cells, (steps[0], steps[1], steps[2]), threshold) if cells.any() else None
+            return cls._of(volume, cells, steps, threshold) if cells.any() else None
         if normalization.modality != "MR" or volume.modality not in (None, "MR"):
             return None
         lowest, high = float(coarse.min()), float(np.percentile(sample(volume.array), 99))
@@ -77,7 +77,11 @@ class OutsideAir:
         cells = connected_to_sides(coarse < threshold, sides)
         if threshold > lowest + DARKEST * (high - lowest) or not LEAST_SHARE <= cells.mean() <= MOST_SHARE:
             return None
-        return cls(volume, cells, (steps[0], steps[1], steps[2]), threshold)
+        return cls._of(volume, cells, steps, threshold)
+
+    @classmethod
+    def _of(cls, volume: Volume, cells: np.ndarray, steps: Sequence[int], threshold: float) -> OutsideAir:
+        return cls(volume, ndimage.binary_dilation(cells), (steps[0], steps[1], steps[2]), threshold)
 
     def within(self, region: Region) -> np.ndarray:
         """Return which voxels of a region are air, bool."""

@@ -76,7 +76,7 @@ def everything(small_weights):
 
 def test_masks_leave_air_out_unless_a_click_is_in_it(everything):
     array = body(40, -1000, 20)
-    segmenter = Segmenter(Volume(array, np.diag([2.0, 2.0, 3.0, 1.0]), modality="CT"), everything)
+    segmenter = Segmenter(Volume(array, np.eye(4), modality="CT"), everything)
     inside = segmenter.segment([Click((20, 20, 10))])
     assert inside.mask[15:35, 12:28].all()
     assert not inside.mask[array < -800].any()

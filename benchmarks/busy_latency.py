@@ -70,8 +70,8 @@ def click_through(client: MONAILabelClient, cases: Sequence[EvaluationCase], thi
     """Send a first and a next click in each volume but the first."""
     seconds = []
     for case in track(cases, console=Console(stderr=True)):
-        inside, beside = deepest(case, outside=False), deepest(case, outside=True)
-        seconds.append(Clicks(*(_timed(client, case, inside, out, think) for out in ([], [beside]))))
+        inside, outside = deepest(case, outside=False), deepest(case, outside=True)
+        seconds.append(Clicks(*(_timed(client, case, inside, out, think) for out in ([], [outside]))))
     return seconds[1:]
 
 
@@ -134,9 +134,12 @@ def main(
             client.train_stop()
     numbers = {}
     for name in ("first", "next"):
-        alone, beside = (median(getattr(each, name) for each in side) for side in (idle, busy))
-        numbers[name] = {"idle": alone, "training": beside, "ratio": beside / alone}
-        print(f"{name} click: {alone:.2f} s idle, {beside:.2f} s while training, {beside / alone:.2f} times as long")
+        idle_seconds, busy_seconds = (median(getattr(each, name) for each in side) for side in (idle, busy))
+        numbers[name] = {"idle": idle_seconds, "training": busy_seconds, "ratio": busy_seconds / idle_seconds}
+        ratio = busy_seconds / idle_seconds
+        print(
+            f"{name} click: {idle_seconds:.2f} s idle, {busy_seconds:.2f} s while training, {ratio:.2f} times as long"
+        )
     if json_file:
         write_json(json_file, {"volumes": len(idle), "think": think, "clicks": numbers})
 

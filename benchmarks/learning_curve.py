@@ -217,17 +217,17 @@ def play(setup: Setup, arm: str, seed: int, sizes: Sequence[int], console: Conso
         seconds = time.monotonic() - began
         scores = score(serving, setup.held_out)
         write_point(point, arm, seed, size, scores, setup.steps[kind(arm)], seconds)
-        told = "  ".join(
+        shown = "  ".join(
             f"{name} {np.mean([getattr(each, key) for each in scores]):.3f}" for key, name in METRICS.items()
         )
-        console.print(f"{arm} {seed}: {size} cases, {seconds:.0f} s  {told}", highlight=False)
+        console.print(f"{arm} {seed}: {size} cases, {seconds:.0f} s  {shown}", highlight=False)
 
 
 def write_point(
     path: Path, arm: str, seed: int, annotated: int, scores: Iterable[CaseScore], steps: int, seconds: float
 ) -> None:
     """Write a row for each held-out case."""
-    with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()
         for each in scores:
@@ -269,9 +269,9 @@ def _summary(rows: Sequence[Mapping[str, str]], random: Sequence[Mapping[str, st
     summary["seconds"] = float(np.mean([float(row["seconds"]) for row in at]))
     for metric in METRICS:
         summary[metric] = _mean_and_interval(list(_by_case(at, metric).values()))
-    beside = _by_case([row for row in random if int(row["annotated"]) == size], "dice_1")
-    if beside:
-        over = [dice - beside[case] for case, dice in _by_case(at, "dice_1").items()]
+    at_random = _by_case([row for row in random if int(row["annotated"]) == size], "dice_1")
+    if at_random:
+        over = [dice - at_random[case] for case, dice in _by_case(at, "dice_1").items()]
         summary["dice_1_over_random"] = _mean_and_interval(over)
     return summary
 
@@ -306,8 +306,8 @@ def draw(path: Path, arms: Mapping[str, Sequence[Mapping[str, Any]]], title: str
         set_title(axes, f"Dice after {METRICS[metric]}")
         add_legend(axes)
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
-    with replacing(path) as beside:
-        figure.savefig(beside)
+    with replacing(path) as partial:
+        figure.savefig(partial)
 
 
 def table(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
@@ -324,8 +324,8 @@ def table(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
 
 def calibrate(weights: Weights, case: TrainingCase, minutes: float, out: Path) -> dict[str, int]:
     """Measure how many steps fit in the minutes; stored, so that all points of a folder use the same number."""
-    told = out / "steps.json"
-    if not told.is_file():
+    steps_file = out / "steps.json"
+    if not steps_file.is_file():
         steps = {}
         for arm, model in (("sam3d", copy.deepcopy(weights.model)), (UNET, ClickUNet())):
             settings = settings_of(arm, 1, TIMED_EPOCHS * STEPS_PER_EPOCH, weights.card, 0)
@@ -333,8 +333,8 @@ def calibrate(weights: Weights, case: TrainingCase, minutes: float, out: Path) -
             report = fine_tune(model, run, out / "timing" / arm)
             epochs = 60 * minutes / float(np.mean([log.seconds for log in report.epochs]))
             steps[arm] = STEPS_PER_EPOCH * max(1, round(epochs))
-        write_json(told, {"minutes": minutes, "steps": steps})
-    stored: dict[str, int] = json.loads(told.read_text(encoding="utf-8"))["steps"]
+        write_json(steps_file, {"minutes": minutes, "steps": steps})
+    stored: dict[str, int] = json.loads(steps_file.read_text(encoding="utf-8"))["steps"]
     return stored
 
 
@@ -379,7 +379,7 @@ def main(
 def conclude(out: Path, version: str, minutes: float) -> None:
     """Table, numbers and picture of all points."""
     rows = read_points(out)
-    with replacing(out / "learning_curve.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
+    with replacing(out / "learning_curve.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)

@@ -83,8 +83,8 @@ def draw(path: Path, curves: Mapping[str, Sequence[Sequence[float]]], title: str
     axes.set(xlabel="clicks", ylabel="Dice", ylim=(0, 1.03), xticks=clicks)
     set_title(axes, title)
     add_legend(axes)
-    with replacing(path) as beside:
-        figure.savefig(beside)
+    with replacing(path) as partial:
+        figure.savefig(partial)
 
 
 def table(summaries: Mapping[str, EvaluationSummary], counts: Sequence[int], title: str) -> Table:

@@ -1,8 +1,8 @@
 """A simulated annotator at a running server: clicks on the errors of the mask, and saves the reference label.
 
-For each file of LABELS, named after the id of its image, it sends up to --clicks requests, as the viewers do each with
-all clicks so far, and then saves the file as the image's label. It stands in for people where labels are at hand: to
-try the whole loop on public data, or to bring existing labels to a DICOMweb server.
+For each file of LABELS, named after the id of its image, it sends up to --clicks requests, each with all clicks so far
+as the viewers do, and then saves the file as the image's label. It replaces an annotator where labels exist: to try the
+whole workflow on public data, or to upload existing labels to a DICOMweb server.
 """
 
 from __future__ import annotations

@@ -47,8 +47,8 @@ PHANTOMS, MOSAICS, DIVISIONS, SEED = 160, 80, 3, 20262
 """Phantoms, mosaics, and divisions into pieces of each sarcoma volume."""
 
 ORGANS, REGIONS = 2, 4
-"""Targets that each phantom gives beside its lesion, and that each mosaic, division into pieces and image with planted
-lesions gives."""
+"""Targets of each phantom in addition to its lesion, and of each mosaic, division into pieces and image with inserted
+lesions."""
 
 FEWEST_VOXELS = 200
 SHARES = {"_mr": 0.27, "_ct": 0.18, "piece": 0.1, "planted": 0.15, "lesion": 0.17, "organ": 0.08, "region": 0.05}

@@ -196,7 +196,7 @@ class Cropper:
 
 
 def line_weights(positions: Tensor, size: int, step: float) -> tuple[Tensor, Tensor]:
-    """Weights (SIZE, size) of a line's samples at positions so far apart, and which positions lie on the line."""
+    """Return weights (SIZE, size) for samples of a line at a spacing, and which samples are on the line."""
     samples = torch.arange(size, device=positions.device, dtype=torch.float32)
     weights = (1 - (positions.clamp(0, size - 1)[:, None] - samples).abs() / max(1.0, step)).clamp(min=0)
     inside = (positions >= -0.5) & (positions <= size - 0.5)

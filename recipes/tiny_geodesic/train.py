@@ -53,7 +53,7 @@ SHARES = {
 }
 """Share of the crops of each kind of case."""
 
-ALONE = {"mr": 0.35, "ct": 0.3, "pet": 0.15, "lesion": 0.2}
+SALIENT_SHARES = {"mr": 0.35, "ct": 0.3, "pet": 0.15, "lesion": 0.2}
 """The same where a target is found without a prompt."""
 
 ELSEWHERE = 0.3
@@ -268,9 +268,9 @@ def run(
                 group["lr"] = rate
             supply.refill()
             kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
-            alone = kind == "none"
-            chosen = supply.choose(options.batch, ALONE if alone else SHARES)
-            image, label = cropper.batch(chosen, ELSEWHERE if alone else 0.0)
+            unprompted = kind == "none"
+            chosen = supply.choose(options.batch, SALIENT_SHARES if unprompted else SHARES)
+            image, label = cropper.batch(chosen, ELSEWHERE if unprompted else 0.0)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 losses = session.play(image, label, kind)
             losses["loss"].backward()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,9 +37,9 @@ def new_chart(panels: int = 1, *, sharey: bool = False, grid: str = "y") -> tupl
 
 def plot_mean(
     axes: Axes,
-    at: Sequence[float] | Any,
-    mean: Sequence[float] | Any,
-    interval: tuple[Sequence[float] | Any, Sequence[float] | Any],
+    at: ArrayLike,
+    mean: ArrayLike,
+    interval: tuple[ArrayLike, ArrayLike],
     *,
     color: str,
     **line: Any,

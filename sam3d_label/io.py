@@ -14,10 +14,10 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from sam3d_label.errors import DiskFullError, NewerFormatError, ReadOnlyError, Sam3dError, StorageError
 
@@ -92,7 +92,7 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     write_bytes(path, text.encode("utf-8"), durable=durable)
 
 
-def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
+def write_json(path: Path, content: object, *, indent: int | None = 2) -> None:
     """Replace a file's content by JSON as `replacing` does.
 
     Raises:
@@ -179,7 +179,7 @@ def complaints(error: ValidationError, whole: str = "all of it") -> str:
     return "; ".join(f"{'.'.join(map(str, e['loc'])) or whole}: {e['msg']}" for e in error.errors())
 
 
-def read_object(path: Path, newest: int = 1) -> dict[str, Any]:
+def read_object(path: Path, newest: int = 1) -> dict[str, JsonValue]:
     """Return the JSON object in a file without its format number; empty when there is no file.
 
     Raises:
@@ -198,7 +198,7 @@ def read_object(path: Path, newest: int = 1) -> dict[str, Any]:
     return content
 
 
-def require_format(found: Any, newest: int, path: Path) -> None:
+def require_format(found: object, newest: int, path: Path) -> None:
     """Reject a file of a newer release; one without a format number is from an older release.
 
     Args:
@@ -392,6 +392,6 @@ def is_writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK)
 
 
-def with_format(number: int, content: Mapping[str, Any]) -> dict[str, Any]:
+def with_format(number: int, content: Mapping[str, object]) -> dict[str, object]:
     """Return the content with its format number as the first key."""
     return {"format": number, **content}

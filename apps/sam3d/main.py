@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import schedule
 from fastapi import HTTPException
@@ -30,6 +29,7 @@ from lib.datastores.open_dicomweb import open_dicom_web
 from lib.datastores.studies import EXTENSIONS, SafeDatastore, check_id
 from lib.datastores.studies_folder import check_studies
 from lib.errors import HANDLED, http_error, install_error_handlers
+from lib.infers.answer import InferResult
 from lib.infers.batch import SafeBatch, check_batch
 from lib.infers.click_notes import ClickNotes, RequestNote
 from lib.infers.open_volumes import Segmenters
@@ -65,7 +65,7 @@ class SAM3DApp(MONAILabelApp):
     """Click-to-mask segmentation of 3D volumes for OHIF, Slicer and MONAI Label's own client."""
 
     @listen.refuse_on_errors
-    def __init__(self, app_dir: str, studies: str, conf: Mapping[str, Any]) -> None:
+    def __init__(self, app_dir: str, studies: str, conf: Mapping[str, object]) -> None:
         end_with_server()
         if not is_background():
             protect_logs()
@@ -160,7 +160,7 @@ class SAM3DApp(MONAILabelApp):
         """Scoring methods by name."""
         return self._scoring_methods
 
-    def async_scoring(self, method: str | None, params: Any = None) -> dict[str, Any]:
+    def async_scoring(self, method: str | None, params: object = None) -> dict[str, object]:
         """Score in the background, unless a scoring already waits for its turn.
 
         Only the server starts it, also after a training; the process of the training does not.
@@ -201,7 +201,7 @@ class SAM3DApp(MONAILabelApp):
             soon.daemon = True
             soon.start()
 
-    def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+    def infer(self, request: Mapping[str, object], datastore: Datastore | None = None) -> InferResult:
         """Run a model on an image of the datastore or of a session.
 
         Args:
@@ -217,7 +217,7 @@ class SAM3DApp(MONAILabelApp):
         with self.clicks.record(request) as note:
             return self._infer(request, datastore or self.datastore(), note)
 
-    def _infer(self, request: Mapping[str, Any], store: Datastore, note: RequestNote) -> dict[str, Any]:
+    def _infer(self, request: Mapping[str, object], store: Datastore, note: RequestNote) -> InferResult:
         try:
             task = note.task = self._task(request.get("model"))
             path = note.path = self._session_image(request) or self._stored_image(request, store)
@@ -233,7 +233,7 @@ class SAM3DApp(MONAILabelApp):
             name = os.path.basename(path)
             described.detail = described.detail.replace(path, name).replace(name, f"Image {name}", 1)
             raise described from error
-        tag = request.get("label_tag") or DefaultLabelTag.ORIGINAL.value
+        tag = str(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value)
         label = file
         if saves_label(request) and not request.get("session"):
             listed = [{"name": name, "idx": value} for name, value in params["label_names"].items()]
@@ -241,7 +241,7 @@ class SAM3DApp(MONAILabelApp):
             label = store.save_label(request["image"], file, tag, info)
         return {"label": label, "tag": tag, "file": file, "params": params}
 
-    def batch_infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+    def batch_infer(self, request: Mapping[str, object], datastore: Datastore | None = None) -> dict[str, object]:
         """Run a model on many images and save the masks as labels.
 
         Args:
@@ -260,7 +260,7 @@ class SAM3DApp(MONAILabelApp):
         except HANDLED as error:
             raise http_error(error) from error
 
-    def check_batch(self, request: Mapping[str, Any]) -> None:
+    def check_batch(self, request: Mapping[str, object]) -> None:
         """Reject a request for batch inference that would fail on every image.
 
         Raises:
@@ -272,7 +272,7 @@ class SAM3DApp(MONAILabelApp):
         except HANDLED as error:
             raise http_error(error) from error
 
-    def train(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def train(self, request: Mapping[str, object]) -> dict[str, object]:
         """Train and compare, in this process.
 
         Args:
@@ -287,7 +287,7 @@ class SAM3DApp(MONAILabelApp):
         except HANDLED as error:
             raise http_error(error) from error
 
-    def check_train(self, request: Mapping[str, Any]) -> None:
+    def check_train(self, request: Mapping[str, object]) -> None:
         """Reject a request to train that would fail.
 
         Raises:
@@ -301,20 +301,20 @@ class SAM3DApp(MONAILabelApp):
         except HANDLED as error:
             raise http_error(error) from error
 
-    def _task(self, model: Any) -> VolumeTask:
+    def _task(self, model: object) -> VolumeTask:
         if model not in self._infers:
             known = ", ".join(self._infers) or "none"
             raise HTTPException(404, f"There is no model {model!r}; this server offers: {known}")
         return self._infers[model]
 
-    def _session_image(self, request: Mapping[str, Any]) -> str:
+    def _session_image(self, request: Mapping[str, object]) -> str:
         """Return the path of the image of the session, which must exist; empty when the request has none."""
         session = request.get("session")
         if not isinstance(session, Mapping) or self._sessions is None:
             return ""
         return str(self._sessions.get_session(str(session.get("name"))).image)
 
-    def _stored_image(self, request: Mapping[str, Any], store: Datastore) -> str:
+    def _stored_image(self, request: Mapping[str, object], store: Datastore) -> str:
         image = request.get("image")
         if not isinstance(image, str) or not image:
             raise HTTPException(400, "No image: give the id of a stored image, or a session_id")

@@ -62,7 +62,7 @@ class _Archive:
                 size += len(part)
         self.files.append(ArchivedFile(path=path, bytes=size, sha256=digest.hexdigest(), **about))
 
-    def add_json(self, path: str, value: Any, **about: Any) -> None:
+    def add_json(self, path: str, value: object, **about: Any) -> None:
         """Add a JSON file without paths and with the archive's names of images."""
         self.add(path, (json.dumps(self.names.clean(value), indent=1) + "\n").encode(), **about)
 

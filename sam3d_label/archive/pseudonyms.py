@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from sam3d_label.io import replacing
 
@@ -44,7 +43,7 @@ class Pseudonyms:
         for image in sorted(images):
             self.of(image)
 
-    def clean(self, value: Any) -> Any:
+    def clean(self, value: object) -> object:
         """Replace image ids in a JSON value by their pseudonyms and remove paths from its texts."""
         if isinstance(value, Mapping):
             return {self._text(str(key)): self.clean(held) for key, held in value.items()}

@@ -51,7 +51,7 @@ class OneLineErrors(TyperGroup):
         complete_var: str | None = None,
         standalone_mode: bool = True,
         windows_expand_args: bool = True,
-        **extra: Any,
+        **extra: object,
     ) -> Any:
         """Run a command and end with its exit status."""
         arguments = list(sys.argv[1:] if args is None else args) or ["--help"]

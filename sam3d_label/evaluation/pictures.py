@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -17,6 +17,11 @@ from sam3d_label.image.intensity import SOFT_TISSUE, ct_offset, sample
 from sam3d_label.io import replacing
 from sam3d_label.masks import corners, dice
 from sam3d_label.segmentation.prompts import Click
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Voxel = TypeVar("Voxel", bound=np.generic)
 
 _BACKGROUND = "#0b1020"
 _INSIDE, _OUTSIDE, _MASK, _TRUTH = "#facc15", "#f87171", "#22d3ee", "#4ade80"
@@ -37,7 +42,7 @@ class AxialSlice:
         name: the slice in voxels of the stored image, such as "slice k = 31", counted from 0 as clicks are.
     """
 
-    image: NDArray[np.floating[Any]]
+    image: NDArray[np.floating]
     mask: NDArray[np.bool_]
     truth: NDArray[np.bool_]
     clicks: tuple[tuple[int, int, bool], ...]
@@ -153,7 +158,7 @@ def axial_slice(
     at = clicks[0].ijk[depth] if at is None else at
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
 
-    def oriented(volume: NDArray[Any]) -> NDArray[Any]:
+    def oriented(volume: NDArray[Voxel]) -> NDArray[Voxel]:
         plane = np.take(volume, at, axis=depth)
         plane = plane if rows < columns else plane.T
         return plane[:: int(flips[rows]), :: int(flips[columns])]
@@ -336,7 +341,7 @@ def _aspect(view: AxialSlice) -> float:
     return view.spacing[0] / view.spacing[1]
 
 
-def _outline(axes: Any, mask: NDArray[np.bool_], colour: str, *, fill: float = 0.0, width: float = 1.2) -> None:
+def _outline(axes: Axes, mask: NDArray[np.bool_], colour: str, *, fill: float = 0.0, width: float = 1.2) -> None:
     """Draw a sharp outline over a translucent fill with opacity ``fill``."""
     if not mask.any():
         return
@@ -348,7 +353,7 @@ def _outline(axes: Any, mask: NDArray[np.bool_], colour: str, *, fill: float = 0
     axes.set(xlim=(-0.5, mask.shape[1] - 0.5), ylim=(mask.shape[0] - 0.5, -0.5))
 
 
-def _mark(axes: Any, view: AxialSlice, size: float) -> None:
+def _mark(axes: Axes, view: AxialSlice, size: float) -> None:
     for row, column, positive in view.clicks:
         colour = _INSIDE if positive else _OUTSIDE
         marker = "*" if positive else "X"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ class SegmentedMask(Protocol):
 class PromptableSegmenter(Protocol):
     """One volume with a model that answers prompts."""
 
-    def segment(self, prompts: Any) -> SegmentedMask:
+    def segment(self, prompts: Prompts) -> SegmentedMask:
         """Return the mask for all of ``prompts``."""
 
 
@@ -133,7 +133,7 @@ def evaluate_case(
     return records
 
 
-def _counted(mask: NDArray[Any], ignored: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+def _counted(mask: NDArray[np.uint8], ignored: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
     """Return a mask without the voxels that do not count."""
     found = np.asarray(mask) > 0
     return found if ignored is None else found & ~ignored

@@ -6,7 +6,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from pydicom import config, dcmread
@@ -263,9 +263,8 @@ def _vector(file: Path, header: Dataset, name: str, count: int) -> np.ndarray:
 
 
 def _number(file: Path, header: Dataset, name: str, default: float) -> float:
-    value: Any = header.get(name)
     try:
-        number = default if value in (None, "") else float(value)
+        number = default if header.get(name) in (None, "") else float(header[name].value)
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -134,5 +134,5 @@ class UpdateReport(Record):
 
     @field_validator("gate", mode="before")
     @classmethod
-    def _recorded(cls, value: Any) -> Any:
+    def _recorded(cls, value: object) -> object:
         return value or None  # an empty one holds no decision

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.listing import hidden_character
@@ -20,7 +19,7 @@ SLICER = "user-"
 """How the client_id of Slicer begins."""
 
 
-def name_values(present: Sequence[int], info: Mapping[str, Any], labels: Sequence[str]) -> dict[int, str]:
+def name_values(present: Sequence[int], info: Mapping[str, object], labels: Sequence[str]) -> dict[int, str]:
     """Return the names of a label map's values.
 
     Without any `label_info` the values count the app's labels, or stand for its only one. Otherwise a value is the
@@ -54,7 +53,7 @@ def name_values(present: Sequence[int], info: Mapping[str, Any], labels: Sequenc
     raise VolumeError(f"the label holds the values {', '.join(map(str, present))}, but the names of {known}")
 
 
-def require_one_name(info: Mapping[str, Any]) -> None:
+def require_one_name(info: Mapping[str, object]) -> None:
     """Check that `label_info` gives no value two names; Slicer's numbers are not checked, since they may be wrong.
 
     Args:
@@ -95,7 +94,7 @@ def _two_names(value: int, one: str, other: str) -> str:
     )
 
 
-def _from_slicer(info: Mapping[str, Any]) -> bool:
+def _from_slicer(info: Mapping[str, object]) -> bool:
     return str(info.get("client_id", "")).startswith(SLICER)
 
 
@@ -123,7 +122,7 @@ def name_fault(name: str) -> str | None:
     return None
 
 
-def _listed(info: Mapping[str, Any]) -> Iterator[tuple[str, int | None]]:
+def _listed(info: Mapping[str, object]) -> Iterator[tuple[str, int | None]]:
     """Name and number, where it has one, of each structure in `label_info`; it may hold anything that a client sends.
 
     Raises:
@@ -139,7 +138,7 @@ def _listed(info: Mapping[str, Any]) -> Iterator[tuple[str, int | None]]:
             yield name, None if number is None else _whole(number, name)
 
 
-def _whole(number: Any, name: str) -> int:
+def _whole(number: object, name: str) -> int:
     """Return a whole number, which JSON may hold as such, as 2.0, or as text.
 
     Raises:

@@ -368,7 +368,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
         raise Sam3dError(f"another import into {folder} is running: wait until it ends") from None
 
 
-def _label_info(data: PublicDataset) -> list[dict[str, Any]]:
+def _label_info(data: PublicDataset) -> list[dict[str, object]]:
     return [{"name": name, "idx": value} for value, name in sorted(data.names.items())]
 
 

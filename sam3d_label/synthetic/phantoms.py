@@ -168,7 +168,7 @@ def _paint_patient(rng: np.random.Generator, grid: Grid, modality: Modality, lon
     raise Sam3dError(f"no lesion fits into {grid.shape} voxels of {grid.spacing} mm: ask for a larger volume")
 
 
-def save_nifti(path: Path, array: NDArray[Any], affine: NDArray[np.float64]) -> Path:
+def save_nifti(path: Path, array: NDArray[np.generic], affine: NDArray[np.float64]) -> Path:
     """Write a NIfTI file, whole or not at all, and its folder when that is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nifti = nib.Nifti1Image(array, affine)

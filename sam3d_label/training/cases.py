@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 
@@ -93,9 +93,9 @@ class OpenedCases(Sequence[OpenedCase]):
         opened = OpenedCase.of(case, image.volume, open_label(case.label), image.normalization)
         return _Target(opened.target, opened.lower, opened.upper, opened.ignored)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Return the state without the opened cases: a process that is not forked opens them again."""
         return {"cases": self.cases, "intensity": self.intensity, "max_bytes": self._kept.max_bytes}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__init__(**state)  # type: ignore[misc]

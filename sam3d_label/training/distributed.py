@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import distributed
@@ -16,6 +16,8 @@ from sam3d_label.errors import Sam3dError
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others, such as for the first of them to read the cases."""
+
+Sent = TypeVar("Sent")
 
 
 @dataclass(frozen=True)
@@ -37,21 +39,22 @@ class World:
         """Whether this process writes files and output."""
         return self.rank == 0
 
-    def gather(self, value: Any) -> list[Any]:
+    def gather(self, value: Sent) -> list[Sent]:
         """Return the values of all processes, by rank; all of them call it."""
         if self.size == 1:
             return [value]
-        values: list[Any] = [None] * self.size
+        values = [value] * self.size
         distributed.all_gather_object(values, value)
         return values
 
-    def from_main(self, value: Any) -> Any:
-        """Return the value of the main process; all of them call it."""
-        if self.size == 1:
-            return value
-        values = [value]
-        distributed.broadcast_object_list(values, src=0, device=self.device)
-        return values[0]
+    def from_main(self, make: Callable[[], Sent]) -> Sent:
+        """Return what the main process makes, the only one that does; all of them call it."""
+        made = [make() if self.is_main else None]
+        if self.size > 1:
+            distributed.broadcast_object_list(made, src=0, device=self.device)
+        (sent,) = made
+        assert sent is not None
+        return sent
 
 
 def is_main() -> bool:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -58,7 +57,7 @@ def trained_card(
     settings: TrainSettings,
     data: Sequence[DataSource],
     version: str,
-    metrics: dict[str, Any] | None = None,
+    metrics: Mapping[str, object] | None = None,
 ) -> Card:
     """Return the card of what a run made; arguments as of `store`."""
     training = Training.model_validate(
@@ -90,7 +89,7 @@ def store(
     settings: TrainSettings,
     data: Sequence[DataSource],
     version: str,
-    metrics: dict[str, Any] | None = None,
+    metrics: Mapping[str, object] | None = None,
 ) -> Card:
     """Write what training changed to `out`: adapter, card, and the trunk where no other file holds it.
 

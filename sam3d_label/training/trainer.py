@@ -223,7 +223,7 @@ class Trainer:
         Raises:
             WeightsError: There is no checkpoint, it cannot be read, or it belongs to another run.
         """
-        state = self.world.from_main(self._read(path) if self.world.is_main else None)
+        state = self.world.from_main(lambda: self._read(path))
         self._set_weights(state["weights"][name] for name in self.trained)
         self.average = [state["average"][name].to(self.world.device) for name in self.trained]
         self.optimizer.load_state_dict(state["optimizer"])

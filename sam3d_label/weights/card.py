@@ -113,7 +113,7 @@ class Card(BaseModel):
 
     @field_validator("config", mode="before")
     @classmethod
-    def _known_sizes(cls, value: Any) -> Any:
+    def _known_sizes(cls, value: object) -> object:
         if not isinstance(value, dict):
             return value
         names, value = {field.name for field in fields(Config)}, {**NEW_SIZES, **value}

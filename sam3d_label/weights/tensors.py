@@ -123,7 +123,7 @@ def expected_shapes(config: Config) -> dict[str, torch.Size]:
         return {name: tensor.shape for name, tensor in SAM3D(config).state_dict().items()}
 
 
-def check_tensors(tensors: Mapping[str, Any], expected: Mapping[str, torch.Size], what: str) -> None:
+def check_tensors(tensors: Mapping[str, object], expected: Mapping[str, torch.Size], what: str) -> None:
     """Check that tensors have exactly the expected names and shapes.
 
     Args:
@@ -135,13 +135,14 @@ def check_tensors(tensors: Mapping[str, Any], expected: Mapping[str, torch.Size]
         WeightsError: Some are missing, too many, or of another shape; the message names the first few.
     """
     odd = [name for name in tensors if name in expected and not isinstance(tensors[name], Tensor)]
-    other = [n for n in expected if n in tensors and n not in odd and tensors[n].shape != expected[n]]
+    shapes = {name: tensor.shape for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+    other = [name for name in expected if name in shapes and shapes[name] != expected[name]]
     found = {
         "lacks": [name for name in expected if name not in tensors],
         "has unexpected": [str(name) for name in tensors if name not in expected],
         "holds no tensor for": odd,
         "has other shapes than the network for": [
-            f"{n} {tuple(tensors[n].shape)} instead of {tuple(expected[n])}" for n in other
+            f"{name} {tuple(shapes[name])} instead of {tuple(expected[name])}" for name in other
         ],
     }
     faults = [f"{fault} {abbreviated(names)}" for fault, names in found.items() if names]

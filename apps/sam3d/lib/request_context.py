@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
 
 CLIENT_LEFT = 499
 """Status in the log of a request whose client was gone before the answer began, as in nginx's logs."""
@@ -40,7 +39,7 @@ class RequestRecord:
     user: str | None = None
     role: str | None = None
 
-    def as_log(self) -> dict[str, Any]:
+    def as_log(self) -> dict[str, object]:
         """Return the fields of the line in the log."""
         return {
             "request_id": self.id,

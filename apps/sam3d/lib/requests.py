@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
@@ -66,7 +66,7 @@ class OutputForm:
     uncertainty: bool = False
 
 
-def parse(request: Mapping[str, Any], *, labels: Sequence[str]) -> tuple[Prompts, OutputForm]:
+def parse(request: Mapping[str, object], *, labels: Sequence[str]) -> tuple[Prompts, OutputForm]:
     """Read the `params` of an inference request.
 
     Args:
@@ -95,7 +95,7 @@ def parse(request: Mapping[str, Any], *, labels: Sequence[str]) -> tuple[Prompts
     return Prompts(clicks=tuple(clicks), boxes=boxes), _output(fields, named or labels[0])
 
 
-def parse_unprompted(request: Mapping[str, Any], *, labels: Sequence[str], found: str) -> OutputForm:
+def parse_unprompted(request: Mapping[str, object], *, labels: Sequence[str], found: str) -> OutputForm:
     """Read the `params` of an inference request to the model that works without prompts.
 
     OHIF requests labels by their numbers (`label_prompt`) and expects these values in the mask; other clients request
@@ -144,19 +144,19 @@ def _output(fields: _Fields, label: str, value: int = 1) -> OutputForm:
     )
 
 
-def _whole(value: Any) -> int:
+def _whole(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{value!r} is not a voxel number")
     return math.floor(value + 0.5)
 
 
-def _voxel(value: Any) -> Voxel:
+def _voxel(value: object) -> Voxel:
     if not isinstance(value, list | tuple) or len(value) != 3:
         raise ValueError(f"a click is [i, j, k], voxels of the stored image, not {value!r}")
     return _whole(value[0]), _whole(value[1]), _whole(value[2])
 
 
-def _voxels(value: Any) -> tuple[Voxel, ...]:
+def _voxels(value: object) -> tuple[Voxel, ...]:
     if value is None:
         return ()
     if not isinstance(value, list | tuple):
@@ -164,7 +164,7 @@ def _voxels(value: Any) -> tuple[Voxel, ...]:
     return tuple(_voxel(item) for item in value)
 
 
-def _roi(value: Any) -> tuple[int, ...]:
+def _roi(value: object) -> tuple[int, ...]:
     if value is None or value == []:
         return ()
     if not isinstance(value, list | tuple) or len(value) != 6:
@@ -172,18 +172,18 @@ def _roi(value: Any) -> tuple[int, ...]:
     return tuple(_whole(item) for item in value)
 
 
-def _numbers(value: Any) -> tuple[int, ...]:
+def _numbers(value: object) -> tuple[int, ...]:
     if value is None:
         return ()
     return tuple(_whole(item) for item in (value if isinstance(value, list | tuple) else [value]))
 
 
-def _first(value: Any) -> Any:
+def _first(value: object) -> object:
     chosen = (value[0] if value else None) if isinstance(value, list | tuple) else value
     return None if chosen == "" else chosen
 
 
-def _dotted(value: Any) -> Any:
+def _dotted(value: object) -> object:
     return f".{value.lower().lstrip('.')}" if isinstance(value, str) and value else None
 
 
@@ -228,7 +228,9 @@ RESERVED_KEYS = frozenset(_Fields.model_fields) | SAVE_KEYS | IGNORED_KEYS | SER
 CLICK_KEYS = ("foreground", "background", "points")
 
 
-def check_request(request: Mapping[str, Any], *, labels: Sequence[str], config: Iterable[str], max_clicks: int) -> None:
+def check_request(
+    request: Mapping[str, object], *, labels: Sequence[str], config: Iterable[str], max_clicks: int
+) -> None:
     """Check the keys of the `params` of an inference request, and how many clicks they have.
 
     Args:
@@ -255,12 +257,12 @@ def check_request(request: Mapping[str, Any], *, labels: Sequence[str], config: 
         raise PromptError(f"{count} clicks are more than the {max_clicks} that are allowed (--conf max_clicks)")
 
 
-def saves_label(request: Mapping[str, Any]) -> bool:
+def saves_label(request: Mapping[str, object]) -> bool:
     """Return whether the mask is to be saved as a label as well."""
     return str(request.get("save_label")).lower() in ("true", "1")
 
 
-def all_clicks(request: Mapping[str, Any], *, labels: Sequence[str]) -> frozenset[str]:
+def all_clicks(request: Mapping[str, object], *, labels: Sequence[str]) -> frozenset[str]:
     """Return the clicks of a request that was checked, each with its key."""
     keys = (*CLICK_KEYS, *labels)
     return frozenset(f"{key} {click}" for key in keys if isinstance(given := request.get(key), list) for click in given)
@@ -290,7 +292,7 @@ class Batch(BaseModel):
     device: Annotated[str | None, BeforeValidator(_first)] = None
 
 
-def parse_batch(request: Mapping[str, Any]) -> Batch:
+def parse_batch(request: Mapping[str, object]) -> Batch:
     """Read the body of a request for batch inference.
 
     Raises:
@@ -302,7 +304,7 @@ def parse_batch(request: Mapping[str, Any]) -> Batch:
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def _validate(model: type[Model], request: Mapping[str, Any]) -> Model:
+def _validate(model: type[Model], request: Mapping[str, object]) -> Model:
     """Return the fields of a request that are given; null means not given."""
     given = {key: value for key, value in request.items() if key in model.model_fields and value is not None}
     try:
@@ -331,7 +333,7 @@ def _numbered_label(number: int, labels: Sequence[str]) -> str:
 
 
 def _clicks(
-    fields: _Fields, request: Mapping[str, Any], labels: Sequence[str], named: str | None
+    fields: _Fields, request: Mapping[str, object], labels: Sequence[str], named: str | None
 ) -> tuple[tuple[Voxel, ...], tuple[Voxel, ...], str | None]:
     """Return clicks inside, clicks outside and the label, from the first dialect that holds a click inside."""
     if fields.foreground:
@@ -360,7 +362,7 @@ def _signed_points(fields: _Fields) -> tuple[tuple[Voxel, ...], tuple[Voxel, ...
     return inside, tuple(ijk for ijk, sign in pairs if sign == 0)
 
 
-def _clicks_by_label(request: Mapping[str, Any], labels: Sequence[str]) -> dict[str, tuple[Voxel, ...]]:
+def _clicks_by_label(request: Mapping[str, object], labels: Sequence[str]) -> dict[str, tuple[Voxel, ...]]:
     found = {}
     for name in labels:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -24,7 +23,7 @@ class ClientRequest(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _known_keys(cls, value: Any) -> Any:
+    def _known_keys(cls, value: object) -> object:
         if not isinstance(value, Mapping):
             return value
         for key in value:
@@ -32,7 +31,7 @@ class ClientRequest(BaseModel):
                 raise ValueError(f"{str(key)[:SHOWN]}: no such key; there are {', '.join(cls.model_fields)}")
         return {key: item for key, item in value.items() if item is not None}
 
-    def given(self) -> dict[str, Any]:
+    def given(self) -> dict[str, object]:
         """Return the value that the client sent, as JSON."""
         return self.model_dump(mode="json", exclude_unset=True)
 

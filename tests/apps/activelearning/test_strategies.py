@@ -66,8 +66,10 @@ def test_an_image_that_fails_for_any_reason_does_not_end_the_scoring(app: Any) -
     scoring = VolumeScoring(app.serving, Failing(), app.scores, app.busy)  # type: ignore[arg-type]
     done = scoring({}, app.datastore())
     assert done["scored"] == ["c"]
-    assert done["failed"]["a"] == "RuntimeError: out of memory"
-    assert done["failed"].keys() == {"a", "b", "nan"}
+    failed = done["failed"]
+    assert isinstance(failed, dict)
+    assert failed["a"] == "RuntimeError: out of memory"
+    assert failed.keys() == {"a", "b", "nan"}
 
 
 def test_the_image_of_the_most_doubt_is_next_with_the_reason(app: Any, scores: ScoreFile) -> None:

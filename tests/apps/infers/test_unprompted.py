@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import pytest
 
+from lib.infers.answer import AnswerParams
 from lib.infers.unprompted import SearchProgress, UnpromptedMasks
 from sam3d_label.cache import EmbeddingCache
 
@@ -20,7 +18,7 @@ class Search:
     def __init__(self) -> None:
         self.count = 0
 
-    def __call__(self) -> tuple[np.ndarray, Mapping[str, Any]]:
+    def __call__(self) -> tuple[np.ndarray, AnswerParams]:
         self.count += 1
         return MASK, {"voxels": int(MASK.sum())}
 

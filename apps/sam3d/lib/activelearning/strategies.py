@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from fastapi import HTTPException
@@ -39,6 +39,14 @@ INFO = "sam3d"
 
 STRATEGY = "strategy"
 """Key of the record who received the image, by strategy: `ts` and `client_id`."""
+
+
+class Chosen(TypedDict, total=False):
+    """The next image to label, its weight in a random choice, and why it was chosen."""
+
+    id: str
+    weight: int
+    why: str
 
 
 class ScoreFile:
@@ -88,7 +96,7 @@ class VolumeScoring(ScoringMethod):
         super().__init__("Uncertainty of the model and feature vector, for each image")
         self._serving, self._segmenters, self._scores, self._busy = serving, segmenters, scores, busy
 
-    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+    def __call__(self, request: Mapping[str, object], datastore: Datastore) -> dict[str, object]:
         """Score the images.
 
         Args:
@@ -99,7 +107,7 @@ class VolumeScoring(ScoringMethod):
             `version`, the images `scored` now, those `failed` with the reason.
         """
         step_back()
-        device = resolve_device(request.get("device"))
+        device = resolve_device(str(request["device"]) if request.get("device") else None)
         version = self._serving(device).version
         known = self._scores.read()
         unlabelled = set(datastore.get_unlabeled_images())
@@ -144,7 +152,7 @@ class ScoredStrategy(Strategy):
         super().__init__(description)
         self._scores = scores
 
-    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+    def __call__(self, request: Mapping[str, object], datastore: Datastore) -> Chosen | None:
         """Return the next image: `id`, and `why` it was chosen; None when all are labelled."""
         unlabelled = datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels"))
         if not unlabelled:
@@ -154,7 +162,7 @@ class ScoredStrategy(Strategy):
         candidates = {image: scores[image] for image in sorted(free or unlabelled) if image in scores}
         if not candidates:
             chosen = random_choice(unlabelled, datastore)
-            return chosen | {"why": "at random: no image is scored yet; scoring runs in the background"}
+            return {**chosen, "why": "at random: no image is scored yet; scoring runs in the background"}
         labelled = [scores[image] for image in datastore.get_labeled_images() if image in scores]
         image, why = self.choose(candidates, labelled)
         logger.info(f"Next sample: {why}")
@@ -221,20 +229,21 @@ def handed_out_at(datastore: Datastore, image: str) -> float:
     return max(map(_seconds, times), default=0.0)
 
 
-def handed_out_by(info: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def handed_out_by(info: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
     """Return who received an image and when, by strategy; malformed records are ignored."""
     given = info.get(STRATEGY)
     entries = given.items() if isinstance(given, Mapping) else ()
     return {str(name): entry for name, entry in entries if isinstance(entry, Mapping)}
 
 
-def _seconds(value: Any) -> float:
+def _seconds(value: object) -> float:
     """Return a stored time; 0 if it is not a number."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if is_number else 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return 0.0
+    return float(value)
 
 
-def random_choice(images: list[str], datastore: Datastore) -> dict[str, Any]:
+def random_choice(images: list[str], datastore: Datastore) -> Chosen:
     """Return one of the images at random: `id` and `weight`, which grows with the time since it was handed out.
 
     MONAI Label's own strategy fails when all images were handed out within the last second: all weights are 0 then.
@@ -251,7 +260,7 @@ class RandomStrategy(Strategy):
     def __init__(self) -> None:
         super().__init__("Random Strategy")
 
-    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+    def __call__(self, request: Mapping[str, object], datastore: Datastore) -> Chosen | None:
         """Return the next image: `id` and `weight`; None when all are labelled."""
         unlabelled = datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels"))
         return random_choice(unlabelled, datastore) if unlabelled else None

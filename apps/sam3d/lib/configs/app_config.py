@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -15,6 +15,7 @@ from pydantic import (
     ValidationError,
     field_validator,
 )
+from pydantic_core import ErrorDetails
 
 from lib.configs.limits import RequestLimits
 from lib.requests import RESERVED_KEYS
@@ -41,11 +42,11 @@ class ConfigError(Sam3dError):
     """A `--conf` key or value that the app does not know."""
 
 
-def _comma_list(value: Any) -> Any:
+def _comma_list(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
-def _intensity_rule(value: Any) -> Any:
+def _intensity_rule(value: object) -> object:
     if not isinstance(value, str):
         return value
     if value in INTENSITIES:
@@ -174,7 +175,7 @@ class AppConfig(RequestLimits):
         return path
 
 
-def parse_config(conf: Mapping[str, Any]) -> AppConfig:
+def parse_config(conf: Mapping[str, object]) -> AppConfig:
     """Check the `--conf` pairs that MONAI Label passes to the app.
 
     Args:
@@ -198,7 +199,7 @@ def _keys() -> list[str]:
     return sorted(keys, key=lambda key: key in RequestLimits.model_fields)
 
 
-def _complaint(item: Any) -> str:
+def _complaint(item: ErrorDetails) -> str:
     key = str(item["loc"][0])
     if item["type"] == "extra_forbidden":
         return f"--conf {key}: unknown key"

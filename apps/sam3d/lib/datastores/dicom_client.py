@@ -59,7 +59,7 @@ class Series:
     study: str
     modality: str
     instances: int | None
-    info: Mapping[str, Any]
+    info: Mapping[str, object]
 
 
 class DicomWeb:
@@ -89,7 +89,7 @@ class DicomWeb:
         self._downloads = threading.BoundedSemaphore(MOST_DOWNLOADS)
         self._client.set_http_retry_params(retry=False)
 
-    def series(self, modality: str, filters: Mapping[str, Any] | None = None) -> list[Series]:
+    def series(self, modality: str, filters: Mapping[str, object] | None = None) -> list[Series]:
         """Return all series of a modality that match QIDO filters.
 
         Raises:

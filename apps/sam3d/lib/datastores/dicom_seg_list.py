@@ -71,7 +71,7 @@ class SegList:
     def _read(self) -> None:
         """Read the changes of other processes."""
         try:
-            content = read_object(self._file, FORMAT)
+            content: dict[str, Any] = read_object(self._file, FORMAT)
             self._known = content.get("series", content)  # older releases wrote the series alone
         except Sam3dError:
             logger.warning(f"{self._file} cannot be read: the server is asked again")

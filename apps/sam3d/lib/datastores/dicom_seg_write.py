@@ -6,7 +6,6 @@ import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 import highdicom
 import numpy as np
@@ -46,7 +45,11 @@ REQUIRED_EVEN_IF_EMPTY = (
 
 
 def make_seg(
-    headers: Sequence[Dataset], label: np.ndarray, names: Mapping[int, str], colors: Any = None, earlier: int = 0
+    headers: Sequence[Dataset],
+    label: np.ndarray,
+    names: Mapping[int, str],
+    colors: Mapping[str, Sequence[float]] | None = None,
+    earlier: int = 0,
 ) -> Dataset:
     """Make a DICOM SEG of a label map, one segment for each of its values in ascending order.
 
@@ -96,7 +99,7 @@ def make_seg(
 
 
 def make_label_seg(
-    headers: Sequence[Dataset], label: np.ndarray, info: Mapping[str, Any], labels: Sequence[str], earlier: int
+    headers: Sequence[Dataset], label: np.ndarray, info: Mapping[str, object], labels: Sequence[str], earlier: int
 ) -> Dataset:
     """Make a DICOM SEG of a label map with the names and colours of the label's record.
 
@@ -119,7 +122,7 @@ def make_label_seg(
     return make_seg(headers, label, names, _colors(info.get("label_info")), earlier)
 
 
-def _colors(listed: Any) -> dict[str, Any]:
+def _colors(listed: object) -> dict[str, Sequence[float]]:
     """Return the colours of a label's record by structure, without those that are no colours."""
     return {
         one["name"]: one["color"]
@@ -128,7 +131,7 @@ def _colors(listed: Any) -> dict[str, Any]:
     }
 
 
-def _is_color(value: Any) -> bool:
+def _is_color(value: object) -> bool:
     numbers = value if isinstance(value, list | tuple) else []
     return len(numbers) >= 3 and all(isinstance(number, int | float) for number in numbers)
 

@@ -76,7 +76,7 @@ class DicomWebDatastore(SafeDatastore):
         modalities: Sequence[str] = ("CT", "MR"),
         labels: Sequence[str] = (),
         refresh: float = 5,
-        filters: Mapping[str, Any] | None = None,
+        filters: Mapping[str, object] | None = None,
     ) -> None:
         self.server, self.modalities, self.labels = server, tuple(modalities), tuple(labels)
         self._refresh, self._filters = refresh, dict(filters or {})
@@ -135,7 +135,7 @@ class DicomWebDatastore(SafeDatastore):
             trouble = error
         self._trouble, self._asked_at = trouble, time.monotonic()
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:  # as MONAI Label declares it
         """Return the known numbers of images and labels, and as `error` why they may be incomplete."""
         trouble = self.refresh()
         with self._up_to_date():
@@ -191,12 +191,12 @@ class DicomWebDatastore(SafeDatastore):
             path = self._download_label(label_id)
         return path
 
-    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
+    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:  # as MONAI Label declares it
         """Return the record of a label; empty when there is none."""
         self.refresh()
         return dict(super().get_label_info(label_id, label_tag))
 
-    def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
+    def datalist(self, full_path: bool = True) -> list[dict[str, str]]:
         """Return the paths of `image` and `label` of every image with a usable final label."""
         pairs = []
         for image in self.get_labeled_images():
@@ -208,7 +208,7 @@ class DicomWebDatastore(SafeDatastore):
             return pairs
         return [{key: os.path.relpath(path, self._datastore_path) for key, path in pair.items()} for pair in pairs]
 
-    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+    def add_image(self, image_id: str, image_filename: str, image_info: Mapping[str, object]) -> str:
         """Reject an upload, since images are added on the server."""
         if is_temporary(image_filename):
             Path(image_filename).unlink(missing_ok=True)
@@ -252,7 +252,7 @@ class DicomWebDatastore(SafeDatastore):
         except VolumeError as error:
             raise VolumeError(f"DICOM SEG {series} of series {image_id} cannot be used: {error}") from error
 
-    def seg_file(self, image_id: str, label_filename: str, info: Mapping[str, Any]) -> str:
+    def seg_file(self, image_id: str, label_filename: str, info: Mapping[str, object]) -> str:
         """Write a label map of an image as a DICOM SEG; return the path of a temporary file.
 
         Raises:
@@ -264,7 +264,7 @@ class DicomWebDatastore(SafeDatastore):
         seg.save_as(file, write_like_original=False)
         return file
 
-    def _publish(self, image_id: str, label: Volume, label_tag: str, info: Mapping[str, Any]) -> dict[str, Any]:
+    def _publish(self, image_id: str, label: Volume, label_tag: str, info: Mapping[str, object]) -> dict[str, object]:
         if label_tag != FINAL:
             return {}
         self.refresh()  # for the number of the series
@@ -274,7 +274,7 @@ class DicomWebDatastore(SafeDatastore):
         kept = {key: str(seg[key].value) for key in (SEGMENTATION, "SeriesInstanceUID", "StudyInstanceUID")}
         return kept | {"ts": seconds(written_at(seg))}
 
-    def _make_seg(self, image_id: str, label: np.ndarray, info: Mapping[str, Any]) -> Dataset:
+    def _make_seg(self, image_id: str, label: np.ndarray, info: Mapping[str, object]) -> Dataset:
         self.get_image_uri(image_id)
         headers = self._cache.read_headers(image_id)
         return make_label_seg(headers, label, info, self.labels, self._segs.count(headers[0].StudyInstanceUID))
@@ -301,7 +301,7 @@ class DicomWebDatastore(SafeDatastore):
             raise
         self._remember(image_id, {"counted": counted})
 
-    def _remember(self, image_id: str, info: Mapping[str, Any]) -> None:
+    def _remember(self, image_id: str, info: Mapping[str, object]) -> None:
         with self._up_to_date():
             entry = self._datastore.objects.get(image_id)
             if entry is not None:

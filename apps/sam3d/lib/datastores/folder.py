@@ -75,7 +75,7 @@ class FolderDatastore(LocalDatastore):
     shares_folder = True
     """Whether other programs put files into the folder: they are never overwritten and the folder is not recreated."""
 
-    _config_ts: Any
+    _config_ts: tuple[int, int] | None
 
     def __init__(  # the inherited one creates folders and fails where it cannot
         self,
@@ -103,7 +103,7 @@ class FolderDatastore(LocalDatastore):
         self._one_thread, self._depth = threading.RLock(), 0
         self._journal = Journal(Path(datastore_path).absolute())
         self._gone = RemovedRecords(self._journal.path.with_name("gone.json"), read_only)
-        self._unsaved: dict[str, dict[str, Any]] = {}
+        self._unsaved: dict[str, dict[str, object]] = {}
         self._config_ts = None
         self._datastore = LocalDatastoreModel(
             name="new-dataset", description="New Dataset", images_dir=images_dir, labels_dir=labels_dir
@@ -132,22 +132,22 @@ class FolderDatastore(LocalDatastore):
                 return str(super().get_image_uri(image_id))
             return os.path.realpath(os.path.join(self._datastore.image_path(), self._filename(image_id, extension)))
 
-    def get_image_info(self, image_id: str) -> dict[str, Any]:
+    def get_image_info(self, image_id: str) -> dict[str, Any]:  # as MONAI Label declares it
         """Return a copy of the record of an image; empty when there is none."""
         with self._up_to_date():
-            known: dict[str, Any] = super().get_image_info(image_id)
+            known: dict[str, object] = super().get_image_info(image_id)
             return {**known, **self._unsaved.get(image_id, {})} if known else {}
 
-    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
+    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:  # as MONAI Label declares it
         """Return a copy of the record of a label; empty when there is none."""
         with self._up_to_date():
             return dict(super().get_label_info(label_id, label_tag))
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:  # as MONAI Label declares it
         """Return how many images and labels there are, and why files are not listed or the folder cannot be read."""
         try:
             with self._up_to_date():
-                known: dict[str, Any] = super().status()
+                known: dict[str, object] = super().status()
                 shown = dict(list(self.skipped.items())[:MOST_SHOWN])
                 return {**known, "skipped": shown} if shown else known
         except StudiesGoneError as error:

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastoreModel
 
@@ -33,7 +32,7 @@ class IndexContent:
     index: LocalDatastoreModel
     damage: list[str] = field(default_factory=list)
     whole: bool = True
-    format: Any = None
+    format: object = None
 
 
 def read_index(content: bytes) -> IndexContent:
@@ -45,7 +44,7 @@ def read_index(content: bytes) -> IndexContent:
     found = IndexContent(LocalDatastoreModel(name="new-dataset", description="New Dataset", images_dir="."))
     text = content.decode("utf-8", errors="replace")
     try:
-        read: Any = json.loads(content.decode("utf-8"))
+        read: object = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         found.whole = False
         found.damage.append(f"the index is damaged ({type(error).__name__}: {error}); its good records are kept"[:300])
@@ -67,7 +66,7 @@ def read_index(content: bytes) -> IndexContent:
     return found
 
 
-def _image(image: str, record: Any, damage: list[str]) -> ImageLabelModel | None:
+def _image(image: str, record: object, damage: list[str]) -> ImageLabelModel | None:
     if not _names_a_file(image) or not isinstance(record, Mapping):
         damage.append(f"image {image!r:.80} is no record of an image")
         return None
@@ -84,7 +83,7 @@ def _image(image: str, record: Any, damage: list[str]) -> ImageLabelModel | None
     return ImageLabelModel(image=stored, labels=labels)
 
 
-def _file(record: Any, where: str, damage: list[str]) -> DataModel | None:
+def _file(record: object, where: str, damage: list[str]) -> DataModel | None:
     """Return the record of one file; without those of its values that cannot be sent again."""
     if not isinstance(record, Mapping):
         damage.append(f"{where} is no record of a file")
@@ -102,7 +101,7 @@ def _file(record: Any, where: str, damage: list[str]) -> DataModel | None:
     return DataModel(ext=extension, info=info)
 
 
-def _object(value: Any, where: str, damage: list[str]) -> Mapping[str, Any]:
+def _object(value: object, where: str, damage: list[str]) -> Mapping[str, object]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -115,7 +114,7 @@ def _names_a_file(name: str) -> bool:
     return bool(name) and not name.startswith(".") and not set(name) & set("/\\\0") and fault(name) is None
 
 
-def _salvage(text: str, levels: int, where: str, damage: list[str]) -> Any:
+def _salvage(text: str, levels: int, where: str, damage: list[str]) -> object:
     """Return the readable part of a JSON text that cannot be parsed as a whole; `NOTHING` if nothing can."""
     try:
         return json.loads(text)

@@ -6,7 +6,9 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from pydantic import JsonValue
 
 from sam3d_label.errors import NewerFormatError, Sam3dError
 from sam3d_label.io import Record, read_object, read_record, with_format, write_json
@@ -17,7 +19,7 @@ RecordType = TypeVar("RecordType", bound=Record)
 Content = TypeVar("Content")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, JsonValue]:
     """Return the object in a file; empty when there is no file or it is damaged.
 
     Raises:
@@ -26,13 +28,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return _unless_damaged(lambda: read_object(path, FORMAT)) or {}
 
 
-def write_object(path: Path, content: Mapping[str, Any]) -> None:
+def write_object(path: Path, content: Mapping[str, object]) -> None:
     """Replace the object in a file; numbers that JSON cannot hold become null.
 
     Raises:
         StorageError: It cannot be written, and what was there is unchanged.
     """
-    write_json(path, with_format(FORMAT, finite(content)), indent=None)
+    write_json(path, finite_object(with_format(FORMAT, content)), indent=None)
 
 
 def load(kind: type[RecordType], path: Path) -> RecordType | None:
@@ -54,7 +56,7 @@ def store(path: Path, record: Record) -> None:
     Raises:
         StorageError: It cannot be written, and what was there is unchanged.
     """
-    write_json(path, finite(record.model_dump(mode="json", exclude_none=True)), indent=None)
+    write_json(path, finite_object(record.model_dump(mode="json", exclude_none=True)), indent=None)
 
 
 def _unless_damaged(read: Callable[[], Content | None]) -> Content | None:
@@ -67,10 +69,15 @@ def _unless_damaged(read: Callable[[], Content | None]) -> Content | None:
         return None
 
 
-def finite(value: Any) -> Any:
+def finite_object(content: Mapping[str, object]) -> dict[str, object]:
+    """Return a JSON object with null in place of NaN and infinity."""
+    return {key: finite(held) for key, held in content.items()}
+
+
+def finite(value: object) -> object:
     """Return a JSON value with null in place of NaN and infinity."""
     if isinstance(value, Mapping):
-        return {key: finite(held) for key, held in value.items()}
+        return finite_object(value)
     if isinstance(value, list | tuple):
         return [finite(held) for held in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -6,7 +6,6 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from monailabel.interfaces.datastore import DefaultLabelTag
 
@@ -55,7 +54,7 @@ def require_room(index: int, record: int) -> None:
         )
 
 
-def checked(info: Any, name: str = "info") -> dict[str, Any]:
+def checked(info: object, name: str = "info") -> dict[str, object]:
     """Return a copy of metadata that is safe to store.
 
     Args:
@@ -65,11 +64,12 @@ def checked(info: Any, name: str = "info") -> dict[str, Any]:
     Raises:
         MetadataError: It is no object, too deep, too large, or holds a value that JSON or UTF-8 cannot hold.
     """
-    if info and not isinstance(info, Mapping):
+    info = info or {}
+    if not isinstance(info, Mapping):
         raise MetadataError(f'{name} must be a JSON object, such as {{"label_info": [{{"name": "tumor", "idx": 1}}]}}')
-    if reason := fault(info or {}):
+    if reason := fault(info):
         raise MetadataError(f"{name} cannot be stored: {reason}")
-    text = json.dumps(dict(info or {}), default=str)
+    text = json.dumps(dict(info), default=str)
     if len(text) > MAX_BYTES:
         raise MetadataError(
             f"{name} cannot be stored: it has {len(text)} bytes as JSON, at most {MAX_BYTES} are allowed"
@@ -77,7 +77,7 @@ def checked(info: Any, name: str = "info") -> dict[str, Any]:
     return dict(json.loads(text))
 
 
-def fault(value: Any) -> str | None:
+def fault(value: object) -> str | None:
     """Return why a value cannot be stored; None if it can.
 
     The walk uses no recursion, so that no nesting can exhaust the stack.

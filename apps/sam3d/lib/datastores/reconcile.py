@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from monailabel.datastore.local import DataModel, ImageLabelModel
 from monailabel.utils.others.generic import file_checksum
@@ -37,7 +36,7 @@ class RenamedLabels:
     ) -> None:
         self._sources, self._labels, self._folder_of = sources, labels, folder_of
 
-    def __call__(self, image: str, tag: str, extension: str) -> dict[str, Any]:
+    def __call__(self, image: str, tag: str, extension: str) -> dict[str, object]:
         """Return the record for a label that has none; empty for a new label."""
         known = {digest: info for (of, digest), info in self._lost.items() if of == tag}
         if not known:
@@ -48,7 +47,7 @@ class RenamedLabels:
             return {}
 
     @cached_property
-    def _lost(self) -> dict[tuple[str, str], dict[str, Any]]:
+    def _lost(self) -> dict[tuple[str, str], dict[str, object]]:
         """Info of labels whose file is gone, by tag and digest."""
         return {
             (tag, label.info[CHECKSUM]): label.info
@@ -63,7 +62,7 @@ def reconcile(
     sources: Sequence[Objects],
     images: FolderContent,
     labels: Mapping[str, FolderContent],
-    renamed: Callable[[str, str, str], dict[str, Any]],
+    renamed: Callable[[str, str, str], dict[str, object]],
     orphan: Callable[[str, str], object],
 ) -> dict[str, ImageLabelModel]:
     """Return the records of existing images, with those of their existing labels.
@@ -93,7 +92,7 @@ def reconcile(
     return found
 
 
-def _record(known: DataModel | None, image: str, extension: str, info: Mapping[str, Any] | None = None) -> DataModel:
+def _record(known: DataModel | None, image: str, extension: str, info: Mapping[str, object] | None = None) -> DataModel:
     name = image + extension
     if known is None:
         return DataModel(ext=extension, info={"ts": int(time.time()), **(info or {}), "name": name})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.labels import as_label, structures
@@ -17,7 +16,7 @@ from sam3d_label.studies.label_names import name_values, normal_name
 SEGMENT = re.compile(r"(Segment\d+)_LabelValue")
 
 
-def check_names(file: str, label: Volume, info: Mapping[str, Any]) -> None:
+def check_names(file: str, label: Volume, info: Mapping[str, object]) -> None:
     """Compare the names in a label file, if it has any, with those in the request.
 
     Args:

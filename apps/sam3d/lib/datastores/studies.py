@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from fastapi import HTTPException
 from monailabel.datastore.local import DataModel, ImageLabelModel
@@ -52,7 +51,7 @@ class SafeDatastore(FolderDatastore):
     method that changes something returns, the change is on the disk.
     """
 
-    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+    def add_image(self, image_id: str, image_filename: str, image_info: Mapping[str, object]) -> str:
         """Add a volume, or replace an earlier upload that has no labels yet. No other file is replaced or removed.
 
         Args:
@@ -144,7 +143,7 @@ class SafeDatastore(FolderDatastore):
                         " or remove it there first"
                     )
 
-    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: Mapping[str, object]) -> str:
         """Save a label of an image, replacing an earlier one of this tag.
 
         Args:
@@ -211,7 +210,7 @@ class SafeDatastore(FolderDatastore):
         check_label(label, image)
         return identity
 
-    def _publish(self, image_id: str, label: Volume, label_tag: str, info: Mapping[str, Any]) -> dict[str, Any]:
+    def _publish(self, image_id: str, label: Volume, label_tag: str, info: Mapping[str, object]) -> dict[str, object]:
         """Store a label outside the folder too, if the datastore does; return metadata to record."""
         return {}
 
@@ -240,14 +239,14 @@ class SafeDatastore(FolderDatastore):
             self._gone.forget(label_id, label_tag)
             self._change(label_id, ImageLabelModel(image=known.image, labels=rest), remove=files)
 
-    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+    def update_image_info(self, image_id: str, info: Mapping[str, object]) -> None:
         """Add to the metadata of an image; 404 when there is none."""
         with _refusals(), self._up_to_date():
             known = self._known(image_id)
             image = DataModel(ext=known.image.ext, info=checked({**known.image.info, **checked(info)}))
             self._change(image_id, ImageLabelModel(image=image, labels=known.labels))
 
-    def remember_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+    def remember_image_info(self, image_id: str, info: Mapping[str, object]) -> None:
         """Add to the metadata of an image; in memory only if it cannot be stored."""
         try:
             self.update_image_info(image_id, info)
@@ -258,7 +257,7 @@ class SafeDatastore(FolderDatastore):
             with self._one_thread:
                 self._unsaved[image_id] = {**self._unsaved.get(image_id, {}), **checked(info)}
 
-    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+    def update_label_info(self, label_id: str, label_tag: str, info: Mapping[str, object]) -> None:
         """Add to the metadata of a label; 404 when there is none."""
         with _refusals(), self._up_to_date():
             label = self._label(label_id, label_tag)
@@ -285,7 +284,7 @@ class SafeDatastore(FolderDatastore):
         return label
 
 
-def remember(datastore: Datastore, image_id: str, info: dict[str, Any]) -> None:
+def remember(datastore: Datastore, image_id: str, info: Mapping[str, object]) -> None:
     """Add to the metadata of an image; in memory only if the disk is full or read-only."""
     if isinstance(datastore, SafeDatastore):
         datastore.remember_image_info(image_id, info)

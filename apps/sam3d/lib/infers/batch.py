@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from fastapi import HTTPException
@@ -15,18 +15,28 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 
 from lib.datastores.studies import check_tag
+from lib.infers.answer import AnswerParams, InferResult
 from lib.infers.sam3d import resolve_device
 from lib.requests import Batch, parse_batch
 
 logger = logging.getLogger(__name__)
 
-Infer = Callable[[dict[str, Any], Datastore], dict[str, Any]]
+Infer = Callable[[dict[str, object], Datastore], InferResult]
+
+
+class BatchAnswer(TypedDict, total=False):
+    """The result for one image: label, tag and JSON part of the answer, or why there is none."""
+
+    label: str
+    tag: str
+    params: AnswerParams
+    error: str
 
 
 class SafeBatch(BatchInferTask):
     """MONAI Label's batch, for machines with and without a GPU. Its log has a line per image: `2 of 9: ID: ...`."""
 
-    def __call__(self, request: Mapping[str, Any], datastore: Datastore, infer: Infer) -> dict[str, Any]:
+    def __call__(self, request: Mapping[str, object], datastore: Datastore, infer: Infer) -> dict[str, BatchAnswer]:
         """Process the images.
 
         Args:
@@ -46,7 +56,7 @@ class SafeBatch(BatchInferTask):
         logger.info(f"{len(images)} images, masks go to the tag {batch.label_tag}; on {', '.join(devices)}")
         shared = {key: value for key, value in request.items() if key not in ("images", "session")}
         shared |= {"save_label": True, "label_tag": batch.label_tag}
-        answers: dict[str, Any] = dict.fromkeys(images)
+        answers: dict[str, BatchAnswer] = {}
         with ThreadPoolExecutor(batch.max_workers or len(devices), "BATCH") as pool:
             running = {
                 pool.submit(_one, {**shared, "image": image, "device": device}, datastore, infer): image
@@ -59,10 +69,10 @@ class SafeBatch(BatchInferTask):
                 logger.info("%d of %d: %s: %s", number, len(images), image, outcome)
         failed = [image for image, answer in answers.items() if "error" in answer]
         logger.info("Batch done: %d saved, %d failed %s", len(images) - len(failed), len(failed), ", ".join(failed))
-        return answers
+        return {image: answers[image] for image in images}
 
 
-def check_batch(request: Mapping[str, Any]) -> tuple[Batch, list[str]]:
+def check_batch(request: Mapping[str, object]) -> tuple[Batch, list[str]]:
     """Return the parsed request, and the devices for it.
 
     Raises:
@@ -86,7 +96,7 @@ def devices_of(batch: Batch) -> list[str]:
     return [resolve_device(f"cuda:{number}") for number in numbers]
 
 
-def _one(request: dict[str, Any], datastore: Datastore, infer: Infer) -> dict[str, Any]:
+def _one(request: dict[str, object], datastore: Datastore, infer: Infer) -> BatchAnswer:
     try:
         answer = infer(request, datastore)
     except HTTPException as error:
@@ -94,5 +104,5 @@ def _one(request: dict[str, Any], datastore: Datastore, infer: Infer) -> dict[st
     except Exception as error:
         logger.exception("%s failed", request["image"])
         return {"error": f"{type(error).__name__}: {error}"}
-    Path(answer.pop("file")).unlink(missing_ok=True)
-    return answer
+    Path(answer["file"]).unlink(missing_ok=True)
+    return {"label": answer["label"], "tag": answer["tag"], "params": answer["params"]}

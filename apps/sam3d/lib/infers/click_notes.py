@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
 
 from fastapi import HTTPException
 
+from lib.infers.answer import AnswerParams
 from lib.infers.sam3d import SAM3DAutoTask, SAM3DInferTask, VolumeTask
 from lib.requests import parse, parse_unprompted
 from sam3d_label.errors import Sam3dError
@@ -34,7 +35,7 @@ class RequestNote:
 
     task: VolumeTask | None = None
     path: str = ""
-    answer: Mapping[str, Any] = field(default_factory=dict)
+    answer: AnswerParams = field(default_factory=AnswerParams)
 
 
 class ClickNotes:
@@ -51,12 +52,12 @@ class ClickNotes:
         self,
         log: ClickLog | None,
         labels: Sequence[str],
-        count: Callable[[str, Mapping[str, Any], Mapping[str, Any] | None], object] = lambda *_: None,
+        count: Callable[[str, Mapping[str, object], AnswerParams | None], object] = lambda *_: None,
     ) -> None:
         self._log, self._labels, self._count = log, labels, count
 
     @contextmanager
-    def record(self, request: Mapping[str, Any]) -> Iterator[RequestNote]:
+    def record(self, request: Mapping[str, object]) -> Iterator[RequestNote]:
         """Write a request when the block ends.
 
         Args:
@@ -71,7 +72,7 @@ class ClickNotes:
         self._write(request, note, time.perf_counter() - began)
 
     def _write(
-        self, request: Mapping[str, Any], note: RequestNote, seconds: float, error: Exception | None = None
+        self, request: Mapping[str, object], note: RequestNote, seconds: float, error: Exception | None = None
     ) -> None:
         if note.task is not None:
             self._count(str(request["model"]), request, None if error else note.answer)
@@ -82,7 +83,7 @@ class ClickNotes:
             LoggedRequest(
                 at=now(),
                 image=image_name(request) if note.path else None,
-                model=request["model"] if note.task else None,
+                model=str(request["model"]) if note.task else None,
                 prompts=drawn,
                 label=label if label in self._labels else None,
                 result=result,
@@ -95,8 +96,8 @@ class ClickNotes:
         )
 
     def _read(
-        self, request: Mapping[str, Any], task: VolumeTask | None
-    ) -> tuple[LoggedPrompts | None, str | None, Any]:
+        self, request: Mapping[str, object], task: VolumeTask | None
+    ) -> tuple[LoggedPrompts | None, str | None, Literal["mask", "uncertainty"]]:
         """Prompts, label and kind of result; no prompts when the request cannot be read."""
         try:
             if isinstance(task, SAM3DInferTask):
@@ -108,7 +109,7 @@ class ClickNotes:
             return None, None, "mask"
 
 
-def image_name(request: Mapping[str, Any]) -> str:
+def image_name(request: Mapping[str, object]) -> str:
     """Return the id of an image; of a session, whose image has a name of its sender's, a hash of the session's id."""
     session = request.get("session")
     if not isinstance(session, Mapping):

@@ -6,7 +6,6 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.utils.others.generic import device_list, name_to_device
 
 from lib.configs.active_weights import unprompted_label
+from lib.infers.answer import AnswerParams
 from lib.infers.open_volumes import Segmenters, file_key
 from lib.infers.unprompted import SearchProgress, UnpromptedMasks
 from lib.requests import NO_CLICKS, OutputForm, parse, parse_unprompted
@@ -57,7 +57,7 @@ class VolumeTask(InferTask):
         self._segmenters, self._busy = segmenters, busy
 
     @abstractmethod
-    def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    def __call__(self, request: Mapping[str, object]) -> tuple[str, AnswerParams]:
         """Answer a request.
 
         Args:
@@ -105,10 +105,10 @@ class VolumeTask(InferTask):
 
     def _respond(
         self,
-        request: Mapping[str, Any],
+        request: Mapping[str, object],
         output: OutputForm,
-        find: Callable[[Segmenter], tuple[np.ndarray, dict[str, Any]]],
-    ) -> tuple[str, dict[str, Any]]:
+        find: Callable[[Segmenter], tuple[np.ndarray, AnswerParams]],
+    ) -> tuple[str, AnswerParams]:
         """Return the result file and its JSON; `find` returns an array (I, J, K) on the stored grid and JSON fields."""
         clock = _Clock()
         path = str(request["image"])
@@ -129,7 +129,7 @@ class SAM3DInferTask(VolumeTask):
     def __init__(self, segmenters: Segmenters, busy: BusySign, labels: Sequence[str]) -> None:
         super().__init__(segmenters, busy, labels, InferType.DEEPGROW, "Segments what the clicks mark, in 3D")
 
-    def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    def __call__(self, request: Mapping[str, object]) -> tuple[str, AnswerParams]:
         """Segment the target of the prompts: 1 in the target, 0 elsewhere.
 
         With `result` = `uncertainty` the file is the uncertainty of that mask, float32 from 0 to 1, and the JSON has
@@ -137,9 +137,9 @@ class SAM3DInferTask(VolumeTask):
         """
         prompts, output = parse(request, labels=self.labels)
 
-        def find(segmenter: Segmenter) -> tuple[np.ndarray, dict[str, Any]]:
+        def find(segmenter: Segmenter) -> tuple[np.ndarray, AnswerParams]:
             clipped = clip_boxes(prompts, segmenter.volume.shape)
-            given = {
+            given: AnswerParams = {
                 "clicks": {"positive": len(prompts.positive), "negative": len(prompts.negative)},
                 "boxes": len(prompts.boxes),
             }
@@ -168,22 +168,24 @@ class SAM3DAutoTask(VolumeTask):
         super().__init__(segmenters, busy, labels, InferType.SEGMENTATION, description)
         self._masks = UnpromptedMasks(segmenters.cache)
 
-    def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    def __call__(self, request: Mapping[str, object]) -> tuple[str, AnswerParams]:
         """Segment all targets of the volume; `label_names` has their value."""
         self.require_unprompted()
         output = parse_unprompted(request, labels=self.labels, found=self.target_label())
 
         volume = (file_key(str(request["image"])), resolve_device(output.device))
 
-        def find(segmenter: Segmenter) -> tuple[np.ndarray, dict[str, Any]]:
+        def find(segmenter: Segmenter) -> tuple[np.ndarray, AnswerParams]:
             with self._masks.show_progress(str(request.get("image_id", ""))) as progress:
 
-                def compute() -> tuple[np.ndarray, dict[str, Any]]:
+                def compute() -> tuple[np.ndarray, AnswerParams]:
                     result = segmenter.segment_unprompted(progress)
                     return result.mask, _describe(result)
 
                 mask, described, cached = self._masks.get((volume, segmenter.weights.signature), compute)
-            described |= {"cached": cached} | ({"encoded": 0} if cached else {})
+            described["cached"] = cached
+            if cached:
+                described["encoded"] = 0
             return mask * np.uint8(output.value), described
 
         return self._respond(request, output, find)
@@ -192,7 +194,7 @@ class SAM3DAutoTask(VolumeTask):
         """Return how far the search in an image is."""
         return self._masks.progress(image)
 
-    def info(self) -> dict[str, Any]:
+    def info(self) -> dict[str, object]:
         """Describe the model; `unprompted_label` is the label that it finds, None when its weights need clicks."""
         known = self._card().capabilities
         return {**super().info(), "unprompted_label": self.target_label() if NO_CLICK in known else None}
@@ -216,7 +218,7 @@ class SAM3DAutoTask(VolumeTask):
             )
 
 
-def _describe(result: Result) -> dict[str, Any]:
+def _describe(result: Result) -> AnswerParams:
     return {
         "encoded": int(result.encoded),
         "model_version": str(result.model_version),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from lib.infers.answer import AnswerParams
 from sam3d_label.cache import EmbeddingCache
 
 
@@ -30,7 +30,7 @@ class SearchProgress:
 class _CachedMask:
     bits: np.ndarray
     shape: tuple[int, ...]
-    described: Mapping[str, Any]
+    described: AnswerParams
 
     @property
     def nbytes(self) -> int:
@@ -50,8 +50,8 @@ class UnpromptedMasks:
         self._running: dict[str, list[SearchProgress]] = {}
 
     def get(
-        self, key: Hashable, find: Callable[[], tuple[np.ndarray, Mapping[str, Any]]]
-    ) -> tuple[np.ndarray, dict[str, Any], bool]:
+        self, key: Hashable, find: Callable[[], tuple[np.ndarray, AnswerParams]]
+    ) -> tuple[np.ndarray, AnswerParams, bool]:
         """Return the mask of a key, computed once even when several ask for it.
 
         Args:
@@ -68,7 +68,7 @@ class UnpromptedMasks:
 
         kept, made = self._cache.get(("unprompted", key), make)
         bits = np.unpackbits(kept.bits, count=int(np.prod(kept.shape)))
-        return bits.reshape(kept.shape), dict(kept.described), not made
+        return bits.reshape(kept.shape), kept.described.copy(), not made
 
     @contextmanager
     def show_progress(self, image: str) -> Iterator[Callable[[int, int], None]]:

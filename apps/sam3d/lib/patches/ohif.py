@@ -6,7 +6,6 @@ import os
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import monailabel.endpoints
 from fastapi import APIRouter, HTTPException, Request
@@ -32,7 +31,7 @@ HASHED = re.compile(r"\.[0-9a-f]{20}\.js$")
 A_DAY = {"Cache-Control": "private, max-age=86400"}
 
 
-def router(_: Any) -> APIRouter:
+def router(_: object) -> APIRouter:
     """Return the route, at the path of MONAI Label's endpoints/ohif.py."""
     routes = APIRouter(prefix="/ohif", tags=["Others"])
 

@@ -7,7 +7,6 @@ import os
 import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from monailabel.config import settings
 
@@ -90,7 +89,7 @@ def visible_devices(gpus: str, visible: str | None) -> str:
 
 
 def _settings() -> dict[str, str]:
-    values: Mapping[str, Any] = settings.model_dump(mode="json")
+    values: Mapping[str, object] = settings.model_dump(mode="json")
     return {
         name: value if isinstance(value, str) else json.dumps(value)
         for name, value in values.items()

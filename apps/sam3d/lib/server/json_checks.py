@@ -10,7 +10,9 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import NoReturn
+
+from pydantic import JsonValue
 
 from lib.configs.limits import RequestLimits
 from sam3d_label.errors import Sam3dError
@@ -30,7 +32,7 @@ class JsonError(Sam3dError):
     """Rejected JSON; the message names the field, what is wrong and how to fix it."""
 
 
-def read_json(text: str | bytes, limits: RequestLimits, name: str = "The body") -> Any:
+def read_json(text: str | bytes, limits: RequestLimits, name: str = "The body") -> JsonValue:
     """Parse JSON that a client sent.
 
     Args:
@@ -60,7 +62,7 @@ def read_json(text: str | bytes, limits: RequestLimits, name: str = "The body") 
 
 def read_object(
     text: str | bytes, limits: RequestLimits, name: str = "The body", example: str = "{}"
-) -> dict[str, Any]:
+) -> dict[str, JsonValue]:
     """Parse a JSON object that a client sent; an empty text is an empty object.
 
     Args:
@@ -143,8 +145,8 @@ def _integer(digits: str, name: str) -> int:
     return int(digits)
 
 
-def _object(pairs: list[tuple[str, Any]], name: str) -> dict[str, Any]:
-    value: dict[str, Any] = {}
+def _object(pairs: list[tuple[str, JsonValue]], name: str) -> dict[str, JsonValue]:
+    value: dict[str, JsonValue] = {}
     for key, item in pairs:
         if key in value:
             raise JsonError(f"{name}: the key {key[:100]!r} is given twice: send it once")
@@ -152,7 +154,7 @@ def _object(pairs: list[tuple[str, Any]], name: str) -> dict[str, Any]:
     return value
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: object) -> Iterator[str]:
     """Yield every text in a value, keys included; the depth is limited before this is called."""
     if isinstance(value, str):
         yield value

@@ -16,7 +16,7 @@ import traceback
 import warnings
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 from lib.request_context import current_request
 
@@ -69,7 +69,12 @@ def protect_logs() -> None:
 
 
 def log_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: object = None,
 ) -> None:
     """Log kind and place of a warning of Python, as `warnings.showwarning`.
 
@@ -81,7 +86,7 @@ def log_warning(
     )
 
 
-def write_any_text(handler: logging.StreamHandler[Any]) -> None:
+def write_any_text(handler: logging.StreamHandler[TextIO]) -> None:
     """Let a handler write every character, also in the C locale: files as UTF-8, the console with escapes.
 
     A record that cannot be written is lost, and `logging` would print it to the standard error as it was given.
@@ -132,10 +137,10 @@ class Console(logging.Formatter):
         text = self._base.format(clean)
         if "request_id" in fields:
             text += f" [request {fields['request_id']}]"
-        return "\n".join([text, *([fields["traceback"]] if "traceback" in fields else [])])
+        return "\n".join([text, *([str(fields["traceback"])] if "traceback" in fields else [])])
 
 
-def describe_record(record: logging.LogRecord) -> dict[str, Any]:
+def describe_record(record: logging.LogRecord) -> dict[str, object]:
     """Return the fields of a record.
 
     Args:
@@ -143,7 +148,7 @@ def describe_record(record: logging.LogRecord) -> dict[str, Any]:
     """
     time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
     request = current_request()
-    fields: dict[str, Any] = {"time": time, "level": record.levelname, "logger": record.name}
+    fields: dict[str, object] = {"time": time, "level": record.levelname, "logger": record.name}
     if isinstance(about := getattr(record, "request", None), dict):
         return {**fields, "event": "request", **about}
     fields["message"] = own_message(record) if is_own(record) else scrub(record.getMessage())

@@ -7,7 +7,7 @@ from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import psutil
 import torch
@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from lib.infers.answer import AnswerParams
 from lib.request_context import CLIENT_LEFT, RequestRecord
 from sam3d_label.errors import Sam3dError
 from sam3d_label.model_update import learning_curve
@@ -100,7 +101,7 @@ class Metrics:
         if asked == SAVE_LABEL:
             self._labels.labels(_result(status)).inc()
 
-    def inference(self, model: str, params: Mapping[str, Any], answer: Mapping[str, Any] | None) -> None:
+    def inference(self, model: str, params: Mapping[str, object], answer: AnswerParams | None) -> None:
         """Count a request for a mask.
 
         Args:
@@ -114,10 +115,9 @@ class Metrics:
         for kind in ("foreground", "background"):
             clicks = params.get(kind)
             self._clicks.labels(kind).inc(len(clicks) if isinstance(clicks, list) else 0)
-        latencies = answer.get("latencies")
-        for stage, seconds in (latencies if isinstance(latencies, Mapping) else {}).items():
-            self._stages.labels(str(stage)).observe(float(seconds))
-        if isinstance(encoded := answer.get("encoded"), int):
+        for stage, seconds in answer.get("latencies", {}).items():
+            self._stages.labels(stage).observe(seconds)
+        if (encoded := answer.get("encoded")) is not None:
             self._cache.labels("miss" if encoded else "hit").inc()
 
     def text(self) -> bytes:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 import psutil
 from fastapi import HTTPException
@@ -57,7 +57,7 @@ class Task(BaseModel):
 
     id: str = Field(default_factory=lambda: str(uuid.uuid4()))
     status: Status = "SUBMITTED"
-    request: dict[str, Any]
+    request: dict[str, object]
     start_ts: str = Field(default_factory=lambda: _now())
     end_ts: str | None = None
     details: deque[str] | None = None
@@ -90,7 +90,7 @@ class TaskQueue:
         self._process: subprocess.Popen[str] | None = None
         self._thread: threading.Thread | None = None
 
-    def submit(self, request: Mapping[str, Any], *, enqueue: bool = False) -> Task:
+    def submit(self, request: Mapping[str, object], *, enqueue: bool = False) -> Task:
         """Add work to the end of the queue.
 
         Args:

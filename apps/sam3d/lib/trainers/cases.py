@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from monailabel.interfaces.datastore import Datastore
 
@@ -86,7 +85,7 @@ def find_targets(
     return drawn, [names[value] for value in present if names[value] not in labels]
 
 
-def group_of(image: str, patient: str | None, info: Mapping[str, Any] | None = None) -> str:
+def group_of(image: str, patient: str | None, info: Mapping[str, object] | None = None) -> str:
     """Return the group with which an image shares its split in the ledger: its patient, or the image itself.
 
     Args:

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from monailabel.interfaces.datastore import Datastore
@@ -44,7 +44,7 @@ Gpus = Annotated[str, Field(pattern=r"^(all|\d{1,3}(,\d{1,3})*)?$")]
 """`all`, or numbers of GPUs separated by commas."""
 
 
-def _first(value: Any) -> Any:
+def _first(value: object) -> object:
     return (value[0] if value else None) if isinstance(value, list | tuple) else value
 
 
@@ -101,7 +101,7 @@ ADDED_BY_THE_SERVER = ("model", "local_rank")
 """Keys that are added to a request on its way to the trainer. The route rejects them when a client sends them."""
 
 
-def parse_train(request: Mapping[str, Any]) -> TrainRequest:
+def parse_train(request: Mapping[str, object]) -> TrainRequest:
     """Read the body of a request to train.
 
     Raises:
@@ -131,18 +131,18 @@ class SAM3DTrainTask(TrainTask):
         self._app, self._serving, self._versions = config, serving, versions
         self.model_dir, self.ledger = model_dir, ledger
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, object]:
         """Return the keys of a request with their defaults, as the viewers show them; lists are choices."""
         hidden = ("client_id", "train_random_seed")
         values = {key: value for key, value in TrainRequest().model_dump().items() if key not in hidden}
         choices = {"device": device_list(), "dataset": ["CacheDataset"], "dataloader": ["DataLoader"]}
         return values | choices | {"tracking": ["None"], "max_epochs": self._app.train_epochs}
 
-    def info(self) -> dict[str, Any]:
+    def info(self) -> dict[str, object]:
         """Return the entry of the trainer in `/info/`."""
         return super().info() | {"labels": list(self._app.labels)}
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> dict[str, object]:
         """Return the state of the latest training as MONAI Label sends it; epoch 0 before the first."""
         return self.latest().as_json()
 
@@ -150,7 +150,7 @@ class SAM3DTrainTask(TrainTask):
         """Return the state of the latest training; epoch 0 before the first."""
         return load(TrainStats, self.model_dir / STATS) or TrainStats(total_epochs=self._app.train_epochs)
 
-    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+    def __call__(self, request: Mapping[str, object], datastore: Datastore) -> dict[str, object]:
         """Train a candidate, compare it, and publish or reject it.
 
         Args:

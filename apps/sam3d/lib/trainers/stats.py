@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
-from lib.datastores.json_files import finite, store
+from lib.datastores.json_files import finite_object, store
 from sam3d_label.io import Record
 from sam3d_label.model_update.report import Compared, UpdateReport, Verdict
 from sam3d_label.model_update.update import UpdateProgress
@@ -59,10 +58,9 @@ class TrainStats(Record):
     skipped: dict[str, str] | None = None
     error: str | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return it as it is sent."""
-        content: dict[str, Any] = finite(self.model_dump(mode="json", exclude_none=True))
-        return content
+        return finite_object(self.model_dump(mode="json", exclude_none=True))
 
 
 class LastTraining(Record):

@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 
 from lib.configs.app_config import AppConfig
 from lib.errors import install_error_handlers
+from lib.infers.answer import InferResult
 from lib.server.inference_pool import InferencePool, PoolLoad
 from lib.server.routes import infer
 from sam3d_label.segmentation.cancellation import checkpoint
@@ -52,14 +53,14 @@ class InferApp:
     def datastore(self) -> Any:
         return None
 
-    def infer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def infer(self, request: Mapping[str, Any]) -> InferResult:
         self.started.append(dict(request))
         assert self.held.wait(SOON)
         checkpoint()
         file = self.folder / f"{len(self.finished)}.nrrd"
         file.write_bytes(b"mask of " + request["image"].encode())
         self.finished.append(dict(request))
-        return {"file": str(file), "label": str(file), "params": {"label_names": {"tumor": 1}}}
+        return {"file": str(file), "label": str(file), "tag": "original", "params": {"label_names": {"tumor": 1}}}
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import secrets
 import threading
-from typing import Any
 from urllib.parse import urlencode
 
 from cachetools import TTLCache
@@ -61,7 +60,7 @@ class CodeFlows:
         """
         with self._lock:
             verifier, wanted = self._started.pop(state, (None, ""))
-        answer: dict[str, Any] | None = None
+        answer: dict[str, object] | None = None
         if verifier is not None:
             answer = self._oidc.ask_for_token(
                 {
@@ -74,4 +73,4 @@ class CodeFlows:
         if answer is None:
             raise HTTPException(401, "The login server did not confirm the login: start again")
         lasts = answer.get("expires_in")
-        return answer["access_token"], float(lasts) if isinstance(lasts, int | float) else None, wanted
+        return str(answer["access_token"]), float(lasts) if isinstance(lasts, int | float) else None, wanted

@@ -80,7 +80,8 @@ class OidcSettings:
 class _Provider:
     """Metadata that the provider publishes."""
 
-    document: Mapping[str, Any]
+    document: Mapping[str, object]
+    issuer: str | None
     keys: Mapping[str | None, jwt.PyJWK]
     public_key: str | None
     fetched: float
@@ -113,7 +114,7 @@ class Oidc:
             raise TokenError("it was issued to another program")
         return self.identity(claims)
 
-    def claims(self, token: str, audience: str | None = None) -> dict[str, Any]:
+    def claims(self, token: str, audience: str | None = None) -> dict[str, object]:
         """Return the claims of a token after a check of its signature, issuer and dates.
 
         Args:
@@ -142,7 +143,7 @@ class Oidc:
         except (jwt.PyJWTError, KeyError) as error:
             raise TokenError(_reason(error)) from None
 
-    def identity(self, claims: Mapping[str, Any]) -> Identity:
+    def identity(self, claims: Mapping[str, object]) -> Identity:
         """Return name and role of the user that claims describe.
 
         Raises:
@@ -151,7 +152,7 @@ class Oidc:
         name = claims.get(self.settings.username_claim)
         if not isinstance(name, str) or not name:
             raise TokenError(f"it has no claim {self.settings.username_claim}")
-        found: Any = claims
+        found: object = claims
         for part in self.settings.roles_claim.split("#"):
             found = found.get(part) if isinstance(found, Mapping) else None
         roles: set[str] = {role for role in found if isinstance(role, str)} if isinstance(found, list) else set()
@@ -170,7 +171,7 @@ class Oidc:
             raise HTTPException(503, f"The login server publishes no {name}; check MONAI_LABEL_AUTH_REALM_URI")
         return address
 
-    def ask_for_token(self, form: Mapping[str, str]) -> dict[str, Any] | None:
+    def ask_for_token(self, form: Mapping[str, str]) -> dict[str, object] | None:
         """Send a form to the token endpoint; return its response, or None when the provider rejects it.
 
         Raises:
@@ -192,10 +193,10 @@ class Oidc:
             raise _no_answer(error) from None
         return body if isinstance(body, dict) and isinstance(body.get("access_token"), str) else None
 
-    def _verified(self, token: str, provider: _Provider, kid: Any, audience: str | None) -> dict[str, Any]:
+    def _verified(self, token: str, provider: _Provider, kid: str | None, audience: str | None) -> dict[str, object]:
         key, allowed = _key(provider, kid)
-        issuer = provider.document.get("issuer")
-        claims: dict[str, Any] = jwt.decode(
+        issuer = provider.issuer
+        claims: dict[str, object] = jwt.decode(
             token,
             key,
             algorithms=list(allowed),
@@ -231,17 +232,20 @@ class Oidc:
     def _fetch(self, now: float) -> _Provider:
         realm = self.settings.realm
         document = self._get(f"{realm}/.well-known/openid-configuration") or {}
+        issuer = document.get("issuer")
+        if issuer is not None and not isinstance(issuer, str):
+            raise ValueError("the issuer is not a text")
         if isinstance(address := document.get("jwks_uri"), str):
-            listed = (self._get(address) or {}).get("keys", [])
-            keys = jwt.PyJWKSet([key for key in listed if _signs(key)])
-            return _Provider(document, {key.key_id: key for key in keys.keys}, None, now)
+            listed = (self._get(address) or {}).get("keys")
+            keys = jwt.PyJWKSet([key for key in listed if _signs(key)] if isinstance(listed, list) else [])
+            return _Provider(document, issuer, {key.key_id: key for key in keys.keys}, None, now)
         public_key = (self._get(realm) or {}).get("public_key")
         if not isinstance(public_key, str):
             raise ValueError("neither jwks_uri nor public_key")
         pem = f"-----BEGIN PUBLIC KEY-----\n{public_key}\n-----END PUBLIC KEY-----"
-        return _Provider(document, {}, pem, now)
+        return _Provider(document, issuer, {}, pem, now)
 
-    def _get(self, address: str) -> dict[str, Any] | None:
+    def _get(self, address: str) -> dict[str, object] | None:
         answer = requests.get(address, timeout=self.settings.timeout)
         if answer.status_code == 404:
             return None
@@ -250,11 +254,11 @@ class Oidc:
         return body if isinstance(body, dict) else None
 
 
-def _signs(key: Any) -> bool:
+def _signs(key: object) -> bool:
     return isinstance(key, dict) and key.get("kty") in KEY_TYPES and key.get("use", "sig") == "sig"
 
 
-def _key(provider: _Provider, kid: Any) -> tuple[Any, Sequence[str]]:
+def _key(provider: _Provider, kid: str | None) -> tuple[Any, Sequence[str]]:  # the classes of keys of PyJWT
     """Return the key that must have signed a token, and the signatures that it may have.
 
     Raises:

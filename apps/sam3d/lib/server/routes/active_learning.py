@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request
 
@@ -40,7 +39,7 @@ def router(app: App) -> APIRouter:
     routes = APIRouter(prefix="/activelearning", tags=["ActiveLearning"])
 
     @routes.post("/{strategy}", summary="Choose the next image to label")
-    def next_sample(request: Request, strategy: str, body: SampleRequest | None = None) -> dict[str, Any]:
+    def next_sample(request: Request, strategy: str, body: SampleRequest | None = None) -> dict[str, object]:
         given = body.given() if body else {}
         chosen = app.next_sample({**given, "strategy": strategy})
         if not chosen:

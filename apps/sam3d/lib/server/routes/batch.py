@@ -16,7 +16,7 @@ from lib.trainers.sam3d import Gpus
 from lib.validation import ClientRequest
 
 
-def _first(value: Any) -> Any:
+def _first(value: object) -> object:
     return (value[0] if value else None) if isinstance(value, list | tuple) else value
 
 

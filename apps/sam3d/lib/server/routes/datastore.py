@@ -68,7 +68,7 @@ def router(app: App) -> APIRouter:
     @routes.get("/", summary="Counts, pairs to train on, or all images and labels")
     def listing(output: ListingDetail = ListingDetail.stats) -> Any:
         store = app.datastore()
-        answers: dict[ListingDetail, Callable[[], Any]] = {
+        answers: dict[ListingDetail, Callable[[], object]] = {
             ListingDetail.all: store.json,
             ListingDetail.train: store.datalist,
         }
@@ -86,12 +86,12 @@ def router(app: App) -> APIRouter:
 
     @routes.delete("/", summary="Remove an image and its labels", include_in_schema=False, deprecated=True)
     @routes.delete("/image", summary="Remove an image and its labels")
-    def remove_image(id: Name) -> dict[str, Any]:
+    def remove_image(id: Name) -> dict[str, object]:
         app.datastore().remove_image(id)
         return {}
 
     @routes.head("/image", summary="Whether an image exists")
-    def check_image(image: Name, check_sum: str | None = None) -> dict[str, Any]:
+    def check_image(image: Name, check_sum: str | None = None) -> dict[str, object]:
         file = _image_file(app.datastore(), image)
         if check_sum:
             _check_digest(file, check_sum)
@@ -102,7 +102,7 @@ def router(app: App) -> APIRouter:
         return _sent(_image_file(app.datastore(), image), image)
 
     @routes.get("/image/info", summary="The record of an image")
-    def image_info(image: Name) -> dict[str, Any]:
+    def image_info(image: Name) -> dict[str, object]:
         return app.datastore().get_image_info(image)
 
     @routes.put("/image/info", summary="Change the record of an image")
@@ -113,23 +113,23 @@ def router(app: App) -> APIRouter:
     @saving.put("/label", summary="Save a label")
     def save_label(
         request: Request, image: Name, label: Upload, params: Text = "{}", tag: str = FINAL
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         info = label_info(_without(read_object(params, limits, "params", LABEL_EXAMPLE), LABEL_KEYS), "params")
         suffix = suffix_of(label)
         with received_file(label.file, suffix) as path:
             stored = app.datastore().save_label(image, path, tag or FINAL, _signed(info, request))
-        more: Mapping[str, Any] = app.on_save_label(image, stored) or {}  # type: ignore[func-returns-value]
+        more: Mapping[str, object] = app.on_save_label(image, stored) or {}  # type: ignore[func-returns-value]
         return {**more, "image": image, "label": stored}
 
     routes.include_router(saving)
 
     @routes.delete("/label", summary="Remove a label")
-    def remove_label(id: Name, tag: Name) -> dict[str, Any]:
+    def remove_label(id: Name, tag: Name) -> dict[str, object]:
         app.datastore().remove_label(id, check_tag(tag))
         return {}
 
     @routes.head("/label", summary="Whether a label exists")
-    def check_label(image: Name, tag: Name) -> dict[str, Any]:
+    def check_label(image: Name, tag: Name) -> dict[str, object]:
         _existing(app.datastore().get_label_uri(image, tag), "label", image)
         return {}
 
@@ -138,7 +138,7 @@ def router(app: App) -> APIRouter:
         return _sent(_existing(app.datastore().get_label_uri(label, tag), "label", label), label)
 
     @routes.get("/label/info", summary="The record of a label")
-    def read_label_info(label: Name, tag: Name) -> dict[str, Any]:
+    def read_label_info(label: Name, tag: Name) -> dict[str, object]:
         return app.datastore().get_label_info(label, tag)
 
     @routes.put("/label/info", summary="Change the record of a label")
@@ -215,7 +215,7 @@ def _stem(upload: UploadFile, suffix: str) -> str:
     return name
 
 
-def label_info(info: dict[str, Any], field: str) -> dict[str, Any]:
+def label_info(info: Mapping[str, object], field: str) -> dict[str, object]:
     """Return the client's record of a label, with checked names and numbers of its structures.
 
     Raises:
@@ -228,19 +228,19 @@ def label_info(info: dict[str, Any], field: str) -> dict[str, Any]:
     return known.model_dump(mode="json", exclude_unset=True)
 
 
-def _without(info: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
+def _without(info: Mapping[str, object], keys: frozenset[str]) -> dict[str, object]:
     """Drop the keys that only the server may set; clients may send them back."""
     return {key: value for key, value in info.items() if key not in keys}
 
 
-def _unreserved(info: dict[str, Any], keys: frozenset[str]) -> dict[str, Any]:
+def _unreserved(info: Mapping[str, object], keys: frozenset[str]) -> Mapping[str, object]:
     reserved = sorted(keys & info.keys())
     if reserved:
         raise JsonError(f"info: {', '.join(reserved)} is set by the server and cannot be changed: leave it out")
     return info
 
 
-def _signed(info: dict[str, Any], request: Request) -> dict[str, Any]:
+def _signed(info: Mapping[str, object], request: Request) -> Mapping[str, object]:
     """Return the same dictionary with the user who is logged in."""
     user = sender(request)
     return {**info, "user": user} if user else info

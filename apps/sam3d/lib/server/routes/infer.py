@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Hashable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 
 from anyio import open_file
 from fastapi import APIRouter, File, Form, HTTPException, Query, Request, UploadFile
@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from lib.configs.app_config import AppConfig
 from lib.datastores.dicomweb import DicomWebDatastore
+from lib.infers.answer import AnswerParams, InferResult
 from lib.infers.sam3d import VolumeTask, resolve_device
 from lib.requests import all_clicks, check_request, saves_label
 from lib.server.inference_pool import InferencePool, OvertakenError, QueueFullError, ShareFullError, Turn
@@ -57,7 +58,7 @@ class InferApp(Protocol):
     config: AppConfig
     pool: InferencePool
 
-    def infer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def infer(self, request: Mapping[str, object]) -> InferResult:
         """Run a model on one image."""
 
     def models(self) -> Mapping[str, VolumeTask]:
@@ -82,7 +83,7 @@ class CheckedRequest:
         user: The sender.
     """
 
-    request: dict[str, Any]
+    request: dict[str, object]
     device: str
     volume: Hashable
     turn: Turn | None
@@ -147,7 +148,7 @@ class ModelAnswer:
     """
 
     file: str
-    params: dict[str, Any]
+    params: AnswerParams
 
     def remove(self) -> None:
         """Delete the file of a cancelled answer."""
@@ -186,7 +187,7 @@ class FormResponse(StreamingResponse):
         params: The JSON part.
     """
 
-    def __init__(self, file: str, params: Mapping[str, Any]) -> None:
+    def __init__(self, file: str, params: Mapping[str, object]) -> None:
         self._file = file
         head, tail, kind = _frame(file, params)
         length = len(head) + os.path.getsize(file) + len(tail)
@@ -201,7 +202,7 @@ class FormResponse(StreamingResponse):
             Path(self._file).unlink(missing_ok=True)
 
 
-def _frame(file: str, params: Mapping[str, Any]) -> tuple[bytes, bytes, str]:
+def _frame(file: str, params: Mapping[str, object]) -> tuple[bytes, bytes, str]:
     """Return the parts of the form before and after the file, and the form's media type."""
     mark = b"\0the file\0"
     fields = {
@@ -242,7 +243,7 @@ def _check_request(
     check_request(given, labels=labels, config=models[model].info()["config"], max_clicks=limits.max_clicks)
     if output == ResultType.dicom_seg:
         _check_dicom_seg(app.datastore(), image, session_id)
-    request: dict[str, Any] = {**given, "model": model, "image": image}
+    request: dict[str, object] = {**given, "model": model, "image": image}
     if session_id:
         request["session"] = {"name": find_session(app, http, session_id).name}
     user = _user(http, request)
@@ -257,7 +258,7 @@ def _check_dicom_seg(store: Datastore, image: str, session_id: str) -> None:
         raise HTTPException(400, "A DICOM SEG refers to a series of the DICOM server: name it as image")
 
 
-def _device(name: Any) -> str:
+def _device(name: object) -> str:
     """Return the device that queues a request; the model rejects a device that does not exist, with the reason."""
     first = name[0] if isinstance(name, list) and name else name
     try:
@@ -266,7 +267,7 @@ def _device(name: Any) -> str:
         return resolve_device(None)
 
 
-def _user(http: Request, request: Mapping[str, Any]) -> tuple[str, str]:
+def _user(http: Request, request: Mapping[str, object]) -> tuple[str, str]:
     """Return the sender of a request, and its source: login, `client_id` or address."""
     identity = getattr(http.state, "identity", None)
     if identity is not None and not identity.anonymous:
@@ -276,7 +277,7 @@ def _user(http: Request, request: Mapping[str, Any]) -> tuple[str, str]:
     return "address", client_address(http.scope)
 
 
-def _turn(user: tuple[str, str], request: Mapping[str, Any], labels: tuple[str, ...]) -> Turn | None:
+def _turn(user: tuple[str, str], request: Mapping[str, object], labels: tuple[str, ...]) -> Turn | None:
     """Return the waiting requests that this one replaces: earlier ones of the user for the same image, model and label.
 
     A request that saves its mask is always computed. OHIF does not say who the user is, and two of them can share an
@@ -291,20 +292,20 @@ def _turn(user: tuple[str, str], request: Mapping[str, Any], labels: tuple[str, 
     return Turn((*user, repr(about)), clicks) if clicks else None
 
 
-def _compute(app: InferApp, request: dict[str, Any], output: ResultType | None) -> ModelAnswer:
+def _compute(app: InferApp, request: dict[str, object], output: ResultType | None) -> ModelAnswer:
     result = app.infer(request)
-    answer = ModelAnswer(result.get("file") or "", result["params"])
+    answer = ModelAnswer(result["file"], result["params"])
     if output != ResultType.dicom_seg:
         return answer
     store = app.datastore()
     assert isinstance(store, DicomWebDatastore)
     try:
         info = {"label_info": request.get("label_info") or [{"name": _label(request, app), "idx": 1}]}
-        return ModelAnswer(store.seg_file(request["image"], answer.file, info), answer.params)
+        return ModelAnswer(store.seg_file(str(request["image"]), answer.file, info), answer.params)
     finally:
         answer.remove()
 
 
-def _label(request: Mapping[str, Any], app: InferApp) -> str:
+def _label(request: Mapping[str, object], app: InferApp) -> str:
     label = request.get("label")
     return label if isinstance(label, str) and label else app.config.labels[0]

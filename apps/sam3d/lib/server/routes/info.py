@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
 
 from lib.server.routes.app_protocol import App
@@ -18,7 +16,7 @@ def router(app: App) -> APIRouter:
     routes = APIRouter(prefix="/info", tags=["App"])
 
     @routes.get("/", summary="Models, trainers, strategies and the state of the datastore")
-    def info() -> dict[str, Any]:
+    def info() -> dict[str, object]:
         return app.info()
 
     return routes

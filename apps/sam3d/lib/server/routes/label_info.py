@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -62,11 +61,11 @@ class LabelInfo(BaseModel):
     label_info: list[NamedStructure] | None = None
     client_id: str | None = None
     model: str | None = None
-    params: dict[str, Any] | None = None
+    params: dict[str, object] | None = None
 
     @field_validator("label_info", mode="before")
     @classmethod
-    def _listed(cls, given: Any) -> Any:
+    def _listed(cls, given: object) -> object:
         """Accept a mapping of names to numbers, too."""
         if isinstance(given, Mapping):
             return [{"name": name, "idx": number} for name, number in given.items()]

@@ -8,7 +8,7 @@ from functools import partial
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, HTTPException, Request
@@ -64,7 +64,7 @@ def router(app: LoginApp) -> APIRouter:
     login = app.login
 
     @routes.get("/auth/", summary="Whether the server has a login")
-    def auth_enabled() -> dict[str, Any]:
+    def auth_enabled() -> dict[str, object]:
         return {
             "enabled": login is not None,
             "client_id": settings.MONAI_LABEL_AUTH_CLIENT_ID,
@@ -79,7 +79,7 @@ def router(app: LoginApp) -> APIRouter:
         return Token(access_token=opened.token, token_type="bearer", expires_in=int(login.sessions.seconds))
 
     @routes.get("/auth/token/valid", summary="Who the token belongs to")
-    def valid(request: Request) -> dict[str, Any]:
+    def valid(request: Request) -> dict[str, object]:
         identity: Identity = request.state.identity
         return {"username": identity.name, "email": None, "name": identity.name, "roles": upstream_roles(identity.role)}
 
@@ -197,7 +197,7 @@ async def _opened(login: Login, name: str, secret: str, address: str) -> OpenedS
         answer = oidc.ask_for_token({"grant_type": "password", "username": name, "password": secret})
         if answer is None:
             raise login.failed(address, WRONG)
-        return login.open_with_token(answer["access_token"])
+        return login.open_with_token(str(answer["access_token"]))
 
     return await login.at_provider(address, ask)
 

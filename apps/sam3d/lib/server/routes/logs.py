@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from collections import deque
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import PlainTextResponse
@@ -16,7 +16,7 @@ MOST_LINES = 100_000
 GPU_SECONDS = 20
 
 
-def router(_: Any) -> APIRouter:
+def router(_: object) -> APIRouter:
     """Return the routes, at the paths of MONAI Label's endpoints/logs.py.
 
     Its page loads scripts from other servers. The parameters of that page are accepted and ignored.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from fastapi import APIRouter, HTTPException
 from fastapi.responses import FileResponse
@@ -32,7 +31,7 @@ def router(app: App) -> APIRouter:
         return FileResponse(file, media_type=get_mime_type(file), filename=name)
 
     @routes.get("/info/{model}", summary="Checksum and time of a model's weights")
-    def info(model: str) -> dict[str, Any]:
+    def info(model: str) -> dict[str, object]:
         found = app.model_info(model)
         if not found:
             raise _missing(model)

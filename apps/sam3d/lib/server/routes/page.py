@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from fastapi import APIRouter, HTTPException
 from fastapi.responses import FileResponse
@@ -71,15 +71,15 @@ def router(app: PageApp) -> APIRouter:
         routes.add_api_route(f"/{path}", _file(FILES / name), include_in_schema=False, methods=["GET"])
 
     @routes.get("/state", summary="Versions, ledger, training and next images")
-    def state() -> dict[str, Any]:
+    def state() -> dict[str, object]:
         return _answer(lambda: describe(app))
 
     @routes.get("/progress", summary="How far a model is with an image, or with the volume of a session")
-    def progress(model: str, image: str = "", session_id: str = "") -> dict[str, Any]:
+    def progress(model: str, image: str = "", session_id: str = "") -> dict[str, object]:
         return running(app, model, session_id or image)
 
     @routes.get("/training", summary="The latest training and how it ended")
-    def training() -> dict[str, Any]:
+    def training() -> dict[str, object]:
         return _answer(lambda: latest_training(app))
 
     @routes.post("/rollback", summary="Activate an earlier version again")
@@ -101,7 +101,7 @@ def router(app: PageApp) -> APIRouter:
     return routes
 
 
-def describe(app: PageApp) -> dict[str, Any]:
+def describe(app: PageApp) -> dict[str, object]:
     """Return the content of the page as JSON.
 
     Raises:
@@ -130,7 +130,7 @@ def describe(app: PageApp) -> dict[str, Any]:
     }
 
 
-def running(app: PageApp, model: str, image: str) -> dict[str, Any]:
+def running(app: PageApp, model: str, image: str) -> dict[str, object]:
     """Describe what a model is doing with an image.
 
     Returns:
@@ -146,7 +146,7 @@ def running(app: PageApp, model: str, image: str) -> dict[str, Any]:
     return {"running": state is not None, **(dataclasses.asdict(state) if state else {})}
 
 
-def latest_training(app: PageApp) -> dict[str, Any]:
+def latest_training(app: PageApp) -> dict[str, object]:
     """Describe the latest training of this server, without reading images or labels.
 
     Returns:
@@ -171,7 +171,7 @@ def latest_training(app: PageApp) -> dict[str, Any]:
     }
 
 
-def _version(versions: Versions, name: str, current: str | None, active: Card) -> dict[str, Any]:
+def _version(versions: Versions, name: str, current: str | None, active: Card) -> dict[str, object]:
     report = versions.report(name) or UpdateReport()
     card = Card.read(versions.path(name) / CARD)
     manual_activation = versions.manual_activation(name)
@@ -191,7 +191,7 @@ def _version(versions: Versions, name: str, current: str | None, active: Card) -
     }
 
 
-def _ledger(app: PageApp) -> dict[str, Any]:
+def _ledger(app: PageApp) -> dict[str, object]:
     ledger, store = Ledger(app.trainer.ledger), app.datastore()
     images = store.list_images()
     return {
@@ -202,7 +202,7 @@ def _ledger(app: PageApp) -> dict[str, Any]:
     }
 
 
-def _training(app: PageApp) -> dict[str, Any]:
+def _training(app: PageApp) -> dict[str, object]:
     latest = next(iter(app.tasks.train.tasks()[-1:]), None)
     auto = app.auto_train
     return {
@@ -214,7 +214,7 @@ def _training(app: PageApp) -> dict[str, Any]:
     }
 
 
-def _next(app: PageApp) -> list[dict[str, Any]]:
+def _next(app: PageApp) -> list[dict[str, object]]:
     scores = app.scores.read()
     unlabelled = app.datastore().get_unlabeled_images()
     scored = [
@@ -225,7 +225,10 @@ def _next(app: PageApp) -> list[dict[str, Any]]:
     return sorted(scored, key=lambda entry: -float(entry["doubt"]))[:NEXT]
 
 
-def _answer(work: Callable[[], Any]) -> Any:
+Result = TypeVar("Result")
+
+
+def _answer(work: Callable[[], Result]) -> Result:
     """Return the result of a call, with its errors converted to HTTP errors."""
     try:
         return work()

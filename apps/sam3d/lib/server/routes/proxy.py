@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from email.message import Message
 from functools import partial
-from typing import IO, Any
+from typing import IO
 from urllib.parse import unquote, urlsplit
 
 import requests
@@ -69,7 +69,7 @@ class ProxyTarget:
     auth: tuple[str, str] | None
 
 
-def router(_: Any) -> APIRouter:
+def router(_: object) -> APIRouter:
     """Return the routes, at the paths of MONAI Label's endpoints/proxy.py."""
     routes = APIRouter(prefix="/proxy", tags=["Others"])
     shares = UserShares(MOST, MOST_OF_ONE)

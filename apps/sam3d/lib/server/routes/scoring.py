@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException
-from pydantic import BeforeValidator, create_model
+from pydantic import BeforeValidator, JsonValue, create_model
 
 from lib.infers.sam3d import resolve_device
 from lib.server.routes.app_protocol import App
@@ -44,7 +44,7 @@ def router(app: App) -> APIRouter:
         **dict.fromkeys(names, (ScoringRequest | None, None)),  # type: ignore[call-overload]
     )
 
-    def start(method: str, body: ScoringRequest | None, run_sync: bool, enqueue: bool) -> Any:
+    def start(method: str, body: ScoringRequest | None, run_sync: bool, enqueue: bool) -> Task | dict[str, object]:
         resolve_device(body.device if body else None)
         request = {"method": method, **(body.given() if body else {})}
         if run_sync:
@@ -57,12 +57,13 @@ def router(app: App) -> APIRouter:
         return queue.status(all_tasks=all, check_if_running=check_if_running)
 
     @routes.post("/", summary="Run all scoring methods", include_in_schema=False, deprecated=True)
-    def run_all(body: body_of_all | None = None, run_sync: bool = False) -> dict[str, Any]:  # type: ignore[valid-type]
-        given: dict[str, Any] = body.given() if body else {}  # type: ignore[attr-defined]
+    def run_all(body: body_of_all | None = None, run_sync: bool = False) -> dict[str, object]:  # type: ignore[valid-type]
+        given: dict[str, JsonValue] = body.given() if body else {}  # type: ignore[attr-defined]
         shared = {key: value for key, value in given.items() if key not in names}
-        results = {}
+        results: dict[str, object] = {}
         for name in names:
-            asked = ScoringRequest.model_validate({**shared, **given.get(name, {})})
+            own = given.get(name)
+            asked = ScoringRequest.model_validate({**shared, **(own if isinstance(own, dict) else {})})
             results[name] = {"result": shown(start(name, asked, run_sync, enqueue=True)), "detail": None}
         return results
 

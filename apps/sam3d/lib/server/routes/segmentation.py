@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, HTTPException
@@ -92,7 +91,7 @@ def nrrd(label: Volume, names: Mapping[int, str]) -> bytes:
     if label.array.max() > LARGEST:
         raise VolumeError(f"the label has values up to {int(label.array.max())}, and OHIF shows them up to {LARGEST}")
     geometry = LPS_FROM_RAS @ label.affine
-    header: dict[str, Any] = {
+    header: dict[str, object] = {
         "space": "left-posterior-superior",
         "space directions": geometry[:3, :3].T,
         "space origin": geometry[:3, 3],

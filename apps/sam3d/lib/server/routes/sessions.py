@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 
 from fastapi import APIRouter, File, HTTPException, Query, Request, UploadFile
 from fastapi.responses import FileResponse, Response
@@ -48,7 +48,7 @@ def router(app: SessionsApp) -> APIRouter:
         files: Annotated[list[UploadFile], File()],
         uncompress: Annotated[bool, Query()] = False,
         expiry: Annotated[int, Query()] = 0,
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         uploads = [Upload(file.filename or "", file.file) for file in files]
         info = _sessions(app).create(uploads, expiry, uncompress, owner=_named(http))
         return {"session_id": info.name, "session_info": shown(info)}
@@ -59,7 +59,7 @@ def router(app: SessionsApp) -> APIRouter:
         session_id: str,
         update_ts: Annotated[bool, Query()] = False,
         image: Annotated[bool, Query()] = False,
-    ) -> dict[str, Any] | Response:
+    ) -> dict[str, object] | Response:
         info = find_session(app, http, session_id, update_ts=update_ts)
         if not image:
             return shown(info)
@@ -69,7 +69,7 @@ def router(app: SessionsApp) -> APIRouter:
         return FileResponse(file, media_type=get_mime_type(file.name), filename=file.name)
 
     @routes.delete("/{session_id}", summary="Remove a session")
-    def remove(http: Request, session_id: str) -> dict[str, Any]:
+    def remove(http: Request, session_id: str) -> dict[str, object]:
         info = find_session(app, http, session_id, update_ts=False)
         _sessions(app).remove_session(info.name)
         return shown(info)
@@ -91,7 +91,7 @@ def find_session(app: SessionHolder, http: Request, session_id: str, update_ts: 
     return info
 
 
-def shown(info: SessionInfo) -> dict[str, Any]:
+def shown(info: SessionInfo) -> dict[str, object]:
     """Return the fields of a session for clients: MONAI Label's keys, without the server's paths."""
     seen = {"name": info.name, "path": info.name, "image": Path(info.image).name, "meta": {}}
     return {**seen, "create_ts": info.create_ts, "last_access_ts": info.last_access_ts, "expiry": info.expiry}

@@ -15,7 +15,7 @@ from lib.server.paths import base_of, path_of, root_of
 ICON = Path(monailabel.endpoints.__file__).resolve().parent / "static" / "favicon.ico"
 
 
-def router(_: Any) -> APIRouter:
+def router(_: object) -> APIRouter:
     """Return the routes, at the paths of MONAI Label's app.py."""
     routes = APIRouter()
 
@@ -32,7 +32,7 @@ def router(_: Any) -> APIRouter:
         return HTMLResponse(page(request.app.openapi()))
 
     @routes.get("/openapi.json", include_in_schema=False)
-    def openapi(request: Request) -> dict[str, Any]:
+    def openapi(request: Request) -> dict[str, object]:
         root = root_of(request.scope)
         return {**request.app.openapi(), **({"servers": [{"url": root}]} if root else {})}
 
@@ -52,7 +52,7 @@ def outside() -> APIRouter:
     return routes
 
 
-def page(document: dict[str, Any]) -> str:
+def page(document: dict[str, Any]) -> str:  # as FastAPI returns it
     """Return a page that lists the routes of an OpenAPI document."""
     rows = [
         f"<tr><td>{method.upper()}</td><td><code>{escape(path)}</code></td>"

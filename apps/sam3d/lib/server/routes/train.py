@@ -3,7 +3,7 @@
 from typing import Any
 
 from fastapi import APIRouter, HTTPException
-from pydantic import create_model
+from pydantic import JsonValue, create_model
 
 from lib.server.routes.app_protocol import App
 from lib.server.tasks import Task
@@ -27,7 +27,7 @@ def router(app: App) -> APIRouter:
         **dict.fromkeys(names, (TrainRequest | None, None)),  # type: ignore[call-overload]
     )
 
-    def start(model: str, body: ClientRequest | None, run_sync: bool, enqueue: bool) -> Any:
+    def start(model: str, body: ClientRequest | None, run_sync: bool, enqueue: bool) -> Task | dict[str, object]:
         request = {"model": model, **(body.given() if body else {})}
         app.check_train(request)
         if run_sync:
@@ -40,12 +40,13 @@ def router(app: App) -> APIRouter:
         return queue.status(all_tasks=all, check_if_running=check_if_running)
 
     @routes.post("/", summary="Run all trainers", include_in_schema=False, deprecated=True)
-    def run_all(body: body_of_all | None = None, run_sync: bool = False) -> dict[str, Any]:  # type: ignore[valid-type]
-        given: dict[str, Any] = body.given() if body else {}  # type: ignore[attr-defined]
+    def run_all(body: body_of_all | None = None, run_sync: bool = False) -> dict[str, object]:  # type: ignore[valid-type]
+        given: dict[str, JsonValue] = body.given() if body else {}  # type: ignore[attr-defined]
         shared = {key: value for key, value in given.items() if key not in names}
-        results = {}
+        results: dict[str, object] = {}
         for name in names:
-            asked = TrainRequest.model_validate({**shared, **given.get(name, {})})
+            own = given.get(name)
+            asked = TrainRequest.model_validate({**shared, **(own if isinstance(own, dict) else {})})
             result = start(name, asked, run_sync, enqueue=True)
             results[name] = {"result": shown(result), "detail": None}
         return results
@@ -63,6 +64,6 @@ def router(app: App) -> APIRouter:
     return routes
 
 
-def shown(result: Any) -> Any:
+def shown(result: Task | dict[str, object]) -> dict[str, object]:
     """Return a task without the fields that it does not have yet; any other result as it is."""
     return result.model_dump(exclude_none=True) if isinstance(result, Task) else result

@@ -19,10 +19,11 @@ SUREST = 1e-4
 
 
 def follow_edges(logit: Tensor, image: Tensor) -> Tensor:
-    """Move the border of a logit to the edges of the image, and smooth it where the image has none.
+    """Let a logit follow the image, where the image has edges, and be smooth, where it has none.
 
     In each window the probability is fitted by a linear function of the image: He, Sun, Tang, Guided Image Filtering
-    (2013), doi 10.1109/TPAMI.2012.213. The decoder locates an edge to within a few voxels; the image is more accurate.
+    (2013), doi 10.1109/TPAMI.2012.213. The decoder sees an edge to within a few voxels; the image knows it better.
+    Only the part of the crop into which the mask can grow is computed; the rest keeps its logit.
 
     Args:
         logit: (D, H, W), a cube.
@@ -31,9 +32,20 @@ def follow_edges(logit: Tensor, image: Tensor) -> Tensor:
     Returns:
         Logit, (D, H, W).
     """
-    radius = min(round(SHARE * thickness(logit > 0)), MOST)
+    mask = logit > 0
+    radius = min(round(SHARE * thickness(mask)), MOST)
     if radius < 1:
         return logit
+    changes = box_around(mask, radius)
+    seen = box_around(mask, 3 * radius)
+    filtered = logit.clone()
+    inner = tuple(slice(c.start - s.start, c.stop - s.start) for c, s in zip(changes, seen, strict=True))
+    filtered[changes] = guided_logit(logit[seen], image[seen], radius)[inner]
+    return filtered
+
+
+def guided_logit(logit: Tensor, image: Tensor, radius: int) -> Tensor:
+    """Return a logit (D, H, W), filtered with the image (D, H, W) in windows of a radius."""
 
     def window(values: Tensor) -> Tensor:
         return windows(values, radius)
@@ -46,6 +58,14 @@ def follow_edges(logit: Tensor, image: Tensor) -> Tensor:
     return torch.logit(fitted, SUREST)
 
 
+def box_around(mask: Tensor, margin: int) -> tuple[slice, slice, slice]:
+    """Return the box around a mask (D, H, W) of at least one voxel, widened by a margin; its ends may be outside."""
+    flat = mask.any(2)
+    spans = [torch.nonzero(along)[:, 0] for along in (flat.any(1), flat.any(0), mask.any(1).any(0))]
+    d, h, w = (slice(max(0, int(s[0]) - margin), int(s[-1]) + margin + 1) for s in spans)
+    return d, h, w
+
+
 def thickness(mask: Tensor) -> float:
     """Return the mean depth of a mask (D, H, W) behind its largest silhouette, voxels; 0 for an empty one."""
     largest = max(int(mask.any(axis).sum()) for axis in range(3))
@@ -53,11 +73,10 @@ def thickness(mask: Tensor) -> float:
 
 
 def windows(values: Tensor, radius: int) -> Tensor:
-    """Return the mean over the window of a radius around each voxel of a cube, as three matrix products."""
-    size = values.shape[-1]
-    means = _means(size, radius).to(values)
-    values = means @ (values @ means.T)
-    return (means @ values.reshape(size, -1)).reshape(values.shape)
+    """Return the mean over the window of a radius around each voxel (D, H, W), as three matrix products."""
+    depth, height, width = (_means(size, radius).to(values) for size in values.shape)
+    values = height @ (values @ width.T)
+    return (depth @ values.flatten(1)).view_as(values)
 
 
 @lru_cache(maxsize=16)

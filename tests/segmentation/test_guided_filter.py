@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from sam3d_label.masks import dice
-from sam3d_label.segmentation.guided_filter import follow_edges, thickness, windows
+from sam3d_label.segmentation.guided_filter import box_around, follow_edges, guided_logit, thickness, windows
 
 SIZE = 48
 
@@ -53,3 +53,14 @@ def test_without_a_mask_nothing_changes():
     nothing = torch.full((SIZE,) * 3, -4.0)
     assert thickness(nothing > 0) == 0
     assert torch.equal(follow_edges(nothing, torch.rand((SIZE,) * 3)), nothing)
+
+
+def test_the_mask_is_that_of_the_whole_crop_although_only_its_surroundings_are_computed():
+    image = torch.from_numpy(np.random.default_rng(0).normal(0, 1, (SIZE,) * 3)).float() + (ball(9) > 0)
+    logit = ball(8).roll((12, -5, 3), (0, 1, 2))
+    radius = round(thickness(logit > 0) / 4)
+    near = box_around(logit > 0, radius)
+    found, everywhere = follow_edges(logit, image), guided_logit(logit, image, radius)
+    assert torch.allclose(found[near], everywhere[near], atol=1e-4)
+    assert torch.equal(found > 0, everywhere > 0)
+    assert torch.equal(found[:2], logit[:2])

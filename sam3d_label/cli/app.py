@@ -61,7 +61,7 @@ class OneLineErrors(TyperGroup):
         try:
             status = run()
         except _UsageError as error:
-            _fail(plain_words(error.format_message()))  # type: ignore[attr-defined]
+            _fail(plain_words(error.format_message()))  # type: ignore[attr-defined]  # click's UsageError
         except Sam3dError as error:
             _fail(str(error))
         except BrokenPipeError:

@@ -6,7 +6,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from pydicom import config, dcmread
@@ -275,11 +275,11 @@ def _number(file: Path, header: Dataset, name: str, default: float) -> float:
 def _pixel_element(file: BinaryIO, start: int, syntax: UID) -> tuple[int, int]:
     """Length and first byte of the pixels, whose element begins at `start`."""
     file.seek(start)
-    order = "big" if syntax == ExplicitVRBigEndian else "little"
+    order: Literal["big", "little"] = "big" if syntax == ExplicitVRBigEndian else "little"
     element = file.read(8 if syntax == ImplicitVRLittleEndian else 12)
-    tag = tuple(int.from_bytes(element[at : at + 2], order) for at in (0, 2))  # type: ignore[arg-type]
+    tag = tuple(int.from_bytes(element[at : at + 2], order) for at in (0, 2))
     if len(element) < 8 or tag != (0x7FE0, 0x0010):
         raise VolumeError(f"{Path(file.name).name} has no pixels (PixelData): {REEXPORT}")
     if syntax != ImplicitVRLittleEndian and element[4:6] not in (b"OW", b"OB"):
         raise VolumeError(f"{Path(file.name).name} has pixels of an unknown kind: {REEXPORT}")
-    return int.from_bytes(element[-4:], order), start + len(element)  # type: ignore[arg-type]
+    return int.from_bytes(element[-4:], order), start + len(element)

@@ -98,4 +98,4 @@ class OpenedCases(Sequence[OpenedCase]):
         return {"cases": self.cases, "intensity": self.intensity, "max_bytes": self._kept.max_bytes}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]  # opens the cases anew

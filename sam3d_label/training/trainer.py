@@ -129,9 +129,9 @@ class Trainer:
     ) -> list[float]:
         """Add the gradients of some crops, of `part` in this process and step; their losses."""
         self.pause()
-        waits = not last and isinstance(self.session, DistributedDataParallel)
         images, labels = (torch.cat([crop[key] for crop in crops]).to(self.world.device) for key in (IMAGE, LABEL))
-        with self.session.no_sync() if waits else nullcontext():  # type: ignore[operator]
+        session = self.session
+        with session.no_sync() if isinstance(session, DistributedDataParallel) and not last else nullcontext():
             losses = self.session(images, labels, [bool(crop[SALIENT]) for crop in crops], rngs)
             if not torch.isfinite(losses).all():
                 raise Sam3dError("the loss is no longer finite: lower the learning rate, or train in fp32")

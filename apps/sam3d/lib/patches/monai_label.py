@@ -137,4 +137,5 @@ def _current_user(request: Request) -> User:
 def _add_security_headers(api: FastAPI, prefix: str) -> None:
     """Put the headers outside Starlette's handler of unexpected errors, so that its answers have them, too."""
     build = FastAPI.build_middleware_stack
+    # Starlette has no setting for it: the method of this one instance is replaced, which mypy rejects.
     api.build_middleware_stack = lambda: SecurityHeaders(build(api), ohif.start_page, prefix)  # type: ignore[method-assign]

@@ -62,6 +62,7 @@ class FormReader(MultiPartParser):
             if self._shared is None:
                 self._shared = SharedFile()
             upload.file.close()
+            # Both are declared as temporary files; a section has all that Starlette uses of one.
             upload.file = self._files_to_close_on_error[-1] = Section(self._shared)  # type: ignore[assignment,call-overload]
 
 

@@ -51,8 +51,8 @@ class App(Protocol):
     def next_sample(self, request: Mapping[str, object]) -> Chosen:
         """Choose the next image to label."""
 
-    def on_save_label(self, image_id: str, label_id: str) -> None:
-        """React to a saved label."""
+    def on_save_label(self, image_id: str, label_id: str) -> Mapping[str, object] | None:
+        """React to a saved label; return what to add to the answer."""
 
     def model_file(self, model: str, validate: bool = True) -> str | None:
         """File of a model's weights that may be downloaded."""

@@ -118,7 +118,7 @@ def router(app: App) -> APIRouter:
         suffix = suffix_of(label)
         with received_file(label.file, suffix) as path:
             stored = app.datastore().save_label(image, path, tag or FINAL, _signed(info, request))
-        more: Mapping[str, object] = app.on_save_label(image, stored) or {}  # type: ignore[func-returns-value]
+        more = app.on_save_label(image, stored) or {}
         return {**more, "image": image, "label": stored}
 
     routes.include_router(saving)

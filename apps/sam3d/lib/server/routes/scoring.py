@@ -37,6 +37,7 @@ def router(app: App) -> APIRouter:
     routes = APIRouter(prefix="/scoring", tags=["Scoring"])
     queue = app.tasks.scoring
     names = list(app.scoring_methods())
+    # mypy knows neither fields from a dictionary nor a class that is made at run time: hence the three exceptions.
     body_of_all = create_model(
         "ScoringAllRequest",
         __base__=ScoringRequest,

@@ -20,6 +20,7 @@ def router(app: App) -> APIRouter:
     routes = APIRouter(prefix="/train", tags=["Train"])
     queue = app.tasks.train
     names = list(app.trainers())
+    # mypy knows neither fields from a dictionary nor a class that is made at run time: hence the three exceptions.
     body_of_all = create_model(
         "TrainAllRequest",
         __base__=TrainRequest,

@@ -222,8 +222,8 @@ def test_a_next_click_makes_geodesic_maps_of_itself_alone(volume, small_weights,
     card = small_weights.card.model_copy(update={"config": config})
     weights = replace(small_weights, model=SAM3D(config).eval(), card=card, signature="with maps")
     made = []
-    reach = SAM3D.geodesic_maps
-    monkeypatch.setattr(SAM3D, "reach", lambda self, *args: made.append(args[1].tolist()) or reach(self, *args))
+    maps = SAM3D.geodesic_maps
+    monkeypatch.setattr(SAM3D, "geodesic_maps", lambda self, *args: made.append(args[1].tolist()) or maps(self, *args))
     segmenter, first, second = Segmenter(volume, weights), Click((20, 18, 7)), Click((22, 18, 7), positive=False)
     one = segmenter.segment([first])
     before = [point for points in made for point in points[0]]

@@ -213,7 +213,7 @@ class TestLoad:
                 {"client_id": "anna", "save_label": True},
             ):
                 sent.append(users.submit(click, client, "b", **asked))
-                wait_for(lambda: waiting() == len(sent) - 1)
+                wait_for(lambda: waiting() == len(sent))
             newer = users.submit(click, client, "b", client_id="anna", background=[[5, 5, 5]])
             overtaken = sent.pop(0).result()
             app.held.set()

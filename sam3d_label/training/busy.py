@@ -39,7 +39,7 @@ class BusySign:
 
     def wait(self) -> None:
         """Return when it is not shown."""
-        while self._left() > 0:
+        while self.seconds_left() > 0:
             time.sleep(LOOK_EVERY)
 
     def _until(self, seconds: float) -> None:
@@ -51,7 +51,8 @@ class BusySign:
         except OSError:
             return  # a training that does not wait is better than a click without an answer
 
-    def _left(self) -> float:
+    def seconds_left(self) -> float:
+        """Return for how long it is shown if nobody renews it; 0 where it is not shown."""
         try:
             left = self._path.stat().st_mtime - time.time()
         except OSError:

@@ -445,8 +445,17 @@ class TestOpenVolumes:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(meet, "ab"))
 
-        with volumes.borrow("a", lambda: self.fake(100)):
-            assert volumes._entries["a"].lock.locked()
+        second_in = threading.Event()
+
+        def come_second() -> None:
+            with volumes.borrow("a", lambda: self.fake(100)):
+                second_in.set()
+
+        with ThreadPoolExecutor(1) as pool:
+            with volumes.borrow("a", lambda: self.fake(100)):
+                pool.submit(come_second)
+                assert not second_in.wait(0.1)
+            assert second_in.wait(20)
 
     def test_a_renewed_one_is_kept(self) -> None:
         volumes = OpenVolumes(10**6)

@@ -293,8 +293,8 @@ def test_a_training_waits_for_clicks(tmp_path: Path) -> None:
     sign = BusySign(tmp_path)
     sign.wait()
     with sign.show():
-        assert BusySign(tmp_path)._left() > 10
-    assert 0 < BusySign(tmp_path)._left() <= 1
+        assert BusySign(tmp_path).seconds_left() > 10
+    assert 0 < BusySign(tmp_path).seconds_left() <= 1
     began = time.monotonic()
     BusySign(tmp_path).wait()
     assert 0.5 < time.monotonic() - began < 5

@@ -13,10 +13,9 @@ import pytest
 import torch
 
 from sam3d_label.image.intensity import Percentile
-from sam3d_label.network import SAM3D
 from sam3d_label.training import TrainingCase
 from sam3d_label.weights import Base, Card, Training, Weights
-from tests.helpers.networks import SMALL
+from tests.helpers.networks import SMALL, random_network
 from tests.helpers.phantoms import small_phantoms
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,11 +51,6 @@ def reference_files() -> Path:
 @pytest.fixture
 def small_weights() -> Weights:
     """Weights of a small network with random values everywhere, that claim to have learned every kind of click."""
-    torch.manual_seed(0)
-    model = SAM3D(SMALL)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
     card = Card(
         preset="custom",
         config=SMALL,
@@ -70,7 +64,7 @@ def small_weights() -> Weights:
         version="random",
         date="2024-01-01",
     )
-    return Weights(model.eval(), card, card.version, "random")
+    return Weights(random_network().eval(), card, card.version, "random")
 
 
 @pytest.fixture(scope="session")

@@ -15,25 +15,14 @@ import torch
 
 from sam3d_label.errors import Sam3dError
 from sam3d_label.image.intensity import Percentile
-from sam3d_label.network import SAM3D
 from sam3d_label.training import TrainingCase, TrainingRun, TrainReport, TrainSettings, pair_cases
 from sam3d_label.training.dataset import TrainingCrops
 from sam3d_label.training.distributed import world
 from sam3d_label.training.fine_tune import fine_tune, open_cases
 from sam3d_label.training.trainer import Trainer
-from tests.helpers.networks import SMALL
+from tests.helpers.networks import SMALL, random_network
 
 SETTINGS = TrainSettings(epochs=50, steps_per_epoch=1, batch=2, warmup=0, workers=0, precision="fp32")
-
-
-def network() -> SAM3D:
-    """The same in every process."""
-    torch.manual_seed(0)
-    model = SAM3D(SMALL)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
 
 
 def write_gradients(folder: Path, out: Path) -> None:
@@ -41,7 +30,7 @@ def write_gradients(folder: Path, out: Path) -> None:
     with world("cpu") as processes:
         found = {}
         for name, share in {"whole": 1.0, "behind": 0.0}.items():
-            trainer = Trainer(network(), SETTINGS.model_copy(update={"encoder_share": share}), processes)
+            trainer = Trainer(random_network(), SETTINGS.model_copy(update={"encoder_share": share}), processes)
             trainer._step = lambda: None
             opened, weights = open_cases(cases_of(folder), Percentile(), TrainReport())
             crops = TrainingCrops(opened, weights, size=SMALL.crop, length=2, seed=0)
@@ -72,7 +61,7 @@ def main() -> None:
 
     try:
         run = TrainingRun(cases=cases_of(options.cases), intensity=Percentile(), settings=SETTINGS)
-        fine_tune(network(), run, options.out, pause=die)
+        fine_tune(random_network(), run, options.out, pause=die)
     except Sam3dError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)

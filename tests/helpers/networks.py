@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sam3d_label.image.intensity import Window
 from sam3d_label.image.volume import Volume
-from sam3d_label.network import Config, Embedding, PromptableNetwork
+from sam3d_label.network import SAM3D, Config, Embedding, PromptableNetwork
 from sam3d_label.segmentation.segmenter import Segmenter
 from sam3d_label.weights import Weights
 
@@ -30,6 +30,16 @@ SMALL = Config(
     prompt_mlp=16,
     decoder=4,
 )
+
+
+def random_network() -> SAM3D:
+    """A small network with random values everywhere, the same each time."""
+    torch.manual_seed(0)
+    model = SAM3D(SMALL)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
 
 
 class Ball(PromptableNetwork):

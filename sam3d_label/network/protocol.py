@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sam3d_label.network.config import Config
 from sam3d_label.network.embedding import Embedding
+from sam3d_label.network.proposals import Proposals
 
 
 class PromptableNetwork(nn.Module, ABC):
@@ -46,6 +47,23 @@ class PromptableNetwork(nn.Module, ABC):
                 grid.
             geodesic_maps: The maps of these points by the method `geodesic_maps`; None to compute them.
         """
+
+    def propose(
+        self,
+        embedding: Embedding,
+        points: Tensor,
+        signs: Tensor,
+        *,
+        boxes: Tensor | None = None,
+        mask: Tensor | None = None,
+        geodesic_maps: Sequence[Tensor] | None = None,
+    ) -> Proposals:
+        """Return the result of `decode` and other masks that the prompts may mean; arguments as in `decode`.
+
+        Raises:
+            ValueError: The network has no candidates (`config.candidates` is 0).
+        """
+        raise ValueError("this network gives one mask: its configuration has no candidates")
 
     def geodesic_maps(self, embedding: Embedding, points: Tensor) -> tuple[Tensor, ...]:
         """Return maps of clicks (B, N, 3) that do not depend on one another; none for a network without such maps."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from sam3d_label.network.fine_path import FinePath
 from sam3d_label.network.image_encoder import ImageEncoder
 from sam3d_label.network.mask_decoder import MaskDecoder
 from sam3d_label.network.prompt_encoder import IN, OUT, DensePrompt, PromptEncoder
+from sam3d_label.network.proposals import Proposals
 from sam3d_label.network.protocol import PromptableNetwork
 from sam3d_label.network.resize import trilinear
 
@@ -29,21 +29,6 @@ TRUNK = (
     ".attn.lr",
 )
 PROMPT_ADDITIONS = ("sign_embed", "corner_embed", "no_prompt_embed", "dense_embed", "fuse_dense", "fine_path")
-
-
-@dataclass(frozen=True)
-class Proposals:
-    """Candidate masks of one set of prompts.
-
-    Attributes:
-        logit: What the network answers, (B, 1, D, H, W).
-        candidates: Logits of other answers, (B, candidates, D, H, W).
-        dice: Predicted Dice of each candidate, (B, candidates).
-    """
-
-    logit: Tensor
-    candidates: Tensor
-    dice: Tensor
 
 
 class SAM3D(PromptableNetwork):
@@ -125,13 +110,9 @@ class SAM3D(PromptableNetwork):
         mask: Tensor | None = None,
         geodesic_maps: Sequence[Tensor] | None = None,
     ) -> Proposals:
-        """Return the result of `decode` and alternative masks for the same prompts; arguments as there.
-
-        Raises:
-            ValueError: The network has no candidates.
-        """
+        """Return the result of `decode` and candidates: see `PromptableNetwork.propose`."""
         if self.fine_path is None or self.fine_path.candidates is None:
-            raise ValueError("this network answers with one mask: its sizes name no candidates")
+            return super().propose(embedding, points, signs)
         classes, prompted, dense = self._decode(embedding, points, signs, boxes, mask, geodesic_maps)
         base = enlarge(classes[:, 1:] - classes[:, :1], self.config.crop)
         fine = self.fine_path.ascend(prompted, embedding.levels, dense)

@@ -10,7 +10,7 @@ from sam3d_label.cache import EmbeddingCache
 from sam3d_label.image.frame import CropFrame
 from sam3d_label.image.intensity import Normalization
 from sam3d_label.image.volume import Volume
-from sam3d_label.network import Embedding
+from sam3d_label.network import Embedding, Proposals
 from sam3d_label.segmentation.crop_prompts import CropPrompts, decode
 from sam3d_label.segmentation.target_size import size_by_appearance
 from sam3d_label.segmentation.two_pass import initial_clicks
@@ -82,6 +82,17 @@ class CropEncoder:
         """Return the foreground minus background logit (1, 1, D, H, W) of a crop; `mask` as in `decode`."""
         maps = self.geodesic_maps(frame, prompts)
         return decode(self.weights.model, self.embedding(frame), prompts, mask, maps)
+
+    def propose(self, frame: CropFrame, prompts: CropPrompts, mask: Tensor | None = None) -> Proposals:
+        """Return the candidates of the network for a crop; `mask` as in `decode`."""
+        return self.weights.model.propose(
+            self.embedding(frame),
+            prompts.points,
+            prompts.signs,
+            boxes=prompts.boxes,
+            mask=mask,
+            geodesic_maps=self.geodesic_maps(frame, prompts),
+        )
 
     def geodesic_maps(self, frame: CropFrame, prompts: CropPrompts) -> list[Tensor] | None:
         """Return the geodesic maps of the clicks, made once for each; None for weights without such maps."""

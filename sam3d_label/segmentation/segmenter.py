@@ -24,7 +24,7 @@ from sam3d_label.segmentation.merge import TargetLogits
 from sam3d_label.segmentation.outside_air import OutsideAir
 from sam3d_label.segmentation.prompts import Box, Click, Prompts
 from sam3d_label.segmentation.uncertainty import UncertaintyMap, next_click, perturb
-from sam3d_label.segmentation.view_search import ViewSearch
+from sam3d_label.segmentation.view_search import TargetViews, ViewSearch
 from sam3d_label.weights import Weights, open_weights
 
 
@@ -76,6 +76,19 @@ class Result:
         return self.mask[i0:i1, j0:j1, k0:k1]
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """One of several masks that prompts may mean.
+
+    Attributes:
+        result: The mask.
+        predicted_dice: Its Dice as the network predicts it, 0 to 1.
+    """
+
+    result: Result
+    predicted_dice: float
+
+
 class Segmenter:
     """One volume and one set of weights, ready for prompts. A mask is a pure function of the three.
 
@@ -123,19 +136,32 @@ class Segmenter:
         """
         started = time.monotonic()
         search = self.search(self._check_prompts(prompts))
-        clicks = search.prompts.clicks
-        air = None if self.outside_air and self.outside_air.has_any(clicks) else self.outside_air
-        targets = [
-            TargetLogits(
-                self.volume,
-                (views.whole.frame, views.whole.logit),
-                tuple((tile.frame, tile.logit) for tile in views.tiles),
-                clicks,
-                air,
-            )
-            for views in search.targets()
-        ]
-        return self._result(targets, search, started)
+        return self._result([self._logits(views, search.prompts) for views in search.targets()], search, started)
+
+    def candidates(self, prompts: Prompts | Iterable[Click | Box]) -> list[Candidate]:
+        """Return several masks that a set of prompts may mean, such as a part, the whole, or the organ around it.
+
+        Candidates are segmented in the crop that shows the whole target of `segment`, without closer crops along its
+        border.
+
+        Returns:
+            The highest predicted Dice first. The mask of `segment` is not among them.
+
+        Raises:
+            PromptError: As for `segment`; or the weights give one mask only.
+        """
+        started = time.monotonic()
+        search = self.search(self._check_prompts(prompts))
+        count = self.weights.model.config.candidates
+        if not count:
+            raise PromptError(f"the weights {self.weights.version} have no candidates: they give one mask only")
+        proposed = [search.proposals(views.whole) for views in search.targets()]
+        candidates = []
+        for each in zip(*proposed, strict=True):
+            targets = [self._logits(TargetViews(view), search.prompts) for view, _ in each]
+            predicted = float(np.mean([dice for _, dice in each]))
+            candidates.append(Candidate(self._result(targets, search, started), predicted))
+        return sorted(candidates, key=lambda candidate: -candidate.predicted_dice)
 
     def segment_unprompted(self, progress: Callable[[int, int], None] | None = None) -> Result:
         """Return the mask without any prompt, from crops over the whole volume.
@@ -235,6 +261,13 @@ class Segmenter:
         grid = CropGrid(self.volume, self.weights.model.config.crop, spacings, card.spacing)
         encoder = CropEncoder(self.volume, self.weights, self.normalization, self.cache)
         return ViewSearch(grid, encoder, prompts, two_pass=self.two_pass)
+
+    def _logits(self, views: TargetViews, prompts: Prompts) -> TargetLogits:
+        """Return the logits of the views of one target."""
+        air = None if self.outside_air and self.outside_air.has_any(prompts.clicks) else self.outside_air
+        whole = (views.whole.frame, views.whole.logit)
+        tiles = tuple((tile.frame, tile.logit) for tile in views.tiles)
+        return TargetLogits(self.volume, whole, tiles, prompts.clicks, air)
 
     def _result(self, targets: Sequence[TargetLogits], search: ViewSearch, started: float) -> Result:
         mask = np.zeros(self.volume.shape, np.uint8)

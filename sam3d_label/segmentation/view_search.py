@@ -128,6 +128,25 @@ class ViewSearch:
                 logit = decode(encoder.weights.model, encoder.embedding(frame), prompts, mask)
         return View(frame, follow_edges(logit[0, 0].float(), encoder.image(frame)), wider)
 
+    @torch.inference_mode()
+    def proposals(self, view: View) -> list[tuple[View, float]]:
+        """Return the candidates of the network for a view, each with its predicted Dice.
+
+        Raises:
+            WorkCancelledError: The result is not needed any more.
+        """
+        checkpoint()
+        encoder = self.encoder
+        with torch.autocast(encoder.device.type, torch.bfloat16, enabled=encoder.device.type == "cuda"):
+            prompts = CropPrompts.of(self.prompts, view.frame, encoder.device)
+            proposed = encoder.propose(view.frame, prompts, self._mask_to_correct(view.frame, prompts, view.wider))
+        image = encoder.image(view.frame)
+        logits = [follow_edges(logit.float(), image) for logit in proposed.candidates[0]]
+        return [
+            (View(view.frame, logit, view.wider), float(dice))
+            for logit, dice in zip(logits, proposed.dice[0], strict=True)
+        ]
+
     def _mask_to_correct(self, frame: CropFrame, prompts: CropPrompts, wider: View | None) -> Tensor | None:
         if not self.encoder.accepts_masks:
             return None

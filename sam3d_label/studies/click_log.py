@@ -29,6 +29,9 @@ FILES = 10
 SESSION = re.compile(r"session-[0-9a-f]{12}")
 """Name of the image of a session: a hash of the session's name."""
 
+ResultKind = Literal["mask", "uncertainty", "candidates"]
+"""Content of the file that a request asks for."""
+
 LOCK_TIMEOUT = 1.0
 """Seconds that a request waits for other processes that write; then it goes unlogged."""
 
@@ -84,7 +87,7 @@ class LoggedRequest(Record):
     model: str | None = None
     prompts: LoggedPrompts | None = None
     label: str | None = None
-    result: Literal["mask", "uncertainty"] = "mask"
+    result: ResultKind = "mask"
     version: str | None = None
     mask: str | None = None
     voxels: int | None = None

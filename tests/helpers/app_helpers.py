@@ -18,7 +18,7 @@ import torch
 from monailabel.utils.others.class_utils import get_class_of_subclass_from_file
 
 from sam3d_label.image.intensity import Percentile
-from sam3d_label.network import SAM3D
+from sam3d_label.network import SAM3D, Config
 from sam3d_label.serving import HOST, MONAI_LABEL, free_port, serving, start_server
 from sam3d_label.weights.adapter import save_whole
 from sam3d_label.weights.card import Base, Capability, Card, Training
@@ -70,14 +70,16 @@ def write_broken_volumes(folder: Path) -> None:
 ALL: tuple[Capability, ...] = ("positive_click", "negative_click", "box", "no_click")
 
 
-def write_weights(folder: Path, capabilities: Sequence[Capability] = ALL, labels: tuple[str, ...] = ()) -> Path:
+def write_weights(
+    folder: Path, capabilities: Sequence[Capability] = ALL, labels: tuple[str, ...] = (), config: Config = SMALL
+) -> Path:
     """A small network with random weights and its card; returns the path of the weights."""
     torch.manual_seed(0)
     path = folder / "adapter.safetensors"
-    save_whole(SAM3D(SMALL), path)
+    save_whole(SAM3D(config), path)
     card = Card(
         preset="custom",
-        config=SMALL,
+        config=config,
         base=Base(name="random"),
         spacing=1.5,
         intensity=Percentile(),

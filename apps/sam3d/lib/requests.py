@@ -8,7 +8,8 @@ OHIF and Slicer speak three dialects, all in voxels [i, j, k] of the stored imag
 
 The first dialect that holds a click inside is the one that counts, in this order: OHIF keeps and resends keys
 of earlier requests. `background` counts in all of them. Slicer adds `roi`, six unsorted numbers i0, i1, j0,
-j1, k0, k1. `result` chooses the response: `mask`, or `uncertainty`, a map of the uncertainty of the mask.
+j1, k0, k1. `result` chooses the response: `mask`; `uncertainty`, a map of the uncertainty of the mask; or
+`candidates`, several masks that the prompts may mean.
 Everything else that the viewers send (`IGNORED_KEYS`) changes nothing: a mask is a function of the volume, the
 weights and the prompts.
 """
@@ -26,6 +27,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from sam3d_label.errors import PromptError
 from sam3d_label.segmentation.prompts import Box, Click, Prompts
+from sam3d_label.studies.click_log import ResultKind
 
 Voxel = tuple[int, int, int]
 Extension = Literal[".nrrd", ".nii.gz", ".nii"]
@@ -54,7 +56,7 @@ class OutputForm:
         compress: Whether an NRRD is written with gzip.
         device: Name of the device from the client (`cpu`, `cuda:0`, a GPU's marketing name) or None.
         value: Value of the target in the mask.
-        uncertainty: Whether the file is the uncertainty instead of the mask.
+        result: Content of the file.
     """
 
     label: str
@@ -63,7 +65,7 @@ class OutputForm:
     compress: bool
     device: str | None
     value: int = 1
-    uncertainty: bool = False
+    result: ResultKind = "mask"
 
 
 def parse(request: Mapping[str, object], *, labels: Sequence[str]) -> tuple[Prompts, OutputForm]:
@@ -86,6 +88,8 @@ def parse(request: Mapping[str, object], *, labels: Sequence[str]) -> tuple[Prom
             "foreground and background hold the same clicks. In OHIF this happens when Run is pressed while"
             " the background row is selected: select the label's row, then press Run"
         )
+    if fields.result != "mask" and saves_label(request):
+        raise PromptError(f"result: {fields.result} cannot be saved: request a mask, or leave out save_label")
     inside, outside, named = _clicks(fields, request, labels, named)
     if not (inside or outside or fields.roi):
         raise PromptError(NO_POINT if any(request.get(key) == [] for key in CLICK_KEYS) else NO_CLICKS)
@@ -115,8 +119,8 @@ def parse_unprompted(request: Mapping[str, object], *, labels: Sequence[str], fo
     fields = _validate(_Fields, request)
     if fields.foreground or fields.background or fields.points or fields.roi or _clicks_by_label(request, labels):
         raise PromptError("The model sam3d_auto takes neither clicks nor a roi: send them to sam3d")
-    if fields.result == "uncertainty":
-        raise PromptError("result: the uncertainty is that of clicks: send them to sam3d")
+    if fields.result != "mask":
+        raise PromptError(f"result: {fields.result} requires clicks: send them to sam3d")
     if request.get("label_prompt") == []:
         raise PromptError(f"No structure is ticked: tick {found}, then press Run")
     named = _named_label(fields, labels)
@@ -131,16 +135,16 @@ def parse_unprompted(request: Mapping[str, object], *, labels: Sequence[str], fo
 
 
 def _output(fields: _Fields, label: str, value: int = 1) -> OutputForm:
-    """Return the form of the response; an uncertainty is float32 whatever type the viewer requests."""
-    uncertainty = fields.result == "uncertainty"
+    """Return the form of the response; only masks have the type that the viewer requests."""
+    dtypes: dict[ResultKind, Dtype] = {"mask": fields.result_dtype, "uncertainty": "float32", "candidates": "uint8"}
     return OutputForm(
         label=label,
         extension=fields.result_extension,
-        dtype="float32" if uncertainty else fields.result_dtype,
+        dtype=dtypes[fields.result],
         compress=fields.result_compress,
         device=fields.device,
         value=value,
-        uncertainty=uncertainty,
+        result=fields.result,
     )
 
 
@@ -198,7 +202,7 @@ class _Fields(BaseModel):
     label: str | None = None
     roi: Annotated[tuple[int, ...], BeforeValidator(_roi)] = ()
     device: Annotated[str | None, BeforeValidator(_first)] = None
-    result: Literal["mask", "uncertainty"] = "mask"
+    result: ResultKind = "mask"
     result_extension: Annotated[Extension | None, BeforeValidator(_dotted)] = None
     result_dtype: Dtype = "uint8"
     result_compress: bool = False

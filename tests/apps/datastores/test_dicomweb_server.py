@@ -106,6 +106,9 @@ def test_a_dicom_seg_of_no_series_is_refused(http: httpx.Client, series: str) ->
     answer = post(http, None, query={"output": "dicom_seg", "session_id": "x"}, foreground=[CENTRE])
     assert (answer.status_code, "refers to a series" in answer.json()["detail"]) == (400, True)
     assert post(http, "1.2.3", query={"output": "dicom_seg"}, foreground=[CENTRE]).status_code == 404
+    unsure = post(http, series, query={"output": "dicom_seg"}, foreground=[CENTRE], result="uncertainty")
+    assert unsure.status_code == 400
+    assert "A DICOM SEG holds a mask" in unsure.text
 
 
 def test_slicer_saves_a_label_and_gets_it_back(http: httpx.Client, series: str, archive: Orthanc, folder: Path) -> None:

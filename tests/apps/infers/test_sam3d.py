@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from sam3d_label.segmentation.uncertainty import UncertaintyMap
 from sam3d_label.training.busy import BusySign
 from sam3d_label.weights import open_weights
 from tests.helpers.app_helpers import CENTRE, OBLIQUE, SHAPE, ball, write_nifti, write_weights
+from tests.helpers.networks import SMALL
 
 
 def serving(weights: Path, cache_bytes: int = 2**26) -> Segmenters:
@@ -227,6 +229,27 @@ def test_a_prompt_that_the_weights_have_not_learned_is_refused(image: Path, tmp_
             run(task, image, roi=[1, 5, 1, 5, 1, 5], result=result)
 
 
+class TestCandidates:
+    def test_each_mask_is_a_bit_of_the_file(self, image: Path, tmp_path: Path) -> None:
+        weights = write_weights(tmp_path, config=replace(SMALL, fine=(4, 6), geodesic=(3.0,), candidates=3))
+        task = SAM3DInferTask(serving(weights), BusySign(tmp_path), ["tumor"])
+        expected = Segmenter.open(image, str(weights)).candidates([Click((15, 13, 6))])
+        file, answer = run(task, image, result="candidates", result_dtype="float32")
+        stored = Volume.open(file)
+        assert sitk.ReadImage(str(file)).GetPixelIDTypeAsString() == "8-bit unsigned integer"
+        assert [listed["value"] for listed in answer["candidates"]] == [1, 2, 4]
+        for listed, candidate in zip(answer["candidates"], expected, strict=True):
+            mask = (stored.array.astype(int) & listed["value"]) > 0
+            np.testing.assert_array_equal(mask, candidate.result.mask > 0)
+            assert listed["voxels"] == mask.sum()
+            assert listed["predicted_dice"] == pytest.approx(candidate.predicted_dice, abs=1e-4)
+        assert answer["clicks"] == {"positive": 1, "negative": 0}
+
+    def test_weights_with_one_mask_are_named(self, task: SAM3DInferTask, image: Path) -> None:
+        with pytest.raises(PromptError, match="the weights small-1 have no candidates"):
+            run(task, image, result="candidates")
+
+
 class TestUncertainty:
     def test_the_map_is_on_the_stored_grid_with_the_next_click(
         self, task: SAM3DInferTask, image: Path, weights_path: Path
@@ -252,8 +275,13 @@ class TestUncertainty:
 
     @pytest.mark.parametrize("wish", ["entropy", 1, "", ["mask"]])
     def test_another_wish_is_refused(self, task: SAM3DInferTask, image: Path, wish: Any) -> None:
-        with pytest.raises(PromptError, match=r"result: .*'mask' or 'uncertainty'"):
+        with pytest.raises(PromptError, match=r"result: .*'mask', 'uncertainty' or 'candidates'"):
             run(task, image, result=wish)
+
+    @pytest.mark.parametrize("result", ["uncertainty", "candidates"])
+    def test_only_masks_can_be_saved(self, task: SAM3DInferTask, image: Path, result: str) -> None:
+        with pytest.raises(PromptError, match=f"{result} cannot be saved"):
+            run(task, image, result=result, save_label=True)
 
     @pytest.mark.parametrize("wish", ["mask", None])
     def test_the_mask_is_what_comes_otherwise(self, task: SAM3DInferTask, image: Path, wish: Any) -> None:
@@ -374,6 +402,7 @@ class TestAuto:
             {"cyst": [CENTRE]},
             {"roi": [1, 5, 1, 5, 1, 5]},
             {"result": "uncertainty"},
+            {"result": "candidates"},
         ],
     )
     def test_prompts_belong_to_the_other_model(self, auto: SAM3DAutoTask, image: Path, params: dict[str, Any]) -> None:

@@ -12,6 +12,20 @@ class Clicks(TypedDict):
     negative: int
 
 
+class CandidateParams(TypedDict):
+    """One of several masks.
+
+    Attributes:
+        value: Bit of the mask in the voxels of the file.
+        predicted_dice: Its Dice as the network predicts it.
+        voxels: Number of voxels in the mask.
+    """
+
+    value: int
+    predicted_dice: float
+    voxels: int
+
+
 class AnswerParams(TypedDict, total=False):
     """The JSON part of an answer; which keys it has depends on the model and the request.
 
@@ -27,6 +41,7 @@ class AnswerParams(TypedDict, total=False):
         clicks: Number of clicks.
         boxes: Number of boxes.
         next_click: Voxel where the next click would help most.
+        candidates: Masks that the prompts may mean, the best first.
         modality: Modality of the image.
         modality_from: How the modality is known.
     """
@@ -42,6 +57,7 @@ class AnswerParams(TypedDict, total=False):
     clicks: Clicks
     boxes: int
     next_click: list[int] | None
+    candidates: list[CandidateParams]
     modality: str | None
     modality_from: str | None
 

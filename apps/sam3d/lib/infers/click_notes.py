@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
 
 from fastapi import HTTPException
 
@@ -17,7 +16,7 @@ from lib.infers.answer import AnswerParams
 from lib.infers.sam3d import SAM3DAutoTask, SAM3DInferTask, VolumeTask
 from lib.requests import parse, parse_unprompted
 from sam3d_label.errors import Sam3dError
-from sam3d_label.studies.click_log import ClickLog, LoggedPrompts, LoggedRequest, now
+from sam3d_label.studies.click_log import ClickLog, LoggedPrompts, LoggedRequest, ResultKind, now
 
 LONGEST_REASON = 200
 QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
@@ -97,12 +96,12 @@ class ClickNotes:
 
     def _read(
         self, request: Mapping[str, object], task: VolumeTask | None
-    ) -> tuple[LoggedPrompts | None, str | None, Literal["mask", "uncertainty"]]:
+    ) -> tuple[LoggedPrompts | None, str | None, ResultKind]:
         """Prompts, label and kind of result; no prompts when the request cannot be read."""
         try:
             if isinstance(task, SAM3DInferTask):
                 prompts, output = parse(request, labels=self._labels)
-                return LoggedPrompts.of(prompts), output.label, "uncertainty" if output.uncertainty else "mask"
+                return LoggedPrompts.of(prompts), output.label, output.result
             found = task.target_label() if isinstance(task, SAM3DAutoTask) else self._labels[0]
             return LoggedPrompts(), parse_unprompted(request, labels=self._labels, found=found).label, "mask"
         except Sam3dError:

@@ -14,7 +14,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.utils.others.generic import device_list, name_to_device
 
 from lib.configs.active_weights import unprompted_label
-from lib.infers.answer import AnswerParams
+from lib.infers.answer import AnswerParams, CandidateParams
 from lib.infers.open_volumes import Segmenters, file_key
 from lib.infers.unprompted import SearchProgress, UnpromptedMasks
 from lib.requests import NO_CLICKS, OutputForm, parse, parse_unprompted
@@ -23,7 +23,7 @@ from sam3d_label import Segmenter
 from sam3d_label.errors import PromptError, Sam3dError
 from sam3d_label.image.volume import Volume, save_mask
 from sam3d_label.segmentation.prompts import clip_boxes
-from sam3d_label.segmentation.segmenter import Result
+from sam3d_label.segmentation.segmenter import Candidate, Result
 from sam3d_label.training.busy import BusySign
 from sam3d_label.weights.card import Card
 
@@ -133,7 +133,8 @@ class SAM3DInferTask(VolumeTask):
         """Segment the target of the prompts: 1 in the target, 0 elsewhere.
 
         With `result` = `uncertainty` the file is the uncertainty of that mask, float32 from 0 to 1, and the JSON has
-        the voxel where the next click helps most: `next_click`, [i, j, k] or null.
+        the voxel where the next click helps most: `next_click`, [i, j, k] or null. With `candidates` each mask is one
+        bit of the file (`candidates` in the JSON has its value), since masks overlap.
         """
         prompts, output = parse(request, labels=self.labels)
 
@@ -143,9 +144,11 @@ class SAM3DInferTask(VolumeTask):
                 "clicks": {"positive": len(prompts.positive), "negative": len(prompts.negative)},
                 "boxes": len(prompts.boxes),
             }
-            if not output.uncertainty:
+            if output.result == "mask":
                 result = segmenter.segment(clipped)
                 return result.mask, {**_describe(result), **given}
+            if output.result == "candidates":
+                return overlay_candidates(segmenter.candidates(clipped), given)
             unsure = segmenter.uncertainty(clipped)
             voxel = None if unsure.next_click is None else [int(index) for index in unsure.next_click]
             return unsure.map, {"model_version": str(unsure.model_version), "next_click": voxel, **given}
@@ -216,6 +219,22 @@ class SAM3DAutoTask(VolumeTask):
                 " Place a point inside the lesion (Point Prompts), or start the server with --conf weights PATH of"
                 " weights that have learned it"
             )
+
+
+def overlay_candidates(candidates: Sequence[Candidate], given: AnswerParams) -> tuple[np.ndarray, AnswerParams]:
+    """Return candidates as the bits of one array, the best first, and the JSON part of the response."""
+    masks = np.zeros_like(candidates[0].result.mask)
+    described: list[CandidateParams] = []
+    for number, candidate in enumerate(candidates):
+        masks |= candidate.result.mask << number
+        described.append(
+            {
+                "value": 1 << number,
+                "predicted_dice": round(candidate.predicted_dice, 4),
+                "voxels": candidate.result.voxels,
+            }
+        )
+    return masks, {"model_version": candidates[0].result.model_version, "candidates": described, **given}
 
 
 def _describe(result: Result) -> AnswerParams:

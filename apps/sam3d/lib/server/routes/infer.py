@@ -243,6 +243,8 @@ def _check_request(
     check_request(given, labels=labels, config=models[model].info()["config"], max_clicks=limits.max_clicks)
     if output == ResultType.dicom_seg:
         _check_dicom_seg(app.datastore(), image, session_id)
+        if given.get("result", "mask") != "mask":
+            raise HTTPException(400, "A DICOM SEG holds a mask: leave out result, or request another output")
     request: dict[str, object] = {**given, "model": model, "image": image}
     if session_id:
         request["session"] = {"name": find_session(app, http, session_id).name}

@@ -1,0 +1,70 @@
+"""Several masks that one click may mean."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sam3d_label.errors import PromptError
+from sam3d_label.image.volume import Volume
+from sam3d_label.network import SAM3D
+from sam3d_label.segmentation.prompts import Click
+from sam3d_label.segmentation.segmenter import Segmenter
+from sam3d_label.weights import Weights
+from tests.helpers.networks import SMALL
+
+
+@pytest.fixture
+def weights(small_weights: Weights) -> Weights:
+    """Return weights with three candidates: two that equal the answer, and an empty one."""
+    torch.manual_seed(0)
+    model = SAM3D(replace(SMALL, fine=(4, 6), geodesic=(3.0,), candidates=3)).eval()
+    assert model.fine_path is not None
+    assert model.fine_path.candidates is not None
+    with torch.no_grad():
+        model.fine_path.candidates.out.bias.copy_(torch.tensor([0.0, 0.0, -1000.0]).repeat_interleave(8))
+    return replace(small_weights, model=model)
+
+
+@pytest.fixture
+def volume() -> Volume:
+    return Volume(np.random.default_rng(0).gamma(3, 50, (40, 36, 20)), np.eye(4))
+
+
+def test_candidates_are_masks_of_the_target_with_a_predicted_dice(weights: Weights, volume: Volume) -> None:
+    segmenter = Segmenter(volume, weights)
+    click = Click((20, 18, 10))
+    answer, candidates = segmenter.segment([click]), segmenter.candidates([click])
+    predicted = [candidate.predicted_dice for candidate in candidates]
+    assert len(predicted) == 3
+    assert predicted == sorted(predicted, reverse=True)
+    assert all(0 < dice < 1 for dice in predicted)
+    smallest, *others = sorted((candidate.result.mask for candidate in candidates), key=np.count_nonzero)
+    assert all(np.array_equal(mask, answer.mask) for mask in others)
+    assert smallest[click.ijk] == 1, "the click is enforced"
+    assert smallest.sum() < 40
+
+
+def test_candidates_depend_on_the_prompts_only(weights: Weights, volume: Volume) -> None:
+    click = Click((20, 18, 10))
+    segmenter = Segmenter(volume, weights)
+    segmenter.segment([click, Click((5, 5, 5), positive=False)])
+    for here, there in zip(segmenter.candidates([click]), Segmenter(volume, weights).candidates([click]), strict=True):
+        assert np.array_equal(here.result.mask, there.result.mask)
+        assert here.predicted_dice == pytest.approx(there.predicted_dice)
+
+
+def test_targets_far_apart_are_in_every_candidate(weights: Weights) -> None:
+    volume = Volume(np.random.default_rng(0).gamma(3, 50, (160, 30, 30)), np.eye(4))
+    card = weights.card.model_copy(update={"scales": (1.0,)})
+    clicks = [Click((5, 15, 15)), Click((150, 15, 15))]
+    for candidate in Segmenter(volume, replace(weights, card=card)).candidates(clicks):
+        assert candidate.result.mask[5, 15, 15] == candidate.result.mask[150, 15, 15] == 1
+
+
+def test_weights_with_one_mask_have_no_candidates(small_weights: Weights, volume: Volume) -> None:
+    with pytest.raises(PromptError, match="no candidates"):
+        Segmenter(volume, small_weights).candidates([Click((20, 18, 10))])

@@ -36,7 +36,7 @@ DEFAULT_CLICKS = "1,2,3,5,10"
 MOST_CLICKS = 1000
 """Clicks on a case: each one is a request, and the prompts of all clicks are sent again each time."""
 
-WRITTEN = ("cases.csv", "clicks.csv", "summary.json", "curve.png", "worst.png")
+WRITTEN = ("cases.csv", "clicks.csv", "candidates.csv", "summary.json", "curve.png", "worst.png")
 
 
 class AnnotatorName(str, Enum):
@@ -87,6 +87,9 @@ def evaluate(
             show_default="largest of --clicks",
         ),
     ] = None,
+    candidates: Annotated[
+        bool, typer.Option("--candidates", help="Measure the candidates of each mask too, if the weights have them.")
+    ] = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Measure the weights with a simulated annotator on labelled volumes.
@@ -117,6 +120,8 @@ def evaluate(
 
         opened = open_weights(weights, device)
     _check_learned(opened, annotator.value, counts)
+    if candidates and not opened.model.config.candidates:
+        raise Sam3dError("these weights give one mask only; leave out --candidates")
     cohort = _evaluate(
         images,
         labels,
@@ -127,6 +132,7 @@ def evaluate(
         last=cap,
         seed=seed,
         cases=cases,
+        candidates=candidates,
     )
     conditions = Conditions(
         annotator=annotator.value,
@@ -236,6 +242,9 @@ def _show_summary(summary: EvaluationSummary, out: Path) -> None:
     console.print(table)
     failed = f"{summary.failures['noc85']} of {summary.cases} not within {summary.noc_cap}"
     console.print(f"clicks to Dice 0.85: {summary.noc85:.1f} ({failed})")
+    for count, best in (summary.dice_best_candidate or {}).items():
+        first = (summary.dice_first_candidate or {})[count]
+        console.print(f"candidates after {count}: best {best:.3f}, highest predicted Dice {first:.3f}")
     following = summary.seconds_next_click
     then = "" if following is None else f", next click {following:.2f} s"
     console.print(f"first click {summary.seconds_first_click:.2f} s{then} (medians)")

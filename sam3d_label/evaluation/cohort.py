@@ -99,6 +99,7 @@ def evaluate_cohort(
     last: int | None = None,
     seed: int = 0,
     cases: str | None = None,
+    candidates: bool = False,
     worst: int = WORST,
     progress: Progress | None = None,
     clicked: Callable[[int, int], None] | None = None,
@@ -118,6 +119,7 @@ def evaluate_cohort(
         seed: of the annotator's randomness; each case draws from this seed and its own name, whatever the others
             are.
         cases: a glob that a file name, or a case name, must match.
+        candidates: measure the candidates of the model too, at each of ``clicks``.
         worst: of how many cases, those with the lowest Dice at the largest of ``clicks``, a slice is kept.
         progress: called with (case, cases done, cases in all) before each case, and once at the end.
         clicked: called after each click of a case with (clicks done, clicks of a case).
@@ -149,6 +151,7 @@ def evaluate_cohort(
                 seed=_case_seed(seed, case.name),
                 watch=shown,
                 ignored=ignored,
+                candidates=candidates,
             )
             unprompted = None
             if 0 in clicks:

@@ -1,4 +1,4 @@
-"""An evaluation on disk: cases.csv, clicks.csv, summary.json, curve.png and worst.png."""
+"""An evaluation on disk: cases.csv, clicks.csv, candidates.csv, summary.json, curve.png and worst.png."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from sam3d_label.evaluation.summary import Conditions, EvaluationSummary, summar
 from sam3d_label.io import replacing, write_record
 
 CASE_COLUMNS = ("case", "clicks", "dice", "nsd_2mm", "nsd_5mm", "seconds", "placed", "honoured", "truth_ml")
+CANDIDATE_COLUMNS = ("case", "clicks", "candidate", "predicted_dice", "dice", "answer_dice")
 CLICK_COLUMNS = ("case", "clicks", "dice", "seconds", "placed", "honoured", "i", "j", "k", "positive")
 
 
@@ -27,6 +28,7 @@ def write_report(
     Args:
         out: folder, made when missing. ``cases.csv`` has a row for each case and each of ``clicks``;
             ``clicks.csv`` one for every click, with the voxel; ``summary.json`` is what this returns;
+            ``candidates.csv``, if they were measured, has one for every candidate, highest predicted Dice first;
             ``curve.png`` shows Dice over clicks; ``worst.png`` the cases that the cohort kept slices of.
         cohort: at least one measured case.
         clicks: the click counts to report; 0 is the mask before the first click.
@@ -44,6 +46,11 @@ def write_report(
         _write_csv(path, CASE_COLUMNS, _case_rows(cohort.results, clicks))
     with replacing(out / "clicks.csv") as path:
         _write_csv(path, CLICK_COLUMNS, _click_rows(cohort.results))
+    if candidates := list(_candidate_rows(cohort.results)):
+        with replacing(out / "candidates.csv") as path:
+            _write_csv(path, CANDIDATE_COLUMNS, candidates)
+    else:
+        (out / "candidates.csv").unlink(missing_ok=True)  # of an evaluation that this one replaces
     with replacing(out / "curve.png") as path:
         draw_curve(path, cohort.results, clicks, title=_title(summary))
     if cohort.worst:
@@ -104,6 +111,14 @@ def _click_rows(results: Iterable[CaseResult]) -> Iterable[list[object]]:
                 *(result.case, record.clicks, f"{record.dice:.6f}", f"{record.seconds:.4f}"),
                 *(record.placed, record.honoured, *voxel),
             ]
+
+
+def _candidate_rows(results: Iterable[CaseResult]) -> Iterable[list[object]]:
+    for result in results:
+        for record in result.records:
+            for number, score in enumerate(record.candidates, start=1):
+                dices = (score.predicted_dice, score.dice, record.dice)
+                yield [result.case, record.clicks, number, *(f"{dice:.6f}" for dice in dices)]
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -46,6 +46,34 @@ class UnpromptedSegmenter(Protocol):
         """Return the mask under no prompt; raise PromptError when the model has not learned it."""
 
 
+class CandidateMask(Protocol):
+    """One of several masks that prompts may mean."""
+
+    @property
+    def result(self) -> SegmentedMask:
+        """The mask."""
+
+    @property
+    def predicted_dice(self) -> float:
+        """Its Dice as the model predicts it."""
+
+
+@runtime_checkable
+class ProposingSegmenter(Protocol):
+    """One volume with a model that proposes several masks."""
+
+    def candidates(self, prompts: Prompts) -> Sequence[CandidateMask]:
+        """Return the masks that the prompts may mean; raise PromptError when the model has one mask only."""
+
+
+@dataclass(frozen=True)
+class CandidateScore:
+    """Predicted and measured Dice of a candidate."""
+
+    predicted_dice: float
+    dice: float
+
+
 @dataclass(frozen=True)
 class ClickRecord:
     """The mask after ``clicks`` clicks.
@@ -58,6 +86,7 @@ class ClickRecord:
         nsd: surface agreement at ``metrics.TOLERANCES_MM``; ``None`` if it was not requested.
         seconds: wall time of the request; 0 when there was none.
         honoured: how many of the ``placed`` clicked voxels are on the side their click said.
+        candidates: scores of the candidates, highest predicted Dice first; empty if they were not requested.
     """
 
     clicks: int
@@ -67,6 +96,7 @@ class ClickRecord:
     nsd: tuple[float, ...] | None
     seconds: float
     honoured: int
+    candidates: tuple[CandidateScore, ...] = ()
 
 
 Watch = Callable[[int, BoolVolume], None]
@@ -83,6 +113,7 @@ def evaluate_case(
     seed: int = 0,
     watch: Watch | None = None,
     ignored: NDArray[np.bool_] | None = None,
+    candidates: bool = False,
 ) -> list[ClickRecord]:
     """Click on one case.
 
@@ -96,6 +127,7 @@ def evaluate_case(
         seed: of the annotator's randomness.
         watch: called with each click count and its mask, bool (I, J, K).
         ignored: bool, shape (I, J, K): voxels that count neither as target nor as background, outside ``truth``.
+        candidates: measure the candidates too, at each count in ``clicks``.
 
     Returns:
         One record for each click count from 1 to the last.
@@ -117,6 +149,7 @@ def evaluate_case(
             seconds = time.perf_counter() - start
             mask = _counted(answer.mask, ignored)
         unchanged = click is None and bool(records)
+        propose = candidates and count in clicks
         records.append(
             ClickRecord(
                 clicks=count,
@@ -126,11 +159,26 @@ def evaluate_case(
                 nsd=metrics.nsd(mask, truth, spacing) if count in clicks else None,
                 seconds=seconds,
                 honoured=metrics.count_honoured(mask, given),
+                candidates=_score_candidates(segmenter, given, truth, ignored) if propose else (),
             )
         )
         if watch:
             watch(count, mask)
     return records
+
+
+def _score_candidates(
+    segmenter: PromptableSegmenter,
+    clicks: Sequence[Click],
+    truth: NDArray[np.bool_],
+    ignored: NDArray[np.bool_] | None,
+) -> tuple[CandidateScore, ...]:
+    if not isinstance(segmenter, ProposingSegmenter):
+        raise PromptError("this segmenter has no candidates")
+    return tuple(
+        CandidateScore(one.predicted_dice, dice(_counted(one.result.mask, ignored), truth))
+        for one in segmenter.candidates(Prompts(clicks=tuple(clicks)))
+    )
 
 
 def _counted(mask: NDArray[np.uint8], ignored: NDArray[np.bool_] | None) -> NDArray[np.bool_]:

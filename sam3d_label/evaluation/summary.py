@@ -61,6 +61,9 @@ class EvaluationSummary(Conditions):
 
     Attributes:
         dice: Mean Dice by click count.
+        dice_best_candidate: Mean Dice of the best of the mask and the candidates of each case, by click count; None if
+            candidates were not measured.
+        dice_first_candidate: The same of the candidate with the highest predicted Dice.
         nsd_2mm: Mean surface Dice at 2 mm by click count.
         nsd_5mm: Mean surface Dice at 5 mm by click count.
         noc_cap: Clicks after which the annotator gave up.
@@ -102,6 +105,8 @@ class EvaluationSummary(Conditions):
     noc85_ci95: Interval
     noc90_ci95: Interval
     auc_ci95: Interval | None
+    dice_best_candidate: dict[int, float] | None = None
+    dice_first_candidate: dict[int, float] | None = None
     seconds_no_click_p95: float | None
     seconds_first_click_p95: float | None
     seconds_next_click_p95: float | None
@@ -126,6 +131,7 @@ def summarise(
             **_by_clicks("dice", {count: [result.after(count).dice for result in results] for count in clicks}),
             **_by_clicks("nsd_2mm", {count: _nsds(results, count, 0) for count in clicks}),
             **_by_clicks("nsd_5mm", {count: _nsds(results, count, 1) for count in clicks}),
+            **_candidate_dices(results, clicks),
             **_clicks_to_reach(results, noc_cap),
             "auc": fmean(areas) if areas else None,
             "auc_ci95": metrics.bootstrap_interval(areas) if areas else None,
@@ -146,6 +152,17 @@ def _by_clicks(name: str, values: Mapping[int, Sequence[float]]) -> dict[str, ob
         name: {count: fmean(each) for count, each in values.items()},
         f"{name}_ci95": {count: metrics.bootstrap_interval(each) for count, each in values.items()},
     }
+
+
+def _candidate_dices(results: Sequence[CaseResult], clicks: Sequence[int]) -> dict[str, object]:
+    best: dict[int, float] = {}
+    first: dict[int, float] = {}
+    for count in clicks:
+        records = [record for result in results if (record := result.after(count)).candidates]
+        if records:
+            best[count] = fmean(max(record.dice, *(score.dice for score in record.candidates)) for record in records)
+            first[count] = fmean(record.candidates[0].dice for record in records)
+    return {"dice_best_candidate": best, "dice_first_candidate": first} if best else {}
 
 
 def _nsds(results: Sequence[CaseResult], count: int, tolerance: int) -> list[float]:

@@ -21,6 +21,12 @@ class Answer:
     mask: np.ndarray
 
 
+@dataclass
+class Proposal:
+    result: Answer
+    predicted_dice: float
+
+
 class BallSegmenter:
     """Balls around positive clicks without those around negative ones; remembers what it was asked."""
 
@@ -32,6 +38,11 @@ class BallSegmenter:
         prompts.validate(self.shape)
         self.asked.append(prompts.clicks)
         return Answer((self._near(prompts.positive) & ~self._near(prompts.negative)).astype(np.uint8))
+
+    def candidates(self, prompts: Prompts) -> list[Proposal]:
+        """Return the mask, and an empty one that is predicted to be better."""
+        answer = self.segment(prompts)
+        return [Proposal(Answer(0 * answer.mask), 0.9), Proposal(answer, 0.6)]
 
     def segment_unprompted(self) -> Answer:
         """A ball in the middle."""

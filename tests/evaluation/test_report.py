@@ -61,6 +61,29 @@ def test_report_of_a_cohort(cohort, tmp_path, ball_segmenter):
     assert 0 < summary.honoured_share <= 1
 
 
+def test_candidates_have_a_table_and_the_best_of_them_in_the_summary(cohort, tmp_path, ball_segmenter):
+    def evaluate(**options):
+        annotator, out = ANNOTATORS["error_centre"], tmp_path / "out"
+        measured = evaluate_cohort(
+            cohort / "images", cohort / "labels", ball_segmenter, annotator, clicks=(1, 3), **options
+        )
+        return write_report(out, measured, (1, 3), 3)
+
+    summary = evaluate(candidates=True)
+    assert summary.dice_best_candidate == summary.dice
+    assert summary.dice_first_candidate == {1: 0, 3: 0}
+    with (tmp_path / "out/candidates.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == summary.cases * 2 * 2
+    assert [(row["clicks"], row["candidate"], row["predicted_dice"]) for row in rows[:2]] == [
+        ("1", "1", "0.900000"),
+        ("1", "2", "0.600000"),
+    ]
+    assert rows[1]["dice"] == rows[1]["answer_dice"] > rows[0]["dice"] == "0.000000"
+    assert evaluate().dice_best_candidate is None
+    assert not (tmp_path / "out/candidates.csv").exists()
+
+
 def test_a_failed_write_leaves_what_was_there(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")

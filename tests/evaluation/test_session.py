@@ -72,6 +72,11 @@ def test_a_model_that_needs_a_click_is_not_measured_at_0(truth):
         evaluate_unprompted(Perfect(truth), truth, spacing=SPACING)
 
 
+def test_a_segmenter_without_candidates_says_so(truth):
+    with pytest.raises(PromptError, match="no candidates"):
+        evaluate_case(Perfect(truth), truth, CENTRE, spacing=SPACING, clicks=(1,), candidates=True)
+
+
 def test_the_same_seed_gives_the_same_session(truth, ball):
     def session(seed):
         records = evaluate_case(ball, truth, ANNOTATORS["jittered"], spacing=SPACING, clicks=(5,), seed=seed)

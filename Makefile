@@ -62,11 +62,6 @@ bench: $(READY) ## benchmark vit_b on the CPU against the plain formulation
 lock: $(READY) ## compile requirements.in into requirements.txt (ARGS=--upgrade for newer versions)
 	@scripts/lock.sh $(VENV) $(ARGS)
 
-<<<<<<< HEAD
 clean: ## remove .venv, caches and the temporary folder of the demo
-	rm -rf $(VENV) .demo docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
-=======
-clean: ## remove .venv, caches and the demo's scratch folder
 	rm -rf $(VENV) .demo docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build *.egg-info
->>>>>>> 3c7a52a (Measure the branches that the tests reach, with a floor of 95 %)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -69,6 +69,7 @@ def _separate(
     mask: NDArray[np.bool_], spacing: np.ndarray, neck: float
 ) -> Iterator[tuple[tuple[slice, ...], NDArray[np.bool_]]]:
     """Separate a mask at its necks and yield box and mask of each solid part."""
+    # Unlike in `masks.depth`, the border of the volume does not end a part.
     depth = ndimage.distance_transform_edt(mask, sampling=spacing)
     cores, count = ndimage.label(depth > neck)
     parts = watershed(-depth, cores, mask=mask)

@@ -181,6 +181,7 @@ def validation_dice(
         prompts.clicks.append(click)
         logit = set_ignored(prompts.decode(model, embedding), ignored)
         found, mask = cells(logit), logit > 0
+        # `masks.dice` takes arrays; these tensors stay on their device.
         scores.append(2 * float(mask[truth > 0].sum()) / max(1.0, float(mask.sum() + truth.sum())))
     return scores[1:]
 

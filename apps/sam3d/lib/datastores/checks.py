@@ -6,9 +6,8 @@ import os
 import re
 from pathlib import Path
 
-import numpy as np
-
 from sam3d_label.errors import Sam3dError, VolumeError
+from sam3d_label.image.grid import SAVED, corner_shift, same_place
 from sam3d_label.image.labels import as_label
 from sam3d_label.image.limits import MIB, default_limits
 from sam3d_label.image.listing import EXTENSIONS, LONGEST_ID, id_fault
@@ -51,13 +50,13 @@ def check_label(label: Volume, image: Volume) -> None:
     """Compare a label with its image.
 
     Raises:
-        VolumeError: The grids differ, the positions in the world differ by a tenth of a voxel at some corner, or the
-            values are not whole numbers.
+        VolumeError: The grids differ, a corner is shifted by more than a tenth of a voxel (`grid.SAVED`), or the values
+            are not whole numbers.
     """
     if label.shape != image.shape:
         raise VolumeError(f"The label has {_size(label)} voxels, its image {_size(image)}: save it on the image's grid")
-    shift = _largest_corner_shift(label, image)
-    if shift > 0.1 * min(image.spacing):
+    shift = corner_shift(label.affine, image.affine, image.shape)
+    if not same_place(shift, image.affine, SAVED):
         raise VolumeError(
             f"The label is shifted by up to {shift:.3g} mm from its image: save it with the image's geometry"
         )
@@ -103,8 +102,3 @@ def same_bytes(one: Path, other: Path) -> bool:
 
 def _size(volume: Volume) -> str:
     return " x ".join(map(str, volume.shape))
-
-
-def _largest_corner_shift(one: Volume, other: Volume) -> float:
-    corners = np.array(np.meshgrid(*[(0, size - 1) for size in one.shape], [1])).reshape(4, -1)
-    return float(np.linalg.norm(((one.affine - other.affine) @ corners)[:3], axis=0).max())

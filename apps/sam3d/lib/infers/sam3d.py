@@ -265,6 +265,9 @@ class _Clock:
 def resolve_device(name: str | None) -> str:
     """Return the torch device that a client means.
 
+    Not the check of the command line, which takes any torch name and has no fallback: here names and the fallback to
+    the CPU are those of MONAI Label.
+
     Args:
         name: `cpu`, `cuda`, `cuda:1`, or a GPU's marketing name as `/info/` lists it; None = a GPU if there
             is one. On a server without a GPU every `cuda` name means the CPU, as MONAI Label has it.

@@ -32,6 +32,7 @@ import psutil
 import typer
 from app_server import server
 
+from sam3d_label.image.limits import MIB
 from sam3d_label.io import write_json
 
 PATIENCE = 600.0
@@ -44,7 +45,6 @@ LOOK_EVERY = 0.1
 """Seconds between two looks at the memory of the server."""
 
 KINDS = ("first click", "next click", "submit", "next sample", "info")
-MIB = 2**20
 Result = TypeVar("Result")
 
 

@@ -48,7 +48,7 @@ from lib.server.user_shares import UserShares
 from lib.trainers.auto_train import QUIET, AutoTrain
 from lib.trainers.sam3d import SAM3DTrainTask, parse_train
 from sam3d_label import __version__
-from sam3d_label.image.limits import set_default_limits
+from sam3d_label.image.limits import MIB, set_default_limits
 from sam3d_label.io import is_writable, remove_parts
 from sam3d_label.model_update import split_ledger
 from sam3d_label.model_update.versions import Versions
@@ -56,7 +56,6 @@ from sam3d_label.studies import click_log
 from sam3d_label.training.busy import BusySign
 
 logger = logging.getLogger(__name__)
-MIB = 2**20
 LOOK_EVERY = 30
 """Seconds between two checks whether a training is due."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from recipes.tiny_geodesic.crops import rotation
 from recipes.tiny_geodesic.pack import PackedVolume
 from recipes.tiny_geodesic.sources import Source, find_targets
 from sam3d_label.image.volume import Volume
@@ -164,18 +165,6 @@ def label_map(rng: np.random.Generator, real: PackedVolume, label: np.ndarray) -
     centre = np.where(2 * half >= edge, (edge - 1) / 2, np.clip(centre, half, np.maximum(edge - 1 - half, half)))
     places = moved * (mm / real.spacing)[:, None, None, None] + centre[:, None, None, None]
     return ndimage.map_coordinates(whole, places, order=0, mode="nearest"), np.full(3, mm)
-
-
-def rotation(angles: np.ndarray) -> np.ndarray:
-    """Return a rotation by three angles, one about each axis."""
-    turn = np.eye(3)
-    for axis, angle in enumerate(angles):
-        first, second = (other for other in range(3) if other != axis)
-        one = np.eye(3)
-        one[first, first] = one[second, second] = np.cos(angle)
-        one[first, second], one[second, first] = -np.sin(angle), np.sin(angle)
-        turn = turn @ one
-    return turn
 
 
 def hollow(rng: np.random.Generator, parts: np.ndarray) -> np.ndarray:

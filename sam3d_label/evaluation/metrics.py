@@ -98,6 +98,12 @@ def count_honoured(mask: NDArray[np.bool_], clicks: Sequence[Click]) -> int:
     return sum(bool(mask[click.ijk]) == click.positive for click in clicks)
 
 
+def median_and_p95(name: str, values: Sequence[float]) -> dict[str, float | None]:
+    """Return the median as `name` and the 95th percentile as `name_p95`; None without values."""
+    shares = {name: 0.5, f"{name}_p95": 0.95}
+    return {key: float(np.quantile(values, share)) if values else None for key, share in shares.items()}
+
+
 def bootstrap_interval(
     values: Sequence[float], *, level: float = 0.95, seed: int = 0, resamples: int = _RESAMPLES
 ) -> tuple[float, float]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
-import numpy as np
-
 from sam3d_label.evaluation import metrics
 from sam3d_label.evaluation.cohort import CaseResult, Cohort
 from sam3d_label.evaluation.session import ClickRecord
@@ -135,9 +133,15 @@ def summarise(
             **_clicks_to_reach(results, noc_cap),
             "auc": fmean(areas) if areas else None,
             "auc_ci95": metrics.bootstrap_interval(areas) if areas else None,
-            **_times("seconds_no_click", [result.unprompted.seconds for result in results if result.unprompted]),
-            **_times("seconds_first_click", [each.seconds for each in _requests(results) if each.clicks == 1]),
-            **_times("seconds_next_click", [each.seconds for each in _requests(results) if each.clicks != 1]),
+            **metrics.median_and_p95(
+                "seconds_no_click", [result.unprompted.seconds for result in results if result.unprompted]
+            ),
+            **metrics.median_and_p95(
+                "seconds_first_click", [each.seconds for each in _requests(results) if each.clicks == 1]
+            ),
+            **metrics.median_and_p95(
+                "seconds_next_click", [each.seconds for each in _requests(results) if each.clicks != 1]
+            ),
             "lowered_share": _lowered_share(results),
             "honoured_share": _honoured_share(results),
             "cases": len(results),
@@ -180,11 +184,6 @@ def _clicks_to_reach(results: Sequence[CaseResult], cap: int) -> dict[str, objec
         found |= {name: fmean(clicks), f"{name}_ci95": metrics.bootstrap_interval(clicks)}
         failures[name] = sum(each.failed for each in needed)
     return {**found, "failures": failures}
-
-
-def _times(name: str, seconds: Sequence[float]) -> dict[str, float | None]:
-    shares = {name: 0.5, f"{name}_p95": 0.95}
-    return {key: float(np.quantile(seconds, share)) if seconds else None for key, share in shares.items()}
 
 
 def _requests(results: Sequence[CaseResult]) -> Iterable[ClickRecord]:

@@ -6,8 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-import numpy as np
-
 from sam3d_label.evaluation import metrics
 from sam3d_label.evaluation.summary import Interval
 from sam3d_label.io import Record, RecordPart
@@ -134,8 +132,8 @@ def summarise(rows: Sequence[ReplayRow], requests: int, conditions: Conditions) 
             "compared": sum(row.agreement is not None for row in replayed),
             "agreement": _mean(row.agreement for row in replayed),
             "honoured_share": sum(row.honoured or 0 for row in replayed) / clicks if clicks else None,
-            **_times("seconds", [row.seconds for row in replayed if row.seconds is not None]),
-            **_times("served_seconds", [row.served_seconds for row in replayed if row.served_version]),
+            **metrics.median_and_p95("seconds", [row.seconds for row in replayed if row.seconds is not None]),
+            **metrics.median_and_p95("served_seconds", [row.served_seconds for row in replayed if row.served_version]),
         }
     )
 
@@ -160,11 +158,6 @@ def _interval(rows: Sequence[ReplayRow]) -> Interval | None:
     for row in rows:
         by_image[row.image].append(row.dice or 0.0)
     return metrics.bootstrap_interval([fmean(dices) for dices in by_image.values()]) if by_image else None
-
-
-def _times(name: str, seconds: Sequence[float]) -> dict[str, float | None]:
-    shares = {name: 0.5, f"{name}_p95": 0.95}
-    return {key: float(np.quantile(seconds, share)) if seconds else None for key, share in shares.items()}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -36,6 +36,11 @@ class ClientRequest(BaseModel):
         return self.model_dump(mode="json", exclude_unset=True)
 
 
+def first_of(value: object) -> object:
+    """Return the first entry of a list, which viewers send for a choice, None of an empty one; else the value."""
+    return (value[0] if value else None) if isinstance(value, list | tuple) else value
+
+
 def explain(error: ValidationError | RequestValidationError) -> str:
     """Return what is wrong with the first invalid value."""
     item = error.errors()[0]

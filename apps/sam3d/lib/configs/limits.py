@@ -6,8 +6,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sam3d_label.image import limits
 
-MIB = 2**20
-
 
 class RequestLimits(BaseModel):
     """The limits of a request.
@@ -53,7 +51,7 @@ class RequestLimits(BaseModel):
     @property
     def max_upload_bytes(self) -> int:
         """Size of the body of an upload in bytes."""
-        return self.max_upload_mb * MIB
+        return self.max_upload_mb * limits.MIB
 
     @property
     def max_json_bytes(self) -> int:

@@ -17,9 +17,9 @@ from pydantic import BaseModel
 
 from lib.errors import StudiesGoneError
 from sam3d_label.errors import Sam3dError
+from sam3d_label.image.limits import MIB
 
 logger = logging.getLogger(__name__)
-MIB = 2**20
 FRESH_SECONDS = 5.0
 """Seconds for which a report is cached, so that requests cannot keep the disks busy."""
 

@@ -23,7 +23,7 @@ from lib.datastores.json_files import load, store
 from lib.infers.sam3d import resolve_device
 from lib.trainers.cases import labelled_cases
 from lib.trainers.stats import STARTED, STATS, LastTraining, StatsFile, TrainStats
-from lib.validation import ClientRequest, explain
+from lib.validation import ClientRequest, explain, first_of
 from sam3d_label.errors import Sam3dError
 from sam3d_label.model_update.report import UpdateReport
 from sam3d_label.model_update.split_ledger import Ledger
@@ -42,10 +42,6 @@ MLFLOW = "mlflow is not offered here: the run's log.csv and curves.png are in th
 
 Gpus = Annotated[str, Field(pattern=r"^(all|\d{1,3}(,\d{1,3})*)?$")]
 """`all`, or numbers of GPUs separated by commas."""
-
-
-def _first(value: object) -> object:
-    return (value[0] if value else None) if isinstance(value, list | tuple) else value
 
 
 class TrainRequest(ClientRequest):
@@ -73,7 +69,7 @@ class TrainRequest(ClientRequest):
 
     name: str = "train_01"
     pretrained: bool = True
-    device: Annotated[str | None, BeforeValidator(_first)] = None
+    device: Annotated[str | None, BeforeValidator(first_of)] = None
     max_epochs: int | None = Field(default=None, ge=1, le=10_000)
     early_stop_patience: int = Field(default=-1, ge=-1, le=10_000)
     val_split: float = Field(default=0.2, ge=0, lt=1)
@@ -81,9 +77,9 @@ class TrainRequest(ClientRequest):
     val_batch_size: int = Field(default=1, ge=1, le=256)
     multi_gpu: bool = True
     gpus: Gpus = "all"
-    dataset: Annotated[Literal["CacheDataset"], BeforeValidator(_first)] = "CacheDataset"
-    dataloader: Annotated[Literal["DataLoader"], BeforeValidator(_first)] = "DataLoader"
-    tracking: Annotated[str | None, BeforeValidator(_first)] = None
+    dataset: Annotated[Literal["CacheDataset"], BeforeValidator(first_of)] = "CacheDataset"
+    dataloader: Annotated[Literal["DataLoader"], BeforeValidator(first_of)] = "DataLoader"
+    tracking: Annotated[str | None, BeforeValidator(first_of)] = None
     tracking_uri: Literal[""] | None = ""
     tracking_experiment_name: str = ""
     train_random_seed: int = Field(default=0, ge=0, lt=2**32)

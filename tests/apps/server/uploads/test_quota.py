@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from fastapi import HTTPException
 
-from lib.configs.limits import MIB, RequestLimits
+from lib.configs.limits import RequestLimits
 from lib.server.uploads.archives import Upload
 from lib.server.uploads.quota import SessionQuota, SessionUsage
 from lib.server.uploads.sessions import SafeSessions
+from sam3d_label.image.limits import MIB
 from tests.helpers.app_helpers import ball, write_nifti
 
 

@@ -13,11 +13,7 @@ from lib.server.routes.app_protocol import App
 from lib.server.routes.train import shown
 from lib.server.tasks import Task
 from lib.trainers.sam3d import Gpus
-from lib.validation import ClientRequest
-
-
-def _first(value: object) -> object:
-    return (value[0] if value else None) if isinstance(value, list | tuple) else value
+from lib.validation import ClientRequest, first_of
 
 
 class BatchRequest(ClientRequest):
@@ -49,7 +45,7 @@ class BatchRequest(ClientRequest):
     max_workers: int = Field(default=0, ge=0, le=64)
     multi_gpu: bool = True
     gpus: Gpus = "all"
-    device: Annotated[str | None, BeforeValidator(_first)] = None
+    device: Annotated[str | None, BeforeValidator(first_of)] = None
     label: str | None = None
     label_prompt: int | tuple[int, ...] | None = None
     result_extension: Extension | None = None

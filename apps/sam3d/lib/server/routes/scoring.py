@@ -7,11 +7,10 @@ from pydantic import BeforeValidator, JsonValue, create_model
 
 from lib.infers.sam3d import resolve_device
 from lib.server.routes.app_protocol import App
-from lib.server.routes.batch import _first
 from lib.server.routes.train import shown
 from lib.server.tasks import Task
 from lib.trainers.sam3d import Gpus
-from lib.validation import ClientRequest
+from lib.validation import ClientRequest, first_of
 
 
 class ScoringRequest(ClientRequest):
@@ -23,7 +22,7 @@ class ScoringRequest(ClientRequest):
         client_id: The client.
     """
 
-    device: Annotated[str | None, BeforeValidator(_first)] = None
+    device: Annotated[str | None, BeforeValidator(first_of)] = None
     gpus: Gpus = "all"
     client_id: str | None = None
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
-from lib.configs.limits import MIB
 from sam3d_label.errors import VolumeError
+from sam3d_label.image.limits import MIB
 from sam3d_label.image.verify import Compressed, Raw, Source
 
 MOST_FILES = 10_000

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from lib.configs.limits import MIB, RequestLimits
+from lib.configs.limits import RequestLimits
 from lib.server.uploads import archives
 from lib.server.uploads.archives import CHUNK, Upload
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.dicom_file import HEAD, begins_as_dicom
 from sam3d_label.image.dicom_file import SUFFIXES as DICOM_SUFFIXES
+from sam3d_label.image.limits import MIB
 from sam3d_label.image.suffixes import MASK_SUFFIXES
 from sam3d_label.image.volume import Volume
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from fastapi import HTTPException
 
-from lib.configs.limits import MIB, RequestLimits
+from lib.configs.limits import RequestLimits
+from sam3d_label.image.limits import MIB
 
 WAY_OUT = "remove one with DELETE /session/ID, or wait until one expires"
 

@@ -16,6 +16,7 @@ from sam3d_label.segmentation.crop_encoder import CropEncoder
 from sam3d_label.segmentation.crop_grid import CropGrid, corners, extent, mask_corners
 from sam3d_label.segmentation.crop_prompts import CropPrompts, decode
 from sam3d_label.segmentation.guided_filter import follow_edges
+from sam3d_label.segmentation.local_corrections import keep_local
 from sam3d_label.segmentation.prompts import Box, Click, Prompts
 from sam3d_label.segmentation.target_size import FILL, size_by_clicks
 
@@ -123,6 +124,8 @@ class ViewSearch:
             mask = self._mask_to_correct(frame, prompts, wider)
             if perturbed is None:
                 logit = encoder.logit(frame, prompts, mask)
+                if wider is None and mask is not None:
+                    logit = keep_local(logit, mask, prompts)
             else:  # not worth a place in the cache
                 prompts = CropPrompts.of(perturbed, frame, encoder.device)
                 logit = decode(encoder.weights.model, encoder.embedding(frame), prompts, mask)

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts)]
 COMMANDS = re.findall(r"^ {4}python -m sam3d_label (.+)$", README, re.MULTILINE)
-TOO_LONG_OR_ONLINE = {"train", "fetch", "convert-reference", "benchmark"}
+TOO_LONG_OR_ONLINE = {"train", "fetch", "convert-reference", "convert-litemedsam", "benchmark"}
 NEEDS_MORE = {"import-msd", "import-kits", "export", "replay"}
 NOT_RUN = TOO_LONG_OR_ONLINE | NEEDS_MORE
 PRINTS = {"versions": "no version is active"}

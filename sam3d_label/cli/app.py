@@ -207,6 +207,29 @@ def convert_reference(
     typer.echo(f"wrote {out}: {(card.training.model_extra or {})['note']}")
 
 
+@app.command(epilog=examples("convert-litemedsam lite_medsam.pth encoder.safetensors"))
+def convert_litemedsam(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="LiteMedSAM's lite_medsam.pth.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write (.safetensors).")],
+    fp32: Annotated[bool, typer.Option("--fp32", help="Store float32 instead of float16.")] = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Convert the image encoder of LiteMedSAM to a file of this project."""
+    require_suffix(out, [".safetensors"], "a converted encoder")
+    require_unused(out, overwrite=overwrite, inputs=[checkpoint])
+    require_inputs(checkpoint)
+    from sam3d_label.cli.progress import stderr, steps
+
+    with steps(stderr()) as say:
+        say(f"Converting {checkpoint.name} …")
+        import torch
+
+        from sam3d_label.weights.litemedsam import convert
+
+        convert(checkpoint, out, dtype=torch.float32 if fp32 else torch.float16)
+    typer.echo(f"wrote {out}: {out.stat().st_size / 1e6:.0f} MB")
+
+
 @app.command(epilog=examples("fetch vit_b", "fetch vit_h --folder /data/sam"))
 def fetch(
     name: Annotated[SamName, typer.Argument(help="Size of the checkpoint.")],

@@ -27,7 +27,17 @@ from sam3d_label.network import PRESETS
 from sam3d_label.weights.reference import DATASETS
 from sam3d_label.weights.sam import OFFICIAL
 
-COMMANDS = ("phantom", "segment", "evaluate", "picture", "train", "convert-reference", "fetch", "benchmark")
+COMMANDS = (
+    "phantom",
+    "segment",
+    "evaluate",
+    "picture",
+    "train",
+    "convert-reference",
+    "convert-litemedsam",
+    "fetch",
+    "benchmark",
+)
 HEAVY = ("torch", "monai", "matplotlib")
 SHAPE = (24, 20, 12)
 AFFINE = np.diag([1.0, 1.5, 3.0, 1.0])
@@ -189,6 +199,7 @@ def test_a_mistake_is_one_line_and_status_2(args, message):
         (["picture", "a.nii", "b.jpg", "--click", "1,2,3"], ".png"),
         (["picture", "a.nii", "label.nii", "b.nii.gz", "--click", "1,2,3"], ".png"),
         (["convert-reference", "a.pth.tar", "b.pth"], ".safetensors"),
+        (["convert-litemedsam", "a.pth", "b.pth"], ".safetensors"),
         (["benchmark", "--json", "numbers.csv"], ".json"),
         (["export", "studies", "team.tar"], ".zip"),
         (["export", "studies", "team.zip", "--pseudonyms", "key.txt"], ".csv"),
@@ -223,6 +234,7 @@ def test_a_wrong_suffix_is_rejected_before_anything_is_read(args, ends):
         ["train", "empty", "empty", "out"],
         ["train", "empty", "empty", "out", "--resume"],
         ["convert-reference", "missing.pth.tar", "out.safetensors"],
+        ["convert-litemedsam", "missing.pth", "out.safetensors"],
         ["benchmark", "--json", "numbers.txt"],
         ["replay", "missing", "missing", "out"],
         ["replay", "empty", "empty", "out", "--shard", "9/3"],
@@ -267,6 +279,7 @@ def test_the_first_answer_needs_no_torch(args, tmp_path):
         ["train", "images", "labels", "out", "--preset", "tiny"],
         ["replay", "log.jsonl", "images", "out"],
         ["convert-reference", "images/a.nii.gz", "w.safetensors"],
+        ["convert-litemedsam", "images/a.nii.gz", "w.safetensors"],
         ["benchmark", "--preset", "tiny"],
     ],
     ids=" ".join,
@@ -478,6 +491,11 @@ def test_convert_reference_refuses_a_missing_file(tmp_path):
     assert "best.pth.tar" in refused("convert-reference", tmp_path / "best.pth.tar", tmp_path / "out.safetensors")
 
 
+def test_convert_litemedsam_rejects_another_file(volumes):
+    message = refused("convert-litemedsam", volumes / "images" / "a.nii.gz", volumes / "out.safetensors")
+    assert "is not LiteMedSAM's checkpoint" in message
+
+
 def test_benchmark_writes_its_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr("sam3d_label.benchmark.run", lambda preset, device, *, console: Record())
     result = run("benchmark", "--preset", "tiny", "--json", tmp_path / "new" / "numbers.json")
@@ -543,6 +561,7 @@ def test_a_name_that_no_file_can_have_is_rejected_before_work(out, message, also
         ("import-kits", "images", "{}"),
         ("benchmark", "--json", "{}/b.json"),
         ("convert-reference", "images/a.nii.gz", "{}/w.safetensors"),
+        ("convert-litemedsam", "images/a.nii.gz", "{}/w.safetensors"),
         ("fetch", "vit_b", "--folder", "{}"),
     ],
     ids=" ".join,

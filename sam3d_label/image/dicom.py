@@ -131,7 +131,7 @@ def _kind_of(file: Path) -> str:
 
 
 def _only_nested(folder: Path) -> Path:
-    """Return the one folder in a folder, at any depth, that holds slices, as exports of viewers have it.
+    """Return the one subfolder, at any depth, that contains slices, as in exports of viewers.
 
     Raises:
         VolumeError: There is none, or more than one; the message names them.
@@ -163,7 +163,7 @@ def _is_slice(file: Path) -> bool:
 
 
 def _affine(slices: Sequence[Slice]) -> np.ndarray:
-    """Affine to LPS in mm of slices in order.
+    """Return the affine (4, 4), voxel i, j, k to LPS mm, of slices in order.
 
     Raises:
         VolumeError: The slices are not on one regular grid.
@@ -181,7 +181,7 @@ def _affine(slices: Sequence[Slice]) -> np.ndarray:
 
 
 def _step(slices: Sequence[Slice]) -> np.ndarray:
-    """Return the way (3,), LPS mm, from a slice to the next.
+    """Return the step (3,), LPS mm, from a slice to the next.
 
     Raises:
         VolumeError: The slices are not evenly spaced.

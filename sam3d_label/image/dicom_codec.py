@@ -1,6 +1,6 @@
 """Compressed pixels of DICOM: JPEG, JPEG-LS, JPEG 2000 and RLE, decoded by GDCM.
 
-GDCM gets a file with these pixels and nothing else, after the size that they claim has been compared with the header.
+GDCM reads a temporary file with only these pixels, after their own size has been compared with the header.
 """
 
 from __future__ import annotations

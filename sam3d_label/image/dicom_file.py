@@ -7,14 +7,14 @@ HEAD = PREAMBLE + 4
 """Bytes that `begins_as_dicom` reads."""
 
 SUFFIXES = (".dcm", ".ima")
-"""Ends of names, in lower case, that promise a DICOM file."""
+"""Ends of the names of DICOM files, in lower case."""
 
 LONGEST_FIRST = 1024
 """Bytes of a first element; it is a length, a character set or a UID."""
 
 
 def has_preamble(head: bytes) -> bool:
-    """Return whether a file begins as the standard says."""
+    """Return whether a file begins with the preamble of the standard."""
     return head[PREAMBLE:HEAD] == b"DICM"
 
 

@@ -105,7 +105,7 @@ class Slice:
     intercept: float
 
     def values(self) -> np.ndarray:
-        """Return intensities (columns, rows), float64: stored values times slope plus intercept of this very slice.
+        """Return intensities (columns, rows), float64: stored values times slope plus intercept of this slice.
 
         Raises:
             VolumeError: The pixels are cut off, damaged, or of a kind that is not supported.
@@ -273,7 +273,7 @@ def _number(file: Path, header: Dataset, name: str, default: float) -> float:
 
 
 def _pixel_element(file: BinaryIO, start: int, syntax: UID) -> tuple[int, int]:
-    """Length and first byte of the pixels, whose element begins at `start`."""
+    """Return length and first byte of the pixels, whose element begins at `start`."""
     file.seek(start)
     order: Literal["big", "little"] = "big" if syntax == ExplicitVRBigEndian else "little"
     element = file.read(8 if syntax == ImplicitVRLittleEndian else 12)

@@ -30,7 +30,7 @@ class CropFrame:
     steps: tuple[float, float, float]
 
     def to_dhw(self, ijk: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:
-        """Crop voxels d, h, w (N, 3) of stored voxels i, j, k (N, 3)."""
+        """Convert stored voxels i, j, k (N, 3) to crop voxels d, h, w (N, 3)."""
         offset = np.asarray(ijk, float).reshape(-1, 3)[:, self.axes] - np.asarray(self.centre)[list(self.axes)]
         return offset / (np.asarray(self.steps) * self.spacing) + (self.size - 1) / 2
 

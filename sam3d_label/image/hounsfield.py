@@ -1,13 +1,13 @@
 """Decide from a histogram whether intensities are Hounsfield units.
 
 Decided with evidence: CT has fat (about -100) and soft tissue (0 to 80) as two peaks with a dip between them, next to
-air with noise. Padding is one value; edges of padding that was resampled are no peak. MR that is nowhere negative, and
-not like CT with an offset or of one organ, is known too.
+air with noise. Padding is one value; edges of padding that was resampled are no peak. MR without negative values that
+resembles neither CT with an offset nor CT of one organ is recognised, too.
 
 Guessed: CT whose air was clipped at a round number or replaced by one value, as MR with the scale of z-scores times 100
 may look like it; CT of one tissue only (an organ without fat), with contrast or bone throughout, or with an offset
-other than 0 and 1024; MR with negative values; maps (T1, ADC) around 1000. The answer says `guess`: the DICOM modality
-or `--conf intensity` decides instead.
+other than 0 and 1024; MR with negative values; maps (T1, ADC) around 1000. The response then has `guess`; the DICOM
+modality or `--conf intensity` avoids guessing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STORED_OFFSET = 1024.0
 """Offset that some tools add to Hounsfield units to store them without a sign."""
 
 MANY = 0.005
-"""Share of the voxels of a volume that is no accident."""
+"""Share of the voxels of a volume that is not due to outliers."""
 
 SHADES = 32
 """Number of different intensities below which a volume is synthetic."""
@@ -54,7 +54,7 @@ def hounsfield_offset(values: np.ndarray) -> float | None:
 
 
 def is_clear(values: np.ndarray, offset: float | None) -> bool:
-    """Return whether the histogram shows what `hounsfield_offset` found, and does not merely suggest it."""
+    """Return whether the histogram is evidence for the result of `hounsfield_offset`, not only a hint."""
     if offset is not None:
         return has_fat_and_soft_tissue(values - offset) and (offset != 0 or _has_air(values))
     body = values[values > AIR_HU]

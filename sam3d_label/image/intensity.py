@@ -48,7 +48,7 @@ class Window(BaseModel):
     std: float = Field(gt=0)
 
     def fit(self, array: np.ndarray, modality: str | None = None) -> Normalization:
-        """Return the rule itself, whatever the volume."""
+        """Return the same rule for each volume."""
         return Normalization(self.lower, self.upper, self.mean, self.std)
 
 
@@ -75,7 +75,7 @@ class Percentile(BaseModel):
 
 
 class CtOrMr(BaseModel):
-    """The window where a volume is in Hounsfield units, the percentiles elsewhere."""
+    """A window for volumes in Hounsfield units, percentiles for all others."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["ct_or_mr"] = "ct_or_mr"
@@ -116,9 +116,9 @@ IntensityRule = Annotated[Window | Percentile | CtOrMr, Field(discriminator="kin
 
 
 def sample(array: np.ndarray) -> np.ndarray:
-    """At most `SAMPLES` voxels of an array, evenly spaced.
+    """Return at most `SAMPLES` voxels of an array of any shape, evenly spaced, (N,).
 
-    The step shares no factor with the edges of the array: it would fall on the same few slices again and again.
+    The step has no common factor with the size of the array; otherwise all samples could come from a few slices.
     """
     flat = array.reshape(-1)
     step = max(1, -(-flat.size // SAMPLES))

@@ -1,7 +1,7 @@
 """Positions of the voxels of a NIfTI, NRRD or MetaImage file according to ITK and 3D Slicer.
 
-ITK's readers of text headers write beyond their buffers where a value is long. They never see a file from outside:
-each gets a header that is written here, with nothing in it but numbers and words that have been checked.
+ITK's readers of text headers write beyond their buffers if a value is long. Therefore they never read a file from
+outside, only a header that is written here from numbers and words that have been checked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def itk_affine(header: Header, rewritten: bytes) -> np.ndarray | None:
-    """Return the place of the voxels as ITK reads it.
+    """Return the affine as ITK reads it.
 
     Args:
         header: The file's header.

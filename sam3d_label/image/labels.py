@@ -14,17 +14,17 @@ IGNORE = -1.0
 """Value of voxels that are neither target nor background, in training and in evaluation."""
 
 WITHIN = 1e-3
-"""Largest difference of a stored value from its whole number, as after resampling or from a slope."""
+"""Largest difference of a stored value from a whole number, as caused by resampling or a slope."""
 
 LARGEST = 65535
-"""Largest value: what 16 bits hold."""
+"""Largest value, of 16 bits."""
 
 
 def open_label(path: str | os.PathLike[str], limits: Limits | None = None) -> Volume:
     """Read a label file.
 
     Returns:
-        A volume of whole numbers: 0 for background, 1 and above for structures, `IGNORE` for what was negative.
+        A volume of whole numbers: 0 for background, 1 and above for structures, `IGNORE` for negative values.
 
     Raises:
         VolumeError: The file cannot be read, or holds other numbers.

@@ -1,4 +1,4 @@
-"""Limits of the size of a volume. They bound memory and time, and are far above the volumes of scanners."""
+"""Limits of the size of a volume. They bound memory and time, and are far above the sizes that scanners produce."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ class Limits:
     def check_before_reading(self, shape: Sequence[int], spacing: Sequence[float] | np.ndarray) -> None:
         """Check the size in the world of a volume whose voxels take much memory.
 
-        A small one is opened whatever its header says, so that its header can be corrected; what computes on it checks
-        its size (`Volume.require_plausible_size`).
+        A small volume is opened with any size, so that its header can be corrected; functions that compute on it call
+        `Volume.require_plausible_size`.
 
         Args:
             shape: Voxels along each axis.
@@ -113,11 +113,11 @@ _default = Limits()
 
 
 def default_limits() -> Limits:
-    """Return the limits that hold where a caller names none."""
+    """Return the limits that apply if a caller gives none."""
     return _default
 
 
 def set_default_limits(limits: Limits) -> None:
-    """Replace the limits that hold where a caller names none, as the server does at its start."""
+    """Replace the limits that apply if a caller gives none, as the server does at its start."""
     global _default
     _default = limits

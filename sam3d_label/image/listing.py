@@ -95,7 +95,7 @@ class FolderReader:
         return found
 
     def _choose(self, image: str, extensions: list[str], preferred: str, found: FolderContent) -> None:
-        """List the one file of an id that counts; say of the others that they do not."""
+        """List the one file of an id that is used; report the others as skipped."""
         first, *rest = sorted(extensions, key=lambda end: (end != preferred, _preference(end), end))
         found.volumes[image] = first
         found.unusable.pop(image, None)
@@ -110,7 +110,7 @@ def end_of(name: str, extensions: Iterable[str] = EXTENSIONS) -> str:
 
 
 def id_fault(image: str) -> str | None:
-    """Say why an id cannot name a file that every file system and client takes; None when it can.
+    """Return why an id is not a valid file name on every file system and client; None if it is.
 
     Args:
         image: The id.
@@ -133,7 +133,7 @@ def id_fault(image: str) -> str | None:
 
 
 def hidden_character(text: str) -> str | None:
-    """Say which character of a name cannot be seen, or looks like a space and is another; None when there is none.
+    """Return which character of a name is invisible, or looks like a space without being one; None if there is none.
 
     Args:
         text: The name.
@@ -149,9 +149,9 @@ def hidden_character(text: str) -> str | None:
 
 
 def fault_of(file: Path, extension: str) -> str | None:
-    """Say why a file is not a volume, without reading all of it if possible; None when it seems to be one.
+    """Return why a file is not a volume, without reading all of it if possible; None if it seems to be one.
 
-    A file may still hold what no model can use, such as four dimensions: `Volume.open` checks that.
+    A file may still be unusable, for example because it has four dimensions: `Volume.open` checks that.
 
     Args:
         file: The file.
@@ -180,8 +180,8 @@ def fault_of(file: Path, extension: str) -> str | None:
 def _require_end(file: BinaryIO, header: Header) -> None:
     """Check that compressed data are not cut off.
 
-    The last four bytes of a gzip file give the size of its content. Where that is not what the header claims, as in
-    a file of several members, the content is decompressed to see.
+    The last four bytes of a gzip file give the size of its content. If it differs from the size in the header, as in
+    a file of several members, the content is decompressed to find out.
     """
     if header.encoding != "gzip":
         return
@@ -226,7 +226,7 @@ def _stamp(entry: os.DirEntry[str]) -> Stamp:
 
 
 def _other(entry: os.DirEntry[str]) -> str | None:
-    """Return why a file that does not have the name of a volume, and yet holds an image, is not listed."""
+    """Return why a file that has not the name of a volume, but may contain an image, is not listed; None for others."""
     if entry.name.startswith("."):
         return None
     if os.path.isdir(entry.path):

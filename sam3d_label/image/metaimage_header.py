@@ -74,7 +74,7 @@ def parse(start: bytes) -> Header:
 
 
 def _lines(start: bytes) -> tuple[dict[str, str], int]:
-    """Fields by name, and where the voxels begin."""
+    """Return the fields by name, and the offset of the voxels, bytes."""
     fields: dict[str, str] = {}
     for number, match in enumerate(LINE.finditer(start)):
         if number >= MOST_LINES:
@@ -99,7 +99,7 @@ def _shape(fields: Mapping[str, str]) -> tuple[int, ...]:
     except ValueError:
         sizes = ()
     if len(sizes) != _number(fields, "NDims", "0") or not sizes or min(sizes) < 1:
-        raise VolumeError("its header claims no size that makes sense (NDims, DimSize): export it again")
+        raise VolumeError("its header has no valid size (NDims, DimSize): export it again")
     return sizes
 
 
@@ -125,7 +125,7 @@ def rewrite(header: Header) -> bytes:
     """Return a MetaImage header with the same geometry and nothing else, every value of it checked.
 
     Raises:
-        VolumeError: The header does not say how large the voxels are, or what places them is not a number.
+        VolumeError: The header has no voxel size, or a field of its geometry is not a number.
     """
     fields = header.fields
     if not {"ElementSpacing", "ElementSize"} & set(fields):

@@ -133,7 +133,7 @@ def _offset(offset: float, least: int, most: int) -> int:
 
 
 def _scaling(slope: float, intercept: float) -> tuple[float, float]:
-    """Slope and intercept; a slope of 0, NaN or infinity means that the stored values are the intensities."""
+    """Return slope and intercept; a slope of 0, NaN or infinity means that the stored values are the intensities."""
     if slope == 0 or not math.isfinite(slope):
         return 1.0, 0.0
     if not math.isfinite(intercept):

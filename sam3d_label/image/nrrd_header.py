@@ -73,7 +73,7 @@ def parse(start: bytes) -> Header:
 
 
 def _lines(text: bytes) -> tuple[dict[str, str], dict[str, str]]:
-    """Fields by their name without spaces, in lower case, and key-value pairs."""
+    """Return the fields by their name without spaces, in lower case, and the key-value pairs."""
     try:
         decoded = text.decode("utf-8")
     except UnicodeDecodeError:
@@ -130,7 +130,7 @@ def rewrite(header: Header) -> bytes:
     """Return an NRRD header with the same geometry and nothing else, every value of it checked.
 
     Raises:
-        VolumeError: The header does not say how large the voxels are in mm, or what places them is not a number.
+        VolumeError: The header has no voxel size in mm, or a field of its geometry is not a number.
     """
     fields = header.fields
     _check_geometry(fields)
@@ -160,7 +160,7 @@ def _words(fields: Mapping[str, str], name: str) -> str:
 
 
 def _numbers_or_nan(text: str, name: str, count: int) -> list[float]:
-    """Numbers of which NaN means that there is none for an axis."""
+    """Return numbers; NaN for all axes means that the field is not used."""
     if re.fullmatch(r"nan(\s+nan)*", text, re.ASCII | re.IGNORECASE) and len(text.split()) == count:
         return [float("nan")] * count
     return numbers(text, name, count)
@@ -176,7 +176,7 @@ def _vectors(text: str, name: str, axes: int) -> str:
 
 
 def _check_geometry(fields: Mapping[str, str]) -> None:
-    """Raise `VolumeError` unless a header says how large the voxels are, in millimetres."""
+    """Raise `VolumeError` unless a header has the size of the voxels, in millimetres."""
     directions = fields.get("spacedirections", "")
     if not directions and not fields.get("spacings"):
         raise VolumeError("its header has no voxel size (space directions or spacings): export it again with one")

@@ -21,7 +21,7 @@ PIECE = 2**23
 """Bytes of voxels that are decompressed at a time, about."""
 
 SAME_SIZE = 0.01
-"""Share by which two statements of one header about the size of a voxel may differ."""
+"""Share by which two voxel sizes in one header may differ."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class StoredImage:
     Attributes:
         array: Intensities (I, J, K), float32.
         affine: 4 x 4, voxel to RAS in mm, where ITK and Slicer place the voxels.
-        forms: How a NIfTI header says so; None for other formats.
-        modality: DICOM modality, such as CT or MR; None where the file does not say.
+        forms: The sform and qform of a NIfTI header; None for other formats.
+        modality: DICOM modality, such as CT or MR; None if the file does not contain it.
     """
 
     array: np.ndarray
@@ -74,7 +74,7 @@ def _voxels(file: BinaryIO, header: Header) -> np.ndarray:
 
 
 def _geometry(header: Header) -> tuple[np.ndarray, Forms | None]:
-    """Affine to RAS in mm, as ITK reads it, and how a NIfTI header says so."""
+    """Return the affine (4, 4), voxel i, j, k to RAS mm, as ITK reads it, and the forms of a NIfTI header."""
     if header.format == "NIfTI":
         return _nifti_geometry(header)
     module = {"NRRD": nrrd_header, "MetaImage": metaimage_header}[header.format]

@@ -24,7 +24,7 @@ def around(ijk: Sequence[int], reach: Sequence[int] | np.ndarray, shape: Sequenc
 
 
 def union(regions: Sequence[Region]) -> Region | None:
-    """Return the smallest region that has all of some regions; None when there are none."""
+    """Return the smallest region that contains all of the given ones; None if there are none."""
     if not regions:
         return None
     i, j, k = (slice(min(r[n].start for r in regions), max(r[n].stop for r in regions)) for n in range(3))

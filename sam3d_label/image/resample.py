@@ -1,4 +1,4 @@
-"""The values of a crop from a stored array, and back: linear resampling by one matrix for each axis."""
+"""Read the values of a crop from a stored array, and write them back: linear resampling by one matrix for each axis."""
 
 from __future__ import annotations
 

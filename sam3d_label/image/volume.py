@@ -1,4 +1,4 @@
-"""Volumes as stored, the frames of the model's crops on them, and the way between the two."""
+"""Volumes as stored, and the conversion between their voxels and crops for the network."""
 
 from __future__ import annotations
 
@@ -167,13 +167,13 @@ class Volume:
         return write_crop(values, frame, self.shape, self.spacing, within)
 
     def require_plausible_size(self, limits: Limits | None = None) -> None:
-        """Check that voxels and volume are as large as a scanner makes them: work on it would never end otherwise.
+        """Check that voxels and volume have sizes that scanners produce; others could make computations endless.
 
         Args:
             limits: Shortest and longest edges; without it, the default limits.
 
         Raises:
-            VolumeError: They are not.
+            VolumeError: A size is outside the limits.
         """
         try:
             (limits or default_limits()).check_spacing(self.shape, self.spacing)
@@ -208,10 +208,10 @@ def require_mask_suffix(path: Path) -> None:
 
 
 def require_mask_geometry(path: Path, volume: Volume) -> None:
-    """Raise `VolumeError` unless a mask in a file of this name can be where its volume is, in every program.
+    """Raise `VolumeError` unless every program shows a mask in a file of this name at the position of its volume.
 
     ITK and Slicer do not open NIfTI files whose axes are sheared, as those of a series with a tilted gantry are. A mask
-    of a NIfTI file gets that file's own fields: it opens wherever its image opens. Volumes without a file are free.
+    of a NIfTI file has the fields of that file, so the same programs open it. Volumes without a file are not checked.
     """
     is_other_file = volume.path is not None and volume.forms is None
     if path.name.endswith(NIFTI_SUFFIXES) and is_other_file and _shear(volume.affine) > SHEARED:
@@ -228,7 +228,7 @@ def _shear(affine: np.ndarray) -> float:
 
 
 def save_mask(path: str | os.PathLike[str], mask: np.ndarray, volume: Volume, *, compress: bool = True) -> None:
-    """Write a mask (I, J, K) on the grid of its volume, next to the target and then renamed over it.
+    """Write a mask (I, J, K) on the grid of its volume, atomically.
 
     The format follows the suffix, one of `MASK_SUFFIXES`: NIfTI through nibabel, placed by the same fields of the
     header as the volume's own NIfTI file; NRRD and MetaImage through ITK. `compress` holds for the formats of ITK
@@ -259,8 +259,8 @@ def save_mask(path: str | os.PathLike[str], mask: np.ndarray, volume: Volume, *,
 def _nifti(mask: np.ndarray, volume: Volume) -> nib.Nifti1Image:
     """Return a mask with the geometry of its volume, in the forms of the volume's own header where it has one.
 
-    Programs differ in which of the forms they use where these differ: with the same forms, all of them place the mask
-    on its image.
+    Programs differ in the form that they use. With the same forms as its image, a mask has the position of the image in
+    all of them.
     """
     if volume.forms is None:
         return nib.Nifti1Image(mask, volume.affine)
@@ -283,6 +283,6 @@ def to_itk(array: np.ndarray, affine: np.ndarray) -> sitk.Image:
 
 
 def last_line(error: BaseException) -> str:
-    """Return the last non-empty line of an error's message, which is where ITK says what happened."""
+    """Return the last non-empty line of an error's message, which in ITK contains the reason."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -10,11 +10,10 @@ FORBIDDEN = -100.0
 """Score between two tokens that share a shifted window without being neighbours, per axis that parts them."""
 
 CHUNK = 16
-"""Windows attended to at once when no gradient is needed: it bounds the memory, not the result."""
-
+"""Windows attended to at once when no gradient is needed: it bounds the memory and does not affect the result."""
 
 MOST_SCORES = 2**24
-"""Scores of an attention that are kept where that is faster, 2 bytes each."""
+"""Scores, 2 bytes each, up to which the score matrix is stored where that is faster."""
 
 
 class WindowAttention(nn.Module):
@@ -99,10 +98,19 @@ class WindowAttention(nn.Module):
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """`scaled_dot_product_attention` for keys wider than values, padded to widths for the fast kernels.
+    """Apply `scaled_dot_product_attention` to keys wider than values, padded to widths for the fast kernels.
 
-    In bf16 on a processor the fused kernel takes longer than plain products, three times as long on the way back, so
-    that those are taken as long as the scores are few enough to be kept.
+    On a CPU in bf16 the fused kernel is slower than plain products (three times in the backward pass), so these are
+    used for up to `MOST_SCORES` scores.
+
+    Args:
+        q: (..., queries, width).
+        k: (..., keys, width).
+        v: (..., keys, channels); at most as wide as the keys.
+        scale: Factor of the scores.
+
+    Returns:
+        (..., queries, channels).
     """
     scores = q.shape[:-1].numel() * k.shape[-2]
     if (q.device.type, q.dtype) == ("cpu", torch.bfloat16) and scores <= MOST_SCORES:
@@ -120,14 +128,14 @@ def coordinate_codes(window: int) -> Tensor:
 
 
 def partition(x: Tensor, window: int) -> Tensor:
-    """Return tokens (B, H, W, D, C) to windows (B * n, window ** 3, C)."""
+    """Split tokens (B, H, W, D, C) into windows (B * n, window ** 3, C)."""
     b, h, w, d, c = x.shape
     x = x.view(b, h // window, window, w // window, window, d // window, window, c)
     return x.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(-1, window**3, c)
 
 
 def unpartition(windows: Tensor, window: int, shape: torch.Size) -> Tensor:
-    """Return the inverse of `partition`, for tokens of the given shape."""
+    """Join windows (B * n, window ** 3, C) to tokens of a shape (B, H, W, D, C); the inverse of `partition`."""
     b, h, w, d, c = shape
     x = windows.view(b, h // window, w // window, d // window, window, window, window, c)
     return x.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(shape)

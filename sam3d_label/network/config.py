@@ -1,4 +1,4 @@
-"""Every number of the network, and the presets that name a set of them."""
+"""The sizes of the network, and presets of them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Config:
         prompt_mlp: Hidden width of the prompt encoder's MLP.
         queries: Learned global queries of each prompt-encoder layer.
         decoder: Channels of the mask decoder.
-        dense: Channels in which the dense prompt is spread.
+        dense: Channels of the convolutions that spread the dense prompt.
         fine: Channels of the fine path at half the crop and at each halving down to the grid; none as in the paper.
         deep: Channels of the fine path at each halving below the grid.
         geodesic: Distances over which the geodesic maps of the clicks fade; None without such maps.
@@ -116,7 +116,7 @@ class Config:
         return DRAWN + (0 if self.geodesic is None else COSTS * (2 * len(self.geodesic) + 1))
 
     def table_length(self, block: int) -> int:
-        """Return rows of the relative-position tables of a block."""
+        """Return the number of rows of the relative-position tables of a block."""
         return 2 * (self.sam_grid if block in self.global_blocks else self.sam_window) - 1
 
 

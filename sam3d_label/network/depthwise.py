@@ -14,8 +14,8 @@ from torch.nn import functional as F
 class DepthwiseConvolution(torch.autograd.Function):
     """Depth-wise 3×3×3 convolution, padded by one.
 
-    cuDNN takes ten times as long for the gradient of the kernel as all the rest of a training step takes. Here each of
-    the 27 weights of a channel gets its gradient from one product of the shifted input with that of the result.
+    cuDNN takes ten times as long for the gradient of the kernel as for the rest of a training step. Here the gradient
+    of each of the 27 weights of a channel is the product of the shifted input and the gradient of the result.
     """
 
     @staticmethod
@@ -28,7 +28,7 @@ class DepthwiseConvolution(torch.autograd.Function):
     @staticmethod
     @custom_bwd(device_type="cuda")
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of x, weight and bias."""
+        """Return the gradients of x, weight and bias, of their shapes."""
         x, weight = ctx.saved_tensors
         grad = grads[0].contiguous()
         grad_x = F.conv3d(grad, weight.flip(2, 3, 4), padding=1, groups=len(weight))

@@ -10,13 +10,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Embedding:
-    """All that a click needs of a crop.
+    """The encoded crop: the input of the decoder for all its clicks.
 
     Attributes:
         feature: The deepest map, (B, neck, grid, grid, grid), axes H, W, D.
         fixed_share: The click-independent part of the decoder, (B, decoder, half, half, half), axes H, W, D.
         levels: Feature maps of the fine path's encoder; empty if the network has no fine path.
-        scene: What geodesic maps need of the image (see `geodesic.scene`); None where the network takes no such maps.
+        scene: Features for geodesic maps (see `geodesic.scene`); None if the network takes no such maps.
     """
 
     feature: Tensor

@@ -1,4 +1,4 @@
-"""An addition to the paper's decoder: edges and clicks at every resolution up to the crop's own."""
+"""An addition to the paper's decoder: image and clicks at all resolutions up to that of the crop."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class FinePath(nn.Module):
 
     The output is zero before training.
 
-    The paper's decoder sees the image through one convolution at half the crop's resolution, so a click can hardly
-    move an edge. Here the image goes down to the tokens' grid once per crop, and comes up again with the clicks once
-    per click. The last convolution gives each of a cell's eight voxels a value of its own (Shi et al., arXiv
+    The paper's decoder uses the image in one convolution at half the crop's resolution, so a click can hardly move an
+    edge. Here the encoder part, down to the tokens' grid, runs once per crop, and the decoder part, with the clicks,
+    once per click. The last convolution gives each of a cell's eight voxels a separate value (Shi et al., arXiv
     1609.05158), so that the result has the crop's resolution at the cost of half of it.
 
     Args:
@@ -92,7 +92,7 @@ class FinePath(nn.Module):
 
 
 class Candidates(nn.Module):
-    """Several masks that one prompt may mean, and how good each is (Kirillov et al., arXiv 2304.02643).
+    """Several masks that one prompt may mean, each with a predicted Dice (Kirillov et al., arXiv 2304.02643).
 
     Args:
         config: Sizes of the network.
@@ -162,19 +162,19 @@ class Hourglass(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the map (B, width, x, y, z), added to; x, y and z are even at every halving."""
+        """Return the map (B, width, x, y, z) plus the output of the U-Net; x, y and z are even at every halving."""
         seen = trilinear(self.narrow(self.below(self.down(x))), x.shape[2], align_corners=False)
         return x + self.join(torch.cat([x, seen], 1))
 
 
 def voxels_of_cells(cells: Tensor) -> Tensor:
-    """Eight values for each cell, (B, 8, x, y, z), as the voxels that they stand for, (B, 1, 2x, 2y, 2z)."""
+    """Rearrange eight values for each cell, (B, 8, x, y, z), as voxels, (B, 1, 2x, 2y, 2z)."""
     b, _, x, y, z = cells.shape
     return cells.reshape(b, 1, 2, 2, 2, x, y, z).permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(b, 1, 2 * x, 2 * y, 2 * z)
 
 
 def convolution(before: int, width: int, stride: int = 1) -> nn.Sequential:
-    """Return a convolution, normalised over the crop."""
+    """Return a 3x3x3 convolution with instance normalisation and leaky ReLU, from `before` to `width` channels."""
     return nn.Sequential(
         nn.Conv3d(before, width, kernel_size=3, stride=stride, padding=1, bias=False),
         nn.InstanceNorm3d(width, affine=True),

@@ -32,10 +32,10 @@ PER_UNLIKENESS, MOST_UNLIKE = 0.3, 50.0
 """Additional cost of a cell for a difference in intensity of one contrast, and the largest difference that counts."""
 
 ROUNDS = 4
-"""Times that every axis is swept in both directions: paths with so many turns and more are found."""
+"""Times that every axis is swept in both directions; paths with this number of turns are found."""
 
 LEAST_SUM = 1e-3
-"""Added where two distances are compared."""
+"""Added to the sum of two distances that is divided by."""
 
 
 def scene(crop: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def distances(scene: Tensor, points: Tensor) -> Tensor:
     """Return the maps of each click.
 
     Args:
-        scene: What `scene` gave for the crop, (B, 3, half, half, half), axes H, W, D.
+        scene: Result of `scene` for the crop, (B, 3, half, half, half), axes H, W, D.
         points: (B, N, 3) voxels d, h, w of the crop.
 
     Returns:
@@ -87,14 +87,14 @@ def distances(scene: Tensor, points: Tensor) -> Tensor:
 
 
 def sweep_cells(start: Tensor, edges: Sequence[Tensor]) -> Tensor:
-    """Shortest distances by going along each axis, plane by plane: fast where a small operation costs little.
+    """Return shortest distances, found along each axis plane by plane: fast on a CPU, where small operations are cheap.
 
     Args:
         start: Distances to begin with, (M, x, y, z).
         edges: For each axis the cost of the step from a cell to the next, (M, x - 1, y, z) and so on.
 
     Returns:
-        (M, x, y, z): lengths of real paths, the shortest of those with few turns.
+        (M, x, y, z): the lengths of the shortest paths among those with few turns.
     """
     distance = start.clone()
     crossings = [edge.transpose(1, axis).contiguous().unbind(1) for axis, edge in enumerate(edges, start=1)]
@@ -111,10 +111,10 @@ def sweep_cells(start: Tensor, edges: Sequence[Tensor]) -> Tensor:
 
 
 def sweep_lines(start: Tensor, edges: Sequence[Tensor]) -> Tensor:
-    """Return the distances of `sweep_cells` from running minima over whole lines: few operations, as is fast on a GPU.
+    """Return the distances of `sweep_cells`, found by running minima over whole lines: few operations, fast on a GPU.
 
-    With C the sum of the costs before a cell, the way along a line is C(b) - C(a), so that the least of d(a) - C(a)
-    over all a before b gives the shortest.
+    Arguments as in `sweep_cells`. With C the sum of the costs before a cell, the path along a line from a to b costs
+    C(b) - C(a), so the minimum of d(a) - C(a) over all a before b gives the shortest one.
     """
     distance = start
     sums = [

@@ -16,7 +16,7 @@ from sam3d_label.network.stem import Stem
 
 
 class ImageEncoder(nn.Module):
-    """A crop to four feature maps, taken after each quarter of the blocks.
+    """Encode a crop into four feature maps, one after each quarter of the blocks.
 
     Args:
         config: Sizes of the network.
@@ -48,7 +48,7 @@ class ImageEncoder(nn.Module):
         return maps
 
     def _position(self) -> Tensor:
-        """SAM's position embedding, averaged to the grid, plus that of depth: (1, grid, grid, grid, C)."""
+        """Return SAM's position embedding, averaged to the grid, plus that of depth: (1, grid, grid, grid, C)."""
         in_plane = F.adaptive_avg_pool2d(self.pos_embed.permute(0, 3, 1, 2), self.grid).permute(0, 2, 3, 1)
         return in_plane.unsqueeze(3) + self.depth_embed[:, None, None]
 
@@ -80,7 +80,7 @@ class Block(nn.Module):
 
 
 def neck(width: int, channels: int) -> nn.Sequential:
-    """From a block's tokens to a feature map."""
+    """Return the convolutions from a block's tokens (B, width, grid, grid, grid) to a feature map of these channels."""
     return nn.Sequential(
         nn.Conv3d(width, channels, kernel_size=1, bias=False),
         ChannelNorm(channels),

@@ -10,10 +10,10 @@ from sam3d_label.network.resize import trilinear
 
 
 class MaskDecoder(nn.Module):
-    """The decoder, split where the click enters.
+    """The decoder, split into a part for each crop and a part for each click.
 
     The first convolution over [map 1, map 2, map 3, map 4, image] is linear in its input channels: the share
-    of every input but map 4 is the same for each click of a crop (`fixed_share`), a click adds only its own.
+    of every input except map 4 is the same for all clicks in a crop (`fixed_share`) and is computed once.
     """
 
     def __init__(self, config: Config) -> None:
@@ -38,7 +38,7 @@ class MaskDecoder(nn.Module):
         return share
 
     def forward(self, prompted: Tensor, fixed_share: Tensor, dense: Tensor) -> Tensor:
-        """Background and foreground logits (B, 2, half, half, half), axes H, W, D, for one set of prompts.
+        """Return background and foreground logits (B, 2, half, half, half), axes H, W, D, for one set of prompts.
 
         Args:
             prompted: Map 4 with the prompts written in, (B, neck, grid, grid, grid).
@@ -49,7 +49,7 @@ class MaskDecoder(nn.Module):
         return self.classify(F.relu(F.instance_norm(fused)))
 
     def _map_share(self, index: int, feature: Tensor) -> Tensor:
-        """Return the contribution of the map of this index to the first convolution."""
+        """Return the contribution of map `index`, counted from 0, to the first convolution."""
         kernel = self.fuse.weight[:, index * self.width : (index + 1) * self.width]
         enlarged = trilinear(self.heads[index](feature), self.grid, align_corners=True)
         return F.conv3d(enlarged, kernel, padding=1)

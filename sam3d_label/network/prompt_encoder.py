@@ -17,8 +17,8 @@ IN, OUT, PADDING = 1, 0, -1
 class PromptEncoder(nn.Module):
     """Clicks and boxes become tokens sampled from the map itself; the map then attends to a summary of them.
 
-    Beyond the paper, and without effect until trained because it starts at zero: the sign of a click, the
-    corners of a box, a token for the absence of any prompt, and a dense prompt (see `DensePrompt`).
+    Additions to the paper: the sign of a click, the corners of a box, a token for the absence of any prompt, and a
+    dense prompt (see `DensePrompt`). They start at zero, so that they have no effect until they are trained.
     """
 
     def __init__(self, config: Config) -> None:
@@ -38,7 +38,7 @@ class PromptEncoder(nn.Module):
             points: (B, N, 3) voxels d, h, w of the crop.
             signs: (B, N) of IN, OUT or PADDING.
             boxes: (B, M, 2, 3) lower and upper corner, voxels d, h, w of the crop; NaN where there is none.
-            dense: (B, C, half, half, half), axes H, W, D, as `SAM3D` makes it from `DensePrompt` and `geodesic`.
+            dense: (B, C, half, half, half), axes H, W, D: `DensePrompt` and the geodesic maps.
 
         Returns:
             The prompted map, of the shape of `feature`.
@@ -52,7 +52,7 @@ class PromptEncoder(nn.Module):
         return image.transpose(1, 2).reshape(b, c, *grid)
 
     def _tokens(self, feature: Tensor, points: Tensor, signs: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Prompt tokens (B, T, C) and which of them are there (B, T)."""
+        """Return prompt tokens (B, T, C) and which of them exist (B, T), bool."""
         corners = boxes.flatten(1, 2)
         corner_there = ~corners.isnan().any(-1)
         tokens = self._sample(feature, torch.cat([points, corners.nan_to_num()], 1).to(feature.dtype))
@@ -92,7 +92,7 @@ class PromptLayer(nn.Module):
         self.cross_attn_image_to_token = Attention(width, width // 2, config.prompt_heads)
 
     def forward(self, image: Tensor, tokens: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Pass image tokens (B, V, C) and prompt tokens (B, T, C), of which `present` (B, T) count, on.
+        """Update image tokens (B, V, C) and prompt tokens (B, T, C), of which those in `present` (B, T) exist.
 
         `cross_attn_token_to_image` is part of the published checkpoints and is never called.
         """
@@ -107,7 +107,7 @@ class PromptLayer(nn.Module):
 
 
 class Attention(nn.Module):
-    """SAM's attention between prompts and image, with a narrower inside, on the fused kernel.
+    """SAM's attention between prompts and image, in fewer channels inside, with the fused kernel.
 
     Args:
         width: Channels in and out.
@@ -124,7 +124,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(inner, width)
 
     def forward(self, x: Tensor, context: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """Let x (B, N, C) attend to context (B, K, C), to its `allowed` (B, 1, 1, K) entries if given."""
+        """Let x (B, N, C) attend to context (B, K, C), or only to its `allowed` (B, 1, 1, K) entries."""
         q, k, v = self.q_proj(x), self.k_proj(context), self.v_proj(context)
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
@@ -137,9 +137,10 @@ def known_to_hold(condition: Tensor) -> bool:
 
 
 class DenseEmbed(nn.Module):
-    """The contribution of the dense prompt to a map: drawn prompts are spread over the tokens around them.
+    """The contribution of the dense prompt to a map: convolutions spread drawn prompts over the tokens around them.
 
-    Clicks reach far in few layers because the convolutions are dilated; the last one starts at zero.
+    The convolutions are dilated, so that a click has a large receptive field after few layers; the last one starts at
+    zero.
     """
 
     DILATIONS = (1, 2, 4, 1)
@@ -170,7 +171,7 @@ class DenseEmbed(nn.Module):
 
 
 class DensePrompt(nn.Module):
-    """Prompts drawn as a volume on the decoder's grid, which adds positions to the tokens.
+    """Prompts drawn as a volume on the decoder's grid, as a supplement to the tokens.
 
     Six channels: the previous mask in -1…1 (0 where there is none), a narrow and a wide Gaussian at each click inside,
     the same at each click outside, and the interior of the boxes.

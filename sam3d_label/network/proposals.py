@@ -1,4 +1,4 @@
-"""The result of the decoder with candidates."""
+"""The result of `PromptableNetwork.propose`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Proposals:
     """Candidate masks of one set of prompts.
 
     Attributes:
-        logit: What the network answers, (B, 1, D, H, W).
-        candidates: Logits of other answers, (B, candidates, D, H, W).
+        logit: Result of `decode`, (B, 1, D, H, W).
+        candidates: Logits of other masks that the prompts may mean, (B, candidates, D, H, W).
         dice: Predicted Dice of each candidate, (B, candidates).
     """
 

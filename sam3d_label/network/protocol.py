@@ -66,7 +66,7 @@ class PromptableNetwork(nn.Module, ABC):
         raise ValueError("this network gives one mask: its configuration has no candidates")
 
     def geodesic_maps(self, embedding: Embedding, points: Tensor) -> tuple[Tensor, ...]:
-        """Return maps of clicks (B, N, 3) that do not depend on one another; none for a network without such maps."""
+        """Return a geodesic map for each click of `points` (B, N, 3), voxels d, h, w; empty without such maps."""
         return ()
 
     def encoder(self) -> nn.Module | None:
@@ -74,4 +74,4 @@ class PromptableNetwork(nn.Module, ABC):
         return None
 
     def checkpoint_activations(self, wanted: bool) -> None:
-        """Compute activations again in the backward pass, which takes time and saves memory, or keep them."""
+        """Set whether activations are computed again in the backward pass, which saves memory and takes time."""

@@ -10,9 +10,10 @@ from torch import Tensor
 
 
 def trilinear(values: Tensor, size: int, *, align_corners: bool) -> Tensor:
-    """Cubes (B, C, n, n, n) as (B, C, size, size, size).
+    """Resize cubes (B, C, n, n, n) to (B, C, size, size, size).
 
-    The numbers of `F.interpolate` in trilinear mode; on a CPU, forward and backward take a fraction of its time.
+    The result is that of `F.interpolate` in trilinear mode; on a CPU it takes a fraction of its time, forward and
+    backward.
     """
     weights = weights_like(values, size, align_corners)
     values = weights @ (values @ weights.T)
@@ -23,7 +24,7 @@ def trilinear(values: Tensor, size: int, *, align_corners: bool) -> Tensor:
 def weights_like(values: Tensor, size: int, align_corners: bool) -> Tensor:
     """Return the weights for some values, in their precision and on their device.
 
-    They are remembered for plain tensors only: what tracing or `FakeTensorMode` makes must not outlive it.
+    They are cached for plain tensors only: the tensors of tracing or `FakeTensorMode` must not outlive it.
     """
     make = weights_at if type(values) is Tensor else weights_at.__wrapped__
     return make(values.shape[-1], size, align_corners, values.dtype, values.device)
@@ -31,14 +32,14 @@ def weights_like(values: Tensor, size: int, align_corners: bool) -> Tensor:
 
 @lru_cache(maxsize=64)
 def weights_at(samples: int, size: int, align_corners: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """`linear_weights` as a tensor that is copied to its device once, and that gradients may pass by."""
+    """Return `linear_weights` as a tensor, copied to its device once, that may take part in backward passes."""
     with torch.inference_mode(False):
         return torch.from_numpy(linear_weights(samples, size, align_corners)).to(device, dtype)
 
 
 @lru_cache(maxsize=64)
 def linear_weights(samples: int, size: int, align_corners: bool) -> np.ndarray:
-    """Return weights (size, samples), float64, that interpolate a signal linearly at another number of places."""
+    """Return weights (size, samples), float64, that interpolate a signal linearly at another number of positions."""
     places = np.arange(size) * (samples / size) + (samples / size - 1) / 2
     if align_corners:
         places = np.linspace(0, samples - 1, size)

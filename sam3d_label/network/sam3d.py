@@ -32,7 +32,7 @@ PROMPT_ADDITIONS = ("sign_embed", "corner_embed", "no_prompt_embed", "dense_embe
 
 
 class SAM3D(PromptableNetwork):
-    """3DSAM-adapter (Gong et al., arXiv 2306.13465), formulated so that a click repeats nothing.
+    """3DSAM-adapter (Gong et al., arXiv 2306.13465); only the decoder runs again for each further click.
 
     Args:
         config: Sizes of the network.
@@ -168,12 +168,12 @@ class SAM3D(PromptableNetwork):
         return self.image_encoder
 
     def checkpoint_activations(self, wanted: bool) -> None:
-        """Compute the encoder's activations again in the backward pass, or keep them."""
+        """Set whether the encoder's activations are computed again in the backward pass."""
         self.image_encoder.activation_checkpointing = wanted
 
 
 def enlarge(logits: Tensor, size: int) -> Tensor:
-    """Logits (B, n, half, half, half), axes H, W, D, on the grid of the crop, axes D, H, W."""
+    """Resize logits (B, n, half, half, half), axes H, W, D, to the crop: (B, n, size, size, size), axes D, H, W."""
     with torch.autocast(logits.device.type, enabled=False):
         precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return in_crop_axes(trilinear(precise, size, align_corners=True))

@@ -1,4 +1,4 @@
-"""Volumetric patch embedding as the single convolution it is."""
+"""Volumetric patch embedding as a single convolution."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PatchEmbed(nn.Module):
 
 
 class Stem(nn.Module):
-    """From a crop to its tokens.
+    """Embed the voxels of a crop as tokens.
 
     By definition the crop is enlarged by `upsample` (trilinear, align_corners=False), SAM's frozen 2D patch
     embedding runs on each slice, and `slice_embed`, depth-wise over depth, merges `patch` slices. All three
@@ -38,7 +38,7 @@ class Stem(nn.Module):
         self.register_buffer("interpolation", interpolation_matrix(config.patch, config.upsample), persistent=False)
 
     def fused_kernel(self) -> tuple[Tensor, Tensor]:
-        """Kernel (C, 1, s + 2, s + 2, s + 2) over H, W, D and bias (C); s is the edge of a token, voxels."""
+        """Return kernel (C, 1, s + 2, s + 2, s + 2) over H, W, D and bias (C); s is the edge of a token, voxels."""
         in_plane = torch.einsum(
             "chw,hx,wy->cxy", self.patch_embed.proj.weight.sum(1), self.interpolation, self.interpolation
         )

@@ -44,7 +44,7 @@ class Tissues:
 
 @dataclass
 class Scene:
-    """A volume being painted, with the places that a lesion may grow from."""
+    """A volume that is being painted, with the organs in which a lesion may be placed."""
 
     grid: Grid
     tissues: Tissues
@@ -52,13 +52,20 @@ class Scene:
     body: Array
     hosts: list[Structure] = field(default_factory=list)
     organs: NDArray[np.uint8] = field(init=False)
-    """Which organ shows at a voxel: 1 for the first in `hosts`, and so on; 0 for none."""
+    """Visible organ of each voxel, (I, J, K): 1 for the first in `hosts`, and so on; 0 for none."""
 
     def __post_init__(self) -> None:
         self.organs = np.zeros(self.grid.shape, np.uint8)
 
     def paint(self, structure: Structure, value: Array | float, edge: float, opacity: float = 1.0) -> None:
-        """Blends ``value`` over the image inside ``structure``, never outside the body."""
+        """Blend `value` over the image inside `structure`, never outside the body.
+
+        Args:
+            structure: Where to paint.
+            value: Intensity, one number or one for each voxel of the structure's box.
+            edge: Width of the blurred border, mm.
+            opacity: Share of `value` in the result, 0 to 1.
+        """
         share = structure.share(edge) * self.body[structure.box] * np.float32(opacity)
         self.image[structure.box] += share * (value - self.image[structure.box])
 
@@ -69,7 +76,7 @@ class Scene:
 
 
 def random_tissues(rng: np.random.Generator, modality: Modality) -> Tissues:
-    """CT with or without contrast agent, or one of four MR sequences, each with some play."""
+    """Return random values of CT with or without contrast agent, or of one of four MR sequences."""
     if modality == "ct":
         enhanced = rng.random() < 0.5
         return Tissues(
@@ -104,7 +111,14 @@ def random_tissues(rng: np.random.Generator, modality: Modality) -> Tissues:
 
 
 def paint_anatomy(rng: np.random.Generator, grid: Grid, tissues: Tissues, long_axis: int) -> Scene:
-    """Air, body, organs, bones, vessels."""
+    """Paint air, body, organs, bones and vessels.
+
+    Args:
+        rng: Source of randomness.
+        grid: Grid of the volume.
+        tissues: Values of the tissues.
+        long_axis: Array axis along which the body extends.
+    """
     scene = _paint_body(rng, grid, tissues, long_axis)
     for _ in range(rng.integers(2, 7)):
         _paint_organ(rng, scene)
@@ -116,7 +130,7 @@ def paint_anatomy(rng: np.random.Generator, grid: Grid, tissues: Tissues, long_a
 
 
 def random_centre(rng: np.random.Generator, scene: Scene) -> NDArray[np.float64]:
-    """Return a random place inside the body (anywhere when there is hardly any)."""
+    """Return a random position inside the body, mm, (3,); anywhere if the body is too small to be found."""
     shape = scene.grid.shape
     for _ in range(50):
         index = tuple(int(rng.integers(n)) for n in shape)

@@ -59,9 +59,9 @@ class Grid:
 
 
 def smooth_noise(rng: np.random.Generator, axes: Sequence[Array], scale: float) -> Array:
-    """Gaussian noise that varies over ``scale`` millimetres.
+    """Return Gaussian noise that varies over ``scale`` millimetres.
 
-    White noise on a coarse grid, interpolated by separable cubic B-splines.
+    It is white noise on a coarse grid, interpolated by separable cubic B-splines.
 
     Args:
         rng: the source of randomness.
@@ -79,7 +79,7 @@ def smooth_noise(rng: np.random.Generator, axes: Sequence[Array], scale: float) 
 
 
 def texture_noise(rng: np.random.Generator, grid: Grid) -> Array:
-    """Noise of several scales, standard deviation about 1."""
+    """Return noise of several scales on a grid, (I, J, K), standard deviation about 1."""
     finest = 1.5 * max(min(grid.spacing), 1.0)
     scales = finest * np.array([1.0, 3.0, 9.0]) * rng.uniform(1, 2)
     weights = rng.dirichlet(np.ones(3))
@@ -116,7 +116,7 @@ class Shape:
         return float(self.radii.max() * (1 + 3 * self.roughness) + abs(self.bend) * self.radii[0])
 
     def depth(self, rng: np.random.Generator, grid: Grid) -> Array:
-        """Signed distance to the border in millimetres, approximately; positive inside."""
+        """Return the approximate signed distance of each voxel to the border, mm, (I, J, K); positive inside."""
         offsets = [(axis - middle).astype(np.float32) for axis, middle in zip(grid.axes, self.centre, strict=True)]
         x, y, z = offsets[0][:, None, None], offsets[1][None, :, None], offsets[2][None, None, :]
         u, v, w = (np.float32(row[0]) * x + np.float32(row[1]) * y + np.float32(row[2]) * z for row in self.rotation)
@@ -130,7 +130,7 @@ class Shape:
         return (level + np.float32(1e-6)) * (1 + rough - level) / slope
 
     def _rough(self, rng: np.random.Generator, grid: Grid) -> Array:
-        """Waves with ripples on them, standard deviation about 1."""
+        """Return noise of two scales, standard deviation about 1."""
         grain = max(self.grain * float(self.radii.mean()), 2 * min(grid.spacing))
         waves = smooth_noise(rng, grid.axes, grain)
         ripples = smooth_noise(rng, grid.axes, max(grain / 3, 1.5 * min(grid.spacing)))
@@ -145,7 +145,7 @@ class Structure:
     depth: Array
 
     def share(self, edge: float) -> Array:
-        """Part of each voxel that it fills, 0 to 1, rising over about ``edge`` mm at the border."""
+        """Return the share of each voxel that it fills, 0 to 1, rising over about ``edge`` mm at the border."""
         return ramp(self.depth, edge)
 
     def mask(self, shape: Sequence[int], margin: float = 0.0) -> Mask:
@@ -170,7 +170,7 @@ def union(rng: np.random.Generator, grid: Grid, shapes: Sequence[Shape], margin:
 
 
 def ramp(depth: Array, edge: float) -> Array:
-    """Smoothstep from 0 at ``-edge / 2`` mm to 1 at ``edge / 2`` mm."""
+    """Return a smooth step from 0 at a depth of ``-edge / 2`` mm to 1 at ``edge / 2`` mm."""
     t = np.clip(depth / np.float32(edge) + np.float32(0.5), 0, 1)
     return t * t * (3 - 2 * t)
 
@@ -181,13 +181,13 @@ def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def random_rotation(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Orthonormal axes as the rows of a (3, 3) matrix."""
+    """Return random orthonormal axes as the rows of a (3, 3) matrix."""
     rotation, _ = np.linalg.qr(rng.standard_normal((3, 3)))
     return rotation
 
 
 def small_rotation(rng: np.random.Generator, most: float) -> NDArray[np.float64]:
-    """Rotation about a random axis by up to ``most`` radians (Rodrigues)."""
+    """Return a rotation (3, 3) about a random axis by up to ``most`` radians (Rodrigues)."""
     x, y, z = (axis := rng.standard_normal(3)) / np.linalg.norm(axis)
     angle = rng.uniform(0.1, 1) * most
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
@@ -195,7 +195,7 @@ def small_rotation(rng: np.random.Generator, most: float) -> NDArray[np.float64]
 
 
 def _spline_weights(axis: Array, scale: float, offset: float) -> Array:
-    """Cubic B-spline weights, float32 (len(axis), nodes)."""
+    """Return cubic B-spline weights, float32 (len(axis), nodes)."""
     position = (axis - axis[0]) / scale + offset + 1
     nodes = np.arange(int(np.floor(position[-1])) + 3)
     distance = np.abs(position[:, None] - nodes[None, :])

@@ -19,11 +19,11 @@ ALIKE = 0.25
 
 @dataclass(frozen=True)
 class Mosaic:
-    """A volume that regions fill.
+    """A volume that consists of regions.
 
     Attributes:
         image: float32 (I, J, K), an arbitrary positive scale, as of MR.
-        label: uint8 (I, J, K), 1 to n in the regions, each in one piece; 0 in what is too small to be one.
+        label: uint8 (I, J, K), 1 to n in the regions, each connected; 0 in parts that are too small.
         affine: float64 (4, 4), voxel (i, j, k) to RAS millimetres.
     """
 
@@ -35,8 +35,8 @@ class Mosaic:
 def make_mosaic(rng: np.random.Generator) -> Mosaic:
     """Make one mosaic, which depends only on the state of ``rng``.
 
-    After the random shapes of SynthMorph (Hoffmann et al., arXiv 2004.10282): whatever the regions are, a click
-    in one of them means that one.
+    As in the random shapes of SynthMorph (Hoffmann et al., arXiv 2004.10282), regions have no meaning: the target is
+    the region that is clicked.
     """
     shape, spacing = choose_grid(rng, None, None)
     grid = Grid.centred(shape, spacing)

@@ -20,7 +20,7 @@ FEWEST_VOXELS = 50
 ATTEMPTS = 60
 
 NOISE_VOXELS = 1.0
-"""Standard deviation, voxels, of the Gaussian that parts an image from its noise, which the lesions then carry too."""
+"""Standard deviation, voxels, of the Gaussian that separates an image from its noise; lesions get the same noise."""
 
 CT_BODY_HU = -250.0
 MR_SCALE_PERCENTILE = 99.0

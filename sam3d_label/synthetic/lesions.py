@@ -45,7 +45,7 @@ class Lesion:
 
 
 def grow_lesion(rng: np.random.Generator, scene: Scene) -> Lesion | None:
-    """Return the lesion; later attempts are smaller, so that a body with little room still gets one."""
+    """Return a lesion, or None if none fits; later attempts are smaller, so that one also fits into a small body."""
     low, high = _diameter_range(scene.grid)
     for attempt in range(ATTEMPTS):
         most = max(high * (1 - attempt / ATTEMPTS), 1.05 * low)
@@ -90,7 +90,7 @@ def paint_lesions(rng: np.random.Generator, scene: Scene, lesion: Lesion, others
 
 
 def _diameter_range(grid: Grid) -> tuple[float, float]:
-    """Longest diameters, in millimetres, that suit a volume of this size and spacing."""
+    """Return the least and the largest diameter, mm, of a lesion in a volume of this size and spacing."""
     high = float(np.clip(0.85 * float(np.median(grid.extent)), 4 * min(grid.spacing), DIAMETERS_MM[1]))
     return min(max(DIAMETERS_MM[0], 1.6 * max(grid.spacing)), 0.6 * high), high
 
@@ -164,7 +164,7 @@ def _lesion_shapes(
 
 
 def _choose_contrast(rng: np.random.Generator, tissues: Tissues, before: float, diameter: float) -> float:
-    """Either sign, from hardly visible to obvious; small lesions and those in lung stand out more."""
+    """Return a contrast of either sign, from hardly visible to obvious; higher for small lesions and those in lung."""
     low, high = tissues.contrasts
     low = min(max(low * (2 if diameter < 15 else 1), 1.2 * tissues.texture), 0.5 * high)
     contrast = log_uniform(rng, low, high)
@@ -184,7 +184,7 @@ def _paint_lesion(
     edge: float,
     halo: float,
 ) -> None:
-    """One lesion: halo (oedema, not labelled), body, necrotic core."""
+    """Paint one lesion: halo (oedema, not labelled), body, necrotic core."""
     structure, edge = lesion.structure, min(edge, 0.35 * lesion.diameter)
     if halo:
         wide = Structure(structure.box, structure.depth + 4)

@@ -31,11 +31,11 @@ class Phantom:
         image: float32 (I, J, K); HU for CT, an arbitrary positive scale for MR.
         label: uint8 (I, J, K), 1 in the lesion (its necrotic core included), 0 elsewhere.
         affine: float64 (4, 4), voxel (i, j, k) to RAS millimetres.
-        meta: ``modality``, ``lesion`` (kind), ``contrast`` (lesion minus what was there before; HU, or the
+        meta: ``modality``, ``lesion`` (kind), ``contrast`` (lesion minus the tissue before; HU, or the
             share of the MR scale), ``diameter_mm`` (longest, as drawn), ``volume_ml``, ``distractors`` (how
             many), ``orientation`` (axis codes such as ``LPS``).
         distractors: uint8 (I, J, K), 1 in look-alike lesions that are not labelled; disjoint from ``label``.
-        organs: uint8 (I, J, K), 1 to n in the organs where they show, lesions left out.
+        organs: uint8 (I, J, K), 1 to n in the visible parts of the organs, without lesions.
     """
 
     image: Array
@@ -102,8 +102,8 @@ def write_phantoms(
 ) -> list[Path]:
     """Write ``OUT/images/phantom_000.nii.gz`` … and ``OUT/labels/phantom_000.nii.gz`` … .
 
-    Every case has its own stream of randomness, so case n is the same however many are written. Images are
-    int16 (values rounded), labels uint8, both on the same affine. A file appears whole or not at all.
+    Every case has its own stream of randomness, so case n does not depend on the number of cases. Images are int16
+    (values rounded), labels uint8, both with the same affine. Files are written atomically.
 
     Args:
         out: the folder to write to; made when missing.
@@ -169,7 +169,7 @@ def _paint_patient(rng: np.random.Generator, grid: Grid, modality: Modality, lon
 
 
 def save_nifti(path: Path, array: NDArray[np.generic], affine: NDArray[np.float64]) -> Path:
-    """Write a NIfTI file, whole or not at all, and its folder when that is missing."""
+    """Write an array (I, J, K) as a NIfTI file, atomically, and make its folder if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nifti = nib.Nifti1Image(array, affine)
     nifti.header.set_xyzt_units("mm")

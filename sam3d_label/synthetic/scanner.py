@@ -1,4 +1,4 @@
-"""The scanner: voxel grid, orientation, and its effects on the image."""
+"""The simulated scanner: voxel grid, orientation, and its effects on the image."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def choose_grid(
 
 
 def random_affine(rng: np.random.Generator, shape: Sequence[int], spacing: Sequence[float]) -> NDArray[np.float64]:
-    """Mostly LPS or RAS, else any axis order and flips; one in five is oblique by up to 15 degrees."""
+    """Return an affine (4, 4), voxel i, j, k to RAS mm.
+
+    Most are LPS or RAS, the others have any axis order and flips; one in five is oblique by up to 15 degrees.
+    """
     draw = rng.random()
     if draw < 0.35:
         directions = np.diag([-1.0, -1.0, 1.0])

@@ -1,7 +1,7 @@
 """Targets without annotation: connected pieces of real images.
 
-A network that trains on one kind of target learns that kind, not to segment what is clicked on. ScribblePrompt (Wong et
-al., arXiv 2312.07381) adds superpixels of its training images as targets; these are their like in three dimensions.
+A network that is trained on one kind of target segments this kind, also where something else is clicked. ScribblePrompt
+(Wong et al., arXiv 2312.07381) adds superpixels of its training images as targets; this module does so in 3D.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TAKEN_SHARE = 0.1
 
 LEAST_SOLID = 0.25
 """Least radius of the largest ball in a piece over the cube root of its volume (0.62 for a ball, 0.38 for a rod six
-radii long): layers and branches are no things to click on."""
+radii long): layers and branches are not useful targets."""
 
 SMOOTHING_MM = (1.0, 4.0)
 NECK_MM = (2.0, 7.0)
@@ -40,13 +40,13 @@ BINS = 64
 def find_pieces(
     volume: Volume, normalization: Normalization, taken: NDArray[np.bool_], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Pieces of similar grey values that necks separate.
+    """Find connected pieces of similar grey values, separated at narrow necks.
 
     Args:
         volume: The image.
         normalization: The intensity rule fitted to it; classes of grey values are those of Otsu under this rule.
-        taken: Known targets, (I, J, K), which no piece overlaps by more than a tenth of itself.
-        rng: Chooses how smooth, how many classes of grey values, how wide a neck.
+        taken: Known targets, (I, J, K); a piece that they fill by more than `TAKEN_SHARE` is left out.
+        rng: Source of randomness: smoothing, number of classes of grey values, width of a neck.
 
     Returns:
         uint8 (I, J, K), 1 to n in the pieces, 0 elsewhere.

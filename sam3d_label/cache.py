@@ -1,4 +1,4 @@
-"""Least-recently-used embeddings, and masks of single clicks, under a byte budget."""
+"""One cache for embeddings, masks and training volumes: least recently used, under a byte budget."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT_BYTES = 2 * 1024**3
 
 
 class Sized(Protocol):
-    """An object that can be cached: an embedding or a tensor."""
+    """An object that can be cached, such as an embedding or a tensor."""
 
     @property
     def nbytes(self) -> int:
@@ -23,11 +23,11 @@ class Sized(Protocol):
 Kept = TypeVar("Kept", bound=Sized)
 
 
-class EmbeddingCache:
-    """Embeddings of crops, shared by threads; each is computed once, even if two threads request it at the same time.
+class LruCache:
+    """Values by key, shared by threads; each is computed once, even if two threads request it at the same time.
 
     Args:
-        max_bytes: Budget; the least recently used embeddings go first. An embedding that exceeds it is not kept.
+        max_bytes: Budget; the least recently used values are removed first. A value that exceeds it is not kept.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_BYTES) -> None:
@@ -48,7 +48,12 @@ class EmbeddingCache:
         return len(self._kept)
 
     def get(self, key: Hashable, make: Callable[[], Kept]) -> tuple[Kept, bool]:
-        """Return the embedding of a key, and whether it had to be computed."""
+        """Return the value of a key, and whether it had to be computed.
+
+        Args:
+            key: The key.
+            make: Computes the value if it is not in the cache.
+        """
         with self._lock:
             kept = self._kept.get(key)
             if kept is not None:
@@ -60,20 +65,20 @@ class EmbeddingCache:
             if kept is not None:
                 return kept, False
             try:
-                embedding = make()
-                self._keep(key, embedding)
+                value = make()
+                self._keep(key, value)
             finally:
                 with self._lock:
                     self._making.pop(key, None)
-            return embedding, True
+            return value, True
 
     def clear(self) -> None:
         """Remove all entries."""
         with self._lock:
             self._kept.clear()
 
-    def _keep(self, key: Hashable, embedding: Sized) -> None:
-        if embedding.nbytes > self.max_bytes:
+    def _keep(self, key: Hashable, value: Sized) -> None:
+        if value.nbytes > self.max_bytes:
             return
         with self._lock:
-            self._kept[key] = embedding
+            self._kept[key] = value

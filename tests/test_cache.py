@@ -3,7 +3,7 @@ import threading
 import pytest
 import torch
 
-from sam3d_label.cache import EmbeddingCache
+from sam3d_label.cache import LruCache
 from sam3d_label.network import Embedding
 
 
@@ -16,14 +16,14 @@ def refuse() -> Embedding:
 
 
 def test_a_key_is_made_once():
-    cache = EmbeddingCache(1000)
+    cache = LruCache(1000)
     first, made = cache.get("a", lambda: embedding(10))
     assert made
     assert cache.get("a", refuse) == (first, False)
 
 
 def test_the_least_recently_used_goes_when_the_budget_is_reached():
-    cache = EmbeddingCache(100)
+    cache = LruCache(100)
     for key in "ab":
         cache.get(key, lambda: embedding(10))
     cache.get("a", refuse)
@@ -34,13 +34,13 @@ def test_the_least_recently_used_goes_when_the_budget_is_reached():
 
 
 def test_an_embedding_beyond_the_budget_is_given_but_not_kept():
-    cache = EmbeddingCache(10)
+    cache = LruCache(10)
     assert cache.get("a", lambda: embedding(100))[1]
     assert cache.nbytes == 0
 
 
 def test_two_who_ask_at_the_same_time_share_one_making():
-    cache, made = EmbeddingCache(1000), []
+    cache, made = LruCache(1000), []
     started, finish = threading.Event(), threading.Event()
 
     def slow() -> Embedding:
@@ -60,14 +60,14 @@ def test_two_who_ask_at_the_same_time_share_one_making():
 
 
 def test_a_failed_making_leaves_the_key_free():
-    cache = EmbeddingCache(1000)
+    cache = LruCache(1000)
     with pytest.raises(RuntimeError):
         cache.get("a", lambda: (_ for _ in ()).throw(RuntimeError("out of memory")))
     assert cache.get("a", lambda: embedding(1))[1]
 
 
 def test_clear_forgets_everything():
-    cache = EmbeddingCache(1000)
+    cache = LruCache(1000)
     cache.get("a", lambda: embedding(1))
     cache.clear()
     assert cache.nbytes == 0
@@ -75,14 +75,14 @@ def test_clear_forgets_everything():
 
 
 def test_one_beyond_the_budget_drives_nothing_else_out():
-    cache = EmbeddingCache(100)
+    cache = LruCache(100)
     cache.get("a", lambda: embedding(10))
     cache.get("huge", lambda: embedding(100))
     assert not cache.get("a", refuse)[1]
 
 
 def test_a_hit_leaves_nothing_behind():
-    cache = EmbeddingCache(100)
+    cache = LruCache(100)
     for _ in range(3):
         cache.get("a", lambda: embedding(1))
     assert not cache._making

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sam3d_label.cache import EmbeddingCache
+from sam3d_label.cache import LruCache
 from sam3d_label.errors import Sam3dError, VolumeError, WeightsError
 from sam3d_label.evaluation import metrics
 from sam3d_label.image.labels import open_label, structures
@@ -140,7 +140,7 @@ class Replayer:
             volume = Volume.open(path)
         except Sam3dError as error:
             return VolumeError(str(error).replace(str(path), path.name))
-        return _Image(volume, EmbeddingCache(CACHE_BYTES), self._truth(image, volume))
+        return _Image(volume, LruCache(CACHE_BYTES), self._truth(image, volume))
 
     def _truth(self, image: str, volume: Volume) -> _Truth:
         labels = self._listing.objects[image].labels
@@ -273,7 +273,7 @@ class _Truth:
 @dataclass(frozen=True)
 class _Image:
     volume: Volume
-    cache: EmbeddingCache
+    cache: LruCache
     truth: _Truth
 
 

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 
 from torch import Tensor
 
-from sam3d_label.cache import EmbeddingCache
+from sam3d_label.cache import LruCache
 from sam3d_label.image.frame import CropFrame
 from sam3d_label.image.intensity import Normalization
 from sam3d_label.image.volume import Volume
@@ -35,7 +35,7 @@ class CropEncoder:
         encoded: Number of crops that had to be encoded so far.
     """
 
-    def __init__(self, volume: Volume, weights: Weights, normalization: Normalization, cache: EmbeddingCache) -> None:
+    def __init__(self, volume: Volume, weights: Weights, normalization: Normalization, cache: LruCache) -> None:
         self.volume, self.weights, self.normalization, self.cache = volume, weights, normalization, cache
         self.device = next(weights.model.parameters()).device
         self.accepts_masks = "mask" in weights.card.capabilities

@@ -64,9 +64,9 @@ class CropGrid:
         """
         drawn: list[Click | Box] = [*prompts.positive, *prompts.boxes]
         groups: list[list[Click | Box]] = []
-        for one in sorted(drawn, key=lambda d: corners([d]).tolist()):
+        for one in sorted(drawn, key=lambda d: prompt_voxels([d]).tolist()):
             for group in groups:
-                if self._fits(corners([*group, one])):
+                if self._fits(prompt_voxels([*group, one])):
                     group.append(one)
                     break
             else:
@@ -133,7 +133,7 @@ class CropGrid:
         return bool((edges <= GROUP_SHARE * self.first * self.size).all())
 
 
-def corners(drawn: Iterable[Click | Box]) -> np.ndarray:
+def prompt_voxels(drawn: Iterable[Click | Box]) -> np.ndarray:
     """Return the voxels i, j, k (N, 3) of clicks and of corners of boxes."""
     points = [p for d in drawn for p in ([d.ijk] if isinstance(d, Click) else [d.lower, d.upper])]
     return np.array(points, float).reshape(-1, 3)

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from sam3d_label.cache import EmbeddingCache
+from sam3d_label.cache import LruCache
 from sam3d_label.errors import PromptError
 from sam3d_label.image.intensity import Normalization
 from sam3d_label.image.region import Region, union, whole
@@ -112,10 +112,10 @@ class Segmenter:
     """
 
     def __init__(
-        self, volume: Volume, weights: Weights, *, cache: EmbeddingCache | None = None, two_pass: bool = True
+        self, volume: Volume, weights: Weights, *, cache: LruCache | None = None, two_pass: bool = True
     ) -> None:
         self.volume, self.weights, self.two_pass = volume, weights, two_pass
-        self.cache = cache if cache is not None else EmbeddingCache()
+        self.cache = cache if cache is not None else LruCache()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], weights: str | None = None, device: str = "cpu") -> Segmenter:

@@ -26,7 +26,7 @@ MOST = 0.75
 """Share of the directions in which that distance is shorter: near the border, half of them end immediately."""
 
 TAIL, ROOT_HALF = 4, 0.70710678
-"""Voxels to either side that the Gaussian of `smoothed` reaches; what its error function is scaled by."""
+"""Radius of the Gaussian of `smooth`, voxels; factor of the argument of its error function."""
 
 RAYS, STEP, REACH = 200, 0.5, 0.25
 """Rays from a click; voxels between two samples; their length as a share of the crop's edge."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from sam3d_label.image.frame import CropFrame
 from sam3d_label.segmentation.cancellation import checkpoint
 from sam3d_label.segmentation.crop_encoder import CropEncoder
-from sam3d_label.segmentation.crop_grid import CropGrid, corners, extent, mask_corners
+from sam3d_label.segmentation.crop_grid import CropGrid, extent, mask_corners, prompt_voxels
 from sam3d_label.segmentation.crop_prompts import CropPrompts, decode
 from sam3d_label.segmentation.guided_filter import follow_edges
 from sam3d_label.segmentation.local_corrections import keep_local
@@ -85,7 +85,7 @@ class ViewSearch:
 
     def target(self, group: list[Click | Box]) -> TargetViews:
         """Return the views of one group of prompts."""
-        points = corners(group)
+        points = prompt_voxels(group)
         view = self._widen(points, self.initial_spacing(group))
         if view.frame.spacing > self.grid.first:
             return TargetViews(view, tuple(self.tiles(view)))
@@ -94,11 +94,11 @@ class ViewSearch:
     def initial_spacing(self, group: list[Click | Box]) -> float:
         """Return the finest spacing that suits a target of the size that the group indicates; at most the first one."""
         volume = self.grid.volume
-        size = float(((np.ptp(corners(group), axis=0) + 1) * volume.spacing).max())
+        size = float(((np.ptp(prompt_voxels(group), axis=0) + 1) * volume.spacing).max())
         if not any(isinstance(drawn, Box) for drawn in group):
             inside = [click for click in self.prompts.positive if click in group]
-            bound = size_by_clicks(corners(inside), corners(self.prompts.negative), volume.spacing)
-            first = self.grid.frame(corners(inside[:1]), self.grid.first)
+            bound = size_by_clicks(prompt_voxels(inside), prompt_voxels(self.prompts.negative), volume.spacing)
+            first = self.grid.frame(prompt_voxels(inside[:1]), self.grid.first)
             size = max(size, min(bound, self.encoder.apparent_size(first, inside[0].ijk)))
         suitable = [s for s in self.grid.spacings if size <= FILL * s * self.grid.size and s < self.grid.first]
         return min(suitable, default=self.grid.first)

@@ -9,7 +9,7 @@ from typing import overload
 
 import numpy as np
 
-from sam3d_label.cache import EmbeddingCache
+from sam3d_label.cache import LruCache
 from sam3d_label.image.intensity import IntensityRule, Normalization
 from sam3d_label.image.labels import open_label
 from sam3d_label.image.volume import Volume
@@ -50,7 +50,7 @@ class OpenedCases(Sequence[OpenedCase]):
 
     def __init__(self, cases: Sequence[TrainingCase], intensity: IntensityRule, max_bytes: int) -> None:
         self.cases, self.intensity = list(cases), intensity
-        self._kept = EmbeddingCache(max_bytes)
+        self._kept = LruCache(max_bytes)
 
     def __len__(self) -> int:
         return len(self.cases)

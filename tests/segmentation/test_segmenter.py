@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from sam3d_label.cache import EmbeddingCache
+from sam3d_label.cache import LruCache
 from sam3d_label.errors import PromptError, VolumeError
 from sam3d_label.image.intensity import Window
 from sam3d_label.image.volume import Volume
@@ -72,7 +72,7 @@ def test_what_a_click_says_reaches_the_mask(segmenter):
 
 
 def test_two_volumes_and_two_weights_share_a_cache_without_mixing(volume, small_weights):
-    cache = EmbeddingCache(10**9)
+    cache = LruCache(10**9)
     other = Volume(volume.array[::-1].copy(), OBLIQUE)
     stranger = replace(small_weights, signature="other")
     click = [Click((20, 18, 7))]
@@ -85,7 +85,7 @@ def test_two_volumes_and_two_weights_share_a_cache_without_mixing(volume, small_
 
 
 def test_a_changed_intensity_rule_is_not_served_from_the_cache(volume, small_weights):
-    cache = EmbeddingCache(10**9)
+    cache = LruCache(10**9)
     click = [Click((20, 18, 7))]
     Segmenter(volume, small_weights, cache=cache).segment(click)
     card = small_weights.card.model_copy(
@@ -195,7 +195,7 @@ def test_a_closer_look_keeps_every_click_in_view(small_weights):
 
 
 def test_an_embedding_stays_on_its_device(volume, small_weights):
-    cache = EmbeddingCache(10**9)
+    cache = LruCache(10**9)
     click = [Click((20, 18, 7))]
     Segmenter(volume, small_weights, cache=cache).segment(click)
     elsewhere = Segmenter(volume, small_weights, cache=cache).search(Prompts.of(click))
@@ -231,7 +231,7 @@ def test_a_next_click_makes_geodesic_maps_of_itself_alone(volume, small_weights,
     after = [point for points in made for point in points[0]][len(before) :]
     assert before
     assert not [point for point in after if point in before], "the first click's maps are kept"
-    alone = Segmenter(volume, weights, cache=EmbeddingCache(0))
+    alone = Segmenter(volume, weights, cache=LruCache(0))
     assert alone.segment([first]).digest == one.digest
     assert alone.segment([first, second]).digest == both.digest
 

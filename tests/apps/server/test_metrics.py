@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lib.request_context import RequestRecord
 from lib.server.metrics import AppState, Metrics
-from sam3d_label.cache import EmbeddingCache
+from sam3d_label.cache import LruCache
 from sam3d_label.model_update import learning_curve
 
 
@@ -73,7 +73,7 @@ def test_cache_queue_tasks_and_gate_decisions_are_read_when_they_are_collected(
 ) -> None:
     queue = {"waiting": 0}
     tasks = {"train": ["DONE", "RUNNING", "DONE"]}
-    metrics.registry.register(AppState(EmbeddingCache(64), tmp_path, lambda: tasks, lambda: queue))
+    metrics.registry.register(AppState(LruCache(64), tmp_path, lambda: tasks, lambda: queue))
     assert values(metrics)["sam3d_gate_decisions", "published"] == 0
     queue["waiting"] = 3
     (tmp_path / learning_curve.TABLE).write_text("at,version,published\nnow,0001,1\nnow,0002,0\nnow,0003,0\n")

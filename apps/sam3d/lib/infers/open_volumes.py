@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sam3d_label import Segmenter
-from sam3d_label.cache import EmbeddingCache
+from sam3d_label.cache import LruCache
 from sam3d_label.image.volume import Volume
 from sam3d_label.weights import Weights
 
@@ -106,7 +106,7 @@ class Segmenters:
 
     def __init__(self, weights: Callable[[str], Weights], cache_bytes: int) -> None:
         self.weights = weights
-        self.cache = EmbeddingCache(cache_bytes)
+        self.cache = LruCache(cache_bytes)
         self._volumes = OpenVolumes(OPEN_VOLUMES_BYTES)
 
     def borrow(self, path: str, device: str) -> AbstractContextManager[Segmenter]:

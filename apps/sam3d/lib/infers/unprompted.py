@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.infers.answer import AnswerParams
-from sam3d_label.cache import EmbeddingCache
+from sam3d_label.cache import LruCache
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class UnpromptedMasks:
         cache: Where masks are kept, one bit per voxel.
     """
 
-    def __init__(self, cache: EmbeddingCache) -> None:
+    def __init__(self, cache: LruCache) -> None:
         self._cache = cache
         self._guard = threading.Lock()
         self._running: dict[str, list[SearchProgress]] = {}

@@ -96,13 +96,13 @@ def wait_until(done: Callable[[], bool], what: str) -> None:
 
 
 def all_seen(client: MONAILabelClient) -> bool:
-    """Whether the server has looked at every volume."""
+    """Return whether the server has scored every volume."""
     objects = client.datastore()["objects"].values()
     return all("sam3d" in each["image"]["info"] for each in objects)
 
 
 def has_trained(client: MONAILabelClient) -> bool:
-    """Whether a training has done its first epoch."""
+    """Return whether a training has finished its first epoch."""
     return bool(client.info().get("train_stats", {}).get("sam3d", {}).get("epoch"))
 
 

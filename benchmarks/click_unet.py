@@ -79,7 +79,7 @@ class ClickUNet(PromptableNetwork):
         mask: Tensor | None = None,
         geodesic_maps: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """Foreground minus background logit (B, 1, D, H, W); boxes and masks are ignored."""
+        """Return the foreground minus background logit (B, 1, D, H, W); boxes and masks are ignored."""
         crop = embedding.feature
         channels = [crop[:, 0], *(self._bumps(points, signs == sign) for sign in (IN, OUT))]
         return voxels_of_cells(self.unet(torch.stack(channels, 1)))

@@ -100,11 +100,11 @@ class Setup:
     steps: Mapping[str, int]
 
     def point(self, arm: str, seed: int, annotated: int) -> Path:
-        """File of a point."""
+        """Return the file of a point."""
         return self.out / "points" / f"{arm}_{seed}_{annotated:03d}.csv"
 
     def learned(self, arm: str, seed: int, annotated: int) -> Path:
-        """Folder of the weights behind a point."""
+        """Return the folder of the weights of a point."""
         return self.out / "weights" / f"{arm}_{seed}_{annotated:03d}"
 
 
@@ -197,7 +197,7 @@ CLICKS = ("positive_click", "negative_click")
 
 
 def play(setup: Setup, arm: str, seed: int, sizes: Sequence[int], console: Console) -> None:
-    """Every point of an arm that is not there yet."""
+    """Measure all points of an arm that are missing."""
     serving, choose, annotated = begin(setup, arm, seed), Choosing(setup, arm, seed), list[str]()
     if arm != UNET and not setup.point("start", 0, 0).is_file():
         write_point(setup.point("start", 0, 0), "start", 0, 0, score(serving, setup.held_out), 0, 0.0)
@@ -246,7 +246,7 @@ def read_points(out: Path) -> list[dict[str, str]]:
 
 
 def summarise(rows: Sequence[Mapping[str, str]]) -> dict[str, list[dict[str, Any]]]:
-    """By arm, for each number of annotated cases: mean over held-out cases and seeds, and its 95 % interval.
+    """Return, by arm and number of annotated cases, the mean over held-out cases and seeds and its 95 % interval.
 
     `dice_1_over_random` is that of the difference to the strategy `random` on the same cases, where that was measured.
     """
@@ -289,7 +289,7 @@ def _mean_and_interval(values: Sequence[float]) -> list[float]:
 
 
 def draw(path: Path, arms: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> None:
-    """Dice after one and five clicks over annotated cases, with the interval of each mean, as a PNG."""
+    """Draw Dice after one and five clicks over annotated cases, with the interval of each mean, as a PNG."""
     figure, panels = new_chart(2, sharey=True)
     for axes, metric in zip(panels, ("dice_1", "dice_5"), strict=True):
         for arm, points in arms.items():
@@ -377,7 +377,7 @@ def main(
 
 
 def conclude(out: Path, version: str, minutes: float) -> None:
-    """Table, numbers and picture of all points."""
+    """Write table, numbers and picture of all points."""
     rows = read_points(out)
     with replacing(out / "learning_curve.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)

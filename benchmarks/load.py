@@ -193,7 +193,7 @@ async def click_only(client: httpx.AsyncClient, cases: Sequence[LoadCase], users
 
 
 async def masks_of_one_user(client: httpx.AsyncClient, cases: Sequence[LoadCase]) -> Log:
-    """Both clicks in every case, one after the other."""
+    """Send both clicks in every case, one after the other."""
     log = Log()
     for case in cases:
         for kind in ("first click", "next click"):
@@ -267,7 +267,7 @@ class Memory:
 
 
 def row(name: str, log: Log, memory: Memory) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     summary = log.summary()
     cells = [f"{s['p50']:.2f} / {s['p95']:.2f}" if (s := summary.get(kind)) else "" for kind in KINDS]
     return f"| {name} | {' | '.join(cells)} | {len(log.errors)} | {memory.server_mb:.0f} |"
@@ -350,7 +350,7 @@ def main(
 
 
 def _grown(url: str, cases: Sequence[LoadCase], requests: int, memory: Memory, logs: list[Log]) -> list[int]:
-    """Memory of the server after each tenth of the clicks, MiB."""
+    """Return the memory of the server after each tenth of the clicks, MiB."""
     parts = []
     for part in range(10):
         count = requests * (part + 1) // 10 - requests * part // 10

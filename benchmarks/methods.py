@@ -54,7 +54,7 @@ def opener(method: str, unet: Path | None, weights: str | None = None) -> Open:
 
 
 def with_weights(weights: Weights, *, two_pass: bool = True) -> Callable[[Volume], Segmenter]:
-    """Segmenters that share weights and nothing else."""
+    """Return a function that opens segmenters, which share weights only."""
     return lambda volume: Segmenter(volume, weights, two_pass=two_pass)
 
 
@@ -68,7 +68,7 @@ def common_cases(cohorts: Mapping[str, Cohort]) -> dict[str, Cohort]:
 
 
 def curve(cohort: Cohort) -> list[list[float]]:
-    """Mean Dice after each click from 1 on, with the lower and upper end of its 95 % interval."""
+    """Return the mean Dice after each click from 1 on, with the lower and upper end of its 95 % interval."""
     after = zip(*(result.dices for result in cohort.results), strict=True)
     return [[float(np.mean(dices)), *bootstrap_interval(dices)] for dices in after]
 

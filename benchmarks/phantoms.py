@@ -91,7 +91,7 @@ def measure(
 
 
 def group(name: str, measured: Sequence[PhantomResult], counts: Sequence[int]) -> dict[str, Any]:
-    """Mean Dice by click count, and of a box, with its 95 % interval; `None` for a group without cases."""
+    """Return the mean Dice by click count, and of a box, with its 95 % interval; `None` for a group without cases."""
     dices = {str(count): [each.dices[count - 1] for each in measured] for count in counts}
     dices[BOX] = [each.box for each in measured]
     return {
@@ -103,7 +103,7 @@ def group(name: str, measured: Sequence[PhantomResult], counts: Sequence[int]) -
 
 
 def groups(measured: Sequence[PhantomResult], counts: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """All phantoms, by size, by contrast, by both, by modality."""
+    """Return groups: all phantoms, by size, by contrast, by both, by modality."""
     yield group("all", measured, counts)
     for size in SIZES:
         yield group(size, [each for each in measured if each.size == size], counts)

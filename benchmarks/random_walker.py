@@ -97,7 +97,7 @@ class RandomWalker:
     def _walk(
         self, frame: CropFrame, region: tuple[slice, slice, slice], clicks: tuple[Click, ...]
     ) -> NDArray[np.float32]:
-        """Probability (d, h, w) of the region's voxels that a walker from there meets the target's seeds first."""
+        """Return the probability (d, h, w) that a walker from a voxel of the region meets the target's seeds first."""
         low, high = self._window
         grey = np.clip(self.volume.crop(frame).numpy()[region], low, high)
         grey = (grey - grey.mean()) / max(float(grey.std()), 1e-6)

@@ -95,7 +95,7 @@ def ask(service: str, requirements: str) -> Mapping[str, Any] | None:
 
 
 def audited(report: Mapping[str, Any] | None) -> int:
-    """For how many packages the service had an answer.
+    """Return the number of packages that the service knows.
 
     Args:
         report: What pip-audit reported.

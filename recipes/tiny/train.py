@@ -84,7 +84,7 @@ def patient(case: TrainingCase) -> int:
 
 
 def with_weights(cases: Iterable[TrainingCase], share: float) -> list[TrainingCase]:
-    """Cases that together have the given share of the training crops."""
+    """Return cases that together have the given share of the training crops."""
     cases = list(cases)
     return [replace(case, weight=share / len(cases)) for case in cases]
 
@@ -100,14 +100,14 @@ def split(sts: Path) -> tuple[list[TrainingCase], list[TrainingCase]]:
 
 
 def every_case(sts: Path, out: Path) -> tuple[list[TrainingCase], list[TrainingCase]]:
-    """All cases that train, painted ones made in `out` where they are missing, and those that validate."""
+    """Return the training cases, synthetic ones made in `out` if they are missing, and the validation cases."""
     training, validation = split(sts)
     made = [*painted_cases(out), *piece_cases(training, out / "pieces"), *planted_cases(training, out / "planted")]
     return [*made, *training], validation
 
 
 def painted_cases(folder: Path) -> list[TrainingCase]:
-    """Phantoms and mosaics, made where they are missing: lesions, organs and regions as targets."""
+    """Return phantoms and mosaics, made if they are missing: lesions, organs and regions as targets."""
     phantoms, mosaics = folder / "phantoms", folder / "mosaics"
     if not phantoms.exists():
         write_phantoms(phantoms, PHANTOMS, SEED, organs=True)

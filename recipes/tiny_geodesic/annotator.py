@@ -15,7 +15,7 @@ ROUGHEST = 0.12
 
 
 def to_cells(values: Tensor) -> Tensor:
-    """Which cells (B, d, h, w) are mostly positive in values (B, 1, 2d, 2h, 2w)."""
+    """Return which cells (B, d, h, w) are mostly positive in values (B, 1, 2d, 2h, 2w)."""
     return F.avg_pool3d(values, 2)[:, 0] > 0
 
 
@@ -71,7 +71,7 @@ def draw_inside(target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def spans(target: Tensor) -> tuple[Tensor, Tensor]:
-    """First and last cell (B, 3) of each target; all of the crop where it is empty."""
+    """Return the first and last cell (B, 3) of each target; all of the crop where it is empty."""
     lower, upper = [], []
     for axis in range(1, 4):
         there = target.any(dim=tuple(a for a in (1, 2, 3) if a != axis))

@@ -109,7 +109,7 @@ class Cropper:
         return CropPosition(self.rng.random(3) * (stored.edge - 1), self.place(stored, target).spacing)
 
     def cut(self, stored: StoredVolume, value: int, place: CropPosition) -> Tensor:
-        """Image, label and where the volume is, (3, SIZE, SIZE, SIZE)."""
+        """Return image, label and the mask of the volume, (3, SIZE, SIZE, SIZE)."""
         parts, slices, there = [], [], []
         for axis in range(3):
             step = float(place.spacing[axis] / stored.source.spacing[axis])

@@ -119,7 +119,7 @@ class BatchPrompts:
         self.reach: list[Tensor] = []
 
     def add(self, cells: Tensor, signs: Tensor) -> None:
-        """One more click for each item: cells (B, 3) and signs (B,)."""
+        """Add one click for each item: cells (B, 3) and signs (B,)."""
         point = cells[:, None].float() * 2 + 0.5
         self.points = torch.cat([self.points, point], 1)
         self.signs = torch.cat([self.signs, signs[:, None]], 1)
@@ -137,7 +137,7 @@ class BatchPrompts:
 
 
 def loss_and_dice(logit: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of Dice loss and cross-entropy, and soft Dice, (B,)."""
+    """Return the mean of Dice loss and cross-entropy, and the soft Dice, (B,)."""
     probability = logit.sigmoid()
     both = (probability * label).flatten(1).sum(1)
     total = probability.flatten(1).sum(1) + label.flatten(1).sum(1)
@@ -147,5 +147,5 @@ def loss_and_dice(logit: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Mean of values (B,) under weights (B,)."""
+    """Return the mean of values (B,) under weights (B,)."""
     return (values * weights).sum() / weights.sum().clamp(min=1)

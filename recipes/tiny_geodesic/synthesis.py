@@ -65,7 +65,7 @@ def work(number: int, seed: int, reals: Sequence[PackedVolume], feed: Path) -> N
 
 
 def make(rng: np.random.Generator, reals: Sequence[PackedVolume]) -> Iterator[Source]:
-    """One image, once for each kind of target in it."""
+    """Make one image and return it once for each kind of target in it."""
     kind = rng.choice(list(KINDS), p=list(KINDS.values()))
     if kind == "phantom":
         phantom = make_phantom(rng)
@@ -141,7 +141,7 @@ def drawn(rng: np.random.Generator, reals: Sequence[PackedVolume]) -> Source:
 
 
 def label_map(rng: np.random.Generator, real: PackedVolume, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Parts of a deformed volume around one of its structures, int16, and the spacing of their grid."""
+    """Return the parts of a deformed volume around one of its structures, int16, and the spacing of their grid."""
     smooth = ndimage.gaussian_filter(real.image.astype(np.float32), 0.7)
     rest = smooth[label == 0]
     tissues = UNNAMED + np.digitize(smooth, np.quantile(rest, TISSUES) if rest.size else TISSUES)
@@ -187,7 +187,7 @@ def hollow(rng: np.random.Generator, parts: np.ndarray) -> np.ndarray:
 
 
 def add_lesions(rng: np.random.Generator, parts: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lesions in structures, 1 to n, and the parts with them."""
+    """Return lesions in structures, 1 to n, and the parts with them."""
     parts, lesions = parts.copy(), np.zeros(parts.shape, np.uint8)
     room = ndimage.distance_transform_edt(target > 0)
     grid = np.stack(np.meshgrid(*[np.arange(edge) for edge in parts.shape], indexing="ij"))

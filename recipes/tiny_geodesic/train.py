@@ -162,7 +162,7 @@ class Supply:
                 pool.pop(int(self.rng.integers(len(pool) // 2)))
 
     def choose(self, count: int, shares: dict[str, float]) -> list[tuple[StoredVolume, int]]:
-        """Targets, drawn by the shares of their kinds."""
+        """Return targets, drawn by the shares of their kinds."""
         kinds = [kind for kind in shares if self.pools[kind]]
         weights = np.array([shares[kind] for kind in kinds])
         chosen = []
@@ -306,7 +306,7 @@ def run(
 
 
 def memory(device: torch.device) -> str:
-    """Most memory that was needed on a GPU."""
+    """Return the peak memory on a GPU."""
     return f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if device.type == "cuda" else "on the CPU"
 
 

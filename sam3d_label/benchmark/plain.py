@@ -42,7 +42,7 @@ class PlainSAM3D:
         boxes: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """Foreground minus background logit (B, 1, D, H, W) of crops (B, 1, D, H, W).
+        """Return the foreground minus background logit (B, 1, D, H, W) of crops (B, 1, D, H, W).
 
         Prompts are as in `SAM3D.decode`. Each item of the batch is processed separately, with exactly the prompts
         it has: padding never enters.
@@ -101,7 +101,7 @@ class PlainSAM3D:
         return image.T.reshape(feature.shape)
 
     def _decode(self, maps: list[Tensor], crop: Tensor, drawing: Tensor) -> Tensor:
-        """Logit (1, D, H, W) of one item: all inputs side by side in one convolution."""
+        """Return the logit (1, D, H, W) of one item: all inputs concatenated for one convolution."""
         decoder, half = self.network.mask_decoder, (self.config.half,) * 3
         inputs = [
             F.interpolate(decoder_head(cast(nn.Sequential, head), feature), half, mode="trilinear", align_corners=True)
@@ -144,7 +144,7 @@ def adapt(adapter: SpatialAdapter, x: Tensor) -> Tensor:
 
 
 def attend(layer: WindowAttention, x: Tensor) -> Tensor:
-    """Attention in (shifted) windows of tokens (1, h, w, d, C), with every score stored."""
+    """Return attention in (shifted) windows of tokens (1, h, w, d, C), with every score stored."""
     shape, window, shift, heads = x.shape, layer.window, layer.shift, layer.heads
     windows = cut(torch.roll(x, (-shift,) * 3, (1, 2, 3)), window)
     n, tokens, width = windows.shape
@@ -160,7 +160,7 @@ def attend(layer: WindowAttention, x: Tensor) -> Tensor:
 
 
 def relative_bias(layer: WindowAttention, q: Tensor) -> Tensor:
-    """Decomposed relative positions of unscaled queries (n, heads, w ** 3, c): (n, heads, w ** 3, w ** 3)."""
+    """Return decomposed relative positions of unscaled queries (n, heads, w ** 3, c): (n, heads, w ** 3, w ** 3)."""
     n, heads, tokens, c = q.shape
     w = layer.window
     q = q.reshape(n, heads, w, w, w, c)
@@ -180,7 +180,7 @@ def relative_rows(table: Tensor, window: int) -> Tensor:
 
 
 def shift_mask(grid: Iterable[int], window: int, shift: int) -> Tensor:
-    """Swin's mask of a cyclic shift, -100 between regions: (windows, window ** 3, window ** 3)."""
+    """Return Swin's mask of a cyclic shift, -100 between regions: (windows, window ** 3, window ** 3)."""
     sizes = tuple(grid)
     region = torch.zeros(1, *sizes, 1)
     parts = (slice(0, -window), slice(-window, -shift), slice(-shift, None))

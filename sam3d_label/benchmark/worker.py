@@ -32,7 +32,7 @@ Task = Literal["clicks", "plain clicks", "training"]
 NEXT_CLICKS = 5
 CLICKS_IN_TRAINING = 10
 SAMPLED = 16
-"""Every so many voxels, the logit goes into the report: enough to see that both formulations say the same."""
+"""Step, in voxels, between the logits in the report; they show whether both formulations agree."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _plain_clicks(network: SAM3D, crop: Tensor, points: Tensor) -> dict[str, obj
 
 
 def _training(network: SAM3D, crop: Tensor, points: Tensor) -> dict[str, object]:
-    """Forward and backward of the trained part, blocks recomputed, in bf16 where the device has it."""
+    """Measure forward and backward of the trained part, blocks recomputed, in bf16 if the device computes in it."""
     freeze_trunk(network.train())
     network.image_encoder.activation_checkpointing = True
     signs = torch.ones_like(points[..., 0])

@@ -139,7 +139,7 @@ def _moved(
     rng: np.random.Generator,
     spacing: Sequence[float],
 ) -> Index:
-    """``ijk`` moved by the jitter to a free voxel of the volume; ``ijk`` itself if none is found."""
+    """Return ``ijk`` moved by the jitter to a free voxel of the volume; ``ijk`` itself if none is found."""
     for _ in range(_DRAWS):
         moved = np.rint(np.add(ijk, rng.normal(0.0, JITTER_MM, size=3) / np.asarray(spacing)))
         i, j, k = (int(at) for at in np.clip(moved, 0, np.asarray(shape) - 1))

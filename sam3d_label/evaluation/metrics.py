@@ -38,7 +38,7 @@ def nsd(
     spacing: Sequence[float],
     tolerances: Sequence[float] = TOLERANCES_MM,
 ) -> tuple[float, ...]:
-    """Normalised surface Dice: the share of both surfaces within a tolerance of the other one.
+    """Return the normalised surface Dice: the share of both surfaces within a tolerance of the other one.
 
     The value of MONAI's ``SurfaceDiceMetric`` with ``use_subvoxels=True``, which agrees with DeepMind's
     implementation, from the same functions; the surface distances are computed once for all tolerances.
@@ -81,7 +81,7 @@ def noc(dices: Sequence[float], target: float, cap: int = NOC_CAP) -> ClicksToRe
 
 
 def auc(dices: Sequence[float], clicks: int = AUC_CLICKS) -> float | None:
-    """Area under Dice over clicks 1 to ``clicks`` (trapezoid) divided by its width; ``None`` with fewer."""
+    """Return the area under Dice over clicks 1 to ``clicks`` (trapezoid) divided by its width; ``None`` with fewer."""
     if len(dices) < clicks:
         return None
     area = sum(dices[:clicks]) - (dices[0] + dices[clicks - 1]) / 2
@@ -89,7 +89,7 @@ def auc(dices: Sequence[float], clicks: int = AUC_CLICKS) -> float | None:
 
 
 def count_lowered(dices: Sequence[float], by: float = LOWERED_BY) -> int:
-    """How many of the clicks after the first lower Dice by more than ``by``."""
+    """Count the clicks after the first that lower Dice by more than ``by``."""
     return sum(before - after > by for before, after in pairwise(dices))
 
 
@@ -107,7 +107,7 @@ def median_and_p95(name: str, values: Sequence[float]) -> dict[str, float | None
 def bootstrap_interval(
     values: Sequence[float], *, level: float = 0.95, seed: int = 0, resamples: int = _RESAMPLES
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean.
+    """Return the percentile bootstrap interval of the mean.
 
     Args:
         values: one for each case; at least one.
@@ -127,7 +127,7 @@ _Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 def _surfaces(mask: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: Sequence[float]) -> tuple[_Pair, _Pair]:
-    """Distance in mm to the other surface, and area in mm², of every surface element of mask and truth."""
+    """Return distance to the other surface, mm, and area, mm², of every surface element of mask and truth."""
     import torch
     from monai.metrics.utils import get_edge_surface_distance
 

@@ -256,7 +256,7 @@ def draw_sheet(path: Path, rows: Sequence[SheetRow]) -> None:
 
 
 def window(image: NDArray[np.float32], modality: str | None = None) -> tuple[float, float]:
-    """Grey values shown as black and white: soft tissue for CT, as the weights recognise it, else percentiles.
+    """Return the intensities shown as black and white: soft tissue for CT, as the weights detect it, else percentiles.
 
     Args:
         image: any shape.

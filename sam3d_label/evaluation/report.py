@@ -60,7 +60,7 @@ def write_report(
 
 
 def draw_curve(path: Path, results: Sequence[CaseResult], clicks: Sequence[int], *, title: str = "") -> None:
-    """Mean Dice over clicks with its bootstrap interval, over a faint line for each case, as a PNG."""
+    """Draw mean Dice over clicks with its bootstrap interval, over a faint line for each case, as a PNG."""
     counts = np.arange(0 if 0 in clicks else 1, len(results[0].records) + 1)
     values = np.array([[result.after(count).dice for count in counts] for result in results])
     mean = values.mean(axis=0)

@@ -1,4 +1,7 @@
-"""Read the values of a crop from a stored array, and write them back: linear resampling by one matrix for each axis."""
+"""Read the values of a crop from a stored array, and write them back: linear resampling by one matrix for each axis.
+
+Our own instead of `F.grid_sample`, which does not average where the crop is coarser than the stored voxels.
+"""
 
 from __future__ import annotations
 

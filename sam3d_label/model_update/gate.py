@@ -80,7 +80,7 @@ def format_difference(difference: Difference) -> str:
 
 
 def means(scores: Sequence[CaseScore]) -> dict[str, float]:
-    """Mean of each metric over cases."""
+    """Return the mean of each metric over cases."""
     names = [name for name in CaseScore.model_fields if name != "case"]
     return {name: float(np.mean([getattr(each, name) for each in scores])) for name in names}
 

@@ -153,7 +153,7 @@ def _by_clicks(rows: Iterable[ReplayRow]) -> dict[str, MeansOfGroup]:
 
 
 def _interval(rows: Sequence[ReplayRow]) -> Interval | None:
-    """Of mean Dice, images being drawn: requests on one image are not independent."""
+    """Return the interval of mean Dice by resampling images: requests on one image are not independent."""
     by_image: dict[str | None, list[float]] = defaultdict(list)
     for row in rows:
         by_image[row.image].append(row.dice or 0.0)

@@ -1,4 +1,4 @@
-"""Move a mask's border to the edges of the image by a guided filter."""
+"""Move a mask's border to the edges of the image by a guided filter; our own, as those of libraries are 2D."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ SOFTNESS = 0.05
 """Variance of the normalized image below which a window counts as flat."""
 
 SUREST = 1e-4
-"""Closest that a filtered probability comes to 0 or 1."""
+"""Least difference of a filtered probability from 0 and from 1."""
 
 
 def follow_edges(logit: Tensor, image: Tensor) -> Tensor:
-    """Let a logit follow the image, where the image has edges, and be smooth, where it has none.
+    """Return a logit that follows the edges of the image and is smooth where there are none.
 
     In each window the probability is fitted by a linear function of the image: He, Sun, Tang, Guided Image Filtering
-    (2013), doi 10.1109/TPAMI.2012.213. The decoder sees an edge to within a few voxels; the image knows it better.
-    Only the part of the crop into which the mask can grow is computed; the rest keeps its logit.
+    (2013), doi 10.1109/TPAMI.2012.213. The border of the decoder is accurate to a few voxels only. The
+    filter runs in the part of the crop into which the mask can grow; the rest keeps its logit.
 
     Args:
         logit: (D, H, W), a cube.

@@ -1,4 +1,7 @@
-"""Logits of several crops on the stored grid: tiles merged, clicks enforced."""
+"""Logits of several crops on the stored grid: tiles merged, clicks enforced.
+
+Our own instead of MONAI's `sliding_window_inference`, which merges windows of one size on a regular grid.
+"""
 
 from __future__ import annotations
 

@@ -109,7 +109,8 @@ class ClickLog:
     """A folder of numbered files, clicks-000001.jsonl and so on, with a request on each line.
 
     Lines are added to the last file, and a new file begins when that is full; the oldest one is then removed. Processes
-    take turns. A file is never renamed or rewritten, so that readers need no lock.
+    take turns. Our own instead of `RotatingFileHandler`: a file is never renamed or rewritten, so that readers need no
+    lock.
 
     Args:
         folder: Made when the first request is added.

@@ -95,7 +95,7 @@ class Studies:
         return listing
 
     def absent_labels(self) -> list[tuple[str, str]]:
-        """Image and tag of each label that is listed and has no file here, such as one on a DICOM server only."""
+        """Return image and tag of each listed label without a file here, such as one on a DICOM server only."""
         listing = self._listed()
         tags = [(image, tag) for image, found in listing.objects.items() for tag in found.labels]
         return [(image, tag) for image, tag in sorted(tags) if not self.label_file(listing, image, tag).is_file()]
@@ -154,7 +154,7 @@ def image_id(file: Path) -> str | None:
 
 
 def _files(folder: Path) -> Iterator[tuple[str, str]]:
-    """Id and extension of each image file in a folder."""
+    """Return id and extension of each image file in a folder."""
     yield from sorted(FolderReader().read(folder).volumes.items())
 
 

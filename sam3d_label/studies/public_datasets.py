@@ -130,7 +130,7 @@ def open_msd(source: Path, channel: str | None = None) -> PublicDataset:
 
 
 def open_kits(source: Path) -> PublicDataset:
-    """KiTS19, KiTS21 or KiTS23: case_00000/imaging.nii.gz and its segmentation, of KiTS21 the majority's.
+    """Open KiTS19, KiTS21 or KiTS23: case_00000/imaging.nii.gz and its segmentation, in KiTS21 the majority's.
 
     Args:
         source: The folder of the cases, or of the repository that holds it.

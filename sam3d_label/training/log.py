@@ -30,6 +30,7 @@ class EpochLog(BaseModel):
 
     def as_line(self) -> str:
         """Format the log for a program that reads the output."""
+        # Not `model_dump_json`, which writes NaN as null.
         return LINE + json.dumps(self.model_dump())
 
     @classmethod

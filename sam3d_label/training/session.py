@@ -33,7 +33,7 @@ class SessionLoss(nn.Module):
     def forward(
         self, images: Tensor, labels: Tensor, salient: Sequence[bool], rngs: Sequence[np.random.Generator]
     ) -> Tensor:
-        """Losses (B,) of crops, each the mean over the rounds that learn.
+        """Return losses (B,) of crops, each the mean over the rounds that learn.
 
         Args:
             images: The crops, (B, 1, D, H, W).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ class Trainer:
     """The state of a run, in each of the processes that share it.
 
     A step is an optimizer step on `settings.batch` crops, of which every process takes its part; the gradients are
-    those that one process would have had.
+    those that one process would have had. Our own loop instead of a framework's: a step simulates sessions of clicks,
+    and waits while the server answers a click.
 
     Args:
         model: The network, already on the device.
@@ -206,7 +208,7 @@ class Trainer:
             "epochs": list(logs),
             "steps": self.schedule.last_epoch,
             "seed": self.settings.seed,
-            "plan": self.plan.as_plain(),
+            "plan": asdict(self.plan),
         }
         try:
             with replacing(path) as temporary:
@@ -218,7 +220,7 @@ class Trainer:
             raise WeightsError(f"{path} cannot be written: {error}") from error
 
     def restore(self, path: Path) -> list[dict[str, Any]]:
-        """Go back to the state that the main process reads; the log up to it.
+        """Restore the state that the main process reads; return the log up to it.
 
         Raises:
             WeightsError: There is no checkpoint, it cannot be read, or it belongs to another run.

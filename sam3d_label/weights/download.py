@@ -1,4 +1,7 @@
-"""One file from the network: resumed where it was cut, checked, and never half there."""
+"""Download a file: continue after an interruption, verify it, and move it to its name when it is complete.
+
+Our own instead of `torch.hub.download_url_to_file`, which starts again after an interruption.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ def download(remote: RemoteFile, folder: Path, *, overwrite: bool = False) -> Pa
 
     Raises:
         WeightsError: There is no network, the connection broke, or the digest is another; the message says
-            how to get the file by hand. Or something else of the file's name is there.
+            how to get the file by hand. Or another file or folder has its name.
     """
     target = folder / remote.name
     if target.is_file() and sha256(target) == remote.sha256:

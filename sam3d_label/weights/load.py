@@ -245,7 +245,7 @@ def signature(*parts: str) -> str:
 
 
 def tensors_digest(tensors: dict[str, Tensor]) -> str:
-    """Hash of tensors that are in no file."""
+    """Return a hash of tensors that are in no file."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())

@@ -162,7 +162,7 @@ def reference_card(config: Config, checkpoint: Path, out: Path, dataset: Dataset
 
 
 def state_dicts(path: Path) -> tuple[Tensors, Tensors, Tensors]:
-    """State dicts of the encoder, the decoder and the last prompt encoder.
+    """Return the state dicts of the encoder, the decoder and the last prompt encoder.
 
     Raises:
         WeightsError: The file is unreadable or is not of the authors' layout.
@@ -192,7 +192,7 @@ def infer_config(
     prompt_heads: int,
     path: Path,
 ) -> Config:
-    """Sizes of the network, read from the shapes of its tensors.
+    """Return the sizes of the network, read from the shapes of its tensors.
 
     Raises:
         WeightsError: A tensor that defines a size is missing or invalid, or the sizes fit no network.

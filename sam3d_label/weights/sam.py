@@ -128,7 +128,7 @@ def is_norm(name: str) -> bool:
 
 
 def fresh_model(encoder: Mapping[str, Tensor], config: Config) -> SAM3D:
-    """SAM under adapters that were never trained, in eval mode, trunk frozen; the rest as in `volumetric`."""
+    """Return SAM with untrained adapters, in eval mode, trunk frozen; the rest as in `volumetric`."""
     model = SAM3D(config)
     model.load_state_dict(volumetric(encoder, config), strict=False)
     return freeze_trunk(model).eval()

@@ -33,7 +33,7 @@ NUMPY_SCALARS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal; read once as long as the file does not change.
+    """Return the SHA-256 of a file, hexadecimal; the file is read once until it changes.
 
     Raises:
         WeightsError: It cannot be read.
@@ -55,7 +55,7 @@ def _sha256(path: str, inode: int, size: int, changed: int) -> str:
 
 
 def read_safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:
-    """Tensors and metadata of a safetensors file.
+    """Return tensors and metadata of a safetensors file.
 
     Raises:
         WeightsError: It is missing, truncated, another kind of file, or holds NaN or infinite values.
@@ -95,7 +95,7 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[
 
 
 def read_checkpoint(path: Path) -> Any:
-    """Contents of a PyTorch checkpoint, none of whose code is run.
+    """Return the contents of a PyTorch checkpoint without running code in it.
 
     Raises:
         WeightsError: It is missing, truncated, another kind of file, or holds more than tensors and numbers.
@@ -118,7 +118,7 @@ def read_checkpoint(path: Path) -> Any:
 
 @lru_cache(maxsize=8)
 def expected_shapes(config: Config) -> dict[str, torch.Size]:
-    """Shape of each parameter of the network of these sizes, by name."""
+    """Return the shape of each parameter of a network of these sizes, by name."""
     with torch.device("meta"):
         return {name: tensor.shape for name, tensor in SAM3D(config).state_dict().items()}
 

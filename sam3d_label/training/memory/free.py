@@ -11,7 +11,7 @@ import torch
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Memory that a training may use, bytes: of the GPU, or of this process's share of the machine.
+    """Return the memory that a training may use, bytes: of the GPU, or of this process's share of the machine.
 
     Processes that torchrun started on one machine share its memory. None where the system does not report it.
     """

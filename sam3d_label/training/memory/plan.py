@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
@@ -36,10 +35,6 @@ class Plan:
     bf16: bool
     checkpointing: bool
     at_once: int
-
-    def as_plain(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

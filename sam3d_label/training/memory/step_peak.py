@@ -38,7 +38,7 @@ class Need:
     scratch: int = 0
 
     def of(self, at_once: int) -> int:
-        """With so many crops at once."""
+        """Return the bytes for a number of crops at once."""
         return self.states + self.scratch + at_once * self.crop
 
 
@@ -64,7 +64,7 @@ _crop_bytes: dict[object, int] = {}
 
 
 def _peak_of_step(model: PromptableNetwork, device: str, bf16: bool, checkpointing: bool) -> int:
-    """Peak of a step on one crop, found by going through it with tensors that have sizes and no memory, bytes."""
+    """Return the peak of a step on one crop, bytes, found by a run on tensors without memory."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with FakeCopyMode(mode):
         fake = copy.deepcopy(model)

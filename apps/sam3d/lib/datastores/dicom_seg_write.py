@@ -144,7 +144,7 @@ def _description(listed: str, at: datetime) -> str:
 
 
 def _step(headers: Sequence[Dataset]) -> float:
-    """Distance of the planes of two slices, mm."""
+    """Return the distance between the planes of two slices, mm."""
     orientation = np.array(headers[0].ImageOrientationPatient, float)
     normal = np.cross(orientation[:3], orientation[3:])
     way = np.array(headers[-1].ImagePositionPatient, float) - np.array(headers[0].ImagePositionPatient, float)

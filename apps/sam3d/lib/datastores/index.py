@@ -127,7 +127,7 @@ def _salvage(text: str, levels: int, where: str, damage: list[str]) -> object:
 
 
 def _members(text: str) -> Iterator[tuple[str, str]]:
-    """Keys of a JSON object and the texts of their values, found by counting brackets; it may be cut off."""
+    """Return the keys of a JSON object and the texts of their values, found by counting brackets; it may be cut off."""
     depth, begin = 0, 0
     name: str | None = None
     key: str | None = None

@@ -97,7 +97,7 @@ class ClickNotes:
     def _read(
         self, request: Mapping[str, object], task: VolumeTask | None
     ) -> tuple[LoggedPrompts | None, str | None, ResultKind]:
-        """Prompts, label and kind of result; no prompts when the request cannot be read."""
+        """Return prompts, label and kind of result; no prompts when the request cannot be read."""
         try:
             if isinstance(task, SAM3DInferTask):
                 prompts, output = parse(request, labels=self._labels)

@@ -111,7 +111,7 @@ def install(app: Any, api: FastAPI, prefix: str = "") -> None:
 
 
 def _is_kept(route: BaseRoute, ours: set[tuple[str, str]], prefix: str) -> bool:
-    """Whether a route or router of MONAI Label has anything that is in the table of roles and that we do not replace.
+    """Return whether a route or router of MONAI Label has a path that is in the table of roles and is not replaced.
 
     Not kept are the routes for whole slide images, `/reload`, `/static`, and pages that load scripts of other servers.
     """

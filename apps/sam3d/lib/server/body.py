@@ -141,7 +141,7 @@ class _Counting:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """ASGI `receive` that returns a body that was read already, then the next event of the server (a disconnect)."""
+    """Return an ASGI `receive` that returns a body that was read already, then the next event (a disconnect)."""
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> Message:

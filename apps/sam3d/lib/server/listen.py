@@ -74,7 +74,7 @@ def prepare(has_login: bool, trusted_proxies: Sequence[str] = ()) -> str:
 
 
 def is_taken(host: str, port: int) -> bool:
-    """Whether another program listens there; uvicorn would find out when the app has been loaded, with an errno."""
+    """Return whether another program listens there; uvicorn notices it only after the app has been loaded."""
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):

@@ -149,7 +149,7 @@ class AppState(Collector):
         self._cache, self._model_dir, self._tasks, self._queue = cache, model_dir, tasks, queue
 
     def describe(self) -> Iterable[Metric]:
-        """No metric is collected when the collector is registered."""
+        """Return nothing, so that no metric is collected when the collector is registered."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
@@ -181,7 +181,7 @@ class AppState(Collector):
 
 
 def device_memory() -> Iterable[Metric]:
-    """Memory of each CUDA device: in use by this server, free and total."""
+    """Return the memory of each CUDA device, bytes: in use by this server, free and total."""
     metric = GaugeMetricFamily("sam3d_device_memory_bytes", "Memory of a CUDA device", labels=("device", "kind"))
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)

@@ -218,7 +218,7 @@ def train_settings(asked: TrainRequest, targets: int, epochs: int, card: Card) -
 
 
 def trainer(asked: TrainRequest, device: str, model_dir: Path) -> FineTune:
-    """`fine_tune`, or its stand-in on all GPUs where there are several to use."""
+    """Return `fine_tune`, or its replacement for several GPUs."""
     count = torch.cuda.device_count() if asked.multi_gpu and device.startswith("cuda") else 0
     return train_in_processes(count, model_dir) if count > 1 else fine_tune
 

@@ -129,6 +129,6 @@ class StatsFile:
 
 
 def _numbers(log: EpochLog, names: tuple[str, ...]) -> dict[str, float]:
-    """Those of some fields that are numbers, which JSON can hold."""
+    """Return the fields that are finite numbers."""
     values = {name: float(getattr(log, name)) for name in names}
     return {name: round(value, 6) for name, value in values.items() if math.isfinite(value)}

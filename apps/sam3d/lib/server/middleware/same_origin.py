@@ -68,7 +68,10 @@ def _from_here(headers: Headers, host: str, scheme: str, method: str) -> bool:
 
 
 def _same_origin(origin: str, host: str, scheme: str) -> bool:
-    """Whether an origin is the host's. A proxy may speak HTTPS where this server speaks HTTP, but not the reverse."""
+    """Return whether an origin is that of the host.
+
+    A proxy may use HTTPS where this server uses HTTP, but not the reverse.
+    """
     if not ORIGIN.fullmatch(origin):
         return False
     try:

@@ -18,7 +18,7 @@ MAX_FILES, MAX_FIELDS = 2, 16
 
 
 def form_route(max_part_bytes: int, max_files: int = MAX_FILES, readers: UserShares | None = None) -> type[APIRoute]:
-    """Routes whose form has few parts; Starlette itself would accept a thousand files.
+    """Return a class of routes whose forms have few parts; Starlette itself accepts a thousand files.
 
     Args:
         max_part_bytes: How large a part other than a file may be.

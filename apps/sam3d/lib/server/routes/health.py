@@ -108,5 +108,5 @@ def weights(serving: ActiveWeights) -> Callable[[], None]:
 
 
 def background_tasks(tasks: Tasks) -> Mapping[str, Iterable[str]]:
-    """Status of each task in the background, by kind."""
+    """Return the status of each background task, by kind."""
     return {queue.kind: [task.status for task in queue.tasks()] for queue in tasks}

@@ -1,4 +1,4 @@
-"""Start a server in a process of its own, wait until it answers, and end it with what it has started."""
+"""Start a server in a separate process, wait until it answers, and end it together with its child processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LOG_LINES = 25
 
 
 class ServerStartError(Sam3dError):
-    """A server that ended or did not answer; the message ends with its last lines of log."""
+    """A server ended or did not answer; the message ends with the last lines of its log."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Server:
     process: psutil.Popen
 
     def children(self) -> list[psutil.Process]:
-        """Return the processes that it has started, such as a training."""
+        """Return its child processes, such as a training."""
         return list(self.process.children(recursive=True))
 
 
@@ -75,10 +75,10 @@ def serving(
         command: The command that starts it.
         url: Its address.
         log: File that its output is added to.
-        ready: Path that answers once it is ready, be it that it asks for a login.
+        ready: Path that answers once it is ready; a request for a login counts as an answer.
         folder: Its working folder.
         environment: Its environment variables; without them, those of this process.
-        seconds: How long it may take to answer.
+        seconds: Time within which it must answer, s.
 
     Raises:
         ServerStartError: It ended, answered with an error or did not answer in time.
@@ -117,7 +117,7 @@ def _wait_for(server: Server, ready: str, log: Path, seconds: float) -> None:
 
 
 def _stop(server: Server) -> None:
-    """End a server, and wait for the processes it has started: they may write until then."""
+    """End a server, and wait for its child processes, which may write until they end."""
     try:
         started = server.children()
         server.process.terminate()

@@ -281,7 +281,7 @@ def cross_attend(layer: Attention, x: Tensor, context: Tensor) -> Tensor:
 def draw(half: int, points: Tensor, signs: Tensor, boxes: Tensor, mask: Tensor | None) -> Tensor:
     """Return the dense prompt (1, 6, half, half, half), axes H, W, D.
 
-    Its channels: the earlier mask, clicks inside drawn narrow and wide, clicks outside likewise, boxes.
+    Its channels: the earlier mask, clicks inside drawn narrow and wide, clicks outside in the same way, boxes.
     """
     axis = torch.arange(half, device=points.device, dtype=points.dtype) * 2 + 0.5
     d, h, w = torch.meshgrid(axis, axis, axis, indexing="ij")

@@ -1,4 +1,4 @@
-"""Clicks have priority: a process that answers one sets a flag, and a training on the same machine waits."""
+"""Priority of clicks: a process that answers one sets a flag, and a training on the same machine waits."""
 
 from __future__ import annotations
 

@@ -206,7 +206,7 @@ class SAM3DTrainTask(TrainTask):
 
 
 def train_settings(asked: TrainRequest, targets: int, epochs: int, card: Card) -> TrainSettings:
-    """Return the library's settings for a request, of so many epochs without its word."""
+    """Return the library's settings for a request; `epochs` is used if the request has none."""
     return TrainSettings.few_cases(
         targets,
         card,

@@ -8,7 +8,13 @@ COSTS = 2
 """Kinds of geodesic distance, see `geodesic`."""
 
 DRAWN = 6
-"""Channels of the dense prompt without geodesic maps: the previous mask, two of either kind of click, the boxes."""
+"""Channels of the dense prompt that are drawn: the previous mask, two of either kind of click, the boxes."""
+
+LIKENESS = 4
+"""Channels of the dense prompt with the likeness to the clicks, see `slice_features`."""
+
+SLICE_STRIDE = 4
+"""Voxels of the crop along the edge of a feature of its slices."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class Config:
         deep: Channels of the fine path at each halving below the grid.
         geodesic: Distances over which the geodesic maps of the clicks fade; None without such maps.
         candidates: Masks that one prompt may mean, each with a predicted Dice; 0 without such a head.
+        slice_features: Whether features of LiteMedSAM's frozen 2D encoder are added, see `slice_features`.
     """
 
     crop: int = 128
@@ -66,6 +73,7 @@ class Config:
     deep: tuple[int, ...] = ()
     geodesic: tuple[float, ...] | None = None
     candidates: int = 0
+    slice_features: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "global_blocks", tuple(self.global_blocks))
@@ -88,6 +96,8 @@ class Config:
             or (bool(self.geodesic) and all(scale > 0 for scale in self.geodesic)),
             "candidates need fine, and are not negative": self.candidates == 0
             or (self.candidates > 0 and bool(self.fine)),
+            "slice_features need fine of two levels": not self.slice_features
+            or (len(self.fine) > 1 and self.stride >= SLICE_STRIDE),
             "sam_grid must be a multiple of the token grid": self.sam_grid % self.grid == 0,
             "neck must be a multiple of twice prompt_heads": self.neck % (2 * self.prompt_heads) == 0,
         }
@@ -113,7 +123,12 @@ class Config:
     @property
     def prompt_channels(self) -> int:
         """Channels of the dense prompt."""
-        return DRAWN + (0 if self.geodesic is None else COSTS * (2 * len(self.geodesic) + 1))
+        return DRAWN + self.geodesic_channels + LIKENESS * self.slice_features
+
+    @property
+    def geodesic_channels(self) -> int:
+        """Channels of the dense prompt with geodesic maps."""
+        return 0 if self.geodesic is None else COSTS * (2 * len(self.geodesic) + 1)
 
     def table_length(self, block: int) -> int:
         """Return the number of rows of the relative-position tables of a block."""

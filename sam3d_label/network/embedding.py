@@ -17,22 +17,25 @@ class Embedding:
         fixed_share: The click-independent part of the decoder, (B, decoder, half, half, half), axes H, W, D.
         levels: Feature maps of the fine path's encoder; empty if the network has no fine path.
         scene: Features for geodesic maps (see `geodesic.scene`); None if the network takes no such maps.
+        keys: Vectors for the likeness to a click (see `slice_features`); None if the network has no slice features.
     """
 
     feature: Tensor
     fixed_share: Tensor
     levels: tuple[Tensor, ...] = ()
     scene: Tensor | None = None
+    keys: Tensor | None = None
 
     @property
     def nbytes(self) -> int:
         """Memory held, bytes."""
-        scene = () if self.scene is None else (self.scene,)
-        return sum(t.numel() * t.element_size() for t in (self.feature, self.fixed_share, *self.levels, *scene))
+        optional = [t for t in (self.scene, self.keys) if t is not None]
+        return sum(t.numel() * t.element_size() for t in (self.feature, self.fixed_share, *self.levels, *optional))
 
     def items(self) -> Iterator[Embedding]:
         """Split a batch into batches of one crop."""
-        scenes = [None] * len(self.feature) if self.scene is None else self.scene.split(1)
-        parts = zip(*(t.split(1) for t in (self.feature, self.fixed_share, *self.levels)), strict=True)
-        for tensors, scene in zip(parts, scenes, strict=True):
-            yield Embedding(tensors[0], tensors[1], tensors[2:], scene)
+        for index in range(len(self.feature)):
+            item = slice(index, index + 1)
+            scene, keys = (None if t is None else t[item] for t in (self.scene, self.keys))
+            levels = tuple(level[item] for level in self.levels)
+            yield Embedding(self.feature[item], self.fixed_share[item], levels, scene, keys)

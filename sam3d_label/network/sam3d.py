@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sam3d_label.network import geodesic
-from sam3d_label.network.config import DRAWN, Config
+from sam3d_label.network.config import Config
 from sam3d_label.network.embedding import Embedding
 from sam3d_label.network.fine_path import FinePath
 from sam3d_label.network.image_encoder import ImageEncoder
@@ -17,6 +17,7 @@ from sam3d_label.network.prompt_encoder import IN, OUT, DensePrompt, PromptEncod
 from sam3d_label.network.proposals import Proposals
 from sam3d_label.network.protocol import PromptableNetwork
 from sam3d_label.network.resize import trilinear
+from sam3d_label.network.slice_features import SliceFeatures, likeness
 
 TRUNK = (
     "stem.patch_embed.",
@@ -28,6 +29,9 @@ TRUNK = (
     ".rel_pos_w",
     ".attn.lr",
 )
+FIXED = "slice_features.encoder."
+"""Prefix of the parameters that are the same file for all networks and are never trained."""
+
 PROMPT_ADDITIONS = ("sign_embed", "corner_embed", "no_prompt_embed", "dense_embed", "fuse_dense", "fine_path")
 
 
@@ -46,6 +50,7 @@ class SAM3D(PromptableNetwork):
         self.prompt_encoder = PromptEncoder(config)
         self.mask_decoder = MaskDecoder(config)
         self.fine_path = FinePath(config) if config.fine else None
+        self.slice_features = SliceFeatures(config) if config.slice_features else None
 
     def encode(self, crop: Tensor) -> Embedding:
         """Embed a crop (B, 1, D, H, W), float, already normalised; D, H and W equal `config.crop`.
@@ -59,7 +64,12 @@ class SAM3D(PromptableNetwork):
         crop = crop.permute(0, 1, 3, 4, 2)
         maps = self.image_encoder(crop)
         levels = self.fine_path.descend(crop) if self.fine_path else ()
-        return Embedding(maps[3], self.mask_decoder.fixed_share(maps, crop), levels, self._scene(crop))
+        keys = None
+        if self.slice_features is not None:
+            added, deepest, keys = self.slice_features(crop)
+            levels = (levels[0], *(level + more for level, more in zip(levels[1:], added, strict=True)))
+            maps = [*maps[:3], maps[3] + deepest]
+        return Embedding(maps[3], self.mask_decoder.fixed_share(maps, crop), levels, self._scene(crop), keys)
 
     def _scene(self, crop: Tensor) -> Tensor | None:
         if not self.config.geodesic:
@@ -143,6 +153,8 @@ class SAM3D(PromptableNetwork):
         dense = self.dense_prompt(points, signs, boxes, mask)
         if self.config.geodesic:
             dense = torch.cat([dense, self._geodesic(embedding, points, signs, geodesic_maps)], 1)
+        if embedding.keys is not None:
+            dense = torch.cat([dense, likeness(embedding.keys, points, signs, self.config.half)], 1)
         dense = dense.to(embedding.feature.dtype)
         prompted = self.prompt_encoder(embedding.feature, points, signs, boxes, dense)
         return self.mask_decoder(prompted, embedding.fixed_share, dense), prompted, dense
@@ -153,8 +165,7 @@ class SAM3D(PromptableNetwork):
     ) -> Tensor:
         """Return the channels of the clicks' maps; all 0 without a click."""
         if not points.shape[1]:
-            added = self.config.prompt_channels - DRAWN
-            return points.new_zeros(len(points), added, *(self.config.half,) * 3)
+            return points.new_zeros(len(points), self.config.geodesic_channels, *(self.config.half,) * 3)
         maps = self.geodesic_maps(embedding, points) if geodesic_maps is None else geodesic_maps
         with torch.autocast(points.device.type, enabled=False):
             return geodesic.channels(maps, signs == IN, signs == OUT, self.config.geodesic or ())
@@ -187,6 +198,11 @@ def in_crop_axes(values: Tensor) -> Tensor:
 def is_trunk(name: str) -> bool:
     """Return whether a parameter of `SAM3D` belongs to SAM's own frozen encoder."""
     return name.startswith("image_encoder.") and any(part in name for part in TRUNK)
+
+
+def is_fixed(name: str) -> bool:
+    """Return whether a parameter of `SAM3D` belongs to the encoder of slices, which is never trained."""
+    return name.startswith(FIXED)
 
 
 def is_prompt_addition(name: str) -> bool:

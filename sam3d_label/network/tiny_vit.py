@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sam3d_label.network.config import SLICE_STRIDE
 from sam3d_label.network.norm import ChannelNorm
 
 WIDTHS, DEPTHS, HEADS, WINDOWS = (64, 128, 160, 320), (2, 2, 6, 2), (0, 4, 5, 10), (0, 7, 14, 7)
@@ -14,7 +15,7 @@ WIDTHS, DEPTHS, HEADS, WINDOWS = (64, 128, 160, 320), (2, 2, 6, 2), (0, 4, 5, 10
 STRIDES = (2, 2, 1)
 """Reduction of the resolution after each stage but the last."""
 
-STRIDE = 4
+STRIDE = SLICE_STRIDE
 """Edge of a feature in pixels of the slice; the edges of a slice are multiples of it."""
 
 EXPANSION = 4
@@ -154,7 +155,7 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the attended windows of x (windows, positions, C), of the same shape."""
         q, k, v = self.qkv(self.norm(x)).unflatten(-1, (self.heads, 3, -1)).permute(3, 0, 2, 1, 4)
-        bias = self.attention_biases[:, self.distance].to(q.dtype)
+        bias = self.attention_biases[None, :, self.distance].to(q.dtype)  # the fast kernels take a bias of four axes
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return self.proj(attended.transpose(1, 2).flatten(2))
 

@@ -57,9 +57,7 @@ class Trainer:
     ) -> None:
         set_determinism(seed=settings.seed)
         self.model, self.settings, self.world, self.pause = model, settings, world, pause or (lambda: None)
-        model.requires_grad_(True)
-        if not settings.trunk:
-            freeze_trunk(model)
+        freeze_trunk(model, trunk=not settings.trunk)
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
             self.trained.values(), settings.learning_rate, weight_decay=settings.weight_decay

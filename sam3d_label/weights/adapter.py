@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from sam3d_label.errors import WeightsError
 from sam3d_label.network import SAM3D, Config, PromptableNetwork
-from sam3d_label.network.sam3d import is_trunk
+from sam3d_label.network.sam3d import FIXED, is_fixed, is_trunk
 from sam3d_label.weights.card import FORMAT, Card
-from sam3d_label.weights.locations import ADAPTER, CARD
+from sam3d_label.weights.litemedsam import load_encoder
+from sam3d_label.weights.locations import ADAPTER, CARD, SLICE_ENCODER
 from sam3d_label.weights.tensors import (
     Tensors,
     check_tensors,
@@ -23,6 +24,7 @@ from sam3d_label.weights.tensors import (
 )
 
 Network = TypeVar("Network", bound=nn.Module)
+Entry = TypeVar("Entry")
 
 
 def save_adapter(model: PromptableNetwork, card: Card, folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> Path:
@@ -45,7 +47,7 @@ def save_adapter(model: PromptableNetwork, card: Card, folder: Path, *, dtype: t
     if card.config != model.config:
         raise WeightsError(f"the card describes {card.config}, the model is {model.config}")
     path = Path(folder) / ADAPTER
-    adapter = {name: tensor for name, tensor in model.state_dict().items() if not is_trunk(name)}
+    adapter = without_trunk(stored_tensors(model))
     write_safetensors(adapter, path, metadata("adapter", card), dtype)
     card.write(path.with_name(CARD))
     return path
@@ -53,14 +55,14 @@ def save_adapter(model: PromptableNetwork, card: Card, folder: Path, *, dtype: t
 
 def save_trunk(model: PromptableNetwork, path: Path, *, dtype: torch.dtype = torch.bfloat16) -> Path:
     """Write the trunk, for a network that has no SAM weights of its size; the rest as in `save_adapter`."""
-    trunk = {name: tensor for name, tensor in model.state_dict().items() if is_trunk(name)}
+    trunk = only_trunk(stored_tensors(model))
     write_safetensors(trunk, Path(path), {"format": str(FORMAT), "kind": "trunk"}, dtype)
     return Path(path)
 
 
 def save_whole(model: PromptableNetwork, path: Path, *, dtype: torch.dtype = torch.float32) -> Path:
     """Write trunk and adapter in one file; arguments and errors as in `save_adapter`."""
-    write_safetensors(model.state_dict(), Path(path), {"format": str(FORMAT), "kind": "whole"}, dtype)
+    write_safetensors(stored_tensors(model), Path(path), {"format": str(FORMAT), "kind": "whole"}, dtype)
     return Path(path)
 
 
@@ -105,16 +107,37 @@ def load_trunk(path: Path, config: Config) -> Tensors:
 
 
 def assemble(config: Config, tensors: Mapping[str, Tensor]) -> SAM3D:
-    """Return a network in float32, in eval mode and with its trunk frozen, from all its tensors by name."""
+    """Return a network in float32, in eval mode and with its trunk frozen, from all its stored tensors by name."""
     model = SAM3D(config)
-    model.load_state_dict(dict(tensors))
+    model.load_state_dict({**tensors, **fixed_tensors(config)})
     return freeze_trunk(model).eval()
 
 
-def freeze_trunk(model: Network) -> Network:
-    """Let only the adapted part of a network train; returns the network."""
+def stored_tensors(model: nn.Module) -> Tensors:
+    """Return the tensors of a network, without the encoder of slices, which is in a file of its own."""
+    return {name: tensor for name, tensor in model.state_dict().items() if not is_fixed(name)}
+
+
+def fixed_tensors(config: Config) -> Tensors:
+    """Return the tensors of the encoder of slices; none for networks without it.
+
+    Raises:
+        WeightsError: Its file is missing or damaged.
+    """
+    if not config.slice_features:
+        return {}
+    return {f"{FIXED}{name}": tensor for name, tensor in load_encoder(SLICE_ENCODER).items()}
+
+
+def freeze_trunk(model: Network, *, trunk: bool = True) -> Network:
+    """Let only the adapted part of a network train; returns the network.
+
+    Args:
+        model: The network.
+        trunk: Whether the trunk is frozen; the encoder of slices is frozen in any case.
+    """
     for name, parameter in model.named_parameters():
-        parameter.requires_grad = not is_trunk(name)
+        parameter.requires_grad = not (is_fixed(name) or (trunk and is_trunk(name)))
     return model
 
 
@@ -123,11 +146,11 @@ def metadata(kind: str, card: Card) -> dict[str, str]:
     return {"format": str(FORMAT), "kind": kind, "preset": card.preset, "base_sha256": card.base.sha256 or ""}
 
 
-def only_trunk(shapes: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
+def only_trunk(entries: Mapping[str, Entry]) -> dict[str, Entry]:
     """Return the entries of the frozen trunk."""
-    return {name: shape for name, shape in shapes.items() if is_trunk(name)}
+    return {name: entry for name, entry in entries.items() if is_trunk(name)}
 
 
-def without_trunk(shapes: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
+def without_trunk(entries: Mapping[str, Entry]) -> dict[str, Entry]:
     """Return the entries that training changes."""
-    return {name: shape for name, shape in shapes.items() if not is_trunk(name)}
+    return {name: entry for name, entry in entries.items() if not is_trunk(name)}

@@ -19,7 +19,7 @@ FORMAT = 1
 CUSTOM = "custom"
 """The preset of a network whose sizes are none of `PRESETS`."""
 
-NEW_SIZES: dict[str, Any] = {"deep": (), "geodesic": None, "candidates": 0}
+NEW_SIZES: dict[str, Any] = {"deep": (), "geodesic": None, "candidates": 0, "slice_features": False}
 """Sizes that older cards do not name, as networks of any preset had them then."""
 
 Capability = Literal["positive_click", "negative_click", "mask", "box", "no_click"]

@@ -17,9 +17,9 @@ from sam3d_label.image.intensity import SOFT_TISSUE, CtOrMr, IntensityRule, Perc
 from sam3d_label.network import PRESETS, SAM3D, Config, PromptableNetwork
 from sam3d_label.network.sam3d import is_trunk
 from sam3d_label.weights import locations
-from sam3d_label.weights.adapter import assemble, freeze_trunk, load_adapter, load_trunk
+from sam3d_label.weights.adapter import assemble, fixed_tensors, freeze_trunk, load_adapter, load_trunk
 from sam3d_label.weights.card import Base, Card, Training
-from sam3d_label.weights.locations import TRUNK, adapter_file, card_file
+from sam3d_label.weights.locations import SLICE_ENCODER, TRUNK, adapter_file, card_file
 from sam3d_label.weights.sam import OFFICIAL, cache_folder, fresh_model, read_encoder, volumetric
 from sam3d_label.weights.tensors import Tensors, sha256
 
@@ -73,6 +73,8 @@ def open_weights(
     card = Card.read(card_path)
     tensors = load_adapter(path, card)
     digests = [sha256(card_path), sha256(path)]
+    if card.config.slice_features:
+        digests.append(sha256(SLICE_ENCODER))
     if any(is_trunk(name) for name in tensors):
         check_base(card.base, path)
     else:
@@ -144,6 +146,7 @@ def untrained_network(preset: str, sam_checkpoint: str | os.PathLike[str] | None
         trunk = find_sam(preset, sam_checkpoint)
         return fresh_model(read_encoder(trunk, preset), config), Base(name=preset, sha256=sha256(trunk))
     model = SAM3D(config).eval()
+    model.load_state_dict(fixed_tensors(config), strict=False)
     trunk = locations.SHIPPED / preset / TRUNK
     if not trunk.is_file():
         return model, Base(name=preset)

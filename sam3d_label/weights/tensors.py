@@ -18,6 +18,7 @@ from torch import Tensor
 from sam3d_label.errors import StorageError, WeightsError
 from sam3d_label.io import replacing, require_space
 from sam3d_label.network import SAM3D, Config
+from sam3d_label.network.sam3d import is_fixed
 
 Tensors = dict[str, Tensor]
 
@@ -118,9 +119,9 @@ def read_checkpoint(path: Path) -> Any:
 
 @lru_cache(maxsize=8)
 def expected_shapes(config: Config) -> dict[str, torch.Size]:
-    """Return the shape of each parameter of a network of these sizes, by name."""
+    """Return the shape of each parameter of a network of these sizes, by name; without the encoder of slices."""
     with torch.device("meta"):
-        return {name: tensor.shape for name, tensor in SAM3D(config).state_dict().items()}
+        return {name: tensor.shape for name, tensor in SAM3D(config).state_dict().items() if not is_fixed(name)}
 
 
 def check_tensors(tensors: Mapping[str, object], expected: Mapping[str, torch.Size], what: str) -> None:

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from sam3d_label.errors import WeightsError
 from sam3d_label.network import PRESETS, SAM3D
-from sam3d_label.network.sam3d import is_trunk
+from sam3d_label.network.sam3d import is_fixed, is_trunk
 from sam3d_label.weights.adapter import (
     assemble,
     load_adapter,
@@ -81,6 +81,17 @@ def test_a_whole_file_holds_the_trunk_too(model, make_card, tmp_path):
     tensors = load_adapter(path, make_card())
     assert all(torch.equal(tensors[name], tensor) for name, tensor in model.state_dict().items())
     assert load_trunk(path, model.config).keys() == {name for name in tensors if is_trunk(name)}
+
+
+def test_the_encoder_of_slices_is_in_no_file_of_the_weights(make_card, card_values, tmp_path):
+    card = make_card(config={**card_values["config"], "fine": [4, 6], "slice_features": True})
+    tensors = {name: torch.rand(shape) for name, shape in expected_shapes(card.config).items()}
+    model = assemble(card.config, tensors)
+    path = save_adapter(model, card, tmp_path, dtype=torch.float32)
+    trunk = save_trunk(model, tmp_path / "trunk.safetensors", dtype=torch.float32)
+    assert not any(is_fixed(name) for name in (*load_file(path), *load_file(trunk)))
+    again = assemble(card.config, load_adapter(path, card) | load_trunk(trunk, card.config))
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
 def test_an_adapter_of_vit_b_fits_the_limit():

@@ -1,4 +1,4 @@
-"""What the README tells a newcomer to type works."""
+"""The commands, links, options and names in the documentation exist and work."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ TOO_LONG_OR_ONLINE = {"train", "fetch", "convert-reference", "convert-litemedsam
 NEEDS_MORE = {"import-msd", "import-kits", "export", "replay"}
 NOT_RUN = TOO_LONG_OR_ONLINE | NEEDS_MORE
 PRINTS = {"versions": "no version is active"}
+SOURCES = ("sam3d_label", "apps", "tests", "benchmarks", "recipes", "scripts", "deploy")
+ELSEWHERE = {"/etc/nginx/conf.d/sam3d.conf"}
 MAKES = {"segment": "mask.nii.gz", "evaluate": "out/summary.json", "picture": "click.png", "phantom": "phantoms/images"}
 
 
 @pytest.fixture
-def beside_samples(tmp_path, monkeypatch):
+def next_to_samples(tmp_path, monkeypatch):
     """A folder that has sample-data in it, as the repository has, with the one case that the README names."""
     for kind in ("images", "labels"):
         (tmp_path / "sample-data" / kind).mkdir(parents=True)
@@ -43,11 +45,11 @@ def test_the_readme_shows_every_command():
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.split()[0] not in NOT_RUN])
-def test_commands_of_the_readme_run(command, beside_samples):
+def test_commands_of_the_readme_run(command, next_to_samples):
     result = CliRunner().invoke(app, shlex.split(command))
     assert result.exit_code == 0, result.output
     name = command.split()[0]
-    assert PRINTS[name] in result.output if name in PRINTS else (beside_samples / MAKES[name]).exists()
+    assert PRINTS[name] in result.output if name in PRINTS else (next_to_samples / MAKES[name]).exists()
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.split()[0] in NOT_RUN])
@@ -58,7 +60,7 @@ def test_the_other_commands_of_the_readme_know_their_options(command):
     assert all(option in shown.output for option in arguments if option.startswith("--"))
 
 
-def test_the_python_of_the_readme_runs(beside_samples):
+def test_the_python_of_the_readme_runs(next_to_samples):
     (snippet,) = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
     names: dict[str, Any] = {}
     exec(snippet, names)
@@ -68,7 +70,7 @@ def test_the_python_of_the_readme_runs(beside_samples):
     assert result.mask[20, 30, 20] == 0
 
 
-def test_the_example_of_the_segmenter_runs(beside_samples):
+def test_the_example_of_the_segmenter_runs(next_to_samples):
     tried = doctest.testmod(segmenter)
     assert tried.attempted > 3
     assert tried.failed == 0
@@ -81,6 +83,14 @@ def test_links_of_the_docs_lead_somewhere():
 
 
 OPTION = re.compile(r"(?<!\S)--[a-z][a-z-]*")
+
+
+def test_source_files_that_the_docs_name_exist():
+    files = [path.as_posix() for folder in SOURCES for path in (ROOT / folder).rglob("*") if path.is_file()]
+    named = {
+        name for page in PAGES for name in re.findall(r"`([\w./-]+\.(?:py|js|sh|conf|service))[`:]", page.read_text())
+    }
+    assert [name for name in sorted(named - ELSEWHERE) if not any(file.endswith(f"/{name}") for file in files)] == []
 
 
 def named(pattern: str) -> list[tuple[str, ...]]:

@@ -41,7 +41,7 @@ PATIENCE = 600.0
 THINK_INFO = 0.1
 """Seconds between two requests for `/info/`."""
 
-LOOK_EVERY = 0.1
+POLL_SECONDS = 0.1
 """Seconds between two looks at the memory of the server."""
 
 KINDS = ("first click", "next click", "submit", "next sample", "info")
@@ -242,7 +242,7 @@ class Memory:
         ended = threading.Event()
 
         def watch() -> None:
-            while not ended.wait(LOOK_EVERY):
+            while not ended.wait(POLL_SECONDS):
                 self._look()
 
         thread = threading.Thread(target=watch, daemon=True)

@@ -56,7 +56,7 @@ from sam3d_label.studies import click_log
 from sam3d_label.training.busy import BusySign
 
 logger = logging.getLogger(__name__)
-LOOK_EVERY = 30
+POLL_SECONDS = 30
 """Seconds between two checks whether a training is due."""
 
 
@@ -190,7 +190,7 @@ class SAM3DApp(MONAILabelApp):
             install(self, server.app, settings.MONAI_LABEL_API_STR)
             server.app.include_router(page.router(self), prefix=settings.MONAI_LABEL_API_STR)
         if self.auto_train.is_on:
-            schedule.every(LOOK_EVERY).seconds.do(self.auto_train.tick, self._start_training)
+            schedule.every(POLL_SECONDS).seconds.do(self.auto_train.tick, self._start_training)
 
     def on_save_label(self, image_id: str, label_id: str) -> None:
         """Check whether training is due, after a delay in which Slicer may start its own."""

@@ -16,8 +16,8 @@ import typer
 from sam3d_label.image.intensity import SOFT_TISSUE, CtOrMr, Percentile
 from sam3d_label.image.volume import Volume, save_mask
 from sam3d_label.network import PRESETS, SAM3D, PromptableNetwork
-from sam3d_label.synthetic import Modality, plant_lesions, save_nifti, write_mosaics, write_phantoms
-from sam3d_label.synthetic.supervoxels import find_pieces
+from sam3d_label.synthetic import Modality, insert_lesions, save_nifti, write_mosaics, write_phantoms
+from sam3d_label.synthetic.supervoxels import find_supervoxels
 from sam3d_label.training.dataset import OpenedCase, TrainingCase, pair_cases
 from sam3d_label.training.distributed import is_main
 from sam3d_label.training.export import store
@@ -132,7 +132,7 @@ def piece_cases(cases: Sequence[TrainingCase], folder: Path) -> list[TrainingCas
             if not path.exists():
                 opened = OpenedCase.open(case, INTENSITY)
                 rng = np.random.default_rng([SEED, number, zlib.crc32(case.name.encode())])
-                label = find_pieces(opened.volume, opened.normalization, opened.target.array > 0, rng)
+                label = find_supervoxels(opened.volume, opened.normalization, opened.target.array > 0, rng)
                 save_mask(path, label, opened.volume)
             found.append(replace(case, label=path, salient=False))
     return with_weights(sample_structures(found, REGIONS), SHARES["piece"])
@@ -147,7 +147,7 @@ def planted_cases(cases: Sequence[TrainingCase], folder: Path) -> list[TrainingC
             volume, drawn = Volume.open(case.image), Volume.open(case.label)
             rng = np.random.default_rng([SEED, zlib.crc32(case.name.encode())])
             modality: Modality = "ct" if "_ct" in case.name else "mr"
-            planted, lesions = plant_lesions(rng, volume.array, volume.spacing.tolist(), modality, drawn.array > 0)
+            planted, lesions = insert_lesions(rng, volume.array, volume.spacing.tolist(), modality, drawn.array > 0)
             save_nifti(image, planted, volume.affine)
             save_nifti(label, lesions, volume.affine)
         found.append(replace(case, image=image, label=label, salient=False))

@@ -117,7 +117,7 @@ def downsample(volume: Volume, finest: float) -> Volume:
 
 def main(data: Path, out: Path) -> None:
     """Write one file for each volume that is not there yet."""
-    from sam3d_label.synthetic.supervoxels import find_pieces  # reading packs needs less than making them
+    from sam3d_label.synthetic.supervoxels import find_supervoxels  # reading packs needs less than making them
 
     out.mkdir(parents=True, exist_ok=True)
     for name, kind, image, label in volumes(data):
@@ -131,7 +131,7 @@ def main(data: Path, out: Path) -> None:
         packed = PackedVolume.of(name, kind, volume, drawn if kind in SEVERAL else drawn > 0, greys=GREYS)
         if kind in ("mr", "ct", "other", "organs", "vessels"):
             rng = np.random.default_rng([SEED, 0, zlib.crc32(name.encode())])
-            pieces = find_pieces(volume, INTENSITY.fit(volume.array), drawn > 0, rng)
+            pieces = find_supervoxels(volume, INTENSITY.fit(volume.array), drawn > 0, rng)
             packed.pieces = in_axes(pieces, volume.frame((0, 0, 0), 1.0, 8))
         packed.write(path)
         print(f"{name}: {packed.image.shape}, {path.stat().st_size / 2**20:.1f} MB", flush=True)

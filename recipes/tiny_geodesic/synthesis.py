@@ -19,7 +19,7 @@ from sam3d_label.image.volume import Volume
 from sam3d_label.masks import depth
 from sam3d_label.synthetic import Modality
 from sam3d_label.synthetic.label_mosaic import make_mosaic
-from sam3d_label.synthetic.lesion_insertion import plant_lesions
+from sam3d_label.synthetic.lesion_insertion import insert_lesions
 from sam3d_label.synthetic.phantoms import make_phantom
 
 KINDS = {"drawn": 0.34, "phantom": 0.26, "mosaic": 0.08, "planted": 0.32}
@@ -101,7 +101,7 @@ def planted(rng: np.random.Generator, reals: Sequence[PackedVolume]) -> Source:
         part = tuple(slice(first, first + PART) for first in begin)
     grey = real.image[part].astype(np.float32) + rng.uniform(-2, 2, real.image[part].shape).astype(np.float32)
     modality: Modality = "ct" if real.kind == "ct" or real.name.startswith("ct") else "mr"
-    image, label = plant_lesions(
+    image, label = insert_lesions(
         rng, grey / 255 * (upper - lower) + lower, real.spacing.tolist(), modality, real.label[part] > 0
     )
     share = (np.clip(image, lower, upper) - lower) / (upper - lower)

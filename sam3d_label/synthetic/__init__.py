@@ -10,7 +10,7 @@ along the array axes; only the affine knows about left and right.
 """
 
 from sam3d_label.synthetic.anatomy import Modality
-from sam3d_label.synthetic.lesion_insertion import plant_lesions
+from sam3d_label.synthetic.lesion_insertion import insert_lesions
 from sam3d_label.synthetic.lesions import LESION_KINDS, LesionKind
 from sam3d_label.synthetic.phantoms import MODALITIES, Phantom, make_phantom, save_nifti, write_mosaics, write_phantoms
 
@@ -20,8 +20,8 @@ __all__ = [
     "LesionKind",
     "Modality",
     "Phantom",
+    "insert_lesions",
     "make_phantom",
-    "plant_lesions",
     "save_nifti",
     "write_mosaics",
     "write_phantoms",

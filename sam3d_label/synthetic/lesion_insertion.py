@@ -26,7 +26,7 @@ CT_BODY_HU = -250.0
 MR_SCALE_PERCENTILE = 99.0
 
 
-def plant_lesions(
+def insert_lesions(
     rng: np.random.Generator, image: Array, spacing: Sequence[float], modality: Modality, taken: Mask
 ) -> tuple[Array, NDArray[np.uint8]]:
     """Insert some small lesions into the body, separate from each other and from occupied voxels.

@@ -37,7 +37,7 @@ CLASSES = (3, 5)
 BINS = 64
 
 
-def find_pieces(
+def find_supervoxels(
     volume: Volume, normalization: Normalization, taken: NDArray[np.bool_], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Find connected pieces of similar grey values, separated at narrow necks.

@@ -15,7 +15,7 @@ LINGER = 1.0
 LONGEST = 60.0
 """Seconds after which a flag that was not renewed is ignored: its server was killed."""
 
-LOOK_EVERY = 0.05
+POLL_SECONDS = 0.05
 
 
 class BusySign:
@@ -40,7 +40,7 @@ class BusySign:
     def wait(self) -> None:
         """Return when it is not shown."""
         while self.seconds_left() > 0:
-            time.sleep(LOOK_EVERY)
+            time.sleep(POLL_SECONDS)
 
     def _until(self, seconds: float) -> None:
         end = time.time() + seconds

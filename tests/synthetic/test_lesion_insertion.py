@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from sam3d_label.synthetic import make_phantom, plant_lesions
+from sam3d_label.synthetic import insert_lesions, make_phantom
 from sam3d_label.synthetic.lesion_insertion import FEWEST_VOXELS, LESIONS
 
 SPACING = (1.0, 1.0, 2.0)
@@ -20,7 +20,7 @@ def planted(modality, seed=0, taken=None):
     """Image, image with lesions, label, and what was taken."""
     phantom = made(modality)
     taken = phantom.label > 0 if taken is None else taken
-    return phantom.image, *plant_lesions(np.random.default_rng(seed), phantom.image, SPACING, modality, taken), taken
+    return phantom.image, *insert_lesions(np.random.default_rng(seed), phantom.image, SPACING, modality, taken), taken
 
 
 @pytest.mark.parametrize("modality", ["ct", "mr"])

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from sam3d_label.image.intensity import Percentile
 from sam3d_label.image.volume import Volume
-from sam3d_label.synthetic.supervoxels import FEWEST_VOXELS, LARGEST_SHARE, TAKEN_SHARE, find_pieces
+from sam3d_label.synthetic.supervoxels import FEWEST_VOXELS, LARGEST_SHARE, TAKEN_SHARE, find_supervoxels
 
 SHAPE = (64, 60, 40)
 CENTRES = ((16, 16, 20), (16, 44, 20), (46, 30, 20))
@@ -26,7 +26,7 @@ def balls() -> tuple[np.ndarray, Volume]:
 
 def pieces(volume: Volume, taken: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
     taken = np.zeros(volume.shape, bool) if taken is None else taken
-    return find_pieces(volume, Percentile().fit(volume.array), taken, np.random.default_rng(seed))
+    return find_supervoxels(volume, Percentile().fit(volume.array), taken, np.random.default_rng(seed))
 
 
 def of_ball(label: np.ndarray, ball: np.ndarray) -> np.ndarray:

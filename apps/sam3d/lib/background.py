@@ -21,7 +21,7 @@ SERVER = "SAM3D_SERVER"
 BACKGROUND_MAIN = "background_main.py"
 """The script in `lib/server` that such a process runs."""
 
-LOOK_EVERY = 1.0
+POLL_SECONDS = 1.0
 
 
 def is_background() -> bool:
@@ -48,7 +48,7 @@ def end_with_server() -> None:
 
 def _end_with(server: int) -> None:
     while os.getppid() == server and psutil.pid_exists(server):
-        time.sleep(LOOK_EVERY)
+        time.sleep(POLL_SECONDS)
     logger.warning("The server has ended, so this process ends; a training continues when it is started again")
     for child in psutil.Process().children(recursive=True):
         child.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Iterator
@@ -11,10 +12,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from sam3d_label.errors import Sam3dError
-from sam3d_label.io import Record, append_line, locked, require_format, sync_folder
+from sam3d_label.errors import NewerFormatError, Sam3dError
+from sam3d_label.io import Record, append_line, locked, sync_folder
 from sam3d_label.segmentation.prompts import Box, Click, Ijk, Prompts
 
 logger = logging.getLogger(__name__)
@@ -178,13 +179,12 @@ def read_log(source: Path) -> LogContent:
     for file in filter(Path.exists, files):  # the oldest may have just gone
         for line in file.read_bytes().splitlines():
             try:
-                request = LoggedRequest.model_validate_json(line) if line.strip() else None
-            except ValidationError:
+                if line.strip():
+                    requests.append(LoggedRequest.parse(json.loads(line), file))
+            except NewerFormatError:
+                raise
+            except (ValueError, RecursionError):
                 damaged += 1
-                continue
-            if request:
-                require_format(request.format, LoggedRequest.model_fields["format"].default, file)
-                requests.append(request)
     return LogContent(requests, damaged)
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from sam3d_label.errors import Sam3dError
+from sam3d_label.errors import NewerFormatError, Sam3dError
 from sam3d_label.segmentation.prompts import Box, Click, Prompts
 from sam3d_label.studies.click_log import ClickLog, LoggedPrompts, LoggedRequest, log_files, read_log
 
@@ -107,6 +107,24 @@ def test_a_torn_last_line_is_left_out_and_the_next_request_is_not_lost(tmp_path)
     reading = read_log(tmp_path)
     assert [each.image for each in reading.requests] == ["a", "b"]
     assert reading.damaged == 1
+
+
+def test_a_line_of_a_newer_release_is_not_counted_as_damaged(tmp_path):
+    ClickLog(tmp_path).append(request())
+    (file,) = log_files(tmp_path)
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps({"format": 2, "when": 1.5, "drawn": {}}) + "\n")
+    with pytest.raises(NewerFormatError, match="newer release"):
+        read_log(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["[]", "{}", "7", "\udcff", '{"at": NaN}', "[" * 100_000])
+def test_lines_that_are_no_requests_are_counted_as_damaged(tmp_path, line):
+    ClickLog(tmp_path).append(request())
+    (file,) = log_files(tmp_path)
+    file.write_bytes(file.read_bytes() + line.encode(errors="surrogateescape") + b"\n\n")
+    reading = read_log(tmp_path)
+    assert (reading.requests, reading.damaged) == ([request()], 1)
 
 
 def test_a_full_disk_is_reported_once_and_leaves_whole_lines(tmp_path, caplog):

@@ -18,12 +18,12 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 import httpx
 import nibabel as nib
@@ -45,6 +45,7 @@ POLL_SECONDS = 0.1
 """Seconds between two looks at the memory of the server."""
 
 KINDS = ("first click", "next click", "submit", "next sample", "info")
+Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
@@ -278,10 +279,17 @@ def _connect(url: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url, timeout=PATIENCE, limits=limits)
 
 
-def _run(url: str, job: Callable[[httpx.AsyncClient], Coroutine[Any, Any, Result]]) -> Result:
+def _run(
+    url: str,
+    job: Callable[Concatenate[httpx.AsyncClient, Parameters], Awaitable[Result]],
+    *args: Parameters.args,
+    **kwargs: Parameters.kwargs,
+) -> Result:
+    """Return the result of a job, which gets a client of the server and the other arguments."""
+
     async def connected() -> Result:
         async with _connect(url) as client:
-            return await job(client)
+            return await job(client, *args, **kwargs)
 
     return asyncio.run(connected())
 
@@ -324,7 +332,7 @@ def main(
                 if "training" in name:
                     _run(url, _until_training)
                 memory.reset()
-                log = _run(url, lambda client, mine=mine, count=count: work(client, mine, count))  # type: ignore[misc]
+                log = _run(url, work, mine, count)
                 logs.append(log)
                 print(row(name, log, memory), flush=True)
                 peaks = {"server_mb": round(memory.server_mb), "all_mb": round(memory.all_mb)}
@@ -336,7 +344,7 @@ def main(
                 numbers["memory_mb"] = grown
                 print(f"\nMemory of the server over {requests} clicks, MiB: {grown}", flush=True)
         with server(Path(folder)) as started:
-            alone = _run(started.url, lambda client: masks_of_one_user(client, cases))
+            alone = _run(started.url, masks_of_one_user, cases)
     wrong = [name for log in logs for name in different(log, alone)]
     errors = [error for log in (*logs, alone) for error in log.errors]
     compared = sum(len(log.masks) for log in logs)
@@ -354,7 +362,7 @@ def _grown(url: str, cases: Sequence[LoadCase], requests: int, memory: Memory, l
     parts = []
     for part in range(10):
         count = requests * (part + 1) // 10 - requests * part // 10
-        logs.append(_run(url, lambda client, count=count: click_only(client, cases, 4, count)))  # type: ignore[misc]
+        logs.append(_run(url, click_only, cases, 4, count))
         parts.append(round(memory.now_mb))
     return parts
 

@@ -8,8 +8,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from fastapi import HTTPException
@@ -18,8 +19,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from lib.datastores.dicom_client import UID, DicomWeb, Series
-from lib.datastores.dicom_seg_list import NIFTI, SEGMENTATION, SegList, seconds, seg_label
-from lib.datastores.dicom_seg_read import read_seg, segment_names, written_at
+from lib.datastores.dicom_seg_list import NIFTI, SEGMENTATION, LabelSeg, SegInstance, SegList, seg_label
+from lib.datastores.dicom_seg_read import read_seg, segment_names
 from lib.datastores.dicom_seg_write import make_label_seg
 from lib.datastores.dicom_series import keep_volume
 from lib.datastores.metadata import FINAL
@@ -32,6 +33,8 @@ from sam3d_label.image.labels import as_label, open_label
 from sam3d_label.image.volume import Volume
 
 logger = logging.getLogger(__name__)
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 RETRY_SECONDS = 10
 """Seconds until the next request to a server that did not respond."""
 
@@ -41,15 +44,16 @@ PATIENCE_SECONDS = 2
 OUTSIDE = "Images are added and removed on the DICOM server: send the series there, or remove it there"
 
 
-def _after_refresh(name: str) -> Callable[..., Any]:
-    """Return a method of `SafeDatastore` that first reads the list of the server."""
-    inherited = getattr(SafeDatastore, name)
+def _after_refresh(
+    inherited: Callable[Concatenate[DicomWebDatastore, Parameters], Result],
+) -> Callable[Concatenate[DicomWebDatastore, Parameters], Result]:
+    """Return a method that first reads the list of the server."""
 
-    def method(self: DicomWebDatastore, *args: Any, **kwargs: Any) -> Any:
+    @wraps(inherited)
+    def method(self: DicomWebDatastore, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         self.synchronise()
         return inherited(self, *args, **kwargs)
 
-    method.__name__, method.__doc__ = name, inherited.__doc__
     return method
 
 
@@ -92,9 +96,9 @@ class DicomWebDatastore(SafeDatastore):
     keeps_gone = False  # the server has them
     shares_folder = False  # it holds copies
 
-    get_labeled_images = _after_refresh("get_labeled_images")
-    list_images = _after_refresh("list_images")
-    json = _after_refresh("json")
+    get_labeled_images = _after_refresh(SafeDatastore.get_labeled_images)
+    list_images = _after_refresh(SafeDatastore.list_images)
+    json = _after_refresh(SafeDatastore.json)
 
     def name(self) -> str:
         """Return the server's address."""
@@ -191,7 +195,7 @@ class DicomWebDatastore(SafeDatastore):
             path = self._download_label(label_id)
         return path
 
-    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:  # as MONAI Label declares it
+    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, object]:
         """Return the record of a label; empty when there is none."""
         self.refresh()
         return dict(super().get_label_info(label_id, label_tag))
@@ -245,7 +249,7 @@ class DicomWebDatastore(SafeDatastore):
             found = self._segs.find(series, image_id)
         if found is None or not path:
             return None
-        seg = self.server.instance(found["StudyInstanceUID"], series, found[SEGMENTATION])
+        seg = self.server.instance(found.StudyInstanceUID, series, found.SOPInstanceUID)
         volume = Volume.open(path)
         try:
             return Volume(read_seg(seg, volume), volume.affine), segment_names(seg)
@@ -271,8 +275,7 @@ class DicomWebDatastore(SafeDatastore):
         seg = self._make_seg(image_id, as_label(label).array, info)
         self.server.store(seg)
         self._stored += 1
-        kept = {key: str(seg[key].value) for key in (SEGMENTATION, "SeriesInstanceUID", "StudyInstanceUID")}
-        return kept | {"ts": seconds(written_at(seg))}
+        return LabelSeg.of(seg).model_dump()
 
     def _make_seg(self, image_id: str, label: np.ndarray, info: Mapping[str, object]) -> Dataset:
         self.get_image_uri(image_id)
@@ -309,19 +312,19 @@ class DicomWebDatastore(SafeDatastore):
                 self._update_datastore_file()
 
     def _download_label(self, image_id: str) -> str:
-        info = self.get_label_info(image_id, FINAL)
+        known = LabelSeg.model_validate(self.get_label_info(image_id, FINAL))
         volume = Volume.open(self.get_image_uri(image_id))
-        seg = self.server.instance(info["StudyInstanceUID"], info["SeriesInstanceUID"], info[SEGMENTATION])
+        seg = self.server.instance(known.StudyInstanceUID, known.SeriesInstanceUID, known.SOPInstanceUID)
         try:
             label = read_seg(seg, volume)
         except VolumeError as error:
             raise VolumeError(f"The label of series {image_id} cannot be used: {error}") from error
-        kept = seg_label(image_id, info, segment_names(seg))
+        kept = seg_label(image_id, known, segment_names(seg))
         file = Path(self._datastore.label_path(FINAL), image_id + kept.ext)
         keep_volume(Volume(label, volume.affine), file)
         with self._up_to_date():
             entry = self._datastore.objects.get(image_id)
-            if entry is not None and entry.labels[FINAL].info.get(SEGMENTATION) == info[SEGMENTATION]:
+            if entry is not None and entry.labels[FINAL].info.get(SEGMENTATION) == known.SOPInstanceUID:
                 entry.labels[FINAL] = kept
                 self._update_datastore_file()
         return str(file.resolve())
@@ -344,16 +347,15 @@ class DicomWebDatastore(SafeDatastore):
             if self._datastore.model_dump_json() != before:
                 self._update_datastore_file()
 
-    def _take_over_label(self, image_id: str, entry: ImageLabelModel, seg: Mapping[str, Any] | None) -> None:
+    def _take_over_label(self, image_id: str, entry: ImageLabelModel, seg: SegInstance | None) -> None:
         known = entry.labels.get(FINAL)
-        if (known.info.get(SEGMENTATION) if known else None) == (seg[SEGMENTATION] if seg else None):
+        if (known.info.get(SEGMENTATION) if known else None) == (seg.SOPInstanceUID if seg else None):
             return
         if known:
             self._label_file(image_id, known).unlink(missing_ok=True)
             del entry.labels[FINAL]
         if seg:
-            names = {int(number): name for number, name in seg["names"].items()}
-            entry.labels[FINAL] = seg_label(image_id, {**seg, "ts": seconds(seg["at"])}, names)
+            entry.labels[FINAL] = seg_label(image_id, seg.label(), seg.names)
 
     def _forget(self, image_id: str, entry: ImageLabelModel) -> None:
         """Remove the local files of an image that was removed or whose slices have changed."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lib.activelearning.strategies import INFO, STRATEGY
 from lib.datastores.dicom_seg_list import SEGMENTATION
 from lib.datastores.reconcile import CHECKSUM
 from lib.datastores.studies import UPLOADED
+from lib.server.json_checks import JsonError
+from lib.server.routes.form_routes import sender
 from sam3d_label.errors import VolumeError
 from sam3d_label.studies.label_names import name_fault, normal_name, require_one_name
 
@@ -78,3 +81,22 @@ class LabelInfo(BaseModel):
         except VolumeError as error:
             raise ValueError(str(error)) from None
         return self
+
+
+def without(info: Mapping[str, object], keys: frozenset[str]) -> dict[str, object]:
+    """Drop the keys that only the server may set; clients may send them back."""
+    return {key: value for key, value in info.items() if key not in keys}
+
+
+def unreserved(info: Mapping[str, object], keys: frozenset[str]) -> Mapping[str, object]:
+    """Return a client's record; one with keys that only the server may set is a `JsonError`."""
+    reserved = sorted(keys & info.keys())
+    if reserved:
+        raise JsonError(f"info: {', '.join(reserved)} is set by the server and cannot be changed: leave it out")
+    return info
+
+
+def signed(info: Mapping[str, object], request: Request) -> Mapping[str, object]:
+    """Return the same dictionary with the user who is logged in."""
+    user = sender(request)
+    return {**info, "user": user} if user else info

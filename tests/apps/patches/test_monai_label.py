@@ -29,7 +29,8 @@ def test_a_router_of_the_app_answers_instead_of_the_upstream_route_of_its_path(m
     monkeypatch.setattr(installing, "ROUTERS", (ours,))
     monkeypatch.setattr(installing, "OWN_ROUTERS", ())
     monkeypatch.setattr(installing, "MIDDLEWARE", ())
-    installing.install("the app", api)
+    app: Any = "the app"
+    installing.install(app, api)
     client = TestClient(api)
     assert client.post("/train/sam3d").json() == {"from": "the app"}
     assert client.get("/train/").json() == {"from": "upstream"}
@@ -57,8 +58,9 @@ def test_a_later_app_takes_the_place_of_the_earlier_one(monkeypatch: pytest.Monk
     monkeypatch.setattr(installing, "ROUTERS", (ours,))
     monkeypatch.setattr(installing, "OWN_ROUTERS", ())
     monkeypatch.setattr(installing, "MIDDLEWARE", (lambda app: Middleware(Passing, name=app),))
-    for name in ("first", "second"):
-        installing.install(name, api)
+    apps: list[Any] = ["first", "second"]
+    for app in apps:
+        installing.install(app, api)
     client = TestClient(api)
     assert client.get("/second").json() == "second"
     assert passed == ["second"]

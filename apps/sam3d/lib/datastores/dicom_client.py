@@ -220,7 +220,7 @@ def patient_hash(patient: str) -> str:
 class _InTime(HTTPAdapter):
     """Adds a timeout to every request, and retries once after a closed connection, as after a restart of the server."""
 
-    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:  # as inherited
         kwargs["timeout"] = kwargs.get("timeout") or (CONNECT_SECONDS, READ_SECONDS)
         try:
             return super().send(request, *args, **kwargs)

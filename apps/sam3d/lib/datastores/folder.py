@@ -11,8 +11,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from monailabel.datastore.local import ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.datastore import DefaultLabelTag
@@ -31,6 +32,8 @@ from sam3d_label.io import discard, locked, part_of, remove_parts, require_forma
 from sam3d_label.studies.journal import Journal
 
 logger = logging.getLogger(__name__)
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 INDEX_FORMAT = 0
 """The index has MONAI Label's own format, without a number: one with a number is from a newer release."""
 
@@ -38,15 +41,16 @@ MOST_SHOWN = 100
 """Skipped files that the status names."""
 
 
-def _under_the_lock(name: str) -> Callable[..., Any]:
-    """Return a method of `LocalDatastore` that holds the datastore's lock and reads the changes of other processes."""
-    inherited = getattr(LocalDatastore, name)
+def _under_the_lock(
+    inherited: Callable[Concatenate[FolderDatastore, Parameters], Result],
+) -> Callable[Concatenate[FolderDatastore, Parameters], Result]:
+    """Return a method that holds the datastore's lock and reads the changes of other processes."""
 
-    def method(self: FolderDatastore, *args: Any, **kwargs: Any) -> Any:
+    @wraps(inherited)
+    def method(self: FolderDatastore, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         with self._up_to_date():
             return inherited(self, *args, **kwargs)
 
-    method.__name__, method.__doc__ = name, inherited.__doc__
     return method
 
 
@@ -116,13 +120,13 @@ class FolderDatastore(LocalDatastore):
         if auto_reload:
             self._watch()
 
-    datalist = _under_the_lock("datalist")
-    get_label_uri = _under_the_lock("get_label_uri")
-    get_labeled_images = _under_the_lock("get_labeled_images")
-    get_unlabeled_images = _under_the_lock("get_unlabeled_images")
-    json = _under_the_lock("json")
-    list_images = _under_the_lock("list_images")
-    refresh = _under_the_lock("refresh")
+    datalist = _under_the_lock(LocalDatastore.datalist)
+    get_label_uri = _under_the_lock(LocalDatastore.get_label_uri)
+    get_labeled_images = _under_the_lock(LocalDatastore.get_labeled_images)
+    get_unlabeled_images = _under_the_lock(LocalDatastore.get_unlabeled_images)
+    json = _under_the_lock(LocalDatastore.json)
+    list_images = _under_the_lock(LocalDatastore.list_images)
+    refresh = _under_the_lock(LocalDatastore.refresh)
 
     def get_image_uri(self, image_id: str) -> str:
         """Return the path of an image, also of one that is not listed because it is damaged; empty for no image."""
@@ -132,13 +136,13 @@ class FolderDatastore(LocalDatastore):
                 return str(super().get_image_uri(image_id))
             return os.path.realpath(os.path.join(self._datastore.image_path(), self._filename(image_id, extension)))
 
-    def get_image_info(self, image_id: str) -> dict[str, Any]:  # as MONAI Label declares it
+    def get_image_info(self, image_id: str) -> dict[str, object]:
         """Return a copy of the record of an image; empty when there is none."""
         with self._up_to_date():
             known: dict[str, object] = super().get_image_info(image_id)
             return {**known, **self._unsaved.get(image_id, {})} if known else {}
 
-    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:  # as MONAI Label declares it
+    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, object]:
         """Return a copy of the record of a label; empty when there is none."""
         with self._up_to_date():
             return dict(super().get_label_info(label_id, label_tag))

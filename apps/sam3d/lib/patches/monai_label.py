@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Protocol
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
@@ -37,9 +37,17 @@ from lib.server.routes import (
     start,
     train,
 )
+from lib.server.routes.app_protocol import App
 from lib.validation import install_validation_errors
 
-ROUTERS: tuple[Callable[[Any], APIRouter], ...] = (
+
+class InstalledApp(App, infer.InferApp, login.LoginApp, sessions.SessionsApp, health.HealthApp, Protocol):
+    """The parts of `SAM3DApp` behind routes and middleware."""
+
+    hosts: set[str]
+
+
+ROUTERS: tuple[Callable[[InstalledApp], APIRouter], ...] = (
     infer.router,
     login.router,
     logs.router,
@@ -57,10 +65,10 @@ ROUTERS: tuple[Callable[[Any], APIRouter], ...] = (
 )
 """Makers of the routers that replace MONAI Label's; each gets the app. They get the path prefix of MONAI Label's."""
 
-OWN_ROUTERS: tuple[Callable[[Any], APIRouter], ...] = (start.router, login.pages, health.router)
+OWN_ROUTERS: tuple[Callable[[InstalledApp], APIRouter], ...] = (start.router, login.pages, health.router)
 """Makers of the routers of the app's own paths."""
 
-MIDDLEWARE: tuple[Callable[[Any], Middleware | None], ...] = (
+MIDDLEWARE: tuple[Callable[[InstalledApp], Middleware | None], ...] = (
     lambda app: Middleware(RequestLog, observers=(app.metrics.request,)),
     lambda app: Middleware(SameOrigin, hosts=app.hosts),
     lambda app: Middleware(Access, login=app.login, prefix=settings.MONAI_LABEL_API_STR),
@@ -73,7 +81,7 @@ UPSTREAM = "monailabel_upstream"
 """State of the FastAPI object that keeps the routes and middleware of MONAI Label."""
 
 
-def install(app: Any, api: FastAPI, prefix: str = "") -> None:
+def install(app: InstalledApp, api: FastAPI, prefix: str = "") -> None:
     """Replace MONAI Label's routes and middleware by the app's.
 
     Starlette builds its stack of middleware when the first message arrives, which is the one that loads the app. The

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from email.message import Message as Header
-from typing import Any
+from typing import Protocol
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers
@@ -86,7 +86,15 @@ class BodyLimit:
         return self._limits.max_upload_bytes + FORM_OVERHEAD, "--conf max_upload_mb"
 
 
-def body_limit(app: Any) -> Middleware:
+class LimitedApp(Protocol):
+    """The part of the app that sets the limits."""
+
+    @property
+    def config(self) -> RequestLimits:
+        """The configuration."""
+
+
+def body_limit(app: LimitedApp) -> Middleware:
     """Return the middleware with the limits of the app's configuration."""
     return Middleware(BodyLimit, limits=app.config)
 

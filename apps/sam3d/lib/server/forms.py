@@ -8,13 +8,16 @@ import os
 import tempfile
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from sam3d_label.io import storing
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 CHARSETS = ("utf-8", "ascii", "iso8859-1")
 """Encodings that a form may name. Python has others that take minutes for a text of a MiB, such as punycode."""
@@ -92,7 +95,7 @@ class SharedFile:
         if not self._sections:
             self._file.close()
 
-    def write(self, content: bytes) -> None:
+    def write(self, content: bytes | memoryview) -> None:
         """Append."""
         rest = memoryview(content)
         while rest:
@@ -147,14 +150,14 @@ class Section(io.RawIOBase):
         """Return the position."""
         return self._position
 
-    def readinto(self, target: Any) -> int:
+    def readinto(self, target: WriteableBuffer) -> int:
         """Read up to the length of `target`; return the number of bytes."""
         view = memoryview(target).cast("B")[: max(0, self._size - self._position)]
         count = self._shared.read_into(view, self._begin + self._position) if view else 0
         self._position += count
         return count
 
-    def write(self, content: Any) -> int:
+    def write(self, content: ReadableBuffer) -> int:
         """Append all bytes; return their number.
 
         Raises:
@@ -164,7 +167,8 @@ class Section(io.RawIOBase):
             raise ValueError("A section is written once, from its beginning to its end")
         if not self._size:
             self._begin = self._shared.end
-        self._shared.write(content)
-        self._size += len(content)
+        written = memoryview(content).cast("B")
+        self._shared.write(written)
+        self._size += len(written)
         self._position = self._size
-        return len(content)
+        return len(written)

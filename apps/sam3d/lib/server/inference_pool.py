@@ -9,12 +9,12 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 
@@ -105,6 +105,11 @@ class InferenceJob(Generic[Answer]):
         self._cancelled.set()
         self.future.cancel()
 
+    def overtake(self) -> None:
+        """End with an `OvertakenError` unless the request was cancelled."""
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(OvertakenError())
+
 
 @dataclass(frozen=True)
 class PoolLoad:
@@ -157,7 +162,7 @@ class InferencePool:
         volume: Hashable,
         turn: Turn | None = None,
         user: Hashable = None,
-        gone: Callable[[], Coroutine[Any, Any, object]],
+        gone: Callable[[], Awaitable[object]],
         discard: Callable[[Answer], object] = lambda _: None,
     ) -> Answer:
         """Compute an answer in a thread of a device.
@@ -181,11 +186,10 @@ class InferencePool:
         queue = self._device(device)
         queue.add(job)
         answer = asyncio.ensure_future(asyncio.wrap_future(job.future))
-        watch = asyncio.create_task(gone())
+        watch = asyncio.ensure_future(gone())
         delivered = False
         try:
-            waited: set[asyncio.Future[Any]] = {answer, watch}
-            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((answer, watch), return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise WorkCancelledError("the client has gone")
             result = answer.result()
@@ -220,12 +224,25 @@ class InferencePool:
             return self._devices[name]
 
 
+class _Queued(Protocol):
+    """What a queue uses of an `InferenceJob` with any answer."""
+
+    volume: Hashable
+    turn: Turn | None
+    user: Hashable
+    since: float
+
+    def run(self) -> None: ...
+    def cancel(self) -> None: ...
+    def overtake(self) -> None: ...
+
+
 class _Device:
     def __init__(self, name: str, workers: int, max_waiting: int) -> None:
         self._name, self._workers, self._max_waiting = name, workers, max_waiting
         self._changed = threading.Condition()
         self._share = max(LEAST_SHARE, max_waiting // SHARE)
-        self._waiting: list[InferenceJob[Any]] = []
+        self._waiting: list[_Queued] = []
         self._turns: OrderedDict[Hashable, int] = OrderedDict()  # number of each user's latest turn
         self._count = itertools.count(1)
         self._volumes: set[Hashable] = set()
@@ -236,7 +253,7 @@ class _Device:
             since = min((job.since for job in self._waiting), default=time.monotonic())
             return PoolLoad(len(self._waiting), len(self._volumes), time.monotonic() - since)
 
-    def add(self, job: InferenceJob[Any]) -> None:
+    def add(self, job: _Queued) -> None:
         """Queue a job, at the position of the first that it replaces."""
         with self._changed:
             older = [each for each in self._waiting if job.turn and each.turn and job.turn.replaces(each.turn)]
@@ -254,10 +271,9 @@ class _Device:
                 self._threads[-1].start()
             self._changed.notify()
         for each in older:
-            if each.future.set_running_or_notify_cancel():
-                each.future.set_exception(OvertakenError())
+            each.overtake()
 
-    def drop(self, job: InferenceJob[Any]) -> None:
+    def drop(self, job: _Queued) -> None:
         """Free the place of a cancelled job."""
         with self._changed, suppress(ValueError):
             self._waiting.remove(job)
@@ -280,7 +296,7 @@ class _Device:
                 self._changed.notify_all()
             del job  # so that its volume and answer are not kept until the next one
 
-    def _next(self) -> InferenceJob[Any] | None:
+    def _next(self) -> _Queued | None:
         """Return the first job of the user who has waited longest for a turn."""
         free = (job for job in self._waiting if job.volume not in self._volumes)
         return min(free, key=lambda job: self._turns.get(job.user, 0), default=None)

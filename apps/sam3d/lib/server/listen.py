@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import functools
 import gc
@@ -12,7 +13,7 @@ import re
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, ParamSpec
+from typing import NoReturn, ParamSpec
 
 import psutil
 import uvicorn
@@ -145,7 +146,7 @@ def is_default_host(arguments: Sequence[str]) -> bool:
     from monailabel.main import Main
 
     class WithoutDefault(Main):
-        def args_start_server(self, parser: Any) -> None:
+        def args_start_server(self, parser: argparse.ArgumentParser) -> None:
             super().args_start_server(parser)
             parser.set_defaults(host=None)
 
@@ -186,7 +187,7 @@ def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 def _trust(config: uvicorn.Config, proxies: Sequence[str]) -> None:
     """Let headers of these proxies count, and of no other; uvicorn would trust every program on this machine."""
-    app: Any = config.loaded_app
+    app = config.loaded_app
     if isinstance(app, ProxyHeadersMiddleware):
         app = app.app
     config.loaded_app = ProxyHeaders(app, list(proxies)) if proxies else app

@@ -18,7 +18,7 @@ class ProxyHeaders(ProxyHeadersMiddleware):
     The proxy removes the prefix from the path, as nginx does with `proxy_pass http://server/;`.
     """
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # uvicorn's types of ASGI are private
         """Handle one request."""
         client = scope.get("client")
         if scope["type"] != "lifespan" and (client[0] if client else None) in self.trusted_hosts:

@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from cachetools import TTLCache
 from fastapi import HTTPException
+from monailabel.config import Settings
 
 from lib.server.access.failures import Failures, network
 from lib.server.access.identity import Identity, Role
@@ -192,7 +193,7 @@ class Login:
         return _identity(key) if key else None
 
 
-def make_login(api_keys: Path | None, hours: float, settings: Any) -> Login | None:
+def make_login(api_keys: Path | None, hours: float, settings: Settings) -> Login | None:
     """Return the login that is configured, or None.
 
     Args:

@@ -12,6 +12,7 @@ from typing import Any
 import jwt
 import requests
 from fastapi import HTTPException
+from monailabel.config import Settings
 
 from lib.server.access.identity import Identity, Role
 
@@ -59,7 +60,7 @@ class OidcSettings:
     timeout: float = 10
 
     @classmethod
-    def of_monai_label(cls, settings: Any) -> OidcSettings:
+    def of_monai_label(cls, settings: Settings) -> OidcSettings:
         """Read MONAI Label's settings."""
         return cls(
             realm=settings.MONAI_LABEL_AUTH_REALM_URI.rstrip("/"),
@@ -258,7 +259,7 @@ def _signs(key: object) -> bool:
     return isinstance(key, dict) and key.get("kty") in KEY_TYPES and key.get("use", "sig") == "sig"
 
 
-def _key(provider: _Provider, kid: str | None) -> tuple[Any, Sequence[str]]:  # the classes of keys of PyJWT
+def _key(provider: _Provider, kid: str | None) -> tuple[Any, Sequence[str]]:  # PyJWT has a class for each kind of key
     """Return the key that must have signed a token, and the signatures that it may have.
 
     Raises:

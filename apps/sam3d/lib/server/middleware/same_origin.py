@@ -31,7 +31,7 @@ class SameOrigin:
 
     Args:
         app: The next layer.
-        hosts: Names and addresses of this server, without ports. Any port is accepted, since a tunnel may change it.
+        hosts: Names and addresses of this server, without ports. Every port is accepted, since a tunnel may change it.
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:

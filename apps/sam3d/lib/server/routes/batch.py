@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter
 from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
@@ -75,7 +75,7 @@ def router(app: App) -> APIRouter:
         images: BatchInferImageType = BatchInferImageType.IMAGES_ALL,
         body: BatchRequest | None = None,
         run_sync: bool = False,
-    ) -> Any:
+    ) -> object:
         request = {"model": model, "images": images.value, **(body.given() if body else {})}
         app.check_batch(request)
         if run_sync:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any
 
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
@@ -13,6 +12,7 @@ from starlette.formparsers import MultiPartException
 from lib.server.forms import FormReader
 from lib.server.user_shares import UserShares
 
+Handler = Callable[[Request], Coroutine[object, object, Response]]
 MAX_FILES, MAX_FIELDS = 2, 16
 """Parts of a form where a route does not need more."""
 
@@ -30,7 +30,7 @@ def form_route(max_part_bytes: int, max_files: int = MAX_FILES, readers: UserSha
     class FormRoute(APIRoute):
         """Parse a form before FastAPI does, within limits."""
 
-        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        def get_route_handler(self) -> Handler:
             handle = super().get_route_handler()
 
             async def bounded(request: Request) -> Response:
@@ -55,7 +55,7 @@ def reading_route(readers: UserShares) -> type[APIRoute]:
     class ReadingRoute(APIRoute):
         """The task waits for its turn."""
 
-        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        def get_route_handler(self) -> Handler:
             handle = super().get_route_handler()
 
             async def limited(request: Request) -> Response:

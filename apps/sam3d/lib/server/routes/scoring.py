@@ -1,6 +1,6 @@
 """`/scoring/`: score images in the background, for the strategies that choose the next one."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, HTTPException
 from pydantic import BeforeValidator, JsonValue, create_model
@@ -68,7 +68,7 @@ def router(app: App) -> APIRouter:
         return results
 
     @routes.post("/{method}", summary="Run a scoring method")
-    def run(method: str, body: ScoringRequest | None = None, run_sync: bool = False) -> Any:
+    def run(method: str, body: ScoringRequest | None = None, run_sync: bool = False) -> object:
         if method not in names:
             known = ", ".join(names) or "none"
             raise HTTPException(404, f"There is no scoring method {method!r}; this server has: {known}")

@@ -1,7 +1,5 @@
 """`/train/`: start, watch and stop trainings."""
 
-from typing import Any
-
 from fastapi import APIRouter, HTTPException
 from pydantic import JsonValue, create_model
 
@@ -53,7 +51,7 @@ def router(app: App) -> APIRouter:
         return results
 
     @routes.post("/{model}", summary="Run a trainer")
-    def run(model: str, body: TrainRequest | None = None, run_sync: bool = False, enqueue: bool = False) -> Any:
+    def run(model: str, body: TrainRequest | None = None, run_sync: bool = False, enqueue: bool = False) -> object:
         if model not in names:
             raise HTTPException(404, f"There is no trainer {model!r}; this server has: {', '.join(names) or 'none'}")
         return shown(start(model, body, run_sync, enqueue))

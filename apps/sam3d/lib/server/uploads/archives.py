@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.limits import MIB
@@ -183,7 +183,7 @@ class _BoundedDirectory:
             raise _rejected(f"it lists more than {MOST_FILES} files")
         return self._file.read(size)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._file, name)
 
 

@@ -296,7 +296,7 @@ def draw(path: Path, arms: Mapping[str, Sequence[Mapping[str, Any]]], title: str
             at = [point["annotated"] for point in points]
             mean, low, high = np.transpose([point[metric] for point in points])
             name = "DynUNet with click channels" if arm == UNET else f"SAM3D, {arm}"
-            plot_mean(axes, at, mean, (low, high), color=COLOURS[arm], marker="o", markersize=4, label=name)
+            plot_mean(axes, at, mean, (low, high), color=COLOURS[arm], marker="o", label=name)
         axes.set_xscale("symlog", linthresh=1)
         ticks = sorted({point["annotated"] for points in arms.values() for point in points})
         axes.set_xticks(ticks)

@@ -79,7 +79,7 @@ def draw(path: Path, curves: Mapping[str, Sequence[Sequence[float]]], title: str
     for method, points in curves.items():
         clicks = np.arange(1, len(points) + 1)
         mean, low, high = np.transpose(points)
-        plot_mean(axes, clicks, mean, (low, high), color=COLOURS[method], marker="o", markersize=4, label=method)
+        plot_mean(axes, clicks, mean, (low, high), color=COLOURS[method], marker="o", label=method)
     axes.set(xlabel="clicks", ylabel="Dice", ylim=(0, 1.03), xticks=clicks)
     set_title(axes, title)
     add_legend(axes)

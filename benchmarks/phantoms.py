@@ -29,6 +29,7 @@ from sam3d_label.masks import corners, dice
 from sam3d_label.segmentation.prompts import Box
 from sam3d_label.segmentation.segmenter import Segmenter
 from sam3d_label.synthetic import Phantom, make_phantom
+from sam3d_label.synthetic.phantoms import PhantomMeta
 from sam3d_label.weights import Weights, open_weights
 
 SMALL_MM, LARGE_MM = 20.0, 50.0
@@ -41,7 +42,7 @@ class PhantomResult:
     """One phantom: its metadata, Dice after each click from 1 on, and Dice of the lesion's bounding box."""
 
     case: str
-    meta: dict[str, Any]
+    meta: PhantomMeta
     dices: tuple[float, ...]
     box: float
 

@@ -34,7 +34,7 @@ class LruCache:
         if max_bytes < 0:
             raise ValueError(f"max_bytes must not be negative, not {max_bytes}")
         self.max_bytes = max_bytes
-        self._kept: LRUCache[Hashable, Any] = LRUCache(max_bytes, getsizeof=attrgetter("nbytes"))
+        self._kept: LRUCache[Hashable, Any] = LRUCache(max_bytes, getsizeof=attrgetter("nbytes"))  # of several types
         self._lock = threading.Lock()
         self._making: dict[Hashable, threading.Lock] = {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
@@ -42,11 +42,12 @@ def plot_mean(
     interval: tuple[ArrayLike, ArrayLike],
     *,
     color: str,
-    **line: Any,
+    label: str,
+    marker: str | None = None,
 ) -> None:
-    """Draw a mean as a line over the band of its interval (low, high); `line` goes to matplotlib's `plot`."""
+    """Draw a mean as a line over the band of its interval (low, high), with a marker at each point if one is given."""
     axes.fill_between(at, *interval, color=color, alpha=0.15, linewidth=0)
-    axes.plot(at, mean, **{"color": color, "linewidth": 2, **line})
+    axes.plot(at, mean, color=color, linewidth=2, label=label, marker=marker, markersize=4)
 
 
 def set_title(axes: Axes, title: str) -> None:

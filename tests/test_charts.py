@@ -15,7 +15,7 @@ def test_charts_have_one_style(panels: int) -> None:
 
 def test_a_mean_is_one_line_of_the_legend_and_titles_are_plain_text(tmp_path: Path) -> None:
     figure, (axes,) = new_chart()
-    plot_mean(axes, [1, 2], [0.5, 0.6], ([0.4, 0.5], [0.6, 0.7]), color=TEAL, label="mean", linewidth=3)
+    plot_mean(axes, [1, 2], [0.5, 0.6], ([0.4, 0.5], [0.6, 0.7]), color=TEAL, label="mean")
     set_title(axes, "5$ and 6$")
     add_legend(axes)
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["mean"]

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -49,7 +48,7 @@ class _Archive:
     files: list[ArchivedFile] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
 
-    def add(self, path: str, source: Path | bytes, **about: Any) -> None:
+    def add(self, path: str, source: Path | bytes, **about: object) -> None:
         """Add a file, or its content, with its fields in the manifest."""
         info = zipfile.ZipInfo(path)
         info.external_attr = 0o644 << 16
@@ -60,9 +59,10 @@ class _Archive:
                 member.write(part)
                 digest.update(part)
                 size += len(part)
-        self.files.append(ArchivedFile(path=path, bytes=size, sha256=digest.hexdigest(), **about))
+        found = {"path": path, "bytes": size, "sha256": digest.hexdigest()}
+        self.files.append(ArchivedFile.model_validate({**found, **about}))
 
-    def add_json(self, path: str, value: object, **about: Any) -> None:
+    def add_json(self, path: str, value: object, **about: object) -> None:
         """Add a JSON file without paths and with the archive's names of images."""
         self.add(path, (json.dumps(self.names.clean(value), indent=1) + "\n").encode(), **about)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -52,7 +52,7 @@ class OneLineErrors(TyperGroup):
         standalone_mode: bool = True,
         windows_expand_args: bool = True,
         **extra: object,
-    ) -> Any:
+    ) -> object:
         """Run a command and end with its exit status."""
         arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
         run = partial(super().main, arguments, prog_name, complete_var, False, windows_expand_args, **extra)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -116,17 +117,20 @@ def evaluate(
     with steps(stderr()) as say:
         say(loading(weights))
         check_device(device)
+        from sam3d_label.evaluation.cohort import evaluate_cohort
+        from sam3d_label.segmentation.segmenter import Segmenter
         from sam3d_label.weights import open_weights
 
         opened = open_weights(weights, device)
     _check_learned(opened, annotator.value, counts)
     if candidates and not opened.model.config.candidates:
         raise Sam3dError("these weights give one mask only; leave out --candidates")
-    cohort = _evaluate(
+    measure = partial(
+        evaluate_cohort,
         images,
         labels,
-        opened,
-        annotator=ANNOTATORS[annotator.value],
+        lambda volume: Segmenter(volume, opened),
+        ANNOTATORS[annotator.value],
         label=label,
         clicks=counts,
         last=cap,
@@ -134,6 +138,7 @@ def evaluate(
         cases=cases,
         candidates=candidates,
     )
+    cohort = _show_progress(measure)
     conditions = Conditions(
         annotator=annotator.value,
         seed=seed,
@@ -170,23 +175,21 @@ def _check_learned(weights: Weights, annotator: str, counts: Sequence[int]) -> N
         raise Sam3dError("these weights have not learned to segment without a click; leave 0 out of --clicks")
 
 
-def _evaluate(images: Path, labels: Path, weights: Weights, **options: Any) -> Cohort:
-    """Return the cohort, with progress on standard error; raise Sam3dError when no case could be measured."""
+def _show_progress(measure: Callable[..., Cohort]) -> Cohort:
+    """Run `evaluate_cohort` with progress on standard error.
+
+    Args:
+        measure: `evaluate_cohort` with all arguments but those for the progress.
+
+    Raises:
+        Sam3dError: No case could be measured.
+    """
     from sam3d_label.cli.progress import bar
-    from sam3d_label.evaluation.cohort import evaluate_cohort
-    from sam3d_label.segmentation.segmenter import Segmenter
 
     errors = Console(stderr=True)
     with bar(errors) as show:
         clicks = _ClickProgress(show)
-        cohort = evaluate_cohort(
-            images,
-            labels,
-            lambda volume: Segmenter(volume, weights),
-            progress=clicks.case_begins,
-            clicked=clicks.clicked,
-            **options,
-        )
+        cohort = measure(progress=clicks.case_begins, clicked=clicks.clicked)
     for skipped in cohort.skipped if cohort.results else ():
         errors.print(f"skipped {skipped.case}: {skipped.reason}", highlight=False, markup=False, soft_wrap=True)
     if not cohort.results:

@@ -80,7 +80,7 @@ def examples(*lines: str) -> str:
 class ListedVoxels(TyperCommand):
     """A command whose voxel options take several voxels each: ``--click 1,2,3 4,5,6``."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # typer hides the class of contexts
         """Repeat the option before each further voxel."""
         return super().parse_args(ctx, list(repeat_options(args)))
 

@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,14 +133,14 @@ def _surfaces(mask: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: Sequen
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*always_return_as_numpy")  # MONAI's own call of itself
-        surfaces: Any = get_edge_surface_distance(
+        pairs = get_edge_surface_distance(
             torch.from_numpy(np.ascontiguousarray(mask)),
             torch.from_numpy(np.ascontiguousarray(truth)),
             spacing=[float(side) for side in spacing],
             use_subvoxels=True,
             symmetric=True,
         )
-    edges, distances, areas = surfaces
+    edges, distances, areas = map(list, pairs)  # of mask and truth
     return (
         (distances[0].numpy(), distances[1].numpy()),
         (areas[0][edges[0]].numpy(), areas[1][edges[1]].numpy()),

@@ -146,7 +146,7 @@ def read_slice(file: Path) -> Slice | None:
     """Read and check the header of a DICOM instance.
 
     Args:
-        file: Any file.
+        file: A file of any kind.
 
     Returns:
         The slice; None for a file that is not DICOM, for a DICOMDIR, whose references are not followed, and for an

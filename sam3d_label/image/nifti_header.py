@@ -6,7 +6,6 @@ import math
 import re
 import struct
 from dataclasses import dataclass
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -97,7 +96,7 @@ def parse(head: bytes, compressed: bool, max_bytes: int) -> Header:
     )
 
 
-def raw_header(block: bytes) -> Any:
+def raw_header(block: bytes) -> nib.Nifti1Header:
     """Return the fields of a header block, in either byte order."""
     kind = nib.Nifti1Header if len(block) == 348 else nib.Nifti2Header
     return kind(block, check=False)
@@ -223,7 +222,7 @@ class Forms:
         header["magic"], header["vox_offset"] = SINGLE[348], 352
         return header.binaryblock + bytes(4)
 
-    def apply(self, header: Any) -> None:
+    def apply(self, header: nib.Nifti1Header) -> None:
         """Copy the forms, the voxel size and the unit of length to another header of nibabel's."""
         raw = raw_header(self.block)
         for name in self.FIELDS:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.amp import custom_bwd, custom_fwd
+from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
 
@@ -20,14 +21,14 @@ class DepthwiseConvolution(torch.autograd.Function):
 
     @staticmethod
     @custom_fwd(device_type="cuda")
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Convolve x (B, C, H, W, D) with weight (C, 1, 3, 3, 3)."""
         ctx.save_for_backward(x, weight)
         return F.conv3d(x, weight, bias, padding=1, groups=len(weight))
 
     @staticmethod
     @custom_bwd(device_type="cuda")
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # PyTorch's type allows one saved tensor
         """Return the gradients of x, weight and bias, of their shapes."""
         x, weight = ctx.saved_tensors
         grad = grads[0].contiguous()

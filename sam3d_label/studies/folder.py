@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -30,7 +29,7 @@ class StoredFile(BaseModel):
     """
 
     ext: str = ""
-    info: dict[str, Any] = {}
+    info: Mapping[str, object] = {}
 
 
 class StudyImage(BaseModel):

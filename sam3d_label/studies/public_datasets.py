@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 from filelock import FileLock, Timeout
+from nibabel.spatialimages import SpatialImage
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sam3d_label.errors import Sam3dError, VolumeError
@@ -269,7 +269,8 @@ def _stage_image(case: DatasetCase, data: PublicDataset, scratch: Path, link: bo
     staged = scratch / "image.nii.gz"
     staged.unlink(missing_ok=True)
     try:
-        stored: Any = nib.load(case.image)
+        stored = nib.load(case.image)
+        assert isinstance(stored, SpatialImage), f"it is a {type(stored).__name__}"
         if stored.ndim != 4 or stored.shape[3] != data.channels:
             raise VolumeError(f"{case.image} is {stored.shape}: dataset.json lists {data.channels} channels")
         nib.save(stored.slicer[..., data.channel], staged)

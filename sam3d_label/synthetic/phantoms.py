@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import TypedDict, get_args
 
 import nibabel as nib
 import numpy as np
@@ -23,6 +23,28 @@ MODALITIES: tuple[Modality, ...] = get_args(Modality)
 PATIENTS = 30
 
 
+class PhantomMeta(TypedDict):
+    """Kind, size and contrast of a phantom's lesion.
+
+    Attributes:
+        modality: ``ct`` or ``mr``.
+        lesion: kind of the lesion.
+        contrast: lesion minus the tissue before; HU, or the share of the MR scale.
+        diameter_mm: the longest, as drawn.
+        volume_ml: of the label.
+        distractors: how many there are.
+        orientation: axis codes such as ``LPS``.
+    """
+
+    modality: Modality
+    lesion: str
+    contrast: float
+    diameter_mm: float
+    volume_ml: float
+    distractors: int
+    orientation: str
+
+
 @dataclass(frozen=True)
 class Phantom:
     """A synthetic volume and its ground truth.
@@ -31,9 +53,7 @@ class Phantom:
         image: float32 (I, J, K); HU for CT, an arbitrary positive scale for MR.
         label: uint8 (I, J, K), 1 in the lesion (its necrotic core included), 0 elsewhere.
         affine: float64 (4, 4), voxel (i, j, k) to RAS millimetres.
-        meta: ``modality``, ``lesion`` (kind), ``contrast`` (lesion minus the tissue before; HU, or the
-            share of the MR scale), ``diameter_mm`` (longest, as drawn), ``volume_ml``, ``distractors`` (how
-            many), ``orientation`` (axis codes such as ``LPS``).
+        meta: kind, size and contrast of the lesion, and the grid's orientation.
         distractors: uint8 (I, J, K), 1 in look-alike lesions that are not labelled; disjoint from ``label``.
         organs: uint8 (I, J, K), 1 to n in the visible parts of the organs, without lesions.
     """
@@ -41,7 +61,7 @@ class Phantom:
     image: Array
     label: NDArray[np.uint8]
     affine: NDArray[np.float64]
-    meta: dict[str, Any]
+    meta: PhantomMeta
     distractors: NDArray[np.uint8]
     organs: NDArray[np.uint8]
 
@@ -85,7 +105,7 @@ def make_phantom(
     for other in others:
         distractors[other.mask] = 1
     organs = np.where(label | distractors, 0, scene.organs).astype(np.uint8)
-    meta = {
+    meta: PhantomMeta = {
         "modality": modality,
         "lesion": lesion.kind,
         "contrast": contrast,

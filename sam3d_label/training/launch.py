@@ -7,10 +7,11 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 import typer
+from torch import Tensor
 
 from sam3d_label.errors import Sam3dError
 from sam3d_label.io import read_record, replacing, write_text
@@ -41,6 +42,13 @@ class TrainingJob(TrainingRun):
     busy: Path | None
 
 
+class _Done(TypedDict):
+    """The file in which the main process returns its result."""
+
+    weights: dict[str, Tensor]
+    report: dict[str, object]
+
+
 def train_in_processes(processes: int, busy: Path | None = None) -> FineTune:
     """Return a replacement for `fine_tune` that starts several processes on this machine, one for each GPU.
 
@@ -64,7 +72,7 @@ def train_in_processes(processes: int, busy: Path | None = None) -> FineTune:
         write_text(out / JOB, job.model_dump_json())
         (out / DONE).unlink(missing_ok=True)
         _run(processes, out / JOB, progress)
-        done: dict[str, Any] = torch.load(out / DONE, map_location="cpu", weights_only=True)
+        done: _Done = torch.load(out / DONE, map_location="cpu", weights_only=True)
         model.load_state_dict(done["weights"])
         model.eval()
         return TrainReport.parse(done["report"], out / DONE)
@@ -119,7 +127,8 @@ def _take_part(job_file: Path) -> None:
     )
     if is_main():
         with replacing(folder / DONE) as partial:
-            torch.save({"weights": model.cpu().state_dict(), "report": report.model_dump(mode="json")}, partial)
+            done: _Done = {"weights": model.cpu().state_dict(), "report": report.model_dump(mode="json")}
+            torch.save(done, partial)
 
 
 if __name__ == "__main__":

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from sam3d_label.weights import Card
 
-FEW_CASES: dict[str, Any] = {"learning_rate": 2e-3, "clicks": 2, "inference_share": 0.9, "homogeneous": True}
+FEW_CASES: Mapping[str, object] = {"learning_rate": 2e-3, "clicks": 2, "inference_share": 0.9, "homogeneous": True}
 """Settings for a few hundred steps on a few cases, as measured on hippocampi (benchmarks/learning_curve.py): a
 high learning rate for the adapters, short sessions, and crops positioned as at inference, in their stored
 orientation."""
 
-FEW_CASES_FINE: dict[str, Any] = {"learning_rate": 4e-3, "clicks": 1, "encoder_share": 0.15}
+FEW_CASES_FINE: Mapping[str, object] = {"learning_rate": 4e-3, "clicks": 1, "encoder_share": 0.15}
 """Replacements for networks with a fine path, such as `tiny`: it learns most of a new structure, so that most steps
 train it and not the encoder, which makes them cheaper."""
 
@@ -104,7 +105,7 @@ class TrainSettings(BaseModel):
     cases_mb: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
 
     @classmethod
-    def few_cases(cls, cases: int, card: Card, **chosen: Any) -> TrainSettings:
+    def few_cases(cls, cases: int, card: Card, **chosen: object) -> TrainSettings:
         """Return the settings to adapt trained weights to a few cases; epochs grow with the number of cases.
 
         Args:
@@ -114,7 +115,8 @@ class TrainSettings(BaseModel):
         """
         steps = min(max(CROPS_PER_CASE * cases, FEWEST_STEPS), MOST_STEPS)
         few = {**FEW_CASES, **(FEW_CASES_FINE if card.config.fine else {})}
-        return cls(**{**few, "steps_per_epoch": steps, "inference_spacings": inference_spacings_of(card), **chosen})
+        of_these = {"steps_per_epoch": steps, "inference_spacings": inference_spacings_of(card)}
+        return cls.model_validate({**few, **of_these, **chosen})
 
     @property
     def steps(self) -> int:

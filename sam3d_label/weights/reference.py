@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -198,13 +198,11 @@ def infer_config(
         WeightsError: A tensor that defines a size is missing or invalid, or the sizes fit no network.
     """
     try:
-        sizes = encoder_sizes(encoder) | {
-            "prompt_layers": 1 + last_index(prompts, "transformer.layers"),
-            "prompt_heads": prompt_heads,
-            "prompt_mlp": prompts["transformer.layers.0.mlp.lin1.weight"].shape[0],
-            "queries": prompts["transformer.layers.0.global_query"].shape[1],
-            "decoder": decoder["cls.0.weight"].shape[0],
-        }
+        sizes = encoder_sizes(encoder)
+        prompt_layers = 1 + last_index(prompts, "transformer.layers")
+        prompt_mlp = prompts["transformer.layers.0.mlp.lin1.weight"].shape[0]
+        queries = prompts["transformer.layers.0.global_query"].shape[1]
+        channels = decoder["cls.0.weight"].shape[0]
     except KeyError as error:
         raise WeightsError(f"{path} is not a complete checkpoint of the authors: it lacks {error}") from error
     except (IndexError, ValueError, ZeroDivisionError) as error:
@@ -215,19 +213,43 @@ def infer_config(
             f" prompt encoder in {path}: give the number of heads that it was trained with"
         )
     try:
-        return Config(**sizes)
+        return Config(
+            **sizes,
+            prompt_layers=prompt_layers,
+            prompt_heads=prompt_heads,
+            prompt_mlp=prompt_mlp,
+            queries=queries,
+            decoder=channels,
+        )
     except ValueError as error:
         raise WeightsError(f"{path}: tensors of unexpected shapes, no network has them ({error})") from error
 
 
-def encoder_sizes(encoder: Mapping[str, Tensor]) -> dict[str, Any]:
+class EncoderSizes(TypedDict, total=False):
+    """The encoder's share of `Config`; those that are not in a checkpoint keep their default."""
+
+    crop: int
+    patch: int
+    upsample: int
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: int
+    sam_grid: int
+    global_blocks: tuple[int, ...]
+    neck: int
+    sam_window: int
+    window: int
+
+
+def encoder_sizes(encoder: Mapping[str, Tensor]) -> EncoderSizes:
     """Return the encoder's share of `Config`; a KeyError, IndexError or ValueError when one is odd or missing."""
     _, sam_grid, _, width = encoder["pos_embed"].shape
     depth = 1 + last_index(encoder, "blocks")
     patch = encoder["patch_embed.proj.weight"].shape[-1]
     tables = [encoder[f"blocks.{index}.attn.rel_pos_h"].shape for index in range(depth)]
     windowed = [rows for rows, _ in tables if rows != 2 * sam_grid - 1]
-    sizes: dict[str, Any] = {
+    sizes: EncoderSizes = {
         "crop": encoder["depth_embed"].shape[1] * patch // UPSAMPLE,
         "patch": patch,
         "upsample": UPSAMPLE,

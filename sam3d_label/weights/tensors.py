@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,8 +22,8 @@ from sam3d_label.network.sam3d import is_fixed
 
 Tensors = dict[str, Tensor]
 
-_scalar: Callable[..., Any] = cast(Callable[..., Any], np.float64(0).__reduce__()[0])
-NUMPY_SCALARS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+_scalar: Callable[..., object] = cast(Callable[..., object], np.float64(0).__reduce__()[0])
+NUMPY_SCALARS: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
     np.dtype,
     type(np.dtype("float32")),
     type(np.dtype("float64")),
@@ -95,7 +95,7 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[
         raise WeightsError(f"{path} cannot be written: {error}") from error
 
 
-def read_checkpoint(path: Path) -> Any:
+def read_checkpoint(path: Path) -> object:
     """Return the contents of a PyTorch checkpoint without running code in it.
 
     Raises:

@@ -8,11 +8,20 @@ import phantoms
 import pytest
 
 from sam3d_label.synthetic import write_phantoms
+from sam3d_label.synthetic.phantoms import PhantomMeta
 
 
 def test_phantoms_are_grouped_by_size_and_contrast():
     def measured(diameter, contrast, modality, dice):
-        meta = {"diameter_mm": diameter, "contrast": contrast, "modality": modality}
+        meta: PhantomMeta = {
+            "modality": modality,
+            "lesion": "solid",
+            "contrast": contrast,
+            "diameter_mm": diameter,
+            "volume_ml": 1.0,
+            "distractors": 0,
+            "orientation": "RAS",
+        }
         return phantoms.PhantomResult("case", meta, (dice, dice), dice / 2)
 
     several = [measured(12, -80, "ct", 0.2), measured(20, 30, "ct", 0.4), measured(60, -0.1, "mr", 0.9)]

@@ -73,7 +73,8 @@ def test_a_better_version_serves_with_its_report(make, labelled, quality, tmp_pa
     versions = Versions(tmp_path / "versions")
     assert versions.current() == done.version == "0001"
     assert versions.report("0001").model_dump_json() == done.model_dump_json()
-    assert open_weights(versions.path("0001")).card.metrics["gate"]["candidate"]["dice_1"] == pytest.approx(0.8)
+    metrics = open_weights(versions.path("0001")).card.model_dump()["metrics"]
+    assert metrics["gate"]["candidate"]["dice_1"] == pytest.approx(0.8)
     report = versions.report("0001")
     assert report.gate.passes
     assert report.skipped == {"broken": "it holds NaN"}

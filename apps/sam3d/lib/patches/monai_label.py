@@ -12,6 +12,7 @@ from monailabel.config import settings
 from monailabel.endpoints.user.auth import User, get_current_user
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
 
 from lib.patches import ohif
 from lib.server.access.roles import is_listed
@@ -145,5 +146,8 @@ def _current_user(request: Request) -> User:
 def _add_security_headers(api: FastAPI, prefix: str) -> None:
     """Put the headers outside Starlette's handler of unexpected errors, so that its answers have them, too."""
     build = FastAPI.build_middleware_stack
-    # Starlette has no setting for it: the method of this one instance is replaced, which mypy rejects.
-    api.build_middleware_stack = lambda: SecurityHeaders(build(api), ohif.start_page, prefix)  # type: ignore[method-assign]
+
+    def with_headers() -> ASGIApp:
+        return SecurityHeaders(build(api), ohif.start_page, prefix)
+
+    api.build_middleware_stack = with_headers  # type: ignore[method-assign]  # Starlette has no setting for it

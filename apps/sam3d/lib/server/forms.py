@@ -65,8 +65,9 @@ class FormReader(MultiPartParser):
             if self._shared is None:
                 self._shared = SharedFile()
             upload.file.close()
-            # Both are declared as temporary files; a section has all that Starlette uses of one.
-            upload.file = self._files_to_close_on_error[-1] = Section(self._shared)  # type: ignore[assignment,call-overload]
+            section = Section(self._shared)
+            upload.file = section  # type: ignore[assignment]  # it has all that Starlette uses of a temporary file
+            self._files_to_close_on_error[-1] = section  # type: ignore[call-overload]  # likewise
 
 
 def is_plain(charset: str) -> bool:

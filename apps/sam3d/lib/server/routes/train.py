@@ -18,12 +18,11 @@ def router(app: App) -> APIRouter:
     routes = APIRouter(prefix="/train", tags=["Train"])
     queue = app.tasks.train
     names = list(app.trainers())
-    # mypy knows neither fields from a dictionary nor a class that is made at run time: hence the three exceptions.
     body_of_all = create_model(
         "TrainAllRequest",
         __base__=TrainRequest,
         __doc__="Keys for every trainer, and keys for one trainer under its name.",
-        **dict.fromkeys(names, (TrainRequest | None, None)),  # type: ignore[call-overload]
+        **dict.fromkeys(names, (TrainRequest | None, None)),  # type: ignore[call-overload]  # fields by name
     )
 
     def start(model: str, body: ClientRequest | None, run_sync: bool, enqueue: bool) -> Task | dict[str, object]:
@@ -39,8 +38,11 @@ def router(app: App) -> APIRouter:
         return queue.status(all_tasks=all, check_if_running=check_if_running)
 
     @routes.post("/", summary="Run all trainers", include_in_schema=False, deprecated=True)
-    def run_all(body: body_of_all | None = None, run_sync: bool = False) -> dict[str, object]:  # type: ignore[valid-type]
-        given: dict[str, JsonValue] = body.given() if body else {}  # type: ignore[attr-defined]
+    def run_all(
+        body: body_of_all | None = None,  # type: ignore[valid-type]  # made at run time
+        run_sync: bool = False,
+    ) -> dict[str, object]:
+        given: dict[str, JsonValue] = body.given() if body else {}  # type: ignore[attr-defined]  # likewise
         shared = {key: value for key, value in given.items() if key not in names}
         results: dict[str, object] = {}
         for name in names:

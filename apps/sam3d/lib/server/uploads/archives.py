@@ -141,8 +141,8 @@ def _zip_members(content: BinaryIO) -> Iterator[Upload]:
             if member.flag_bits & FLAG_ENCRYPTED:
                 raise _rejected("it is encrypted; pack it without a password")
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                # `compressor_names` is missing in the types of the standard library.
-                kind = zipfile.compressor_names.get(member.compress_type, member.compress_type)  # type: ignore[attr-defined]
+                names: dict[int, str] = zipfile.compressor_names  # type: ignore[attr-defined]  # missing in typeshed
+                kind = names.get(member.compress_type, member.compress_type)
                 raise _rejected(f"a file in it is compressed as {kind}; {ACCEPTED}")
             if not _is_hidden(member.filename):
                 with archive.open(member) as file:

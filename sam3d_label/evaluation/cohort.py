@@ -110,14 +110,13 @@ def evaluate_cohort(
         images: a folder of volumes (files, or DICOM folders), or one file.
         labels: a folder of label files with the names of the images, or one file.
         open_segmenter: opens a volume with the model; called once for each case, and again for 0 clicks, so
-            that neither answer finds work of the other done.
+            that neither request uses the cache of the other.
         annotator: who clicks; the first click answers an empty mask, also where 0 clicks are measured.
         label: the value in the label files that is the target (default: every non-zero one).
         clicks: the click counts at which surfaces are compared too, at least one positive; with 0, the mask
             without a click is measured.
         last: click on to this count (default: the largest of ``clicks``).
-        seed: of the annotator's randomness; each case draws from this seed and its own name, whatever the others
-            are.
+        seed: of the annotator's randomness; each case uses this seed and its name, independent of the others.
         cases: a glob that a file name, or a case name, must match.
         candidates: measure the candidates of the model too, at each of ``clicks``.
         worst: of how many cases, those with the lowest Dice at the largest of ``clicks``, a slice is kept.

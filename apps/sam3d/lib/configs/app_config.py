@@ -68,12 +68,12 @@ class AppConfig(RequestLimits):
         labels: Names of the structures to segment, in the order of the voxel values that clients expect.
         auto_train_every: Saved labels after which training starts automatically; 0 = never.
         auto_train_at: Time of day, HH:MM, at which it starts when a label was saved since the last one.
-        train_epochs: Epochs of a training whose request does not say how many.
+        train_epochs: Epochs of a training whose request does not set them.
         model_dir: Folder for versions, runs and learning curve; without it, `model` in the app's folder.
-        patient: Regular expression whose group finds the patient in an image's id, so that a patient's images share
-            a side of the ledger; without it, every image is its own.
+        patient: Regular expression whose group matches the patient in an image's id, so that all images of a patient
+            have the same split; without it, every image counts as one patient.
         next_sample: Strategy that answers when a client asks for `random`, as OHIF always does.
-        click_log: Whether requests are written down in `clicks` in the model folder.
+        click_log: Whether requests are logged in `clicks` in the model folder.
         infer_workers: Clicks that are computed at the same time on one device; 0 = one on a GPU, a few on the CPU.
         infer_queue: Clicks that may wait for a device; more are answered with status 503. One user may have a
             quarter of the places (429).

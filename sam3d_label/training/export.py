@@ -111,9 +111,9 @@ def store(
     """
     base = start.base
     if settings.trunk:
-        base = Base(name=base.name, sha256=sha256(save_trunk(model, out / TRUNK)))
+        base = base.model_copy(update={"sha256": sha256(save_trunk(model, out / TRUNK))})
     elif not is_at_hand(base):
-        base = Base(name=base.name, sha256=sha256(save_trunk(model, out / TRUNK, dtype=torch.float32)))
+        base = base.model_copy(update={"sha256": sha256(save_trunk(model, out / TRUNK, dtype=torch.float32))})
     card = trained_card(start, report=report, settings=settings, data=data, version=version, metrics=metrics)
     card = card.model_copy(update={"base": base})
     save_adapter(model, card, out)

@@ -40,11 +40,13 @@ class Base(BaseModel):
     Attributes:
         name: A shipped name (tiny), a SAM checkpoint (vit_b, vit_l, vit_h) or a file name.
         sha256: Digest of that file; None if the trunk is next to the adapter as trunk.safetensors.
+        checkpoint: File name of a checkpoint in SAM's layout that is not SAM's own, such as medsam_vit_b.pth.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str = Field(min_length=1)
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    checkpoint: str | None = Field(default=None, min_length=1)
 
 
 class DataSource(BaseModel):

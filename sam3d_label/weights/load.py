@@ -144,7 +144,7 @@ def untrained_network(preset: str, sam_checkpoint: str | os.PathLike[str] | None
     config = PRESETS[preset]
     if preset in OFFICIAL:
         trunk = find_sam(preset, sam_checkpoint)
-        return fresh_model(read_encoder(trunk, preset), config), Base(name=preset, sha256=sha256(trunk))
+        return fresh_model(read_encoder(trunk, preset), config), sam_base(trunk, preset)
     model = SAM3D(config).eval()
     model.load_state_dict(fixed_tensors(config), strict=False)
     trunk = locations.SHIPPED / preset / TRUNK
@@ -152,6 +152,12 @@ def untrained_network(preset: str, sam_checkpoint: str | os.PathLike[str] | None
         return model, Base(name=preset)
     model.load_state_dict(load_trunk(trunk, config), strict=False)
     return freeze_trunk(model), Base(name=preset, sha256=sha256(trunk))
+
+
+def sam_base(trunk: Path, name: str) -> Base:
+    """Return the base of adapters on a SAM checkpoint; it has the name of the file unless the file is SAM's own."""
+    digest = sha256(trunk)
+    return Base(name=name, sha256=digest, checkpoint=None if digest == OFFICIAL[name].sha256 else trunk.name)
 
 
 def find_trunk(base: Base, folder: Path, sam_checkpoint: str | os.PathLike[str] | None) -> Path:
@@ -171,14 +177,16 @@ def find_trunk(base: Base, folder: Path, sam_checkpoint: str | os.PathLike[str] 
         return folder / TRUNK
     local = [folder / TRUNK, locations.SHIPPED / base.name / TRUNK]
     others = ""
-    for path in chain(local, sam_locations(base.name, sam_checkpoint)):
+    for path in chain(local, sam_locations(base.name, sam_checkpoint, base.checkpoint)):
         if path.is_file():
             if sha256(path) == base.sha256:
                 return path
-            others += f"; {path} is another file ({sha256(path)[:8]}…)"
+            own = base.name in OFFICIAL and sha256(path) == OFFICIAL[base.name].sha256
+            others += f"; {path} is {'SAM itself' if own else 'another file'} ({sha256(path)[:8]}…)"
+    trained_on = f"{base.checkpoint}, a {base.name}" if base.checkpoint else base.name
     raise WeightsError(
-        f"the adapter was trained on {base.name} (SHA-256 {base.sha256[:8]}…), which was not found{others}."
-        f" {how_to_get(base.name)}"
+        f"the adapter was trained on {trained_on} (SHA-256 {base.sha256[:8]}…), which was not found{others}."
+        f" {how_to_get(base.name, base.checkpoint)}"
     )
 
 
@@ -194,12 +202,22 @@ def find_sam(name: str, sam_checkpoint: str | os.PathLike[str] | None) -> Path:
     raise WeightsError(f"the trunk of {name}, a SAM checkpoint, was not found. {how_to_get(name)}")
 
 
-def sam_locations(name: str, sam_checkpoint: str | os.PathLike[str] | None) -> Iterator[Path]:
-    """Return the possible locations of a trunk that is not part of the package; only the first that the user named."""
+def sam_locations(
+    name: str, sam_checkpoint: str | os.PathLike[str] | None, checkpoint: str | None = None
+) -> Iterator[Path]:
+    """Return the possible locations of a trunk that is not part of the package; only the first that the user named.
+
+    Args:
+        name: As in `Base`.
+        sam_checkpoint: As in `open_weights`.
+        checkpoint: As in `Base`.
+    """
     if sam_checkpoint is not None:
         yield existing_file(sam_checkpoint, "sam_checkpoint")
     elif SAM_CHECKPOINT in os.environ:
         yield existing_file(os.environ[SAM_CHECKPOINT], f"${SAM_CHECKPOINT}")
+    if checkpoint is not None:
+        yield cache_folder() / checkpoint
     yield cache_folder() / (OFFICIAL[name].name if name in OFFICIAL else name)
 
 
@@ -211,9 +229,11 @@ def existing_file(path: str | os.PathLike[str], by: str) -> Path:
     return found
 
 
-def how_to_get(name: str) -> str:
-    """Return how to get a missing trunk."""
+def how_to_get(name: str, checkpoint: str | None = None) -> str:
+    """Return how to get a missing trunk; arguments as in `Base`."""
     give = f"give its path as sam_checkpoint or in ${SAM_CHECKPOINT}"
+    if checkpoint is not None:
+        return f"Put that file at {cache_folder() / checkpoint}, or {give}"
     if name not in OFFICIAL:
         return f"Find the file {name} and {give}"
     target = cache_folder() / OFFICIAL[name].name

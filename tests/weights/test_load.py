@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ import torch
 from sam3d_label.errors import Sam3dError, WeightsError
 from sam3d_label.network import PRESETS, SAM3D
 from sam3d_label.network.sam3d import is_trunk
-from sam3d_label.weights import load, load_model, locations, open_weights, shipped, untrained
+from sam3d_label.weights import Base, load, load_model, locations, open_weights, shipped, untrained
 from sam3d_label.weights.adapter import save_adapter, save_trunk, save_whole
 from sam3d_label.weights.sam import OFFICIAL
 from sam3d_label.weights.tensors import sha256
@@ -151,7 +152,11 @@ def test_an_adapter_of_sam_takes_the_downloaded_checkpoint(on_sam, sam_checkpoin
     assert open_weights(on_sam).version == "0001"
 
 
-def test_without_the_checkpoint_the_message_says_how_to_get_it(on_sam, tmp_path):
+def test_without_the_checkpoint_the_message_says_how_to_get_it(sam_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setitem(OFFICIAL, "vit_b", replace(OFFICIAL["vit_b"], sha256=sha256(sam_checkpoint)))
+    start = untrained("vit_b", sam_checkpoint)
+    on_sam = save_adapter(start.model, start.card, tmp_path / "version").parent
+    assert start.card.base.checkpoint is None
     with pytest.raises(WeightsError, match=r"Download https.*SAM3D_SAM_CHECKPOINT") as caught:
         open_weights(on_sam)
     assert str(tmp_path / "home" / ".cache" / "sam3d" / OFFICIAL["vit_b"].name) in str(caught.value)
@@ -161,6 +166,50 @@ def test_another_checkpoint_than_the_adapters_is_reported(on_sam, tmp_path):
     (tmp_path / "other.pth").touch()
     with pytest.raises(WeightsError, match=r"other\.pth is another file"):
         open_weights(on_sam, sam_checkpoint=tmp_path / "other.pth")
+
+
+@pytest.fixture
+def medsam_checkpoint(sam_checkpoint, tmp_path):
+    """A checkpoint in the form of MedSAM's: SAM's names and shapes, other values."""
+    state = {name: tensor + 1 for name, tensor in torch.load(sam_checkpoint, weights_only=True).items()}
+    torch.save(state, tmp_path / "medsam_vit_b.pth")
+    return tmp_path / "medsam_vit_b.pth"
+
+
+@pytest.fixture
+def on_medsam(medsam_checkpoint, tmp_path):
+    """The folder of an adapter that was trained on such a checkpoint."""
+    start = untrained("vit_b", medsam_checkpoint)
+    return save_adapter(start.model, start.card, tmp_path / "on_medsam").parent
+
+
+def test_an_adapter_of_medsam_names_and_takes_its_checkpoint(on_medsam, medsam_checkpoint):
+    weights = open_weights(on_medsam, sam_checkpoint=medsam_checkpoint)
+    stored = torch.load(medsam_checkpoint, weights_only=True)
+    assert weights.card.base == Base(name="vit_b", sha256=sha256(medsam_checkpoint), checkpoint="medsam_vit_b.pth")
+    assert isinstance(weights.model, SAM3D)
+    assert torch.equal(weights.model.image_encoder.pos_embed, stored["image_encoder.pos_embed"])
+
+
+def test_medsam_is_found_next_to_sam(on_medsam, medsam_checkpoint, sam_checkpoint, tmp_path):
+    cache = tmp_path / "home" / ".cache" / "sam3d"
+    cache.mkdir(parents=True)
+    shutil.copy(sam_checkpoint, cache / OFFICIAL["vit_b"].name)
+    with pytest.raises(WeightsError, match=r"trained on medsam_vit_b\.pth.*Put that file at .*medsam_vit_b\.pth"):
+        open_weights(on_medsam)
+    shutil.copy(medsam_checkpoint, cache)
+    assert open_weights(on_medsam).card.base.checkpoint == "medsam_vit_b.pth"
+
+
+def test_sam_under_an_adapter_of_medsam_is_rejected(on_medsam, sam_checkpoint, monkeypatch):
+    monkeypatch.setitem(OFFICIAL, "vit_b", replace(OFFICIAL["vit_b"], sha256=sha256(sam_checkpoint)))
+    with pytest.raises(WeightsError, match=r"trained on medsam_vit_b\.pth, a vit_b .*sam_small\.pth is SAM itself"):
+        open_weights(on_medsam, sam_checkpoint=sam_checkpoint)
+
+
+def test_medsam_under_an_adapter_of_sam_is_rejected(on_sam, medsam_checkpoint):
+    with pytest.raises(WeightsError, match=r"medsam_vit_b\.pth is another file"):
+        open_weights(on_sam, sam_checkpoint=medsam_checkpoint)
 
 
 @pytest.mark.parametrize("by", ["argument", "environment"])

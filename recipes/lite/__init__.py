@@ -1,0 +1,1 @@
+"""How the weights `lite` are stored; see README.md."""

@@ -3,10 +3,11 @@
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException
-from pydantic import BeforeValidator, JsonValue, create_model
+from pydantic import BeforeValidator
 
 from lib.infers.sam3d import resolve_device
 from lib.server.routes.app_protocol import App
+from lib.server.routes.requests_to_all import body_to_all, request_to_each
 from lib.server.routes.train import shown
 from lib.server.tasks import Task
 from lib.trainers.sam3d import Gpus
@@ -36,12 +37,7 @@ def router(app: App) -> APIRouter:
     routes = APIRouter(prefix="/scoring", tags=["Scoring"])
     queue = app.tasks.scoring
     names = list(app.scoring_methods())
-    body_of_all = create_model(
-        "ScoringAllRequest",
-        __base__=ScoringRequest,
-        __doc__="Keys for every method, and keys for one method under its name.",
-        **dict.fromkeys(names, (ScoringRequest | None, None)),  # type: ignore[call-overload]  # fields by name
-    )
+    body_of_all = body_to_all("ScoringAllRequest", ScoringRequest, names)
 
     def start(method: str, body: ScoringRequest | None, run_sync: bool, enqueue: bool) -> Task | dict[str, object]:
         resolve_device(body.device if body else None)
@@ -60,14 +56,10 @@ def router(app: App) -> APIRouter:
         body: body_of_all | None = None,  # type: ignore[valid-type]  # made at run time
         run_sync: bool = False,
     ) -> dict[str, object]:
-        given: dict[str, JsonValue] = body.given() if body else {}  # type: ignore[attr-defined]  # likewise
-        shared = {key: value for key, value in given.items() if key not in names}
-        results: dict[str, object] = {}
-        for name in names:
-            own = given.get(name)
-            asked = ScoringRequest.model_validate({**shared, **(own if isinstance(own, dict) else {})})
-            results[name] = {"result": shown(start(name, asked, run_sync, enqueue=True)), "detail": None}
-        return results
+        return {
+            name: {"result": shown(start(name, request, run_sync, enqueue=True)), "detail": None}
+            for name, request in request_to_each(body, ScoringRequest, names)
+        }
 
     @routes.post("/{method}", summary="Run a scoring method")
     def run(method: str, body: ScoringRequest | None = None, run_sync: bool = False) -> object:

@@ -1,9 +1,9 @@
 """`/train/`: start, watch and stop trainings."""
 
 from fastapi import APIRouter, HTTPException
-from pydantic import JsonValue, create_model
 
 from lib.server.routes.app_protocol import App
+from lib.server.routes.requests_to_all import body_to_all, request_to_each
 from lib.server.tasks import Task
 from lib.trainers.sam3d import TrainRequest
 from lib.validation import ClientRequest
@@ -18,12 +18,7 @@ def router(app: App) -> APIRouter:
     routes = APIRouter(prefix="/train", tags=["Train"])
     queue = app.tasks.train
     names = list(app.trainers())
-    body_of_all = create_model(
-        "TrainAllRequest",
-        __base__=TrainRequest,
-        __doc__="Keys for every trainer, and keys for one trainer under its name.",
-        **dict.fromkeys(names, (TrainRequest | None, None)),  # type: ignore[call-overload]  # fields by name
-    )
+    body_of_all = body_to_all("TrainAllRequest", TrainRequest, names)
 
     def start(model: str, body: ClientRequest | None, run_sync: bool, enqueue: bool) -> Task | dict[str, object]:
         request = {"model": model, **(body.given() if body else {})}
@@ -42,15 +37,10 @@ def router(app: App) -> APIRouter:
         body: body_of_all | None = None,  # type: ignore[valid-type]  # made at run time
         run_sync: bool = False,
     ) -> dict[str, object]:
-        given: dict[str, JsonValue] = body.given() if body else {}  # type: ignore[attr-defined]  # likewise
-        shared = {key: value for key, value in given.items() if key not in names}
-        results: dict[str, object] = {}
-        for name in names:
-            own = given.get(name)
-            asked = TrainRequest.model_validate({**shared, **(own if isinstance(own, dict) else {})})
-            result = start(name, asked, run_sync, enqueue=True)
-            results[name] = {"result": shown(result), "detail": None}
-        return results
+        return {
+            name: {"result": shown(start(name, request, run_sync, enqueue=True)), "detail": None}
+            for name, request in request_to_each(body, TrainRequest, names)
+        }
 
     @routes.post("/{model}", summary="Run a trainer")
     def run(model: str, body: TrainRequest | None = None, run_sync: bool = False, enqueue: bool = False) -> object:

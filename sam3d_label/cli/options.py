@@ -28,7 +28,6 @@ class PresetName(str, Enum):
     """Presets of the network; the names of `network.PRESETS`, which takes longer to import."""
 
     TINY = "tiny"
-    LITE = "lite"
     VIT_B = "vit_b"
     VIT_L = "vit_l"
     VIT_H = "vit_h"

@@ -185,7 +185,6 @@ def test_module_runs():
         (["segment", "a.nii", "b.nii", "--click", "1,2,3"], "a.nii does not exist"),
         (["picture", "a.nii", "b.nii", "c.png"], "add --click"),
         (["benchmark", "--preset", "vit_z"], "vit_z"),
-        (["benchmark", "--preset", "lite"], "--preset lite: there is no plain formulation"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(args, message):
@@ -324,11 +323,11 @@ def test_the_choices_are_those_of_the_library():
     ("command", "shown"),
     [
         ("phantom", ["x>=1", "x>=0"]),
-        ("train", ["tiny|lite|vit_b|vit_l|vit_h", "x>=1", "x>=0", "0<=x<=0.95"]),
+        ("train", ["tiny|vit_b|vit_l|vit_h", "x>=1", "x>=0", "0<=x<=0.95"]),
         ("evaluate", ["jittered", "x>=1"]),
         ("convert-reference", ["kits21|lits17|pancreas|colon", "x>=1"]),
         ("fetch", ["vit_b|vit_l|vit_h"]),
-        ("benchmark", ["tiny|lite|vit_b|vit_l|vit_h"]),
+        ("benchmark", ["tiny|vit_b|vit_l|vit_h"]),
         ("replay", ["x>=1"]),
     ],
 )

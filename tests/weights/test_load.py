@@ -321,5 +321,5 @@ def test_a_trained_whole_opens_again(monkeypatch, small, tmp_path):
 
 
 def test_an_unknown_preset_is_reported():
-    with pytest.raises(WeightsError, match="tiny, lite, vit_b, vit_l, vit_h"):
+    with pytest.raises(WeightsError, match="tiny, vit_b, vit_l, vit_h"):
         untrained("vit_x")

@@ -1,1 +1,0 @@
-"""How the weights `lite` are stored; see README.md."""

@@ -1,4 +1,4 @@
-"""An archive that was unpacked, with the images beside, is what a server takes: as studies and as model folder."""
+"""A server takes an unpacked archive with its images as studies and as model folder."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def post(client: Any, image: str | None = "mr", *, model: str = "sam3d", query: 
 
 
 def make_app(studies: Path, conf: dict[str, str]) -> Any:
-    """The app on a folder; what it learns goes to a folder beside that."""
+    """Return the app on a folder of studies; its model folder is next to it."""
     app_class = get_class_of_subclass_from_file("main", str(APP / "main.py"), "MONAILabelApp")
     return app_class(app_dir=str(APP), studies=str(studies), conf={"model_dir": f"{studies}-model", **conf})
 
@@ -114,7 +114,7 @@ SCRIPT = ["bash", str(Path(monailabel.__file__).parent / "scripts" / "monailabel
 def serve(
     arguments: list[str], folder: Path, *, program: Sequence[str] = MONAI_LABEL, log: Path | None = None
 ) -> Iterator[str]:
-    """Serves the app until the block ends, and gives its address; it scores nothing in the background unless told to.
+    """Serve the app until the block ends, and yield its address; background scoring is off unless requested.
 
     Args:
         arguments: Of `start_server`.

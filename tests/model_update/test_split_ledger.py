@@ -1,4 +1,4 @@
-"""A case's side is told once."""
+"""A case is assigned to a split once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sam3d_label.errors import Sam3dError
 from sam3d_label.model_update.split_ledger import Ledger
 
 
-def alone(*cases):
+def singletons(*cases):
     return {case: case for case in cases}
 
 
@@ -20,23 +20,23 @@ def path(tmp_path):
 
 
 def test_a_case_keeps_its_side_whatever_happens_to_the_share(path):
-    cases = alone(*(f"case_{n}" for n in range(40)))
-    told = Ledger(path, share=0.5).assign(cases)
-    assert set(told.values()) == {"train", "validation"}
-    assert Ledger(path, share=0.0).assign(cases) == told
-    later = Ledger(path, share=0.99).assign(cases | alone("new"))
-    assert {case: later[case] for case in told} == told
+    cases = singletons(*(f"case_{n}" for n in range(40)))
+    assigned = Ledger(path, share=0.5).assign(cases)
+    assert set(assigned.values()) == {"train", "validation"}
+    assert Ledger(path, share=0.0).assign(cases) == assigned
+    later = Ledger(path, share=0.99).assign(cases | singletons("new"))
+    assert {case: later[case] for case in assigned} == assigned
 
 
 def test_about_the_share_validates(path):
-    told = Ledger(path).assign(alone(*(f"case_{n}" for n in range(300))))
-    assert 35 <= list(told.values()).count("validation") <= 85
-    assert set(Ledger(share=0).assign(alone("a", "b")).values()) == {"train"}
+    assigned = Ledger(path).assign(singletons(*(f"case_{n}" for n in range(300))))
+    assert 35 <= list(assigned.values()).count("validation") <= 85
+    assert set(Ledger(share=0).assign(singletons("a", "b")).values()) == {"train"}
 
 
 def test_the_first_case_trains(tmp_path):
     for attempt in range(20):
-        assert Ledger(tmp_path / f"{attempt}.json", share=0.9).assign(alone("a", "b", "c"))["a"] == "train"
+        assert Ledger(tmp_path / f"{attempt}.json", share=0.9).assign(singletons("a", "b", "c"))["a"] == "train"
 
 
 def test_cases_of_one_patient_share_a_side(path):
@@ -49,13 +49,13 @@ def test_cases_of_one_patient_share_a_side(path):
 
 def test_a_patient_stays_together_when_the_share_changes(path):
     cases = {f"{patient}_mr": str(patient) for patient in range(20)}
-    told = Ledger(path, share=0.0).assign(cases)
+    assigned = Ledger(path, share=0.0).assign(cases)
     later = Ledger(path, share=0.99).assign({f"{patient}_ct": str(patient) for patient in range(20)})
-    assert set(told.values()) == set(later.values()) == {"train"}
+    assert set(assigned.values()) == set(later.values()) == {"train"}
 
 
 def test_the_salt_makes_sides_unpredictable(tmp_path):
-    cases = alone(*(f"case_{n}" for n in range(60)))
+    cases = singletons(*(f"case_{n}" for n in range(60)))
     assert Ledger(tmp_path / "a.json").assign(cases) != Ledger(tmp_path / "b.json").assign(cases)
     assert Ledger().assign(cases) == Ledger().assign(cases)
 
@@ -63,13 +63,13 @@ def test_the_salt_makes_sides_unpredictable(tmp_path):
 def test_the_digest_follows_the_sides(path):
     ledger = Ledger(path)
     empty = ledger.digest
-    ledger.assign(alone("a"))
+    ledger.assign(singletons("a"))
     assert ledger.digest != empty
     assert Ledger(path).digest == ledger.digest
 
 
 def test_a_damaged_ledger_is_not_replaced(path):
-    Ledger(path).assign(alone("a"))
+    Ledger(path).assign(singletons("a"))
     whole = path.read_text()
     path.write_text(whole[: len(whole) // 2])
     with pytest.raises(Sam3dError, match="restore it from a backup"):
@@ -88,4 +88,4 @@ def test_the_file_says_when_and_with_whom(path):
 def test_a_ledger_that_cannot_be_written_reports_it(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(Sam3dError, match="cannot be written"):
-        Ledger(tmp_path / "file" / "ledger.json").assign(alone("a"))
+        Ledger(tmp_path / "file" / "ledger.json").assign(singletons("a"))

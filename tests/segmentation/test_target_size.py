@@ -1,4 +1,4 @@
-"""The size of a target is told from the image around a click, and from clicks outside."""
+"""The size of a target is estimated from the image around a click, and from clicks outside."""
 
 import numpy as np
 import pytest

@@ -212,8 +212,8 @@ def blind_version(server: str, folder: Path) -> Iterator[str]:
     assert model.fine_path is not None
     model.fine_path.out.bias.data.fill_(-1e4)
     versions = Versions(folder / "model" / "versions")
-    with versions.new_version() as (version, beside):
-        save_adapter(model, weights.card, beside)
+    with versions.new_version() as (version, new):
+        save_adapter(model, weights.card, new)
     versions.publish(version, "test")
     yield version
     versions.rollback()

@@ -54,10 +54,10 @@ def test_the_keys_of_monai_label_mean_what_they_mean_there(small_weights: Weight
     )
     settings = train_settings(asked, targets=6, epochs=20, card=small_weights.card)
     assert (settings.epochs, settings.patience, settings.batch, settings.steps_per_epoch) == (7, 3, 2, 24)
-    unasked = train_settings(parse_train({}), targets=1, epochs=20, card=small_weights.card)
-    assert (unasked.epochs, unasked.patience, unasked.steps_per_epoch) == (20, None, 10)
-    assert unasked.homogeneous
-    assert unasked.inference_spacings == (1.0, 0.5, 2.0)
+    defaults = train_settings(parse_train({}), targets=1, epochs=20, card=small_weights.card)
+    assert (defaults.epochs, defaults.patience, defaults.steps_per_epoch) == (20, None, 10)
+    assert defaults.homogeneous
+    assert defaults.inference_spacings == (1.0, 0.5, 2.0)
     assert trainer(asked, "cpu", Path()) is fine_tune
 
 

@@ -1,4 +1,4 @@
-"""The page at /sam3d/: what it is told, and what a person sees and can do in a browser."""
+"""The page at /sam3d/: what it is trainings, and what a person sees and can do in a browser."""
 
 from __future__ import annotations
 
@@ -48,22 +48,22 @@ def model_dir(weights_path: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """What three trainings left: two versions that served, and one that was kept aside."""
     folder = tmp_path_factory.mktemp("page") / "model"
     versions = Versions(folder / "versions")
-    told = [
+    trainings = [
         (5, 0.61, True, "not worse on 3 validation cases; Dice@1 0.570 → 0.610"),
         (10, 0.72, True, "not worse on 3 validation cases; Dice@1 0.680 → 0.720"),
         (15, 0.41, False, "worse on 3 validation cases known before: Dice@1 0.720 → 0.410"),
     ]
-    for annotated, dice, passes, reason in told:
-        with versions.new_version() as (version, beside):
+    for annotated, dice, passes, reason in trainings:
+        with versions.new_version() as (version, new):
             report = measured(version, annotated, dice, passes, reason)
             for name in ("adapter.safetensors", "card.json"):
-                shutil.copy(weights_path.parent / name, beside / name)
-            (beside / REPORT).write_text(json.dumps(report))
+                shutil.copy(weights_path.parent / name, new / name)
+            (new / REPORT).write_text(json.dumps(report))
         if passes:
             versions.publish(version, "gate")
         learning_curve.append(folder, UpdateReport.model_validate(report))
     losses = [0.62, 0.44, 0.36, 0.31, 0.29, 0.27]
-    gate = {"passes": False, "reason": told[-1][3]}
+    gate = {"passes": False, "reason": trainings[-1][3]}
     stats = {"stage": "done", "epoch": 6, "total_epochs": 6, "version": "0003", "gate": gate, "losses": losses}
     (folder / "train_stats.json").write_text(json.dumps(stats))
     seen = {"version": "0002", "click": [1, 2, 3], "vector": [0.5]}

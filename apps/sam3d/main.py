@@ -21,6 +21,7 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
+from lib.activelearning.idle import Idleness
 from lib.activelearning.strategies import ScoreFile, VolumeScoring, make_strategies
 from lib.background import end_with_server, is_background
 from lib.configs.active_weights import ActiveWeights, UntrainedError
@@ -80,6 +81,7 @@ class SAM3DApp(MONAILabelApp):
         self.serving = ActiveWeights(self.config, self.versions)
         self.segmenters = Segmenters(self.serving, self.config.cache_mb * MIB)
         self.busy = BusySign(self.model_dir)
+        self.idle = Idleness(self.model_dir, self.config.idle_seconds)
         self.pool = InferencePool(
             lambda device: (
                 self.config.infer_workers or max(settings.MONAI_LABEL_INFER_CONCURRENCY, 0) or worker_count(device)
@@ -89,7 +91,7 @@ class SAM3DApp(MONAILabelApp):
         self.readers = UserShares.halves(self.config.max_readers)
         self.savers = UserShares.halves(max(1, self.config.max_readers // 2))
         self.scores = ScoreFile(self.model_dir)
-        self.tasks = Tasks(self._after_training)
+        self.tasks = Tasks(self._after_training, self.idle)
         log = click_log.ClickLog(self.model_dir / click_log.FOLDER) if self.config.click_log else None
         self.metrics = Metrics(settings.MONAI_LABEL_API_STR)
         self.clicks = ClickNotes(log, self.config.labels, self.metrics.inference)
@@ -149,7 +151,7 @@ class SAM3DApp(MONAILabelApp):
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         """Return the methods that score the images in the background for the strategies."""
-        return {"sam3d": VolumeScoring(self.serving, self.segmenters, self.scores, self.busy)}
+        return {"sam3d": VolumeScoring(self.serving, self.segmenters, self.scores, self.idle)}
 
     def trainers(self) -> Mapping[str, TrainTask]:
         """Trainers by name."""
@@ -183,6 +185,7 @@ class SAM3DApp(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         """Start the periodic jobs; install the app's checks and error responses in the server."""
+        self.busy.show_briefly()
         super().on_init_complete()
         server = sys.modules.get("monailabel.app")
         if server is not None:

@@ -12,9 +12,6 @@ from pathlib import Path
 import psutil
 
 logger = logging.getLogger(__name__)
-LEAST_NICE = 10
-"""Niceness of background processes: clicks have priority."""
-
 SERVER = "SAM3D_SERVER"
 """Environment variable with the process id of the server, for its background processes."""
 
@@ -27,12 +24,6 @@ POLL_SECONDS = 1.0
 def is_background() -> bool:
     """Return whether this is a background process, and not the server."""
     return Path(getattr(sys.modules["__main__"], "__file__", None) or "").name == BACKGROUND_MAIN
-
-
-def step_back() -> None:
-    """Lower the priority of a background process."""
-    if is_background() and hasattr(os, "nice"):
-        os.nice(max(0, LEAST_NICE - os.nice(0)))
 
 
 def end_with_server() -> None:

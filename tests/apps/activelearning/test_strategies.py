@@ -63,7 +63,7 @@ def test_an_image_that_fails_for_any_reason_does_not_end_the_scoring(app: Any) -
                 raise FileNotFoundError(path)
             return lent(path, device)
 
-    scoring = VolumeScoring(app.serving, Failing(), app.scores, app.busy)  # type: ignore[arg-type]
+    scoring = VolumeScoring(app.serving, Failing(), app.scores, app.idle)  # type: ignore[arg-type]
     done = scoring({}, app.datastore())
     assert done["scored"] == ["c"]
     failed = done["failed"]

@@ -185,3 +185,21 @@ class TestEnvironment:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
         assert clean_environment("0")["CUDA_VISIBLE_DEVICES"] == "4"
         assert clean_environment()["CUDA_VISIBLE_DEVICES"] == "4,7"
+
+
+def test_work_that_must_wait_begins_when_it_may(tmp_path: Path) -> None:
+    allowed = threading.Event()
+    tasks = TaskQueue("scoring", None, [sys.executable, "-S", "-c", ECHO], may_start=allowed.is_set)
+    tasks.submit({"say": "hello"})
+    time.sleep(0.3)
+    assert last(tasks).status == "SUBMITTED"
+    allowed.set()
+    assert ended(tasks).status == "DONE"
+
+
+def test_waiting_work_can_be_stopped(tmp_path: Path) -> None:
+    tasks = TaskQueue("scoring", None, [sys.executable, "-S", "-c", ECHO], may_start=lambda: False)
+    tasks.submit({"say": "hello"})
+    stopped = tasks.stop()
+    assert stopped is not None
+    assert last(tasks).status == "STOPPED"

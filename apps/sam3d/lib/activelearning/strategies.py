@@ -18,7 +18,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.first import First
 from pydantic import ValidationError
 
-from lib.background import step_back
+from lib.activelearning.idle import Idleness, between_layers
 from lib.configs.active_weights import ActiveWeights
 from lib.datastores.json_files import load, store
 from lib.datastores.studies import remember
@@ -27,7 +27,6 @@ from lib.infers.sam3d import resolve_device
 from sam3d_label.active_learning.score import ImageScore, ImageScores, farthest_vector, score_volume
 from sam3d_label.errors import Sam3dError
 from sam3d_label.io import locked, storing
-from sam3d_label.training.busy import BusySign
 
 logger = logging.getLogger(__name__)
 SCORES = "scores.json"
@@ -83,18 +82,18 @@ def _score(image: str, stored: object) -> ImageScore | None:
 
 
 class VolumeScoring(ScoringMethod):
-    """Scores every image that the active version has not scored yet; clicks have priority.
+    """Scores every image that the active version has not scored yet, while the server is idle.
 
     Args:
         serving: The active weights.
         segmenters: Opens images.
         scores: The file of scores.
-        busy: Flag that scoring waits for.
+        idle: Whether nobody else needs the machine.
     """
 
-    def __init__(self, serving: ActiveWeights, segmenters: Segmenters, scores: ScoreFile, busy: BusySign) -> None:
+    def __init__(self, serving: ActiveWeights, segmenters: Segmenters, scores: ScoreFile, idle: Idleness) -> None:
         super().__init__("Uncertainty of the model and feature vector, for each image")
-        self._serving, self._segmenters, self._scores, self._busy = serving, segmenters, scores, busy
+        self._serving, self._segmenters, self._scores, self._idle = serving, segmenters, scores, idle
 
     def __call__(self, request: Mapping[str, object], datastore: Datastore) -> dict[str, object]:
         """Score the images.
@@ -106,7 +105,6 @@ class VolumeScoring(ScoringMethod):
         Returns:
             `version`, the images `scored` now, those `failed` with the reason.
         """
-        step_back()
         device = resolve_device(str(request["device"]) if request.get("device") else None)
         version = self._serving(device).version
         known = self._scores.read()
@@ -114,7 +112,7 @@ class VolumeScoring(ScoringMethod):
         pending = [image for image in datastore.list_images() if image not in known or known[image].version != version]
         scored, failed = [], {}
         for image in sorted(pending, key=lambda image: (image not in unlabelled, image)):
-            self._busy.wait()
+            self._idle.wait()
             try:
                 score = self._score(image, device, datastore)
                 remember(datastore, image, {INFO: score.model_dump(mode="json", include={"version", "doubt", "click"})})
@@ -134,7 +132,8 @@ class VolumeScoring(ScoringMethod):
         return {"version": version, "scored": scored, "failed": failed}
 
     def _score(self, image: str, device: str, datastore: Datastore) -> ImageScore:
-        with self._segmenters.borrow(datastore.get_image_uri(image), device) as segmenter:
+        path = datastore.get_image_uri(image)
+        with self._segmenters.borrow(path, device) as segmenter, between_layers(self._idle.wait):
             return ImageScore.of(score_volume(segmenter))
 
 

@@ -73,6 +73,7 @@ class AppConfig(RequestLimits):
         patient: Regular expression whose group matches the patient in an image's id, so that all images of a patient
             have the same split; without it, every image counts as one patient.
         next_sample: Strategy that answers when a client asks for `random`, as OHIF always does.
+        idle_seconds: Seconds without a click after which images are scored for `next_sample`.
         click_log: Whether requests are logged in `clicks` in the model folder.
         infer_workers: Clicks that are computed at the same time on one device; 0 = one on a GPU, a few on the CPU.
         infer_queue: Clicks that may wait for a device; more are answered with status 503. One user may have a
@@ -100,6 +101,7 @@ class AppConfig(RequestLimits):
     model_dir: Path | None = None
     patient: str | None = None
     next_sample: Literal["random", "first", "uncertainty", "diverse"] = "random"
+    idle_seconds: float = Field(default=10, ge=0, allow_inf_nan=False)
     click_log: bool = True
     infer_workers: int = Field(default=0, ge=0, le=64)
     infer_queue: int = Field(default=128, ge=1, le=10_000)

@@ -13,6 +13,10 @@ if __name__ == "__main__":
 
 import json
 import logging
+import os
+
+NICE = 10
+"""Niceness of background processes: clicks have priority."""
 
 
 def main(method: str, text: str) -> None:
@@ -22,12 +26,25 @@ def main(method: str, text: str) -> None:
         method: `train`, `batch_infer` or `scoring`.
         text: The request as JSON.
     """
+    lower_priority(only_when_idle=method == "scoring")  # before the imports, which take seconds of computing
     from monailabel.interfaces.utils.app import app_instance
 
     request = json.loads(text)
     app = app_instance()
     work = {"train": app.train, "batch_infer": app.batch_infer, "scoring": app.scoring}[method]
     logging.getLogger(__name__).info(f"Result: {json.dumps(work(request))}")
+
+
+def lower_priority(*, only_when_idle: bool) -> None:
+    """Let the server's own work come first.
+
+    Args:
+        only_when_idle: Compute only when no other process of the machine wants to, where the system can do this.
+    """
+    if hasattr(os, "nice"):
+        os.nice(max(0, NICE - os.nice(0)))
+    if only_when_idle and hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +39,8 @@ KEPT_TASKS, KEPT_LINES, MAX_LINE, MAX_WAITING = 100, 20, 2000, 16
 
 FOLDERS = re.compile(r"(?<![:/\w.])(?:/[^\s'\"/]+)+/")
 """The folders of a path on the server, which clients need not see."""
+
+POLL_SECONDS = 1.0
 
 LAST_LINES_WITHIN = 5.0
 """Seconds in which the last output is read after a process has ended; its own children may keep the pipe open."""
@@ -75,13 +78,18 @@ class TaskQueue:
         kind: The method of the app that a process runs.
         on_done: Called in the queue's thread after a process has ended without an error.
         command: Starts a process that reads a request, as JSON, from its standard input.
+        may_start: Asked every second before a process is started, until it agrees.
     """
 
     def __init__(
-        self, kind: Kind, on_done: Callable[[], object] | None = None, command: Sequence[str] | None = None
+        self,
+        kind: Kind,
+        on_done: Callable[[], object] | None = None,
+        command: Sequence[str] | None = None,
+        may_start: Callable[[], bool] = lambda: True,
     ) -> None:
         self.kind = kind
-        self._on_done = on_done
+        self._on_done, self._may_start = on_done, may_start
         self._command = list(command or (sys.executable, str(Path(__file__).with_name("background_main.py")), kind))
         self._tasks: deque[Task] = deque()
         self._changed = threading.Condition()
@@ -203,7 +211,9 @@ class TaskQueue:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: any(task.status == "SUBMITTED" for task in self._tasks))
+                self._changed.wait_for(self.is_waiting)
+            while self.is_waiting() and not self._may_start():
+                time.sleep(POLL_SECONDS)
             with self._one_at_a_time:
                 with self._changed:
                     task = next((task for task in self._tasks if task.status == "SUBMITTED"), None)
@@ -288,12 +298,15 @@ class Tasks:
 
     Args:
         on_trained: Called after a training has ended without an error.
+        is_idle: Whether nobody needs the machine; scoring starts only then.
     """
 
-    def __init__(self, on_trained: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self, on_trained: Callable[[], object] | None = None, is_idle: Callable[[], bool] = lambda: True
+    ) -> None:
         self.train = TaskQueue("train", on_trained)
         self.batch_infer = TaskQueue("batch_infer")
-        self.scoring = TaskQueue("scoring")
+        self.scoring = TaskQueue("scoring", may_start=lambda: not self.train.is_busy() and is_idle())
 
     def __iter__(self) -> Iterator[TaskQueue]:
         yield from (self.train, self.batch_infer, self.scoring)

@@ -16,7 +16,6 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.others.generic import device_list
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
-from lib.background import step_back
 from lib.configs.active_weights import ActiveWeights, unprompted_label
 from lib.configs.app_config import AppConfig
 from lib.datastores.json_files import load, store
@@ -30,7 +29,7 @@ from sam3d_label.model_update.split_ledger import Ledger
 from sam3d_label.model_update.update import Update
 from sam3d_label.model_update.versions import Versions
 from sam3d_label.training import TrainSettings
-from sam3d_label.training.busy import BusySign
+from sam3d_label.training.busy import BusySign, TrainingSign
 from sam3d_label.training.fine_tune import fine_tune
 from sam3d_label.training.launch import train_in_processes
 from sam3d_label.training.run import FineTune
@@ -160,11 +159,11 @@ class SAM3DTrainTask(TrainTask):
             Sam3dError: The request is wrong, there is no training case, or the training cannot continue.
         """
         asked = parse_train(request)
-        step_back()
         stats = StatsFile(self.model_dir / STATS, asked.name, asked.max_epochs or self._app.train_epochs)
         stats.begin()
         try:
-            report = self._update(asked, datastore, stats)
+            with TrainingSign(self.model_dir).show():
+                report = self._update(asked, datastore, stats)
         except Exception as error:
             stats.fail(str(error))
             raise

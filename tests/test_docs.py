@@ -34,7 +34,7 @@ def next_to_samples(tmp_path, monkeypatch):
     """A folder that has sample-data in it, as the repository has, with the one case that the README names."""
     for kind in ("images", "labels"):
         (tmp_path / "sample-data" / kind).mkdir(parents=True)
-        name = f"sample-data/{kind}/phantom_000.nii.gz"
+        name = f"sample-data/{kind}/lung_ct.nii.gz"
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -66,8 +66,8 @@ def test_the_python_of_the_readme_runs(next_to_samples):
     exec(snippet, names)
     result = names["result"]
     assert result.mask.dtype == np.uint8
-    assert result.mask[52, 92, 44] == 1
-    assert result.mask[20, 30, 20] == 0
+    assert result.mask[79, 82, 22] == 1
+    assert result.mask[150, 60, 30] == 0
 
 
 def test_the_example_of_the_segmenter_runs(next_to_samples):

@@ -94,11 +94,11 @@ class Segmenter:
 
     Example:
         >>> from sam3d_label import Click, Segmenter
-        >>> segmenter = Segmenter.open("sample-data/images/phantom_000.nii.gz", weights="tiny")
-        >>> result = segmenter.segment([Click((52, 92, 44)), Click((20, 30, 20), positive=False)])
+        >>> segmenter = Segmenter.open("sample-data/images/lung_ct.nii.gz", weights="tiny")
+        >>> result = segmenter.segment([Click((79, 82, 22)), Click((150, 60, 30), positive=False)])
         >>> result.mask.shape == segmenter.volume.shape
         True
-        >>> int(result.mask[52, 92, 44]), int(result.mask[20, 30, 20])
+        >>> int(result.mask[79, 82, 22]), int(result.mask[150, 60, 30])
         (1, 0)
         >>> result.model_version
         'tiny-4'

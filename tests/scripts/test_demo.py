@@ -14,7 +14,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 ROOT = Path(__file__).resolve().parents[2]
-CASES = [f"phantom_{number:03d}" for number in range(3)]
+CASES = ["lung_ct", *(f"phantom_{number:03d}" for number in range(3))]
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -17,7 +17,7 @@ from sam3d_label.training.dataset import OpenedCase, TrainingCase, TrainingCrops
 from sam3d_label.training.distributed import world
 from sam3d_label.training.files import CHECKPOINT
 from sam3d_label.training.log import EpochLog, write_log
-from sam3d_label.training.run import TrainingRun, TrainReport
+from sam3d_label.training.run import OnStep, TrainingRun, TrainReport
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.training.trainer import VALIDATION_CLICKS, Trainer
 
@@ -30,7 +30,7 @@ def fine_tune(
     out: Path,
     *,
     progress: Callable[[EpochLog], None] | None = None,
-    on_step: Callable[[int, int, int], None] | None = None,
+    on_step: OnStep | None = None,
     pause: Callable[[], None] | None = None,
 ) -> TrainReport:
     """Train a model in place on annotated cases.
@@ -45,8 +45,7 @@ def fine_tune(
         run: Cases and settings.
         out: Folder for the checkpoint, the log and its plot.
         progress: Called in the main process after each epoch.
-        on_step: Called in the main process after each optimizer step with the epoch, counted from 0, the steps done in
-            it, and the steps of an epoch.
+        on_step: Called in the main process after each optimizer step.
         pause: Called before each crop; it returns when nobody else needs the device.
 
     Returns:
@@ -101,7 +100,7 @@ def run_epoch(
     crops: TrainingCrops,
     held_out: Sequence[OpenedCase],
     epoch: int,
-    on_step: Callable[[int, int, int], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> EpochLog:
     """Train for one epoch and, when it is due, score the validation cases."""
     settings, started = trainer.settings, time.monotonic()

@@ -20,14 +20,14 @@ from sam3d_label.training.busy import BusySign
 from sam3d_label.training.distributed import is_main
 from sam3d_label.training.fine_tune import fine_tune
 from sam3d_label.training.log import EpochLog
-from sam3d_label.training.run import FineTune, TrainingRun, TrainReport
+from sam3d_label.training.run import FineTune, OnStep, TrainingRun, TrainReport
 
 JOB, WEIGHTS, DONE = "job.json", "start.pt", "done.pt"
 LAST_WORDS = 12
 """Lines that a failed run's error repeats."""
 
-REASON = "ended early: "
-"""Begins the line in which a process says why it ends."""
+STEP, REASON = "step ", "ended early: "
+"""Begin the lines in which a process reports a step, and why it ends."""
 
 
 class TrainingJob(TrainingRun):
@@ -63,6 +63,7 @@ def train_in_processes(processes: int, busy: Path | None = None) -> FineTune:
         out: Path,
         *,
         progress: Callable[[EpochLog], None] | None = None,
+        on_step: OnStep | None = None,
         pause: Callable[[], None] | None = None,
     ) -> TrainReport:
         given = {name: getattr(run, name) for name in TrainingRun.model_fields}
@@ -71,7 +72,7 @@ def train_in_processes(processes: int, busy: Path | None = None) -> FineTune:
         torch.save(model.state_dict(), out / WEIGHTS)
         write_text(out / JOB, job.model_dump_json())
         (out / DONE).unlink(missing_ok=True)
-        _run(processes, out / JOB, progress)
+        _run(processes, out / JOB, progress, on_step)
         done: _Done = torch.load(out / DONE, map_location="cpu", weights_only=True)
         model.load_state_dict(done["weights"])
         model.eval()
@@ -80,7 +81,7 @@ def train_in_processes(processes: int, busy: Path | None = None) -> FineTune:
     return train
 
 
-def _run(processes: int, job: Path, progress: Callable[[EpochLog], None] | None) -> None:
+def _run(processes: int, job: Path, progress: Callable[[EpochLog], None] | None, on_step: OnStep | None) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     words: deque[str] = deque(maxlen=LAST_WORDS)
     reasons: list[str] = []
@@ -92,11 +93,14 @@ def _run(processes: int, job: Path, progress: Callable[[EpochLog], None] | None)
     ) as running:
         assert running.stdout is not None
         for line in running.stdout:
-            log = EpochLog.from_line(line)
-            if log is None:
+            if line.startswith(STEP):
+                if on_step:
+                    on_step(*map(int, line.removeprefix(STEP).split()))
+            elif log := EpochLog.from_line(line):
+                if progress:
+                    progress(log)
+            else:
                 (reasons if line.startswith(REASON) else words).append(line.rstrip())
-            elif progress:
-                progress(log)
     if running.returncode:
         why = reasons[0].removeprefix(REASON) if reasons else " | ".join(words)
         raise Sam3dError(f"the training in {processes} processes ended early; its last checkpoint is kept: {why}")
@@ -123,6 +127,7 @@ def _take_part(job_file: Path) -> None:
         job,
         folder,
         progress=lambda log: print(log.as_line(), flush=True),
+        on_step=lambda *step: print(STEP, *step, flush=True),
         pause=BusySign(job.busy).wait if job.busy else None,
     )
     if is_main():

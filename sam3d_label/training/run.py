@@ -15,6 +15,9 @@ from sam3d_label.training.dataset import TrainingCase
 from sam3d_label.training.log import EpochLog
 from sam3d_label.training.settings import TrainSettings
 
+OnStep = Callable[[int, int, int], None]
+"""Called after an optimizer step with the epoch, from 0, the steps done in it, and the steps of an epoch."""
+
 
 class TrainingRun(Record):
     """A training run: its result depends on this and the weights that it starts from.
@@ -67,6 +70,7 @@ class FineTune(Protocol):
         out: Path,
         *,
         progress: Callable[[EpochLog], None] | None = None,
+        on_step: OnStep | None = None,
         pause: Callable[[], None] | None = None,
     ) -> TrainReport:
-        """Train the model on a run, with checkpoint and log in a folder."""
+        """Train the model on a run, with checkpoint and log in a folder; `fine_tune` explains the arguments."""

@@ -27,6 +27,7 @@ from sam3d_label.training.distributed import World
 from sam3d_label.training.gradients import gradients_of_encoder
 from sam3d_label.training.memory.free import free_memory
 from sam3d_label.training.memory.plan import Choice, Plan, choose
+from sam3d_label.training.run import OnStep
 from sam3d_label.training.session import SessionLoss
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.training.simulation import validation_dice
@@ -113,15 +114,13 @@ class Trainer:
         """The learning rate of the next step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def train_epoch(
-        self, crops: TrainingCrops, epoch: int, on_step: Callable[[int, int, int], None] | None = None
-    ) -> float:
+    def train_epoch(self, crops: TrainingCrops, epoch: int, on_step: OnStep | None = None) -> float:
         """Train for one epoch; the mean loss of its crops.
 
         Args:
             crops: Crops to train on.
             epoch: Which epoch, counted from 0.
-            on_step: Called after each optimizer step with the epoch, the steps done in it, and the steps of an epoch.
+            on_step: Called after each optimizer step.
 
         Raises:
             Sam3dError: The loss is no longer finite.

@@ -42,7 +42,11 @@ def test_two_processes_learn_what_one_does(phantom_cases, small_weights, tmp_pat
     alone, together = copy.deepcopy(small_weights.model), copy.deepcopy(small_weights.model)
     expected = fine_tune(alone, run, tmp_path / "alone")
     seen: list[Any] = []
-    report = train_in_processes(2)(together, run, tmp_path / "both", progress=seen.append)
+    steps: list[tuple[int, int, int]] = []
+    report = train_in_processes(2)(
+        together, run, tmp_path / "both", progress=seen.append, on_step=lambda *step: steps.append(step)
+    )
+    assert steps == [(0, 1, 1), (1, 1, 1)]
     assert [log.epoch for log in seen] == [0, 1]
     assert [log.loss for log in report.epochs] == pytest.approx([log.loss for log in expected.epochs], rel=1e-4)
     assert report.trained == expected.trained

@@ -1,0 +1,146 @@
+"""Speed of training by stage: data, encoder, decoder, backward pass, and simulated clicks.
+
+    python benchmarks/training.py [--weights tiny] [--device cpu] [--steps 20] [--batch 1] [--json FILE]
+
+The settings are those of a team's update on five cases, which are phantoms. Crops are prepared in this process, so that
+their time is seen; in a training, worker processes prepare them in advance. The first steps are not counted.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, TypeVar
+from unittest.mock import patch
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from sam3d_label import open_weights
+from sam3d_label.io import write_json
+from sam3d_label.network import PromptableNetwork
+from sam3d_label.synthetic.phantoms import write_phantoms
+from sam3d_label.training import TrainSettings, simulation
+from sam3d_label.training.cases import OpenedCases
+from sam3d_label.training.dataset import TrainingCrops, pair_cases
+from sam3d_label.training.distributed import world
+from sam3d_label.training.trainer import Trainer
+from sam3d_label.weights import Weights
+
+CASES, WARM_UP = 5, 3
+STAGES = ("data", "encode", "decode", "clicks", "backward")
+Result = TypeVar("Result")
+
+
+class StageClock:
+    """Adds up the seconds of stages; a stage inside another one is not counted for the outer one.
+
+    Args:
+        device: Its pending work is waited for at the begin and end of a stage.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._stack = device, [0.0]
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the block as a stage."""
+        began = self.now()
+        self._stack.append(0.0)
+        yield
+        whole, inside = self.now() - began, self._stack.pop()
+        self.seconds[name] += whole - inside
+        self._stack[-1] += whole
+
+    def timed(self, name: str, function: Callable[..., Result]) -> Callable[..., Result]:
+        """Return a function whose calls count as a stage."""
+
+        def call(*args: object, **kwargs: object) -> Result:
+            with self.stage(name):
+                return function(*args, **kwargs)
+
+        return call
+
+    def now(self) -> float:
+        """Return the time after all pending work, seconds."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+
+@contextmanager
+def stages_of(model: PromptableNetwork, clock: StageClock) -> Iterator[None]:
+    """Time the stages of the training steps in the block."""
+    with ExitStack() as patches:
+        for owner, name, stage in (
+            (TrainingCrops, "__getitem__", "data"),
+            (model, "encode", "encode"),
+            (model, "decode", "decode"),
+            (simulation, "draw_click", "clicks"),
+            (simulation, "target_cells", "clicks"),
+            (simulation, "rough_mask", "clicks"),
+            (Tensor, "backward", "backward"),
+        ):
+            patches.enter_context(patch.object(owner, name, clock.timed(stage, getattr(owner, name))))
+        yield
+
+
+def measure(weights: Weights, device: str, steps: int, batch: int) -> tuple[float, dict[str, float]]:
+    """Return the crops per second of some steps, and the seconds of each stage for a crop."""
+    with tempfile.TemporaryDirectory() as folder, world(device) as processes:
+        write_phantoms(Path(folder), CASES, seed=0)
+        cases = OpenedCases(pair_cases(Path(folder, "images"), Path(folder, "labels")), weights.card.intensity, 2**32)
+        chosen = TrainSettings.few_cases(CASES, weights.card, batch=batch, workers=0)
+        warm, counted = (chosen.model_copy(update={"steps_per_epoch": count}) for count in (WARM_UP, steps))
+        trainer = Trainer(weights.model, warm, processes)
+        crops = TrainingCrops(
+            cases,
+            [1.0] * CASES,
+            size=weights.model.config.crop,
+            length=(WARM_UP + steps) * trainer.batch,
+            seed=0,
+            inference_share=chosen.inference_share,
+            inference_spacings=chosen.inference_spacings,
+            homogeneous=chosen.homogeneous,
+        )
+        trainer.train_epoch(crops, 0)
+        trainer.settings = counted
+        clock = StageClock(processes.device)
+        with stages_of(trainer.model, clock):
+            began = clock.now()
+            trainer.train_epoch(crops, 1)
+            seconds = clock.now() - began
+    of_crop = {stage: clock.seconds[stage] / (steps * batch) for stage in STAGES}
+    return steps * batch / seconds, {**of_crop, "other": seconds / (steps * batch) - sum(of_crop.values())}
+
+
+def main(
+    weights: Annotated[str, typer.Option(help="Shipped name or path.")] = "tiny",
+    device: Annotated[str, typer.Option(help="Torch device.")] = "cuda" if torch.cuda.is_available() else "cpu",
+    steps: Annotated[int, typer.Option(min=1, help="Counted optimizer steps.")] = 20,
+    batch: Annotated[int, typer.Option(min=1, help="Crops of a step.")] = 1,
+    json: Annotated[Path | None, typer.Option(help="File for the numbers.")] = None,
+) -> None:
+    """Measure and print."""
+    opened = open_weights(weights, device)
+    crops_per_second, stages = measure(opened, device, steps, batch)
+    table = Table(
+        "stage", "ms per crop", "share", title=f"{opened.version} on {device}, {crops_per_second:.2f} crops/s"
+    )
+    for stage, seconds in stages.items():
+        table.add_row(stage, f"{1000 * seconds:.0f}", f"{seconds * crops_per_second:.0%}")
+    Console().print(table)
+    if json:
+        write_json(json, {"crops_per_second": crops_per_second, "seconds_per_crop": stages})
+
+
+if __name__ == "__main__":
+    typer.run(main)

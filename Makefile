@@ -18,7 +18,7 @@ $(READY): requirements.txt pyproject.toml scripts/setup.sh
 	@touch $@
 
 demo: $(READY) ## serve the app on sample-data at http://127.0.0.1:PORT (PORT=8000)
-	@$(PY) scripts/demo.py --port $(PORT)
+	@$(PY) -m sam3d_label serve --port $(PORT)
 
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 

@@ -53,9 +53,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_server(app: Path, port: int, *options: str, program: Sequence[str] = MONAI_LABEL) -> list[str]:
-    """Return the command that serves an app of MONAI Label on this machine."""
-    return [*program, "start_server", "--app", str(app), "--host", HOST, "--port", str(port), *options]
+def start_server(
+    app: Path, port: int, *options: str, host: str = HOST, program: Sequence[str] = MONAI_LABEL
+) -> list[str]:
+    """Return the command that serves an app of MONAI Label."""
+    return [*program, "start_server", "--app", str(app), "--host", host, "--port", str(port), *options]
 
 
 @contextmanager

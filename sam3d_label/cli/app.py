@@ -18,7 +18,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from sam3d_label import __version__
-from sam3d_label.cli import api_keys, evaluate, export, import_data, picture, replay, train, versions
+from sam3d_label.cli import api_keys, evaluate, export, import_data, picture, replay, serve, train, versions
 from sam3d_label.cli.options import (
     ClickOption,
     DeviceOption,
@@ -274,6 +274,7 @@ def benchmark(
         write_record(json, numbers)
 
 
+app.add_typer(serve.app)
 app.add_typer(picture.app)
 app.add_typer(train.app)
 app.add_typer(evaluate.app)

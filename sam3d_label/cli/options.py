@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from sam3d_label.cli.bundle import default_model_folder
 from sam3d_label.errors import Sam3dError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ LabelOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option(metavar="S", min=0, help="The same seed gives the same result.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
-MODEL_DIR = Path("apps/sam3d/model")
+MODEL_DIR = default_model_folder()
 ModelDir = Annotated[
     Path, typer.Option("--model-dir", metavar="DIR", help="Model folder of the app, as in --conf model_dir.")
 ]

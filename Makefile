@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PORT  ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo docs test coverage test-slow fuzz audit viewers litemedsam e2e lint format bench lock clean
+.PHONY: help setup demo docs test coverage test-slow fuzz audit viewers litemedsam e2e lint page format bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,10 @@ lint: $(READY) ## check style, format, types and the direction of imports
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	PYTHONPATH=apps/sam3d $(VENV)/bin/lint-imports --no-cache
+	@$(MAKE) --no-print-directory page
+
+page: ## check the types of the page's modules, where npm is installed
+	@scripts/page.sh types
 
 format: $(READY) ## fix style and format
 	$(PY) -m ruff check --fix .

@@ -42,7 +42,7 @@ from lib.server.access.login import Login, make_login
 from lib.server.inference_pool import InferencePool, worker_count
 from lib.server.log_privacy import protect_logs
 from lib.server.metrics import Metrics
-from lib.server.routes import page
+from lib.server.routes import cases, page
 from lib.server.tasks import Tasks
 from lib.server.uploads.sessions import SafeSessions
 from lib.server.user_shares import UserShares
@@ -191,7 +191,8 @@ class SAM3DApp(MONAILabelApp):
         if server is not None:
             install_error_handlers(server.app)
             install(self, server.app, settings.MONAI_LABEL_API_STR)
-            server.app.include_router(page.router(self), prefix=settings.MONAI_LABEL_API_STR)
+            for routes in (page, cases):
+                server.app.include_router(routes.router(self), prefix=settings.MONAI_LABEL_API_STR)
         if self.auto_train.is_on:
             schedule.every(POLL_SECONDS).seconds.do(self.auto_train.tick, self._start_training)
 

@@ -142,6 +142,12 @@ class Volume:
         i, j, k = (float(c) for c in centre)
         return CropFrame((i, j, k), float(spacing), size, (d, h, w), (sd, sh, sw))
 
+    def cropped(self, region: Region) -> Volume:
+        """Return the voxels of a region as a volume at the same place, at least two along each axis."""
+        affine = self.affine.copy()
+        affine[:3, 3] = (self.affine @ [*(along.start for along in region), 1])[:3]
+        return Volume(self.array[region], affine, modality=self.modality)
+
     def crop(self, frame: CropFrame, normalization: Normalization | None = None) -> Tensor:
         """Return intensities (D, H, W), float32, of a crop; 0 outside the volume.
 

@@ -150,6 +150,7 @@ def test_each_client_dialect(request_: dict[str, Any], clicks: tuple[Click, ...]
         ({"foreground": [[1, 2, 3]], "result_dtype": "complex64"}, "result_dtype: .*'complex64'"),
         ({"foreground": [[1, 2, 3]], "result_compress": "maybe"}, "result_compress: .*'maybe'"),
         ({"foreground": [[1, 2, 3]], "device": {"name": "cpu"}}, "device: "),
+        ({"foreground": [[1, 2, 3]], "result_crop": True, "save_label": True}, "result_crop: a label has the grid"),
     ],
 )
 def test_what_is_wrong_is_named(request_: dict[str, Any], expected: str) -> None:
@@ -178,6 +179,8 @@ def test_a_region_alone_is_enough() -> None:
         ("result_dtype", None, "dtype", "uint8"),
         ("result_compress", True, "compress", True),
         ("result_compress", None, "compress", False),
+        ("result_crop", True, "crop", True),
+        ("result_crop", None, "crop", False),
         ("device", ["NVIDIA A100", "cpu"], "device", "NVIDIA A100"),
         ("device", [], "device", None),
         ("device", "", "device", None),

@@ -57,6 +57,7 @@ class OutputForm:
         device: Name of the device from the client (`cpu`, `cuda:0`, a GPU's marketing name) or None.
         value: Value of the target in the mask.
         result: Content of the file.
+        crop: Whether the file holds only the box of the voxels that are not 0.
     """
 
     label: str
@@ -66,6 +67,7 @@ class OutputForm:
     device: str | None
     value: int = 1
     result: ResultKind = "mask"
+    crop: bool = False
 
 
 def parse(request: Mapping[str, object], *, labels: Sequence[str]) -> tuple[Prompts, OutputForm]:
@@ -90,6 +92,7 @@ def parse(request: Mapping[str, object], *, labels: Sequence[str]) -> tuple[Prom
         )
     if fields.result != "mask" and saves_label(request):
         raise PromptError(f"result: {fields.result} cannot be saved: request a mask, or leave out save_label")
+    _require_whole_label(fields, request)
     inside, outside, named = _clicks(fields, request, labels, named)
     if not (inside or outside or fields.roi):
         raise PromptError(NO_POINT if any(request.get(key) == [] for key in CLICK_KEYS) else NO_CLICKS)
@@ -121,6 +124,7 @@ def parse_unprompted(request: Mapping[str, object], *, labels: Sequence[str], fo
         raise PromptError("The model sam3d_auto takes neither clicks nor a roi: send them to sam3d")
     if fields.result != "mask":
         raise PromptError(f"result: {fields.result} requires clicks: send them to sam3d")
+    _require_whole_label(fields, request)
     if request.get("label_prompt") == []:
         raise PromptError(f"No structure is ticked: tick {found}, then press Run")
     named = _named_label(fields, labels)
@@ -134,6 +138,11 @@ def parse_unprompted(request: Mapping[str, object], *, labels: Sequence[str], fo
     return _output(fields, asked[0], value=fields.label_prompt[0] if fields.label_prompt else 1)
 
 
+def _require_whole_label(fields: _Fields, request: Mapping[str, object]) -> None:
+    if fields.result_crop and saves_label(request):
+        raise PromptError("result_crop: a label has the grid of its image: leave out result_crop, or save_label")
+
+
 def _output(fields: _Fields, label: str, value: int = 1) -> OutputForm:
     """Return the form of the response; only masks have the type that the viewer requests."""
     dtypes: dict[ResultKind, Dtype] = {"mask": fields.result_dtype, "uncertainty": "float32", "candidates": "uint8"}
@@ -145,6 +154,7 @@ def _output(fields: _Fields, label: str, value: int = 1) -> OutputForm:
         device=fields.device,
         value=value,
         result=fields.result,
+        crop=fields.result_crop,
     )
 
 
@@ -206,6 +216,7 @@ class _Fields(BaseModel):
     result_extension: Annotated[Extension | None, BeforeValidator(_dotted)] = None
     result_dtype: Dtype = "uint8"
     result_compress: bool = False
+    result_crop: bool = False
 
 
 SAVE_KEYS = frozenset({"save_label", "label_tag"})

@@ -18,7 +18,7 @@ import SimpleITK as sitk
 from fastapi import HTTPException
 
 from lib.infers.open_volumes import OpenVolumes, Segmenters, file_key
-from lib.infers.sam3d import SAM3DAutoTask, SAM3DInferTask, VolumeTask, resolve_device
+from lib.infers.sam3d import SAM3DAutoTask, SAM3DInferTask, VolumeTask, crop_to_content, resolve_device
 from sam3d_label import Click, Segmenter
 from sam3d_label.errors import PromptError, VolumeError
 from sam3d_label.image.volume import Volume
@@ -126,6 +126,41 @@ def test_gzip_only_where_ohif_can_read_it(
     image = write_nifti(tmp_path / "x.nii.gz", ball(shape))
     file, _ = run(task, image, foreground=[[8, 8, 6]], result_extension=".nrrd", result_compress=True)
     assert b"encoding: " + encoding in file.read_bytes()[:1000]
+
+
+@pytest.mark.parametrize("extension", [".nrrd", ".nii.gz"])
+def test_a_cropped_mask_holds_its_voxels_at_their_place(task: SAM3DInferTask, image: Path, extension: str) -> None:
+    whole = Volume.open(run(task, image)[0])
+    file, answer = run(task, image, result_crop=True, result_extension=extension)
+    part = Volume.open(file)
+    i0, i1, j0, j1, k0, k1 = answer["crop_box"]
+    assert part.shape == (i1 - i0, j1 - j0, k1 - k0)
+    back = np.zeros(SHAPE)
+    back[i0:i1, j0:j1, k0:k1] = part.array
+    np.testing.assert_array_equal(back, whole.array)
+    np.testing.assert_allclose(part.affine @ [0, 0, 0, 1], whole.affine @ [i0, j0, k0, 1], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("inside", "box"),
+    [
+        ([], None),
+        ([(3, 4, 5)], [3, 5, 4, 6, 5, 7]),
+        ([(7, 7, 7)], [6, 8, 6, 8, 6, 8]),
+        ([(1, 2, 3), (4, 2, 3)], [1, 5, 2, 4, 3, 5]),
+    ],
+)
+def test_a_crop_has_two_voxels_along_each_axis(inside: list[tuple[int, int, int]], box: list[int] | None) -> None:
+    array = np.zeros((8, 8, 8), np.uint8)
+    for voxel in inside:
+        array[voxel] = 1
+    crop, volume, found = crop_to_content(array, Volume(np.zeros((8, 8, 8)), np.eye(4)))
+    assert crop.sum() == array.sum()
+    assert min(crop.shape) >= 2
+    assert volume.shape == crop.shape
+    assert found == box
+    if found:
+        assert volume.affine[:3, 3].tolist() == found[::2]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32"])

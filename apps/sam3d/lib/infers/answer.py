@@ -34,6 +34,7 @@ class AnswerParams(TypedDict, total=False):
         latencies: Seconds of each step.
         model_version: Version of the weights.
         changed_box: Voxels i0, i1, j0, j1, k0, k1 that the mask may mark; None for an empty mask.
+        crop_box: Voxels i0, i1, j0, j1, k0, k1 of the image that a cropped file holds; None if all voxels are 0.
         mask_digest: Hash of the mask.
         voxels: Number of voxels in the mask.
         encoded: Number of crops that were encoded for it.
@@ -50,6 +51,7 @@ class AnswerParams(TypedDict, total=False):
     latencies: dict[str, float]
     model_version: str
     changed_box: list[int] | None
+    crop_box: list[int] | None
     mask_digest: str
     voxels: int
     encoded: int

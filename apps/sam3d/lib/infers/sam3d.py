@@ -22,6 +22,7 @@ from lib.temporary import new_answer
 from sam3d_label import Segmenter
 from sam3d_label.errors import PromptError, Sam3dError
 from sam3d_label.image.volume import Volume, save_mask
+from sam3d_label.masks import bounding_box
 from sam3d_label.segmentation.prompts import clip_boxes
 from sam3d_label.segmentation.segmenter import Candidate, Result
 from sam3d_label.training.busy import BusySign
@@ -116,7 +117,10 @@ class VolumeTask(InferTask):
             clock.lap("pre")
             array, found = find(segmenter)
             clock.lap("infer")
-            file = write_result(array, segmenter.volume, output, path)
+            volume = segmenter.volume
+            if output.crop:
+                array, volume, found["crop_box"] = crop_to_content(array, volume)
+            file = write_result(array, volume, output, path)
             found["modality"] = segmenter.normalization.modality
             found["modality_from"] = segmenter.normalization.source
         clock.lap("write")
@@ -235,6 +239,23 @@ def overlay_candidates(candidates: Sequence[Candidate], given: AnswerParams) -> 
             }
         )
     return masks, {"model_version": candidates[0].result.model_version, "candidates": described, **given}
+
+
+def crop_to_content(array: np.ndarray, volume: Volume) -> tuple[np.ndarray, Volume, list[int] | None]:
+    """Crop an array (I, J, K) and its volume to the box of the voxels that are not 0.
+
+    The box has at least two voxels along each axis, as every volume has.
+
+    Returns:
+        The cropped array; the volume, at the same place; the box i0, i1, j0, j1, k0, k1, which is None and the crop
+        that of the first voxels if all voxels are 0.
+    """
+    box = bounding_box(array)
+    content = box or (slice(0, 1),) * 3
+    starts = [min(along.start, size - 2) for along, size in zip(content, array.shape, strict=True)]
+    i, j, k = (slice(start, max(along.stop, start + 2)) for start, along in zip(starts, content, strict=True))
+    edges = [edge for along in (i, j, k) for edge in (along.start, along.stop)]
+    return array[i, j, k], volume.cropped((i, j, k)), edges if box else None
 
 
 def _describe(result: Result) -> AnswerParams:

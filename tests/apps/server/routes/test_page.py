@@ -119,23 +119,24 @@ def test_a_wrong_roll_back_is_refused(url: str) -> None:
 @pytest.mark.parametrize(("width", "height"), [(1280, 1250), (390, 844)])
 def test_the_page_fits_a_desk_and_a_phone(url: str, width: int, height: int) -> None:
     with browser() as chromium:
-        page, errors = open_page(chromium, f"{url}/sam3d/", width, height)
+        page, errors = open_page(chromium, f"{url}/sam3d/#learn", width, height)
         page.wait_for_selector("#versions tbody tr")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate("document.getElementById('learn').scrollWidth") <= width
         assert page.locator("#curve svg circle").count() == 6
         assert page.locator("#curve svg circle[fill='var(--card)']").count() == 2, "hollow where it was rejected"
         assert "rejected candidate, kept with its report" in page.inner_text("#versions")
         assert "active version: 0002" in page.inner_text("#summary")
-        assert "It starts automatically after 5 saved labels" in page.inner_text("#auto")
+        assert "It starts automatically after 5 saved labels" in page.inner_text("#auto-rule")
         folder = os.environ.get("SAM3D_SCREENSHOTS")
         if folder:
-            page.screenshot(path=f"{folder}/page-{width}.png", full_page=True)
+            page.screenshot(path=f"{folder}/page-learn-{width}.png")
         assert errors == []
 
 
 def test_a_click_rolls_back_and_the_server_follows(url: str) -> None:
     with browser() as chromium:
-        page, errors = open_page(chromium, f"{url}/sam3d/")
+        page, errors = open_page(chromium, f"{url}/sam3d/#learn")
         page.click("#rollback")
         page.click("#confirm button[value=no]")
         assert httpx.get(f"{url}/sam3d/state").json()["serving"]["version"] == "0002"
@@ -158,7 +159,7 @@ def test_a_rejected_version_is_activated_knowingly_and_shown_as_such(url: str, m
         json.dumps({**content, "capabilities": [each for each in content["capabilities"] if each != "no_click"]})
     )
     with browser() as chromium:
-        page, errors = open_page(chromium, f"{url}/sam3d/")
+        page, errors = open_page(chromium, f"{url}/sam3d/#learn")
         page.click("button[data-version='0003']")
         expect(page.locator("#question")).to_contain_text("Activate version 0003?")
         expect(page.locator("#warnings li")).to_have_text(

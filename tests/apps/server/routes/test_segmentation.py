@@ -72,6 +72,20 @@ def test_a_label_comes_with_its_voxels_names_and_place(client: TestClient, save:
     np.testing.assert_allclose(back.affine, orthogonal(), atol=1e-5)
 
 
+def test_a_cropped_label_comes_as_a_form_with_its_names_and_box(client: TestClient, save: Any, tmp_path: Path) -> None:
+    label = two_boxes()
+    save(label, tumor=1, cyst=3)
+    answer = client.get(URL, params={"image": "ct", "result_crop": True})
+    boundary = answer.headers["content-type"].partition("boundary=")[2]
+    params, image = answer.content.split(f"--{boundary}".encode())[1:3]
+    described = json.loads(params.partition(b"\r\n\r\n")[2])
+    assert described == {"label_names": {"tumor": 1, "cyst": 3}, "crop_box": [2, 20, 3, 21, 1, 11]}
+    (tmp_path / "crop.nii.gz").write_bytes(image.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n"))
+    crop = Volume.open(tmp_path / "crop.nii.gz")
+    np.testing.assert_array_equal(crop.array, label[2:20, 3:21, 1:11])
+    np.testing.assert_allclose(crop.affine @ [0, 0, 0, 1], orthogonal() @ [2, 3, 1, 1], atol=1e-4)
+
+
 def test_what_is_ignored_is_not_painted() -> None:
     label = Volume(two_boxes(values=(1, -1)).astype(np.float32), np.eye(4))
     _, _, voxels = nrrd(label, {1: "tumor"}).partition(b"\n\n")

@@ -47,14 +47,14 @@ def router(app: App) -> APIRouter:
 
     @routes.head("/image", summary="Whether an image exists")
     def check_image(image: Name, check_sum: str | None = None) -> dict[str, object]:
-        file = _image_file(app.datastore(), image)
+        file = image_file(app.datastore(), image)
         if check_sum:
             _check_digest(file, check_sum)
         return {}
 
     @routes.get("/image", summary="Download an image", response_class=FileResponse)
     def download_image(image: Name) -> FileResponse:
-        return sent(_image_file(app.datastore(), image), image)
+        return sent(image_file(app.datastore(), image), image)
 
     @routes.get("/image/info", summary="The record of an image")
     def image_info(image: Name) -> dict[str, object]:
@@ -80,7 +80,7 @@ def _stem(upload: UploadFile, suffix: str) -> str:
     return name
 
 
-def _image_file(store: Datastore, image: str) -> str:
+def image_file(store: Datastore, image: str) -> str:
     """Return the path of an image that is listed: the file of one that is not need not be a volume.
 
     Raises:

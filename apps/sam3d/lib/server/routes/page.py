@@ -1,4 +1,4 @@
-"""The page at /sam3d/: learning curve, active version, ledger, and next images."""
+"""The page at /sam3d/: its files, and what it shows of learning: curve, versions, training, ledger, next images."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import FileResponse
 from monailabel.interfaces.datastore import Datastore
 from pydantic import BaseModel
 
 from lib.activelearning.strategies import ScoreFile
-from lib.configs.active_weights import ActiveWeights
+from lib.configs.active_weights import ActiveWeights, unprompted_label
 from lib.configs.app_config import AppConfig
+from lib.datastores.dicomweb import DicomWebDatastore
 from lib.errors import HANDLED, http_error
 from lib.infers.sam3d import VolumeTask
+from lib.server.access.identity import LOCAL_USER, Identity, Role
 from lib.server.tasks import Tasks
 from lib.trainers.auto_train import AutoTrain
 from lib.trainers.sam3d import SAM3DTrainTask
@@ -29,7 +31,13 @@ from sam3d_label.weights.card import ABILITIES, Card, lost
 from sam3d_label.weights.locations import CARD
 
 FILES = Path(__file__).resolve().parents[3] / "page"
-PAGE = {"": "index.html", "page.css": "page.css", "page.js": "page.js"}
+PARTS = {path.relative_to(FILES).as_posix(): path for path in sorted(FILES.glob("*/*.*"))}
+"""Modules, styles and licences of the page by their path below /sam3d/page/."""
+
+VENDOR = "vendor/"
+"""Folder of the files whose name has their version, so that browsers may keep them."""
+
+KEEP = {"Cache-Control": "private, max-age=31536000, immutable"}
 NEXT = 8
 """Unlabelled images that the page lists."""
 
@@ -67,12 +75,25 @@ def router(app: PageApp) -> APIRouter:
     """
     routes = APIRouter(prefix="/sam3d", tags=["SAM3D"])
 
-    for path, name in PAGE.items():
-        routes.add_api_route(f"/{path}", _file(FILES / name), include_in_schema=False, methods=["GET"])
+    @routes.get("/", include_in_schema=False)
+    def start() -> FileResponse:
+        return FileResponse(FILES / "index.html")
+
+    @routes.get("/page.css", include_in_schema=False)
+    def style() -> FileResponse:
+        return FileResponse(FILES / "page.css")
+
+    @routes.get("/page/{part:path}", include_in_schema=False)
+    def module(part: str) -> FileResponse:
+        if part not in PARTS:
+            raise HTTPException(404, f"The page has no file {part[:100]!r}")
+        return FileResponse(PARTS[part], headers=KEEP if part.startswith(VENDOR) else None)
 
     @routes.get("/state", summary="Versions, ledger, training and next images")
-    def state() -> dict[str, object]:
-        return _answer(lambda: describe(app))
+    def state(request: Request) -> dict[str, object]:
+        identity: Identity = getattr(request.state, "identity", LOCAL_USER)
+        user = {"user": None if identity.anonymous else identity.name, "admin": identity.role >= Role.ADMIN}
+        return {**_answer(lambda: describe(app)), **user}
 
     @routes.get("/progress", summary="How far a model is with an image, or with the volume of a session")
     def progress(model: str, image: str = "", session_id: str = "") -> dict[str, object]:
@@ -109,6 +130,7 @@ def describe(app: PageApp) -> dict[str, object]:
     """
     weights = app.serving.load()
     current = app.versions.current()
+    can_search = "no_click" in weights.card.capabilities
     return {
         "serving": {
             "version": current or INITIAL,
@@ -119,6 +141,8 @@ def describe(app: PageApp) -> dict[str, object]:
             "licence": weights.card.licence,
             "data": [source.model_dump() for source in weights.card.training.data],
             "date": weights.card.date,
+            "candidates": weights.card.config.candidates,
+            "automatic": unprompted_label(app.config.labels, weights.card) if can_search else None,
         },
         "versions": [_version(app.versions, name, current, weights.card) for name in reversed(app.versions.names())],
         "history": [entry.model_dump() for entry in app.versions.history()],
@@ -127,6 +151,7 @@ def describe(app: PageApp) -> dict[str, object]:
         "training": _training(app),
         "next": _next(app),
         "labels": list(app.config.labels),
+        "pacs": isinstance(app.datastore(), DicomWebDatastore),
     }
 
 
@@ -234,10 +259,6 @@ def _answer(work: Callable[[], Result]) -> Result:
         return work()
     except HANDLED as error:
         raise http_error(error) from error
-
-
-def _file(path: Path) -> Callable[[], FileResponse]:
-    return lambda: FileResponse(path)
 
 
 def _existing(path: Path) -> FileResponse:

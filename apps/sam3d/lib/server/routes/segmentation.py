@@ -1,4 +1,4 @@
-"""`/datastore/segmentation`: a saved label in the form that OHIF paints."""
+"""`/datastore/segmentation`: a saved label in the form that OHIF paints, or cropped as the page reads it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from nrrd import write as write_nrrd
 
 from lib.datastores.dicomweb import DicomWebDatastore
 from lib.datastores.metadata import FINAL
+from lib.infers.sam3d import crop_to_content
 from lib.server.routes.app_protocol import App
 from lib.server.routes.form_routes import reading_route
+from lib.server.routes.infer import FormResponse
+from lib.temporary import new_answer
 from sam3d_label.errors import VolumeError
 from sam3d_label.image.labels import open_label, structures
-from sam3d_label.image.volume import LPS_FROM_RAS, Volume
+from sam3d_label.image.volume import LPS_FROM_RAS, Volume, save_mask
 from sam3d_label.studies.label_names import name_values
 
 LARGEST = 255
@@ -34,11 +37,17 @@ def router(app: App) -> APIRouter:
     routes = APIRouter(prefix="/datastore", tags=["Datastore"], route_class=reading_route(app.readers))
 
     @routes.get("/segmentation", summary="A saved label as NRRD with the names of its segments")
-    def segmentation(image: str, series: str | None = None) -> Response:
+    def segmentation(image: str, series: str | None = None, result_crop: bool = False) -> Response:
+        """Return all voxels as NRRD; with `result_crop` a form as of `/infer`, with a .nii.gz of the box that has any.
+
+        The form's `params` have `label_names`, the value of each label, and `crop_box`.
+        """
         store = app.datastore()
         found = read_series(store, image, series) if series else read_final(store, image, app.config.labels)
         if found is None:
             return Response(status_code=204)
+        if result_crop:
+            return cropped_form(*found)
         return Response(nrrd(*found), media_type="application/octet-stream")
 
     return routes
@@ -75,6 +84,18 @@ def read_series(store: Datastore, image: str, series: str) -> tuple[Volume, dict
     return found
 
 
+def cropped_form(label: Volume, names: Mapping[int, str]) -> FormResponse:
+    """Return a label map as a form: `params`, and a .nii.gz of the box of its voxels, one byte each.
+
+    Raises:
+        VolumeError: A value does not fit into a byte.
+    """
+    array, volume, box = crop_to_content(_bytes(label), label)
+    file = new_answer(".nii.gz")
+    save_mask(file, array, volume)
+    return FormResponse(file, {"label_names": {name: value for value, name in names.items()}, "crop_box": box})
+
+
 def nrrd(label: Volume, names: Mapping[int, str]) -> bytes:
     """Write a label map as NRRD, one byte per voxel, i fastest.
 
@@ -88,8 +109,7 @@ def nrrd(label: Volume, names: Mapping[int, str]) -> bytes:
     Raises:
         VolumeError: A value does not fit into a byte.
     """
-    if label.array.max() > LARGEST:
-        raise VolumeError(f"the label has values up to {int(label.array.max())}, and OHIF shows them up to {LARGEST}")
+    voxels = _bytes(label)
     geometry = LPS_FROM_RAS @ label.affine
     header: dict[str, object] = {
         "space": "left-posterior-superior",
@@ -102,5 +122,12 @@ def nrrd(label: Volume, names: Mapping[int, str]) -> bytes:
         header[f"Segment{number}_Name"] = json.dumps(name)[1:-1]
         header[f"Segment{number}_LabelValue"] = value
     file = BytesIO()
-    write_nrrd(file, np.maximum(label.array, 0).astype(np.uint8), header)
+    write_nrrd(file, voxels, header)
     return file.getvalue()
+
+
+def _bytes(label: Volume) -> np.ndarray:
+    """Return a label map with one byte per voxel; negative values, which mean "ignore", become background."""
+    if label.array.max() > LARGEST:
+        raise VolumeError(f"the label has values up to {int(label.array.max())}, and viewers show them up to {LARGEST}")
+    return np.maximum(label.array, 0).astype(np.uint8)

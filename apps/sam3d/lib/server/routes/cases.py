@@ -1,0 +1,109 @@
+"""`/sam3d/cases`: the images of the datastore as the page lists and opens them."""
+
+from __future__ import annotations
+
+import gzip
+from typing import Protocol
+
+import nibabel as nib
+import numpy as np
+from fastapi import APIRouter
+from fastapi.responses import FileResponse, Response
+from monailabel.interfaces.datastore import Datastore
+
+from lib.activelearning.strategies import ScoreFile
+from lib.infers.open_volumes import Segmenters
+from lib.infers.sam3d import resolve_device
+from lib.server.routes.form_routes import reading_route
+from lib.server.routes.images import image_file
+from lib.server.routes.volume_files import Name
+from lib.server.user_shares import UserShares
+from sam3d_label.image.suffixes import NIFTI_SUFFIXES
+from sam3d_label.image.volume import Volume
+
+FASTEST = 1
+"""Level of gzip: a volume of noise hardly becomes smaller with a higher one."""
+
+PERCENTILES = (0.5, 99.5)
+"""Intensities that a first window shows, in percent of the voxels."""
+
+MOST_SAMPLES = 1_000_000
+
+
+class CasesApp(Protocol):
+    """The parts of the app that these routes use."""
+
+    readers: UserShares
+    scores: ScoreFile
+    segmenters: Segmenters
+
+    def datastore(self) -> Datastore:
+        """Return images and labels."""
+
+
+def router(app: CasesApp) -> APIRouter:
+    """Return the routes under `/sam3d/cases`.
+
+    Args:
+        app: Has the datastore and the open volumes.
+    """
+    routes = APIRouter(prefix="/sam3d/cases", tags=["SAM3D"], route_class=reading_route(app.readers))
+
+    @routes.get("", summary="All images, and whether they have a final label")
+    def cases() -> list[dict[str, object]]:
+        return list_cases(app)
+
+    @routes.get("/view", summary="Grid, modality and a first window of an image")
+    def view(image: Name) -> dict[str, object]:
+        store = app.datastore()
+        file, study = image_file(store, image), store.get_image_info(image).get("StudyInstanceUID")
+        with app.segmenters.borrow(file, resolve_device(None)) as segmenter:
+            found = segmenter.normalization
+            modality = {"modality": found.modality, "modality_from": found.source}
+            return {"image": image, "study": study, **describe(segmenter.volume), **modality}
+
+    @routes.get("/volume", summary="An image as NIfTI, whatever its own format", response_class=Response)
+    def volume(image: Name) -> Response:
+        file = image_file(app.datastore(), image)
+        if file.lower().endswith(NIFTI_SUFFIXES):
+            return FileResponse(file, media_type="application/octet-stream")
+        return Response(nifti(Volume.open(file)), media_type="application/octet-stream")
+
+    return routes
+
+
+def list_cases(app: CasesApp) -> list[dict[str, object]]:
+    """Return every image by id: `labelled`, and `doubt`, the score of its uncertainty, where there is one."""
+    store, scores = app.datastore(), app.scores.read()
+    unlabelled = set(store.get_unlabeled_images())
+    return [
+        {
+            "image": image,
+            "labelled": image not in unlabelled,
+            "doubt": scores[image].doubt if image in scores else None,
+        }
+        for image in sorted(store.list_images())
+    ]
+
+
+def describe(volume: Volume) -> dict[str, object]:
+    """Return the grid of a volume, and the intensities between which a first window shows it."""
+    step = max(1, volume.array.size // MOST_SAMPLES)
+    sample = volume.array.reshape(-1)[::step]
+    low, high = np.percentile(sample, PERCENTILES)
+    return {
+        "shape": list(volume.shape),
+        "spacing": [round(float(edge), 6) for edge in volume.spacing],
+        "affine": volume.affine.tolist(),
+        "window": [float(low), float(max(high, low + 1e-6))],
+        "range": [float(volume.array.min()), float(volume.array.max())],
+    }
+
+
+def nifti(volume: Volume) -> bytes:
+    """Return a volume as .nii.gz, in 16 bits where they hold its intensities."""
+    array = volume.array
+    limits = np.iinfo(np.int16)
+    is_short = limits.min <= array.min() and array.max() <= limits.max and bool((array == np.rint(array)).all())
+    image = nib.Nifti1Image(array.astype(np.int16) if is_short else array, volume.affine)
+    return gzip.compress(image.to_bytes(), FASTEST)

@@ -1,0 +1,126 @@
+/* Help of the model besides the mask of the clicks: other masks, its uncertainty, and a start without a click. */
+
+import { api } from "./api.js";
+import { maskOf, voxelCount } from "./crop.js";
+import { sentPrompts } from "./layer.js";
+
+/** @typedef {import("./crop.js").Crop} Crop */
+/** @typedef {import("./crop.js").Voxel} Voxel */
+/** @typedef {{name: string, predictedDice: number | null, voxels: number, mask: Crop | null}} Choice */
+
+export class Assist {
+  /** @param {import("./session.js").Session} session */
+  constructor(session) {
+    this.session = session;
+    /** Where the next click helps most. @type {Voxel | null} */
+    this.suggestion = null;
+    this.isUncertaintyShown = false;
+    /** Masks to choose from, that of the clicks first. @type {Choice[]} */
+    this.choices = [];
+    this.chosen = 0;
+  }
+
+  /** Drop what belonged to an earlier mask. */
+  forget() {
+    this.suggestion = null;
+    this.isUncertaintyShown = false;
+    this.choices = [];
+    this.chosen = 0;
+    if (this.session.viewer.heat) this.session.viewer.hideHeat();
+  }
+
+  /**
+   * Ask the model about the active label's prompts; null if they have changed meanwhile.
+   * @param {"candidates" | "uncertainty"} result
+   */
+  async #ask(result) {
+    const { active, layer, opened } = this.session;
+    const params = { ...sentPrompts(layer), label: active, result };
+    const answer = await this.#working(api.infer("sam3d", opened, params));
+    return this.session.layer === layer ? answer : null;
+  }
+
+  /** @template T @param {Promise<T>} work @returns {Promise<T>} */
+  async #working(work) {
+    this.session.observer.working(true);
+    try {
+      return await work;
+    } finally {
+      this.session.observer.working(false);
+    }
+  }
+
+  /** Request other masks that the prompts may mean. */
+  async findChoices() {
+    const { session } = this;
+    const { model } = session.layer;
+    const answer = await this.#ask("candidates");
+    if (!answer) return;
+    const { params, file } = answer;
+    const box = params.crop_box;
+    const others = (params.candidates ?? []).map(({ value, predicted_dice: predictedDice, voxels }, at) => ({
+      name: `Candidate ${at + 1}`, predictedDice, voxels,
+      mask: box ? maskOf({ box, data: file.data }, (voxel) => Boolean(voxel & value)) : null,
+    }));
+    this.choices = [{ name: "Mask", predictedDice: null, voxels: voxelCount(model), mask: model }, ...others];
+    this.chosen = 0;
+    session.observer.changed();
+  }
+
+  /** Take one of the masks; the next click starts from all clicks again. @param {number} number */
+  choose(number) {
+    const { session, choices } = this;
+    const choice = choices[number];
+    if (!choice || number === this.chosen) return;
+    const after = { ...session.layer, model: choice.mask };
+    session.act(after, "candidate");
+    session.display(session.active, after);
+    this.choices = choices;
+    this.chosen = number;
+    session.observer.changed();
+  }
+
+  /** Show or hide where the mask is uncertain, and suggest the next click. */
+  async toggleUncertainty() {
+    const { session } = this;
+    if (this.isUncertaintyShown) this.forget();
+    else {
+      const answer = await this.#ask("uncertainty");
+      if (!answer) return;
+      const { params, file } = answer;
+      if (params.crop_box) await session.viewer.showHeat(params.crop_box, /** @type {Float32Array} */ (file.data));
+      this.isUncertaintyShown = true;
+      this.suggestion = params.next_click ?? null;
+      if (this.suggestion) session.viewer.moveTo(this.suggestion);
+    }
+    session.observer.changed();
+  }
+
+  /**
+   * Segment without a click, as a start.
+   * @param {(fraction: number) => void} progress
+   * @returns {Promise<number>} voxels that were found
+   */
+  async findAll(progress) {
+    const { session } = this;
+    const image = session.opened;
+    const watch = setInterval(() => {
+      api.progress("sam3d_auto", image).then(({ done, total }) => total && progress((done ?? 0) / total), () => {});
+    }, 700);
+    try {
+      const { params, file } = await this.#working(api.infer("sam3d_auto", image, {}));
+      if (session.image !== image) return 0;
+      const [name] = Object.keys(params.label_names);
+      const box = params.crop_box;
+      const base = box ? maskOf({ box, data: file.data }, Boolean) : null;
+      if (session.layers.has(name)) session.activate(name);
+      const after = { ...session.layer, base };
+      session.act(after, "found automatically");
+      session.display(session.active, after);
+      session.observer.changed();
+      return voxelCount(base);
+    } finally {
+      clearInterval(watch);
+    }
+  }
+}

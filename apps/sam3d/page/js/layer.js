@@ -1,0 +1,157 @@
+/* What an annotator has done for one label: prompts, the model's mask of them, a mask from elsewhere, and brush strokes.
+
+Layers are never changed: every action makes a new one, and the history keeps the earlier ones. */
+
+import { emptyCrop, holds, indexIn, paste, unionOf, withoutRegion } from "./crop.js";
+
+/** @typedef {import("./crop.js").Box} Box */
+/** @typedef {import("./crop.js").Crop} Crop */
+/** @typedef {import("./crop.js").Voxel} Voxel */
+/** @typedef {import("./grid.js").Grid} Grid */
+/**
+ * @typedef {object} Layer
+ * @property {Voxel[]} foreground clicks inside
+ * @property {Voxel[]} background clicks outside
+ * @property {Box | null} roi box prompt
+ * @property {Crop | null} model the model's mask of the prompts
+ * @property {string} modelOf the prompts that `model` belongs to
+ * @property {boolean} restored whether `model` is a saved label, which may also have brush strokes
+ * @property {Crop | null} base regions that came without prompts: found automatically, or saved by another program
+ * @property {ReadonlyMap<number, boolean>} edits brushed (true) and erased (false) voxels, by index in the stored image
+ */
+
+/** @type {Layer} */
+export const EMPTY = {
+  foreground: [], background: [], roi: null, model: null, modelOf: "", restored: false, base: null, edits: new Map(),
+};
+
+/** @param {Layer} layer */
+export const hasPrompts = ({ foreground, background, roi }) => Boolean(foreground.length || background.length || roi);
+
+/** The prompts as a text, to compare them. @param {Layer} layer */
+export const promptKey = ({ foreground, background, roi }) =>
+  foreground.length || background.length || roi ? JSON.stringify([foreground, background, roi]) : "";
+
+/**
+ * The prompts as the server takes them: the last voxels of a box belong to it.
+ * @param {Pick<Layer, "foreground" | "background" | "roi">} layer
+ */
+export const sentPrompts = ({ foreground, background, roi }) => ({
+  foreground, background, ...(roi ? { roi: roi.map((edge, at) => edge - (at % 2)) } : {}),
+});
+
+/** Whether the model's mask is that of the present prompts. @param {Layer} layer */
+export const isCurrent = (layer) => promptKey(layer) === layer.modelOf;
+
+/** @param {Layer} layer */
+export const isEmpty = (layer) => !hasPrompts(layer) && !layer.base && !layer.model && !layer.edits.size;
+
+/**
+ * Add a click.
+ *
+ * A click inside a region without prompts takes it over: the model's mask of the click replaces it. A click outside on
+ * such a region removes it, without the model.
+ * @param {Layer} layer
+ * @param {Voxel} ijk
+ * @param {boolean} inside
+ * @returns {Layer}
+ */
+export function withClick(layer, ijk, inside) {
+  const same = (/** @type {Voxel} */ other) => other.every((at, axis) => at === ijk[axis]);
+  const foreground = layer.foreground.filter((other) => !same(other));
+  const background = layer.background.filter((other) => !same(other));
+  const isInBase = holds(layer.base, ijk) && !holds(layer.model, ijk);
+  const base = isInBase && layer.base ? withoutRegion(layer.base, ijk) : layer.base;
+  if (isInBase && !inside) return { ...layer, base };
+  return {
+    ...layer,
+    base,
+    foreground: inside ? [...foreground, ijk] : foreground,
+    background: inside ? background : [...background, ijk],
+  };
+}
+
+/**
+ * Take over the model's mask of the layer's prompts.
+ * @param {Layer} layer
+ * @param {Crop | null} model
+ * @returns {Layer}
+ */
+export const withModel = (layer, model) => ({ ...layer, model, modelOf: promptKey(layer), restored: false });
+
+/**
+ * Brush or erase voxels.
+ * @param {Layer} layer
+ * @param {Iterable<number>} voxels indexes in the stored image
+ * @param {boolean} inside
+ * @returns {Layer}
+ */
+export function withEdits(layer, voxels, inside) {
+  const edits = new Map(layer.edits);
+  for (const voxel of voxels) edits.set(voxel, inside);
+  return { ...layer, edits };
+}
+
+/**
+ * Keep a saved label's differences from the model's mask of its prompts as brush strokes.
+ * @param {Layer} layer a restored one
+ * @param {Crop | null} model the model's mask of its prompts
+ * @param {Grid} grid
+ * @returns {Layer}
+ */
+export function separateEdits(layer, model, grid) {
+  const box = unionOf([layer.model?.box, model?.box]);
+  const edits = new Map(layer.edits);
+  if (box)
+    for (let k = box[4]; k < box[5]; k++)
+      for (let j = box[2]; j < box[3]; j++)
+        for (let i = box[0]; i < box[1]; i++) {
+          const saved = holds(layer.model, [i, j, k]);
+          if (saved !== holds(model, [i, j, k])) edits.set(grid.storedIndex([i, j, k]), saved);
+        }
+  return { ...layer, edits, model, modelOf: promptKey(layer), restored: false };
+}
+
+/**
+ * The label's voxels; null for none.
+ * @param {Layer} layer
+ * @param {Grid} grid
+ * @returns {Crop | null}
+ */
+export function maskOfLayer({ model, base, edits }, grid) {
+  if (!edits.size && !(model && base)) return model ?? base;
+  const box = unionOf([model?.box, base?.box, boxOfEdits(edits, grid)]);
+  if (!box) return null;
+  const mask = emptyCrop(box);
+  for (const part of [base, model]) if (part) paste(mask, part);
+  for (const [voxel, inside] of edits) {
+    const at = indexIn(box, grid.voxelAt(voxel));
+    if (at >= 0) mask.data[at] = inside ? 1 : 0;
+  }
+  return mask;
+}
+
+/**
+ * The box of the brushed voxels: erased ones are outside of every mask already.
+ * @param {ReadonlyMap<number, boolean>} edits
+ * @param {Grid} grid
+ * @returns {Box | null}
+ */
+function boxOfEdits(edits, grid) {
+  /** @type {Box | null} */
+  let box = null;
+  for (const [voxel, inside] of edits) {
+    if (!inside) continue;
+    const [i, j, k] = grid.voxelAt(voxel);
+    if (!box) box = [i, i + 1, j, j + 1, k, k + 1];
+    else {
+      if (i < box[0]) box[0] = i;
+      if (i >= box[1]) box[1] = i + 1;
+      if (j < box[2]) box[2] = j;
+      if (j >= box[3]) box[3] = j + 1;
+      if (k < box[4]) box[4] = k;
+      if (k >= box[5]) box[5] = k + 1;
+    }
+  }
+  return box;
+}

@@ -1,0 +1,378 @@
+/* The open case: its labels, what was clicked and drawn, and their masks. It knows nothing of buttons and panels. */
+
+import { ApiError, api } from "./api.js";
+import { Assist } from "./assist.js";
+import { maskOf, voxelCount } from "./crop.js";
+import { History } from "./history.js";
+import { LabelMap } from "./labelmap.js";
+import * as layers from "./layer.js";
+import { gzip, labelHeader } from "./nifti.js";
+
+/** @typedef {import("./api.js").View} View */
+/** @typedef {import("./crop.js").Box} Box */
+/** @typedef {import("./crop.js").Crop} Crop */
+/** @typedef {import("./crop.js").Voxel} Voxel */
+/** @typedef {import("./layer.js").Layer} Layer */
+/** @typedef {import("./viewer.js").Viewer} Viewer */
+/** @typedef {{name: string, value: number, colour: [number, number, number], hidden: boolean}} Label */
+/** @typedef {{total: number, server: number, drawing: number}} Timing Seconds: click to screen, in the server, and from the answer to the screen. */
+
+/** Colours that are told apart on grey images, also by most people with a colour deficiency. @type {[number, number, number][]} */
+const COLOURS = [
+  [255, 122, 69], [86, 180, 233], [240, 228, 66], [204, 121, 167], [0, 190, 140],
+  [190, 150, 255], [255, 170, 200], [150, 220, 90], [120, 160, 255], [222, 184, 135],
+];
+
+/** Status of answers after which the same request may succeed: the click stays. */
+const PASSING = new Set([0, 429, 503]);
+
+export class Session {
+  /**
+   * @param {Viewer} viewer
+   * @param {{changed: () => void, failed: (message: string) => void, working: (isWorking: boolean) => void}} observer
+   */
+  constructor(viewer, observer) {
+    this.viewer = viewer;
+    this.observer = observer;
+    /** @type {string | null} */
+    this.image = null;
+    /** @type {View | null} */
+    this.view = null;
+    /** @type {Label[]} */
+    this.labels = [];
+    /** @type {Map<string, Layer>} */
+    this.layers = new Map();
+    this.history = new History();
+    /** @type {LabelMap | null} */
+    this.map = null;
+    this.active = "";
+    this.isDirty = false;
+    this.isSaved = false;
+    this.assist = new Assist(this);
+    /** @type {Timing | null} */
+    this.timing = null;
+    /** @type {Map<string, AbortController>} */
+    this.requests = new Map();
+    /** @type {ArrayBuffer | null} */
+    this.header = null;
+    this.opening = new AbortController();
+  }
+
+  /** @param {string[]} names of the server's labels */
+  setLabels(names) {
+    this.labels = names.map((name, at) => newLabel(name, at + 1));
+    this.active = names[0] ?? "";
+    this.layers = new Map(names.map((name) => [name, layers.EMPTY]));
+  }
+
+  /**
+   * Open an image, with its final label if it has one.
+   * @param {string} image
+   * @param {string[]} names of the server's labels
+   * @param {(fraction: number | null) => void} progress
+   */
+  async open(image, names, progress) {
+    this.close();
+    const { signal } = this.opening;
+    const [view, content] = await Promise.all([api.view(image), api.volume(image, progress, signal)]);
+    signal.throwIfAborted();
+    await this.viewer.open(content);
+    signal.throwIfAborted();
+    this.setLabels(names);
+    this.header = labelHeader(content);
+    this.view = view;
+    this.image = image;
+    this.map = new LabelMap(/** @type {import("./grid.js").Grid} */ (this.viewer.grid));
+    await this.#restore(image);
+    this.#showColours();
+    this.viewer.showLabels(this.map.voxels);
+    this.observer.changed();
+  }
+
+  close() {
+    this.opening.abort();
+    this.opening = new AbortController();
+    for (const request of this.requests.values()) request.abort();
+    this.requests.clear();
+    Object.assign(this, { image: null, view: null, map: null, header: null });
+    this.assist.forget();
+    Object.assign(this, { isDirty: false, isSaved: false, timing: null });
+    this.history = new History();
+    this.viewer.close();
+    this.observer.working(false);
+    this.observer.changed();
+  }
+
+  /** @param {string} image */
+  async #restore(image) {
+    const saved = await api.savedLabel(image);
+    this.isSaved = saved !== null;
+    const box = saved?.params.crop_box;
+    if (!saved || !box) return;
+    const record = await api.labelRecord(image);
+    const prompts = record?.params?.prompts ?? {};
+    for (const [name, value] of Object.entries(saved.params.label_names)) {
+      const mask = maskOf({ box, data: saved.file.data }, (voxel) => voxel === value);
+      if (!voxelCount(mask)) continue;
+      if (!this.layers.has(name)) this.labels.push(newLabel(name, this.#freeValue()));
+      this.display(name, restoredLayer(mask, prompts[name]));
+    }
+  }
+
+  #freeValue() {
+    return Math.max(0, ...this.labels.map((label) => label.value)) + 1;
+  }
+
+  /** The active label's layer. */
+  get layer() {
+    return this.layers.get(this.active) ?? layers.EMPTY;
+  }
+
+  /** @param {string} name */
+  activate(name) {
+    if (name === this.active) return;
+    this.active = name;
+    this.assist.forget();
+    this.observer.changed();
+  }
+
+  /** @param {string} name */
+  toggle(name) {
+    this.labels = this.labels.map((label) => (label.name === name ? { ...label, hidden: !label.hidden } : label));
+    this.#showColours();
+    this.observer.changed();
+  }
+
+  #showColours() {
+    /** @type {([number, number, number] | null)[]} */
+    const colours = [];
+    for (const { value, colour, hidden } of this.labels) colours[value - 1] = hidden ? null : colour;
+    this.viewer.setColours(Array.from(colours, (colour) => colour ?? null));
+  }
+
+  /** Voxels of a label. @param {string} name */
+  voxels(name) {
+    const layer = this.layers.get(name);
+    return layer && this.viewer.grid ? voxelCount(layers.maskOfLayer(layer, this.viewer.grid)) : 0;
+  }
+
+  // Prompts
+
+  /** @param {Voxel} ijk @param {boolean} inside */
+  click(ijk, inside) {
+    const { layer } = this;
+    const after = layers.withClick(layer, ijk, inside);
+    if (!inside && after.base === layer.base && !layer.foreground.length && !layer.roi) {
+      this.observer.failed("Click inside the target first: a click outside corrects a mask that is there.");
+      return Promise.resolve();
+    }
+    this.act(after, inside ? "click inside" : "click outside");
+    return this.#refresh(this.active);
+  }
+
+  /** @param {Box | null} roi */
+  setBox(roi) {
+    this.act({ ...this.layer, roi }, roi ? "box" : "box removed");
+    return this.#refresh(this.active);
+  }
+
+  /** Remove all of the active label. */
+  clear() {
+    if (layers.isEmpty(this.layer)) return;
+    this.act(layers.EMPTY, "cleared");
+    this.display(this.active, layers.EMPTY);
+    this.observer.changed();
+  }
+
+  /**
+   * Take brushed or erased voxels over.
+   * @param {Iterable<number>} voxels indexes in the stored image
+   * @param {boolean} inside
+   */
+  brush(voxels, inside) {
+    const after = layers.withEdits(this.layer, voxels, inside);
+    this.act(after, inside ? "brush" : "eraser");
+    this.display(this.active, after);
+    this.observer.changed();
+  }
+
+  /**
+   * Make a new layer of the active label, as a step that can be undone.
+   * @param {Layer} after
+   * @param {string} what
+   */
+  act(after, what) {
+    this.history.push({ label: this.active, before: this.layer, after, what });
+    this.layers.set(this.active, after);
+    this.isDirty = true;
+    this.assist.forget();
+    this.observer.changed();
+  }
+
+  undo() {
+    return this.#step(this.history.undo(), (step) => step.before);
+  }
+
+  redo() {
+    return this.#step(this.history.redo(), (step) => step.after);
+  }
+
+  /**
+   * @param {import("./history.js").Step | null} step
+   * @param {(step: import("./history.js").Step) => Layer} wanted
+   */
+  async #step(step, wanted) {
+    if (!step) return;
+    this.requests.get(step.label)?.abort();
+    this.active = step.label;
+    this.assist.forget();
+    this.isDirty = true;
+    this.layers.set(step.label, wanted(step));
+    this.display(step.label, wanted(step));
+    this.observer.changed();
+    await this.#refresh(step.label);
+  }
+
+  // Masks
+
+  /** Request the mask of a label's prompts, unless it is shown already. @param {string} name */
+  async #refresh(name) {
+    const layer = this.layers.get(name) ?? layers.EMPTY;
+    if (layers.isCurrent(layer)) this.display(name, layer);
+    else if (!layer.foreground.length && !layer.roi) this.#finish(name, layer, layers.withModel(layer, null));
+    else await this.#segment(name, layer);
+  }
+
+  /** Request the mask again after an error that passes. */
+  retry() {
+    return this.#refresh(this.active);
+  }
+
+  /** @param {string} name @param {Layer} layer */
+  async #segment(name, layer) {
+    this.requests.get(name)?.abort();
+    const request = new AbortController();
+    this.requests.set(name, request);
+    const began = performance.now();
+    this.observer.working(true);
+    try {
+      const separated = layer.restored ? await this.#separate(name, layer, request.signal) : layer;
+      const { params, mask } = await this.#mask(name, separated, request.signal);
+      const answered = performance.now();
+      if (request.signal.aborted) return;
+      this.#finish(name, layer, layers.withModel(separated, mask));
+      await this.viewer.frame();
+      const now = performance.now();
+      const seconds = (/** @type {number} */ milliseconds) => milliseconds / 1000;
+      this.timing = { total: seconds(now - began), server: params.latencies?.total ?? 0, drawing: seconds(now - answered) };
+    } catch (error) {
+      if (!request.signal.aborted) this.#fail(name, layer, error);
+    } finally {
+      if (this.requests.get(name) === request) {
+        this.requests.delete(name);
+        this.observer.working(false);
+        this.observer.changed();
+      }
+    }
+  }
+
+  /** @param {string} name @param {Layer} layer @param {AbortSignal} signal */
+  async #mask(name, { foreground, background, roi }, signal) {
+    const prompts = layers.sentPrompts({ foreground, background, roi });
+    const { params, file } = await api.infer("sam3d", this.opened, { ...prompts, label: name }, signal);
+    return { params, mask: params.crop_box ? maskOf({ box: params.crop_box, data: file.data }, Boolean) : null };
+  }
+
+  /** Tell brush strokes in a saved label from the model's mask. @param {string} name @param {Layer} layer @param {AbortSignal} signal */
+  async #separate(name, layer, signal) {
+    const [foreground, background, roi] = JSON.parse(layer.modelOf);
+    const { mask } = await this.#mask(name, { ...layers.EMPTY, foreground, background, roi }, signal);
+    return layers.separateEdits(layer, mask, /** @type {import("./grid.js").Grid} */ (this.viewer.grid));
+  }
+
+  /** The open image. */
+  get opened() {
+    if (!this.image) throw new Error("No case is open");
+    return this.image;
+  }
+
+  /** @param {string} name @param {Layer} before @param {Layer} after */
+  #finish(name, before, after) {
+    this.history.amend(name, before, after);
+    this.layers.set(name, after);
+    this.display(name, after);
+  }
+
+  /** @param {string} name @param {Layer} layer @param {unknown} error */
+  #fail(name, layer, error) {
+    if (error instanceof ApiError && error.status === 409) return; // a newer request has replaced it
+    const passes = error instanceof ApiError && PASSING.has(error.status);
+    const latest = this.history.done.at(-1);
+    if (!passes && latest?.label === name && latest.after === layer) {
+      this.history.undo();
+      this.history.undone = [];
+      this.layers.set(name, latest.before);
+    }
+    const reason = error instanceof Error ? error.message : String(error);
+    this.observer.failed(passes ? `${reason} The mask does not show the latest click yet.` : reason);
+  }
+
+  /** Put a label's layer on the screen. @param {string} name @param {Layer} layer */
+  display(name, layer) {
+    const label = this.labels.find((each) => each.name === name);
+    const { grid } = this.viewer;
+    if (!label || !grid || !this.map) return;
+    this.layers.set(name, layer);
+    const changed = this.map.set(label.value, layers.maskOfLayer(layer, grid));
+    if (changed) this.viewer.showLabels(this.map.voxels, changed);
+  }
+
+  /** Whether the mask on the screen is not that of the prompts. */
+  get isBehind() {
+    return Boolean(this.image) && !this.requests.size && !layers.isCurrent(this.layer);
+  }
+
+  // Saving
+
+  /** Save all labels as the final label of the image, with the prompts, so that it can be opened again. */
+  async save() {
+    const { map, header, image } = this;
+    if (!map || !header || !image) return;
+    const history = this.history.done.at(-1);
+    const used = this.labels.filter(({ name }) => this.voxels(name));
+    const prompts = Object.fromEntries(
+      used.map(({ name }) => [name, promptsOf(this.layers.get(name) ?? layers.EMPTY)]),
+    );
+    const file = await gzip([header, map.stored().buffer]);
+    const named = used.length ? used : this.labels.slice(0, 1);
+    await api.save(image, file, {
+      label_info: named.map(({ name, value, colour }) => ({ name, idx: value, color: colour })),
+      params: { prompts },
+    });
+    if (this.image !== image) return;
+    this.isSaved = true;
+    if (this.history.done.at(-1) === history) this.isDirty = false;
+    this.observer.changed();
+  }
+}
+
+/** @param {string} name @param {number} value @returns {Label} */
+const newLabel = (name, value) => ({ name, value, colour: COLOURS[(value - 1) % COLOURS.length], hidden: false });
+
+/** @param {Layer} layer */
+const promptsOf = ({ foreground, background, roi }) => ({ foreground, background, roi });
+
+/**
+ * The layer of a saved label: with its prompts if this page has saved it.
+ * @param {Crop} mask
+ * @param {any} prompts
+ * @returns {Layer}
+ */
+function restoredLayer(mask, prompts) {
+  const isVoxel = (/** @type {unknown} */ voxel) => Array.isArray(voxel) && voxel.length === 3 && voxel.every(Number.isInteger);
+  const clicks = (/** @type {unknown} */ list) => (Array.isArray(list) ? list.filter(isVoxel) : []);
+  const roi = Array.isArray(prompts?.roi) && prompts.roi.length === 6 && prompts.roi.every(Number.isInteger) ? prompts.roi : null;
+  const layer = { ...layers.EMPTY, foreground: clicks(prompts?.foreground), background: clicks(prompts?.background), roi };
+  if (!layer.foreground.length && !layer.roi) return { ...layers.EMPTY, base: mask };
+  return { ...layer, model: mask, modelOf: layers.promptKey(layer), restored: true };
+}

@@ -1,0 +1,88 @@
+"""`/sam3d/cases`: what the page lists and opens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from lib.errors import install_error_handlers
+from lib.patches.monai_label import install
+from lib.server.routes import cases
+from sam3d_label.image.volume import Volume, to_itk
+from tests.helpers.app_helpers import SHAPE, ball, make_app, orthogonal, write_nifti
+
+URL = "/sam3d/cases"
+
+
+@pytest.fixture
+def client(tmp_path: Path, weights_path: Path) -> Iterator[TestClient]:
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    write_nifti(folder / "ct.nii.gz")
+    sitk.WriteImage(to_itk(np.rint(ball()).astype(np.int16), orthogonal()), str(folder / "mr.nrrd"))
+    sitk.WriteImage(to_itk(ball(), orthogonal()), str(folder / "real.nrrd"))
+    (folder / "broken.nii.gz").write_bytes(b"no volume" * 100)
+    app = make_app(folder, {"weights": str(weights_path)})
+    api = FastAPI()
+    install_error_handlers(api)
+    install(app, api)
+    api.include_router(cases.router(app))
+    with TestClient(api, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+        yield client
+
+
+def test_images_are_listed_with_their_state(client: TestClient, tmp_path: Path) -> None:
+    label = write_nifti(tmp_path / "label.nii.gz", (ball() > 150).astype(np.uint8), orthogonal())
+    saved = client.put(
+        "/datastore/label", params={"image": "mr"}, files={"label": ("label.nii.gz", label.read_bytes())}
+    )
+    assert saved.status_code == 200, saved.text
+    listed = client.get(URL).json()
+    assert [(each["image"], each["labelled"], each["doubt"]) for each in listed] == [
+        ("ct", False, None),
+        ("mr", True, None),
+        ("real", False, None),
+    ]
+
+
+def test_the_view_describes_grid_and_intensities(client: TestClient) -> None:
+    view = client.get(f"{URL}/view", params={"image": "ct"}).json()
+    assert (view["image"], view["shape"], view["study"]) == ("ct", list(SHAPE), None)
+    np.testing.assert_allclose(view["affine"], orthogonal(), atol=1e-5)
+    low, high = view["window"]
+    assert view["range"][0] <= low < high <= view["range"][1]
+    assert {"modality", "modality_from", "spacing"} <= view.keys()
+
+
+def test_a_constant_image_has_a_window() -> None:
+    view = cases.describe(Volume(np.full((4, 4, 4), 7.0), np.eye(4)))
+    assert view["window"] == [7.0, pytest.approx(7.0, abs=1e-5)]
+    assert view["window"][0] < view["window"][1]
+
+
+@pytest.mark.parametrize(("image", "kind"), [("ct", np.float32), ("mr", np.int16), ("real", np.float32)])
+def test_every_image_comes_as_nifti_with_its_voxels_and_place(
+    client: TestClient, tmp_path: Path, image: str, kind: type
+) -> None:
+    answer = client.get(f"{URL}/volume", params={"image": image})
+    (tmp_path / "x.nii.gz").write_bytes(answer.content)
+    file = nib.Nifti1Image.from_filename(tmp_path / "x.nii.gz")
+    assert file.get_data_dtype() == kind
+    expected = np.rint(ball()) if image == "mr" else ball()
+    np.testing.assert_array_equal(np.asarray(file.dataobj), expected)
+    np.testing.assert_allclose(file.affine, orthogonal(), atol=1e-4)
+
+
+@pytest.mark.parametrize("route", ["view", "volume"])
+@pytest.mark.parametrize("image", ["other", "broken", "../ct"])
+def test_an_unknown_or_broken_image_is_404(client: TestClient, route: str, image: str) -> None:
+    answer = client.get(f"{URL}/{route}", params={"image": image})
+    assert answer.status_code == 404
+    assert "There is no image" in answer.json()["detail"]

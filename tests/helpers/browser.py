@@ -39,9 +39,11 @@ def browser() -> Iterator[Any]:
             chromium.close()
 
 
-def open_page(chromium: Any, url: str, width: int = 1280, height: int = 900) -> tuple[Any, list[str]]:
+def open_page(
+    chromium: Any, url: str, width: int = 1280, height: int = 900, touch: bool = False
+) -> tuple[Any, list[str]]:
     """A page, and the errors that its console has shown; what lies beyond this machine is not fetched."""
-    page = chromium.new_page(viewport={"width": width, "height": height})
+    page = chromium.new_page(viewport={"width": width, "height": height}, has_touch=touch)
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))

@@ -133,10 +133,20 @@ class Page:
 
 
 @contextmanager
-def open_annotator(url: str, width: int = 1280, height: int = 800) -> Iterator[Page]:
-    """Open the page of a server in a browser, and check at the end that its console has reported no error."""
+def open_annotator(
+    url: str, width: int = 1280, height: int = 800, *, part: str = "", touch: bool = False
+) -> Iterator[Page]:
+    """Open the page of a server in a browser, and check at the end that its console has reported no error.
+
+    Args:
+        url: The server's address.
+        width: Of the window.
+        height: Of the window.
+        part: Part of the page, the address after #.
+        touch: Whether the browser has a touch screen.
+    """
     with browser() as chromium:
-        page, errors = open_page(chromium, f"{url}/sam3d/", width, height)
+        page, errors = open_page(chromium, f"{url}/sam3d/{part}", width, height, touch)
         user = Page(page, errors)
         user.until("document.querySelector('#case-list li') !== null")
         yield user
@@ -151,3 +161,11 @@ def server_mask(url: str, folder: Path, image: str = CASE, **params: Any) -> np.
     file = folder / "mask.nii.gz"
     file.write_bytes(answer.content)
     return np.asarray(nib.Nifti1Image.from_filename(file).dataobj)
+
+
+def saved(url: str, folder: Path, image: str = CASE) -> nib.Nifti1Image:
+    """The final label of an image."""
+    answer = httpx.get(f"{url}/datastore/label", params={"label": image, "tag": "final"})
+    assert answer.status_code == 200, answer.text
+    (folder / "saved.nii.gz").write_bytes(answer.content)
+    return nib.Nifti1Image.from_filename(folder / "saved.nii.gz")

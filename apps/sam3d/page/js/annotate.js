@@ -128,7 +128,7 @@ export class Annotator {
     $("welcome").hidden = true;
     $("loading").hidden = true;
     this.#showWindows();
-    history.replaceState(null, "", `#annotate/${encodeURIComponent(image)}`);
+    history.replaceState(null, "", `#/annotate/${encodeURIComponent(image)}`);
     this.say(`${image} is open`);
     $("marks").focus({ preventScroll: true });
   }

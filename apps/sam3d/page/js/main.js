@@ -16,9 +16,9 @@ const complainAs = (part) => (message) => {
   $("problem").hidden = !shown;
 };
 
-/** Show the part that the address names: #annotate, #annotate/IMAGE or #learn. */
+/** Show the part that the address names: #/annotate, #/annotate/IMAGE or #/learn. */
 function showPart() {
-  const part = location.hash.startsWith("#learn") ? "learn" : "annotate";
+  const part = location.hash.startsWith("#/learn") ? "learn" : "annotate";
   for (const name of ["annotate", "learn"]) {
     $(name).hidden = name !== part;
     if (name === part) $(`to-${name}`).setAttribute("aria-current", "page");
@@ -28,7 +28,7 @@ function showPart() {
 }
 
 /** The image in the address; empty when there is none. */
-const wantedImage = () => decodeURIComponent(location.hash.match(/^#annotate\/(.+)$/)?.[1] ?? "");
+const wantedImage = () => decodeURIComponent(location.hash.match(/^#\/annotate\/(.+)$/)?.[1] ?? "");
 
 /** @param {any} state */
 function showUser({ user }) {

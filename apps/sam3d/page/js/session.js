@@ -86,7 +86,17 @@ export class Session {
     await this.#restore(image);
     this.#showColours();
     this.viewer.showLabels(this.map.voxels);
+    this.#goToLabel();
     this.observer.changed();
+  }
+
+  /** Move the crosshair to a saved label: its first click, or the middle of its box. */
+  #goToLabel() {
+    const [layer] = [...this.layers.values()].filter((each) => !layers.isEmpty(each));
+    const box = layer && (layer.model ?? layer.base)?.box;
+    if (!box) return;
+    const middle = /** @type {Voxel} */ ([0, 2, 4].map((edge) => Math.floor((box[edge] + box[edge + 1]) / 2)));
+    this.viewer.moveTo(layer.foreground[0] ?? middle);
   }
 
   close() {

@@ -223,7 +223,7 @@ export class Viewer {
     for (let row = 0; row < 3; row++)
       for (let axis = 0; axis < 3; axis++) affine[row][3] += this.affine[row][axis] * box[2 * axis];
     const shape = /** @type {Voxel} */ ([0, 2, 4].map((edge) => box[edge + 1] - box[edge]));
-    const heat = await readImage(encodeMap(shape, affine, values), "uncertainty.nii", "inferno", 0.65);
+    const heat = await readImage(encodeMap(shape, affine, values), "uncertainty.nii", "inferno", 0.55);
     [heat.cal_min, heat.cal_max] = [0.08, 1];
     heat.colormapType = TRANSPARENT_BELOW_MIN;
     this.heat = heat;
@@ -232,8 +232,11 @@ export class Viewer {
   }
 
   hideHeat() {
-    if (this.heat) this.nv.removeVolume(this.heat);
+    if (!this.heat) return;
+    this.nv.removeVolume(this.heat);
     this.heat = null;
+    // NiiVue's 3D view goes on to show the last overlay where there is a drawing.
+    this.nv.overlayTexture = this.nv.rgbaTex(this.nv.overlayTexture, this.nv.gl.TEXTURE2, [2, 2, 2, 2], true);
     this.redraw();
   }
 

@@ -119,7 +119,7 @@ def test_a_wrong_roll_back_is_refused(url: str) -> None:
 @pytest.mark.parametrize(("width", "height"), [(1280, 1250), (390, 844)])
 def test_the_page_fits_a_desk_and_a_phone(url: str, width: int, height: int) -> None:
     with browser() as chromium:
-        page, errors = open_page(chromium, f"{url}/sam3d/#learn", width, height)
+        page, errors = open_page(chromium, f"{url}/sam3d/#/learn", width, height)
         page.wait_for_selector("#versions tbody tr")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate("document.getElementById('learn').scrollWidth") <= width
@@ -136,7 +136,7 @@ def test_the_page_fits_a_desk_and_a_phone(url: str, width: int, height: int) -> 
 
 def test_a_click_rolls_back_and_the_server_follows(url: str) -> None:
     with browser() as chromium:
-        page, errors = open_page(chromium, f"{url}/sam3d/#learn")
+        page, errors = open_page(chromium, f"{url}/sam3d/#/learn")
         page.click("#rollback")
         page.click("#confirm button[value=no]")
         assert httpx.get(f"{url}/sam3d/state").json()["serving"]["version"] == "0002"
@@ -159,7 +159,7 @@ def test_a_rejected_version_is_activated_knowingly_and_shown_as_such(url: str, m
         json.dumps({**content, "capabilities": [each for each in content["capabilities"] if each != "no_click"]})
     )
     with browser() as chromium:
-        page, errors = open_page(chromium, f"{url}/sam3d/#learn")
+        page, errors = open_page(chromium, f"{url}/sam3d/#/learn")
         page.click("button[data-version='0003']")
         expect(page.locator("#question")).to_contain_text("Activate version 0003?")
         expect(page.locator("#warnings li")).to_have_text(

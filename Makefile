@@ -49,11 +49,12 @@ e2e: $(READY) ## run the end-to-end tests on running servers with real volumes; 
 docs: $(READY) ## build the documentation in docs/_build/html; warnings are errors
 	$(PY) -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
 
-lint: $(READY) ## check style, format, types and the direction of imports
+lint: $(READY) ## check style, format, types, the direction of imports and the Dockerfile
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	PYTHONPATH=apps/sam3d $(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/hadolint Dockerfile
 	@$(MAKE) --no-print-directory page
 
 page: ## check the types of the page's modules, where npm is installed

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 FORBIDDEN = -100.0
 """Score between two tokens that share a shifted window without being neighbours, per axis that parts them."""
 
-CHUNK = 16
-"""Windows attended to at once when no gradient is needed: it bounds the memory and does not affect the result."""
+CHUNK = {"cpu": 1, "cuda": 16}
+"""Windows attended to at once when no gradient is needed, by the device: it does not affect the result. It bounds the
+memory; on a CPU, one takes the least time, as its scores fit the cache."""
 
 MOST_SCORES = 2**24
 """Scores, 2 bytes each, up to which the score matrix is stored where that is faster."""
@@ -55,7 +56,7 @@ class WindowAttention(nn.Module):
         windows = partition(x, self.window)
         sides = self._side_codes(x).repeat(x.shape[0], 1, 1) if self.shift else None
         tables = self._relative_rows()
-        step = windows.shape[0] if torch.is_grad_enabled() else CHUNK
+        step = windows.shape[0] if torch.is_grad_enabled() else CHUNK.get(x.device.type, 1)
         attended = [
             self._attend(part, tables, None if sides is None else sides[start : start + step])
             for start, part in zip(range(0, windows.shape[0], step), windows.split(step), strict=True)

@@ -81,9 +81,10 @@ class FinePath(nn.Module):
         x = self.deep(self.bottom(torch.cat([prompted, levels[-1]], 1)))
         for level in reversed(range(len(levels) - 1)):
             size = levels[level].shape[2]
-            drawn = F.avg_pool3d(dense, dense.shape[2] // size)
+            factor = dense.shape[2] // size
+            drawn = F.avg_pool3d(dense.contiguous(), factor) if factor > 1 else dense
             x = trilinear(self.narrow[level](x), size, align_corners=False)
-            x = self.join[level](x + levels[level] + self.drawn[level](drawn))
+            x = self.join[level](x + levels[level] + self.drawn[level](drawn).contiguous())
         return x
 
     def finish(self, x: Tensor) -> Tensor:

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sam3d_label.network.box_mean import box_mean
 from sam3d_label.network.config import COSTS
 
 FAR = 1000.0
 """Distance of cells that no short path reaches."""
 
-SMOOTHING, AROUND = 3, 5
-"""Edges, in cells, of the cubes whose mean is the image that paths cross, and in which contrast is measured."""
+SMOOTHING, AROUND = 1, 2
+"""Radii, in cells, of the boxes whose mean is the image that paths cross, and in which contrast is measured."""
 
 LEAST_CONTRAST = 0.03
 """Contrast around a click, at least, as a share of the crop's."""
@@ -45,17 +46,11 @@ def scene(crop: Tensor) -> Tensor:
         (B, 3, half, half, half), float32 at least.
     """
     image = F.avg_pool3d(crop.to(torch.promote_types(crop.dtype, torch.float32)), 2)
-    edge = SMOOTHING // 2
-    smooth = F.avg_pool3d(F.pad(image, (edge,) * 6, mode="replicate"), SMOOTHING, stride=1)
-    mean = local_mean(smooth)
-    deviation = (local_mean(smooth**2) - mean**2).clamp(min=0).sqrt()
+    smooth = box_mean(image, SMOOTHING, repeat_ends=True)
+    mean = box_mean(smooth, AROUND)
+    deviation = (box_mean(smooth**2, AROUND) - mean**2).clamp(min=0).sqrt()
     floor = LEAST_CONTRAST * image.flatten(1).std(1).clamp(min=torch.finfo(image.dtype).eps)
     return torch.cat([smooth, mean, torch.maximum(deviation, floor.view(-1, 1, 1, 1, 1))], 1)
-
-
-def local_mean(image: Tensor) -> Tensor:
-    """Return the mean over the cube around each cell of an image (B, 1, x, y, z), of the same shape."""
-    return F.avg_pool3d(image, AROUND, stride=1, padding=AROUND // 2, count_include_pad=False)
 
 
 def distances(scene: Tensor, points: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class MaskDecoder(nn.Module):
             fixed_share: Result of `fixed_share` for the crop.
             dense: The dense prompt, (B, C, half, half, half).
         """
-        fused = fixed_share + self._map_share(3, prompted) + self.fuse_dense(dense)
+        fused = fixed_share + self._map_share(3, prompted) + self.fuse_dense(dense).contiguous()
         return self.classify(F.relu(F.instance_norm(fused)))
 
     def _map_share(self, index: int, feature: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Trilinear interpolation as three small matrix products."""
+"""Trilinear interpolation, and other operations along each axis, as three small matrix products."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ def trilinear(values: Tensor, size: int, *, align_corners: bool) -> Tensor:
     backward.
     """
     weights = weights_like(values, size, align_corners)
-    values = weights @ (values @ weights.T)
-    b, c, n, *plane = values.shape
-    return (weights @ values.reshape(b, c, n, -1)).reshape(b, c, size, *plane)
+    return along_axes(values, (weights,) * 3)
+
+
+def along_axes(values: Tensor, weights: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Multiply the last three axes of values (..., x, y, z) by a matrix each, (new x, x), (new y, y), (new z, z)."""
+    x, y, z = weights
+    values = y @ (values @ z.T)
+    return (x @ values.flatten(-2)).unflatten(-1, values.shape[-2:])
 
 
 def weights_like(values: Tensor, size: int, align_corners: bool) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sam3d_label.image.extent import spans
 from sam3d_label.image.region import Region, empty, intersection
 
 if TYPE_CHECKING:
@@ -98,15 +99,14 @@ def region_of_mask(mask: Tensor, frame: CropFrame, shape: tuple[int, int, int], 
     Returns:
         Slices of I, J and K; None when the mask is empty or outside the stored grid.
     """
+    box = spans(mask)
+    if box is None:
+        return None
     region = [slice(0)] * 3
     for axis, stored in enumerate(frame.axes):
-        others = [other for other in range(3) if other != axis]
-        used = torch.nonzero(mask.any(others[1]).any(others[0]))[:, 0]
-        if not len(used):
-            return None
         support = max(1.0, spacing[stored] / frame.spacing)
         positions = _positions(frame, axis, shape)
-        near = np.flatnonzero((positions > int(used[0]) - support) & (positions < int(used[-1]) + support))
+        near = np.flatnonzero((positions > box[axis].start - support) & (positions < box[axis].stop - 1 + support))
         if not near.size:
             return None
         region[stored] = slice(int(near[0]), int(near[-1]) + 1)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sam3d_label.errors import VolumeError
+from sam3d_label.image.extent import spans
 from sam3d_label.image.frame import CropFrame
 from sam3d_label.image.volume import Volume
 from sam3d_label.segmentation.prompts import Box, Click, Prompts
@@ -141,11 +142,11 @@ def prompt_voxels(drawn: Iterable[Click | Box]) -> np.ndarray:
 
 def extent(mask: Tensor) -> float:
     """Return the longest edge of a mask's (D, H, W) bounding box as a share of the crop's edge; 0 when it is empty."""
-    spans = [torch.nonzero(mask.any(a).any(b - 1))[:, 0] for a, b in ((1, 2), (0, 2), (0, 1))]
-    return max((int(s[-1] - s[0]) + 1 if len(s) else 0) for s in spans) / mask.shape[0]
+    return max((along.stop - along.start for along in spans(mask) or ()), default=0) / mask.shape[0]
 
 
 def mask_corners(mask: Tensor, frame: CropFrame) -> np.ndarray:
     """Return stored voxels i, j, k (2, 3): two corners around a mask (D, H, W) of at least one voxel."""
-    where = torch.nonzero(mask)
-    return frame.to_ijk(torch.stack([where.amin(0), where.amax(0)]).cpu().numpy())
+    box = spans(mask)
+    assert box is not None
+    return frame.to_ijk([[along.start for along in box], [along.stop - 1 for along in box]])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
+
+from sam3d_label.image.extent import silhouettes, spans
+from sam3d_label.network.box_mean import box_mean
 
 SHARE, MOST = 1 / 4, 7
 """Radius of a window as a share of the mask's thickness, and its maximum in crop voxels. A window as wide as a thin
@@ -32,7 +33,7 @@ def follow_edges(logit: Tensor, image: Tensor) -> Tensor:
     Returns:
         Logit, (D, H, W).
     """
-    mask = logit > 0
+    mask = (logit > 0).contiguous()
     radius = min(round(SHARE * thickness(mask)), MOST)
     if radius < 1:
         return logit
@@ -40,7 +41,7 @@ def follow_edges(logit: Tensor, image: Tensor) -> Tensor:
     seen = box_around(mask, 3 * radius)
     filtered = logit.clone()
     inner = tuple(slice(c.start - s.start, c.stop - s.start) for c, s in zip(changes, seen, strict=True))
-    filtered[changes] = guided_logit(logit[seen], image[seen], radius)[inner]
+    filtered[changes] = guided_logit(logit[seen].contiguous(), image[seen].contiguous(), radius)[inner]
     return filtered
 
 
@@ -48,7 +49,7 @@ def guided_logit(logit: Tensor, image: Tensor, radius: int) -> Tensor:
     """Return a logit (D, H, W), filtered with the image (D, H, W) in windows of a radius."""
 
     def window(values: Tensor) -> Tensor:
-        return windows(values, radius)
+        return box_mean(values, radius)
 
     probability = logit.sigmoid()
     image_mean, mean = window(image), window(probability)
@@ -60,28 +61,13 @@ def guided_logit(logit: Tensor, image: Tensor, radius: int) -> Tensor:
 
 def box_around(mask: Tensor, margin: int) -> tuple[slice, slice, slice]:
     """Return the box around a mask (D, H, W) of at least one voxel, widened by a margin; its ends may be outside."""
-    flat = mask.any(2)
-    spans = [torch.nonzero(along)[:, 0] for along in (flat.any(1), flat.any(0), mask.any(1).any(0))]
-    d, h, w = (slice(max(0, int(s[0]) - margin), int(s[-1]) + margin + 1) for s in spans)
+    box = spans(mask)
+    assert box is not None
+    d, h, w = (slice(max(0, along.start - margin), along.stop + margin) for along in box)
     return d, h, w
 
 
 def thickness(mask: Tensor) -> float:
     """Return the mean depth of a mask (D, H, W) behind its largest silhouette, voxels; 0 for an empty one."""
-    largest = max(int(mask.any(axis).sum()) for axis in range(3))
+    largest = max(int(shadow.sum()) for shadow in silhouettes(mask))
     return int(mask.sum()) / largest if largest else 0.0
-
-
-def windows(values: Tensor, radius: int) -> Tensor:
-    """Return the mean over the window of a radius around each voxel (D, H, W), as three matrix products."""
-    depth, height, width = (_means(size, radius).to(values) for size in values.shape)
-    values = height @ (values @ width.T)
-    return (depth @ values.flatten(1)).view_as(values)
-
-
-@lru_cache(maxsize=16)
-def _means(size: int, radius: int) -> Tensor:
-    """Return weights (size, size) that take the mean of a window, cut off at the ends."""
-    along = torch.arange(size)
-    inside = ((along[:, None] - along).abs() <= radius).float()
-    return inside / inside.sum(1, keepdim=True)

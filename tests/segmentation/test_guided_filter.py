@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from sam3d_label.masks import dice
-from sam3d_label.segmentation.guided_filter import box_around, follow_edges, guided_logit, thickness, windows
+from sam3d_label.network.box_mean import box_mean
+from sam3d_label.segmentation.guided_filter import box_around, follow_edges, guided_logit, thickness
 
 SIZE = 48
 
@@ -18,7 +19,7 @@ def ball(radius: float) -> torch.Tensor:
 
 def test_windows_are_means_of_what_lies_near_and_inside():
     values = torch.rand(20, 20, 20)
-    found = windows(values, radius=4)
+    found = box_mean(values, 4)
     near = values[1:10, :5, 15:]
     assert torch.isclose(found[5, 0, 19], near.mean(), atol=1e-5)
 

@@ -24,7 +24,7 @@ from sam3d_label.benchmark.plain import PlainSAM3D
 from sam3d_label.io import Record
 from sam3d_label.network import SAM3D, Config
 from sam3d_label.network.embedding import Embedding
-from sam3d_label.training.memory.free import computes_bf16
+from sam3d_label.network.precision import computes_bf16
 from sam3d_label.weights.adapter import freeze_trunk
 
 Made = TypeVar("Made")

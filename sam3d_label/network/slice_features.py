@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sam3d_label.network.config import Config
+from sam3d_label.network.precision import computes_bf16
 from sam3d_label.network.prompt_encoder import IN, OUT
 from sam3d_label.network.resize import trilinear
 from sam3d_label.network.tiny_vit import MIDDLE, NECK, STRIDE, TinyViT
@@ -78,7 +78,7 @@ class SliceFeatures(nn.Module):
     def encode(self, crop: Tensor) -> Tensor:
         """Return the encoder's features of a crop (B, 1, H, W, D), (B, 416, H / 4, W / 4, D / 4)."""
         parts = grey_slices(crop).split(SLICES_AT_ONCE.get(crop.device.type, 1))
-        with fast_precision(crop.device.type):
+        with torch.autocast(crop.device.type, torch.bfloat16) if computes_bf16(crop.device) else nullcontext():
             maps = [self.encoder(part) for part in parts]
         middle, neck = (torch.cat(part).to(crop.dtype) for part in zip(*maps, strict=True))
         middle = F.layer_norm(middle.movedim(1, -1), (MIDDLE,)).movedim(-1, 1)
@@ -99,20 +99,6 @@ def reduction(width: int, stride: int) -> nn.Conv3d:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
-
-
-def fast_precision(device: str) -> AbstractContextManager[object]:
-    """Return a context in which convolutions compute in bfloat16, if the device is faster in it."""
-    return torch.autocast(device, torch.bfloat16) if has_bfloat16(device) else nullcontext()
-
-
-@cache
-def has_bfloat16(device: str) -> bool:
-    """Return whether a kind of device has instructions for bfloat16."""
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return device == "cpu" and bool(capabilities.get("avx512_bf16"))
 
 
 def likeness(keys: Tensor, points: Tensor, signs: Tensor, size: int) -> Tensor:

@@ -12,6 +12,7 @@ from sam3d_label.image.intensity import Normalization
 from sam3d_label.image.volume import Volume
 from sam3d_label.network import Embedding, Proposals
 from sam3d_label.segmentation.crop_prompts import CropPrompts, decode
+from sam3d_label.segmentation.precision import mask_precision
 from sam3d_label.segmentation.target_size import size_by_appearance
 from sam3d_label.segmentation.two_pass import initial_clicks
 from sam3d_label.weights import Weights
@@ -50,11 +51,14 @@ class CropEncoder:
 
     def embedding(self, frame: CropFrame) -> Embedding:
         """Return the embedding of a crop."""
-        embedding, made = self.cache.get(
-            self._key(frame), lambda: self.weights.model.encode(self.image(frame)[None, None])
-        )
+        embedding, made = self.cache.get(self._key(frame), lambda: self._encode(frame))
         self.encoded += made
         return embedding
+
+    def _encode(self, frame: CropFrame) -> Embedding:
+        image = self.image(frame)[None, None]  # resampled in full precision
+        with mask_precision(self.device):
+            return self.weights.model.encode(image)
 
     def moments(self, frame: CropFrame) -> tuple[Tensor, Tensor]:
         """Return mean and mean square of each channel of a crop's deepest feature map, (channels,)."""
@@ -72,27 +76,40 @@ class CropEncoder:
         clicks = initial_clicks(prompts)
         if clicks is None:
             return None
-        first = prompts.with_clicks(clicks)
-        if not first.points.shape[1]:
-            return decode(self.weights.model, self.embedding(frame), first)
-        key = (self._key(frame), tuple(first.points[0, 0].tolist()))
-        return self.cache.get(key, lambda: self.logit(frame, first))[0]
+        return self.logit(frame, prompts.with_clicks(clicks))
 
-    def logit(self, frame: CropFrame, prompts: CropPrompts, mask: Tensor | None = None) -> Tensor:
-        """Return the foreground minus background logit (1, 1, D, H, W) of a crop; `mask` as in `decode`."""
-        maps = self.geodesic_maps(frame, prompts)
-        return decode(self.weights.model, self.embedding(frame), prompts, mask, maps)
+    def logit(
+        self, frame: CropFrame, prompts: CropPrompts, mask: Tensor | None = None, *, repeated: bool = True
+    ) -> Tensor:
+        """Return the foreground minus background logit (1, 1, D, H, W) of a crop.
+
+        Args:
+            frame: The crop.
+            prompts: Its prompts.
+            mask: As in `decode`.
+            repeated: Whether the next request may have the same prompts, so that the cache keeps what they need.
+        """
+        if not repeated:
+            return self._decode(frame, prompts, mask, None)
+        if mask is not None or not prompts.is_single_click:
+            return self._decode(frame, prompts, mask, self.geodesic_maps(frame, prompts))
+        key = (self._key(frame), tuple(prompts.points[0, 0].tolist()), int(prompts.signs[0, 0]))
+        return self.cache.get(key, lambda: self._decode(frame, prompts, None, self.geodesic_maps(frame, prompts)))[0]
+
+    def _decode(
+        self, frame: CropFrame, prompts: CropPrompts, mask: Tensor | None, geodesic_maps: list[Tensor] | None
+    ) -> Tensor:
+        embedding = self.embedding(frame)
+        with mask_precision(self.device):
+            return decode(self.weights.model, embedding, prompts, mask, geodesic_maps)
 
     def propose(self, frame: CropFrame, prompts: CropPrompts, mask: Tensor | None = None) -> Proposals:
         """Return the candidates of the network for a crop; `mask` as in `decode`."""
-        return self.weights.model.propose(
-            self.embedding(frame),
-            prompts.points,
-            prompts.signs,
-            boxes=prompts.boxes,
-            mask=mask,
-            geodesic_maps=self.geodesic_maps(frame, prompts),
-        )
+        embedding, maps = self.embedding(frame), self.geodesic_maps(frame, prompts)
+        with mask_precision(self.device):
+            return self.weights.model.propose(
+                embedding, prompts.points, prompts.signs, boxes=prompts.boxes, mask=mask, geodesic_maps=maps
+            )
 
     def geodesic_maps(self, frame: CropFrame, prompts: CropPrompts) -> list[Tensor] | None:
         """Return the geodesic maps of the clicks, made once for each; None for weights without such maps."""

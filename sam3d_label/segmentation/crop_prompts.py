@@ -42,6 +42,11 @@ class CropPrompts:
             torch.tensor(np.array(boxes), dtype=torch.float32, device=device).reshape(1, -1, 2, 3),
         )
 
+    @property
+    def is_single_click(self) -> bool:
+        """Whether one click is all there is."""
+        return self.points.shape[1] == 1 and not self.boxes.shape[1]
+
     def with_clicks(self, clicks: slice) -> CropPrompts:
         """Return some of the clicks, with all boxes."""
         return CropPrompts(self.points[:, clicks], self.signs[:, clicks], self.boxes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from sam3d_label.image.frame import CropFrame
 from sam3d_label.segmentation.cancellation import checkpoint
 from sam3d_label.segmentation.crop_encoder import CropEncoder
 from sam3d_label.segmentation.crop_grid import CropGrid, extent, mask_corners, prompt_voxels
-from sam3d_label.segmentation.crop_prompts import CropPrompts, decode
+from sam3d_label.segmentation.crop_prompts import CropPrompts
 from sam3d_label.segmentation.guided_filter import follow_edges
 from sam3d_label.segmentation.local_corrections import keep_local
 from sam3d_label.segmentation.prompts import Box, Click, Prompts
@@ -38,10 +39,10 @@ class View:
     logit: Tensor
     wider: View | None = None
 
-    @property
+    @cached_property
     def mask(self) -> Tensor:
         """The target in the crop, bool (D, H, W)."""
-        return self.logit > 0
+        return (self.logit > 0).contiguous()
 
     def resample(self, frame: CropFrame, half: int) -> Tensor:
         """Return the logit (1, 1, half, half, half) on the decoder's grid of another crop; 0 outside this view."""
@@ -119,16 +120,15 @@ class ViewSearch:
         """
         checkpoint()
         encoder = self.encoder
-        with torch.autocast(encoder.device.type, torch.bfloat16, enabled=encoder.device.type == "cuda"):
-            prompts = CropPrompts.of(self.prompts, frame, encoder.device)
-            mask = self._mask_to_correct(frame, prompts, wider)
-            if perturbed is None:
-                logit = encoder.logit(frame, prompts, mask)
-                if wider is None and mask is not None:
-                    logit = keep_local(logit, mask, prompts)
-            else:  # not worth a place in the cache
-                prompts = CropPrompts.of(perturbed, frame, encoder.device)
-                logit = decode(encoder.weights.model, encoder.embedding(frame), prompts, mask)
+        prompts = CropPrompts.of(self.prompts, frame, encoder.device)
+        mask = self._mask_to_correct(frame, prompts, wider)
+        if perturbed is None:
+            logit = encoder.logit(frame, prompts, mask)
+            if wider is None and mask is not None:
+                logit = keep_local(logit, mask, prompts)
+        else:
+            prompts = CropPrompts.of(perturbed, frame, encoder.device)
+            logit = encoder.logit(frame, prompts, mask, repeated=False)
         return View(frame, follow_edges(logit[0, 0].float(), encoder.image(frame)), wider)
 
     @torch.inference_mode()
@@ -140,9 +140,8 @@ class ViewSearch:
         """
         checkpoint()
         encoder = self.encoder
-        with torch.autocast(encoder.device.type, torch.bfloat16, enabled=encoder.device.type == "cuda"):
-            prompts = CropPrompts.of(self.prompts, view.frame, encoder.device)
-            proposed = encoder.propose(view.frame, prompts, self._mask_to_correct(view.frame, prompts, view.wider))
+        prompts = CropPrompts.of(self.prompts, view.frame, encoder.device)
+        proposed = encoder.propose(view.frame, prompts, self._mask_to_correct(view.frame, prompts, view.wider))
         image = encoder.image(view.frame)
         logits = [follow_edges(logit.float(), image) for logit in proposed.candidates[0]]
         return [

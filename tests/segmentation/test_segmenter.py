@@ -236,6 +236,21 @@ def test_a_next_click_makes_geodesic_maps_of_itself_alone(volume, small_weights,
     assert alone.segment([first, second]).digest == both.digest
 
 
+def test_the_mask_of_the_first_click_is_not_decoded_again(volume, small_weights, monkeypatch):
+    decoded = []
+    decode = SAM3D.decode
+    monkeypatch.setattr(SAM3D, "decode", lambda self, *args, **more: decoded.append(1) or decode(self, *args, **more))
+    segmenter, clicks = Segmenter(volume, small_weights), [Click((20, 18, 7)), Click((22, 18, 7), positive=False)]
+    segmenter.segment(clicks[:1])
+    decoded.clear()
+    following = segmenter.segment(clicks)
+    after_one = len(decoded)
+    decoded.clear()
+    alone = Segmenter(volume, small_weights).segment(clicks)
+    assert after_one < len(decoded)
+    assert alone.digest == following.digest
+
+
 @pytest.mark.parametrize("modality", ["CT", "MR"])
 def test_the_modality_of_the_file_chooses_the_intensity_rule(small_weights, modality):
     from dataclasses import replace

@@ -39,10 +39,3 @@ def cgroup_rooms(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/se
         except (OSError, ValueError):
             continue  # there is no such file at the root, and "max" is no limit
         yield max(0, limit - used + int(stat.get("inactive_file", 0)))
-
-
-def computes_bf16(device: torch.device) -> bool:
-    """Return whether a device has bf16 arithmetic; a processor without it takes many times as long as in fp32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))

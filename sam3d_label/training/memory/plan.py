@@ -9,7 +9,8 @@ import torch
 
 from sam3d_label.errors import Sam3dError
 from sam3d_label.network import PromptableNetwork
-from sam3d_label.training.memory.free import computes_bf16, free_memory
+from sam3d_label.network.precision import computes_bf16
+from sam3d_label.training.memory.free import free_memory
 from sam3d_label.training.memory.step_peak import Need, need
 from sam3d_label.training.settings import TrainSettings
 

@@ -25,7 +25,7 @@ NAMES = frozenset(
             "VIRTUAL_ENV",
             "MPLCONFIGDIR",
         ),
-        *("VIRTUAL_ENV", "MPLCONFIGDIR", "CUBLAS_WORKSPACE_CONFIG", "SAM3D_SERVER"),
+        *("VIRTUAL_ENV", "MPLCONFIGDIR", "CUBLAS_WORKSPACE_CONFIG", "SAM3D_SERVER", "SAM3D_PRECISION"),
     }
 )
 """Variables that a background process inherits."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ from sam3d_label.segmentation.prompts import Box, Click, Prompts
 from sam3d_label.segmentation.uncertainty import UncertaintyMap, next_click, perturb
 from sam3d_label.segmentation.view_search import TargetViews, ViewSearch
 from sam3d_label.weights import Weights, open_weights
+
+FILE_ORDER: Literal["F"] = "F"
+"""Order of a result in memory: that of files, which store I fastest. Writing in another order takes four times as long."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +197,7 @@ class Segmenter:
         prompts = self._check_prompts(prompts)
         search = self.search(prompts)
         draws = perturb(prompts, self.volume.shape, self.volume.spacing)
-        unsure = np.zeros(self.volume.shape, np.float32)
+        unsure = np.zeros(self.volume.shape, np.float32, order=FILE_ORDER)
         for target in search.targets():
             for view in target.tiles or (target.whole,):
                 drawn = [search.view(view.frame, view.wider, draw).logit.sigmoid() for draw in draws]
@@ -270,7 +274,7 @@ class Segmenter:
         return TargetLogits(self.volume, whole, tiles, prompts.clicks, air)
 
     def _result(self, targets: Sequence[TargetLogits], search: ViewSearch, started: float) -> Result:
-        mask = np.zeros(self.volume.shape, np.uint8)
+        mask = np.zeros(self.volume.shape, np.uint8, order=FILE_ORDER)
         boxes = []
         for target in targets:
             if within := target.mask_region():

@@ -38,6 +38,11 @@ def test_the_mask_is_on_the_stored_grid_and_agrees_with_the_probability(segmente
     assert result.model_version == "random"
 
 
+def test_masks_are_in_the_order_of_files(segmenter):
+    assert segmenter.segment([Click((20, 18, 7))]).mask.flags.f_contiguous
+    assert segmenter.uncertainty([Click((20, 18, 7))]).map.flags.f_contiguous
+
+
 def test_the_first_click_encodes_and_the_next_one_does_not(segmenter):
     assert segmenter.segment([Click((20, 18, 7)), Click((22, 18, 7))]).encoded >= 1
     assert segmenter.segment([Click((20, 18, 7)), Click((22, 18, 8))]).encoded == 0

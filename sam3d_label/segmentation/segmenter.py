@@ -29,7 +29,7 @@ from sam3d_label.segmentation.view_search import TargetViews, ViewSearch
 from sam3d_label.weights import Weights, open_weights
 
 FILE_ORDER: Literal["F"] = "F"
-"""Order of a result in memory: that of files, which store I fastest. Writing in another order takes four times as long."""
+"""Order of results in memory: that of files, which store I fastest. Writing another order takes four times as long."""
 
 
 @dataclass(frozen=True)

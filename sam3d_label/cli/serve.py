@@ -89,7 +89,7 @@ def serve(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         with serving(command, address, log) as server:
-            typer.echo(f"Serving {name} at {address} (Ctrl-C stops it; log: {log})")
+            typer.echo(f"Serving {name} at {address} (page: {address}/sam3d/; log: {log}; Ctrl-C stops it)")
             if studies is None:
                 typer.echo("To send a click from a shell (if it is rejected, mask.nii.gz holds the reason):", err=True)
                 typer.echo(curl_of_a_click(address, first_sample()))

@@ -49,7 +49,10 @@ def test_a_series_is_clicked_saved_and_opened_again(server: tuple[str, str], tmp
         assert np.array_equal(user.voxels(), expected)
         user.press("Control+s")
         expect(user.page.locator("#saved")).to_have_text("Saved as final label", timeout=30_000)
-        assert httpx.get(f"{url}/sam3d/cases").json()[0]["labelled"]
+        [case] = httpx.get(f"{url}/sam3d/cases").json()
+        assert case["labelled"]
+        assert case["title"].startswith("MR")
+        expect(user.page.locator("#case-title")).to_have_text(case["title"])
 
         user.page.reload()
         user.opened(series)

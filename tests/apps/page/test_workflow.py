@@ -56,3 +56,26 @@ def test_unsaved_changes_are_not_left_without_a_question(user: Page) -> None:
     user.page.click("#confirm button[value=no]")
     assert user.page.evaluate("sam3d.session.image") == CASE
     assert user.voxels().any()
+
+
+def test_saving_waits_for_the_mask_of_the_latest_click(user: Page, url: str, tmp_path: Path) -> None:
+    user.click(CENTRE)
+    second = [CENTRE[0], CENTRE[1] + 10, CENTRE[2] - 3]
+    user.page.mouse.click(*user.place(second))
+    user.page.keyboard.press("Control+s")
+    expect(user.page.locator("#saved")).to_have_text("Saved as final label", timeout=60_000)
+    assert user.prompts()["foreground"][-1] == second
+    assert np.array_equal(np.asarray(saved(url, tmp_path).dataobj), user.voxels())
+
+
+def test_a_login_that_has_ended_loses_nothing(user: Page) -> None:
+    user.click(CENTRE)
+    user.page.route("**/datastore/label**", lambda route: route.fulfill(status=401, body='{"detail": "Log in"}'))
+    user.press("Control+s")
+    user.until("!document.getElementById('problem').hidden")
+    assert "Log in again in another tab" in user.message()
+    assert user.voxels().any()
+    user.page.unroute("**/datastore/label**")
+    user.press("Control+s")
+    expect(user.page.locator("#saved")).to_have_text("Saved as final label", timeout=60_000)
+    user.errors[:] = [error for error in user.errors if "401" not in error]

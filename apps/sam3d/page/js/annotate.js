@@ -18,6 +18,8 @@ import { presets } from "./windows.js";
 /** @typedef {import("./viewer.js").Spot} Spot */
 
 const TOOLS = /** @type {Tool[]} */ (["inside", "outside", "box", "brush", "eraser", "look"]);
+/** How often the list of cases is read, for the labels of others. */
+const CASES_MS = 30_000;
 /** Width up to which the list of cases closes once a case is open. */
 const NARROW = "(max-width: 1000px)";
 
@@ -69,6 +71,7 @@ export class Annotator {
   setState(state) {
     this.abilities = { hasCandidates: state.serving.candidates > 0, automatic: state.serving.automatic };
     $("ohif").hidden = !state.pacs;
+    if (Date.now() - this.cases.readAt > CASES_MS) this.cases.reload().catch(() => {}); // the state reports the error
     this.show();
   }
 
@@ -86,7 +89,7 @@ export class Annotator {
   }
 
   show() {
-    showCase(this.session, this.abilities);
+    showCase(this.session, this.session.image ? this.cases.nameOf(this.session.image) : null, this.abilities);
     const study = this.session.view?.study;
     if (study) {
       $("case-ohif").href = `../ohif/monai-label?StudyInstanceUIDs=${encodeURIComponent(study)}`;
@@ -107,7 +110,7 @@ export class Annotator {
     if (!(await this.#mayLeave())) return;
     $("why").textContent = why;
     $("welcome").hidden = false;
-    $("welcome-title").textContent = image;
+    $("welcome-title").textContent = this.cases.nameOf(image);
     $("welcome-text").textContent = "Loading the image…";
     $("loading").hidden = false;
     $("loading").removeAttribute("value");

@@ -15,7 +15,7 @@ import { decodeNifti, gunzip } from "./nifti.js";
  * @property {Voxel | null} [next_click]
  * @property {Candidate[]} [candidates]
  */
-/** @typedef {{image: string, labelled: boolean, doubt: number | null}} Case */
+/** @typedef {{image: string, title: string | null, labelled: boolean, doubt: number | null}} Case */
 /**
  * @typedef {object} View What the server knows of an image.
  * @property {Voxel} shape
@@ -49,8 +49,10 @@ export class ApiError extends Error {
   }
 }
 
-/** Texts for a status whose reason the server's own sentence does not say to an annotator. */
-/** @type {Record<number, string>} */
+/** Whether the page has work that going to the login page would lose. */
+export const unsaved = { isThere: () => false };
+
+/** Texts for a status whose reason the server's own sentence does not say to an annotator. @type {Record<number, string>} */
 const PLAIN = {
   403: "Not allowed",
   413: "The file is too large for this server",
@@ -73,8 +75,8 @@ async function send(path, options = {}) {
     throw new ApiError(0, "The server does not answer. Is it running, and is this machine connected?");
   }
   if (response.status === 401) {
-    location.assign(`login?next=${encodeURIComponent(location.pathname + location.hash)}`);
-    throw new ApiError(401, "Please log in again");
+    if (!unsaved.isThere()) location.assign(`login?next=${encodeURIComponent(location.pathname + location.hash)}`);
+    throw new ApiError(401, "Your login has ended. Log in again in another tab, then go on here");
   }
   if (response.ok) return response;
   const detail = await response.json().then((body) => body.detail, () => "");

@@ -20,6 +20,7 @@ export class Cases {
     /** @type {Case[]} */
     this.cases = [];
     this.current = "";
+    this.readAt = Date.now();
     $("case-filter").addEventListener("input", () => this.#show());
     $("case-list").addEventListener("click", (/** @type {MouseEvent} */ event) => {
       const button = /** @type {HTMLElement} */ (event.target).closest("button");
@@ -44,8 +45,14 @@ export class Cases {
   }
 
   async reload() {
+    this.readAt = Date.now();
     this.cases = await api.cases();
     this.#show();
+  }
+
+  /** The name of an image for people. @param {string} image */
+  nameOf(image) {
+    return this.cases.find((each) => each.image === image)?.title ?? image;
   }
 
   /** @param {string} image */
@@ -68,24 +75,27 @@ export class Cases {
 
   #show() {
     const wanted = $("case-filter").value.trim().toLowerCase();
-    const found = this.cases.filter(({ image }) => image.toLowerCase().includes(wanted));
+    const found = this.cases.filter(({ image, title }) => `${image} ${title ?? ""}`.toLowerCase().includes(wanted));
     const labelled = this.cases.filter((each) => each.labelled).length;
     $("case-count").textContent = this.cases.length ? `${labelled} of ${this.cases.length} labelled` : "";
     const rows = found.slice(0, MOST_ROWS).map((each) => this.#row(each));
     if (found.length > MOST_ROWS) rows.push(make("li", { class: "more" }, `${found.length - MOST_ROWS} more: search for them`));
     if (!found.length) rows.push(make("li", { class: "more" }, this.cases.length ? "No image has this name." : "No images yet: put them into the studies folder."));
+    const focused = /** @type {HTMLElement | null} */ (document.activeElement)?.dataset.image;
     $("case-list").replaceChildren(...rows);
+    if (focused) $("case-list").querySelector(`[data-image="${CSS.escape(focused)}"]`)?.focus();
   }
 
   /** @param {Case} entry */
-  #row({ image, labelled, doubt }) {
+  #row({ image, title, labelled, doubt }) {
+    const name = title ?? image;
     const state = labelled ? "labelled" : doubt === null ? "not labelled" : `not labelled, uncertainty ${doubt.toFixed(2)}`;
-    const attributes = { type: "button", "data-image": image, title: `${image}: ${state}`, "aria-label": `${image}, ${state}` };
+    const attributes = { type: "button", "data-image": image, title: `${name}: ${state}${title ? `\n${image}` : ""}`, "aria-label": `${name}, ${state}` };
     const button = make(
       "button",
       image === this.current ? { ...attributes, "aria-current": "true" } : attributes,
       make("span", { class: "mark", "aria-hidden": "true" }, labelled ? "✓" : "○"),
-      make("span", { class: "name" }, image),
+      make("span", { class: "name" }, name),
       make("span", { class: "doubt", "aria-hidden": "true" }, doubt === null || labelled ? "" : doubt.toFixed(2)),
     );
     return make("li", {}, button);

@@ -1,7 +1,7 @@
 /* Start of the page: its two parts, the errors, and who is logged in. */
 
 import { Annotator } from "./annotate.js";
-import { api } from "./api.js";
+import { api, unsaved } from "./api.js";
 import { $ } from "./dom.js";
 import { startLearning } from "./learn.js";
 
@@ -45,6 +45,7 @@ async function start() {
   window.addEventListener("hashchange", showPart);
   showPart();
   const annotator = new Annotator(complainAs("annotate"));
+  unsaved.isThere = () => annotator.session.isDirty;
   /** For scripts and tests: the open case and its viewer. */
   Object.assign(window, { sam3d: { annotator, session: annotator.session, viewer: annotator.viewer } });
   const learning = startLearning(complainAs("learn"), (state) => {

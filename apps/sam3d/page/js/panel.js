@@ -20,11 +20,12 @@ const rgb = (colour) => `rgb(${colour.join(" ")})`;
 /**
  * Show the state of the open case.
  * @param {Session} session
+ * @param {string | null} name of the case, for people
  * @param {{hasCandidates: boolean, automatic: string | null}} abilities of the active weights
  */
-export function showCase(session, { hasCandidates, automatic }) {
+export function showCase(session, name, { hasCandidates, automatic }) {
   const { image, view, layer } = session;
-  $("case-title").textContent = image ?? "No case";
+  $("case-title").textContent = name ?? "No case";
   $("case-facts").textContent = view ? facts(view) : "";
   $("case-ohif").hidden = true;
   showLabels(session);
@@ -49,7 +50,7 @@ export function showCase(session, { hasCandidates, automatic }) {
   showChoices(session);
   const { timing } = session;
   $("timing").textContent = timing ? `mask in ${timing.total.toFixed(2)} s (server ${timing.server.toFixed(2)} s)` : "";
-  document.title = image ? `${session.isDirty ? "● " : ""}${image} · SAM3D` : "SAM3D";
+  document.title = name ? `${session.isDirty ? "● " : ""}${name} · SAM3D` : "SAM3D";
 }
 
 /** @param {import("./api.js").View} view */

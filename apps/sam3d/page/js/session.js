@@ -24,7 +24,7 @@ const COLOURS = [
 ];
 
 /** Status of answers after which the same request may succeed: the click stays. */
-const PASSING = new Set([0, 429, 503]);
+const PASSING = new Set([0, 401, 429, 503]);
 
 export class Session {
   /**
@@ -51,8 +51,10 @@ export class Session {
     this.assist = new Assist(this);
     /** @type {Timing | null} */
     this.timing = null;
-    /** @type {Map<string, AbortController>} */
+    /** Requests for masks, by label. @type {Map<string, AbortController>} */
     this.requests = new Map();
+    /** Settled when the last of them has ended. @type {Promise<void>} */
+    this.pending = Promise.resolve();
     /** @type {ArrayBuffer | null} */
     this.header = null;
     this.opening = new AbortController();
@@ -250,7 +252,7 @@ export class Session {
     const layer = this.layers.get(name) ?? layers.EMPTY;
     if (layers.isCurrent(layer)) this.display(name, layer);
     else if (!layer.foreground.length && !layer.roi) this.#finish(name, layer, layers.withModel(layer, null));
-    else await this.#segment(name, layer);
+    else await (this.pending = this.#segment(name, layer));
   }
 
   /** Request the mask again after an error that passes. */
@@ -348,6 +350,9 @@ export class Session {
   async save() {
     const { map, header, image } = this;
     if (!map || !header || !image) return;
+    while (this.requests.size) await this.pending;
+    const behind = [...this.layers].find(([, layer]) => !layers.isCurrent(layer));
+    if (behind) throw new Error(`The mask of ${behind[0]} does not show the latest click yet: try again, or undo it, then save.`);
     const history = this.history.done.at(-1);
     const used = this.labels.filter(({ name }) => this.voxels(name));
     const prompts = Object.fromEntries(

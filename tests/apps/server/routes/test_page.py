@@ -152,6 +152,22 @@ def test_a_click_rolls_back_and_the_server_follows(url: str) -> None:
         assert errors == []
 
 
+def test_an_annotator_sees_trainings_and_versions_but_cannot_change_them(url: str) -> None:
+    def as_annotator(route: Any) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "admin": False, "user": "anna"})
+
+    with browser() as chromium:
+        page, errors = open_page(chromium, "about:blank")
+        page.route("**/sam3d/state", as_annotator)
+        page.goto(f"{url}/sam3d/#/learn")
+        expect(page.locator("#user")).to_have_text("anna")
+        expect(page.locator("#train")).to_be_disabled()
+        expect(page.locator("#rollback")).to_be_disabled()
+        expect(page.locator("button[data-version='0001']")).to_be_disabled()
+        assert errors == []
+
+
 def test_a_rejected_version_is_activated_knowingly_and_shown_as_such(url: str, model_dir: Path) -> None:
     card = model_dir / "versions" / "0003" / "card.json"
     content = json.loads(card.read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Mapping
 from typing import Protocol
 
 import nibabel as nib
@@ -73,17 +74,31 @@ def router(app: CasesApp) -> APIRouter:
 
 
 def list_cases(app: CasesApp) -> list[dict[str, object]]:
-    """Return every image by id: `labelled`, and `doubt`, the score of its uncertainty, where there is one."""
+    """Return every image by id.
+
+    `labelled` is whether it has a final label, `doubt` the score of its uncertainty, and `title` modality, date and
+    description of a series; the last two are null where there are none.
+    """
     store, scores = app.datastore(), app.scores.read()
     unlabelled = set(store.get_unlabeled_images())
+    objects = store.json().get("objects", {})
     return [
         {
             "image": image,
+            "title": title(objects.get(image, {}).get("image", {}).get("info", {})),
             "labelled": image not in unlabelled,
             "doubt": scores[image].doubt if image in scores else None,
         }
         for image in sorted(store.list_images())
     ]
+
+
+def title(info: Mapping[str, object]) -> str | None:
+    """Return modality, date and description of a DICOM series for people; None for other images."""
+    if "SeriesInstanceUID" not in info:
+        return None
+    known = [str(info.get(key) or "") for key in ("Modality", "StudyDate", "SeriesDescription")]
+    return " · ".join(part for part in known if part) or None
 
 
 def describe(volume: Volume) -> dict[str, object]:

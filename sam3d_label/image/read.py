@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -64,13 +66,22 @@ def _voxels(file: BinaryIO, header: Header) -> np.ndarray:
     scaled = (header.slope, header.intercept) != (1.0, 0.0)
     array = np.empty((i, j, k), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):  # Volume counts non-finite values
-        for number, piece in enumerate(voxel_pieces(file, header, slices * slice_bytes)):
+        for number, piece in enumerate(one_ahead(voxel_pieces(file, header, slices * slice_bytes))):
             start = number * slices
             values = np.frombuffer(piece, header.dtype).reshape(-1, j, i)
             if scaled:
                 values = values * np.float64(header.slope) + np.float64(header.intercept)
             array[:, :, start : start + len(values)] = values.T
     return array
+
+
+def one_ahead(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield pieces while a thread already makes the next one; its errors are raised in place of that piece."""
+    with ThreadPoolExecutor(1) as thread:
+        made = thread.submit(next, pieces, None)
+        while (piece := made.result()) is not None:
+            made = thread.submit(next, pieces, None)
+            yield piece
 
 
 def _geometry(header: Header) -> tuple[np.ndarray, Forms | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,9 @@ CROP_AXES = "SPL"
 
 SHEARED = 1e-4
 """Cosine of the angle between two axes from which on ITK does not take them to be at right angles."""
+
+PART, HASHERS = 2**22, 4
+"""Voxels that are hashed at a time, and threads that do so."""
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what matters is checked here and raised in one line
 
@@ -68,8 +72,7 @@ class Volume:
             raise VolumeError(f"{name} is {array.shape}: a volume needs at least two voxels along each axis")
         with np.errstate(over="ignore"):  # counted below
             self.array = np.ascontiguousarray(array, dtype=np.float32)
-        broken = int(self.array.size - np.isfinite(self.array).sum())
-        if broken:
+        if broken := count_broken(self.array):
             raise VolumeError(f"{name} holds {broken} voxels that are NaN or infinite: replace them and store it again")
         self.affine = np.asarray(affine, float)
         if not is_regular(self.affine):
@@ -126,8 +129,11 @@ class Volume:
     @cached_property
     def signature(self) -> str:
         """Hash of the intensities, the shape and the affine."""
-        digest = hashlib.blake2b(self.array.data, digest_size=16)
-        digest.update(repr(self.shape).encode())
+        digest = hashlib.blake2b(repr(self.shape).encode(), digest_size=16)
+        flat = self.array.reshape(-1)
+        with ThreadPoolExecutor(HASHERS) as threads:
+            for part in threads.map(part_digest, (flat[at : at + PART] for at in range(0, flat.size, PART))):
+                digest.update(part)
         digest.update(self.affine.tobytes())
         return digest.hexdigest()
 
@@ -197,6 +203,19 @@ class Volume:
         apart = corner_shift(self.affine, other.affine, self.shape)
         if not same_place(apart, self.affine):
             raise VolumeError(f"the label is up to {apart:.1f} mm away from the image: both need the same affine")
+
+
+def count_broken(array: np.ndarray) -> int:
+    """Return the number of values that are NaN or infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(array.sum()):  # the sum of any such value is none, and takes a third of the time
+            return 0
+    return int(array.size - np.isfinite(array).sum())
+
+
+def part_digest(part: np.ndarray) -> bytes:
+    """Return a hash of a contiguous array's bytes."""
+    return hashlib.blake2b(part.data, digest_size=16).digest()
 
 
 def is_regular(affine: np.ndarray) -> bool:

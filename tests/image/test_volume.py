@@ -9,7 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sam3d_label.errors import VolumeError
+from sam3d_label.image import volume as volume_module
 from sam3d_label.image.intensity import Window
+from sam3d_label.image.read import one_ahead
 from sam3d_label.image.resample import resampling_weights
 from sam3d_label.image.volume import Volume, save_mask
 
@@ -225,6 +227,36 @@ def test_signatures_differ_with_voxels_and_with_geometry():
 def test_signatures_differ_with_the_shape_alone():
     array = np.zeros((4, 6, 5))
     assert Volume(array, np.eye(4)).signature != Volume(array.reshape(6, 4, 5), np.eye(4)).signature
+
+
+def test_pieces_that_are_read_ahead_come_in_order_and_errors_after_them():
+    def pieces():
+        yield from (b"a", b"b")
+        raise VolumeError("damaged")
+
+    found = one_ahead(pieces())
+    assert [next(found), next(found)] == [b"a", b"b"]
+    with pytest.raises(VolumeError, match="damaged"):
+        next(found)
+
+
+def test_signatures_depend_on_the_order_of_the_parts_that_are_hashed_apart(monkeypatch):
+    monkeypatch.setattr(volume_module, "PART", 60)
+    array = np.arange(120, dtype=np.float32).reshape(2, 10, 6)
+    assert Volume(array, np.eye(4)).signature == Volume(array.copy(), np.eye(4)).signature
+    assert Volume(array, np.eye(4)).signature != Volume(array[::-1], np.eye(4)).signature
+
+
+def test_finite_voxels_whose_sum_is_not_are_accepted():
+    assert Volume(np.full((3, 3, 3), 3e38), np.eye(4)).array.max() > 1e38
+
+
+@pytest.mark.parametrize("pair", [(np.inf, -np.inf), (np.nan, 0.0)])
+def test_values_that_are_not_finite_are_counted(pair):
+    array = np.zeros((3, 3, 3))
+    array[0, 0, :2] = pair
+    with pytest.raises(VolumeError, match=f"{int((~np.isfinite(pair)).sum())} voxels that are NaN or infinite"):
+        Volume(array, np.eye(4))
 
 
 @pytest.mark.parametrize("name", ["mask.mhd", "mask.nhdr", "mask.hdr", "mask.png", "mask.dcm", "mask"])

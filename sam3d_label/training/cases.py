@@ -77,6 +77,7 @@ class OpenedCases(Sequence[OpenedCase]):
             target.upper,
             case.salient,
             target.ignored,
+            case.rehearsed,
         )
 
     @property

@@ -50,6 +50,9 @@ MAX_DRAWS = 10
 SALIENT = "salient"
 """Key of a training crop: whether its target can be found without a prompt."""
 
+REHEARSED = "rehearsed"
+"""Key of a training crop: whether the network before the run gives its target."""
+
 IGNORED = 2.0
 """Value of `INSIDE` in voxels that are neither target nor background."""
 
@@ -65,6 +68,8 @@ class TrainingCase:
         value: Value of the target in the label; None for any but 0.
         salient: Whether the target is salient, so that it can be found without a prompt.
         target: Name of the target; empty where an image has only one.
+        rehearsed: Whether it is there to keep what the network knows: its label only guides the clicks, and what they
+            led to before the run is learned again.
     """
 
     image: Path
@@ -73,6 +78,7 @@ class TrainingCase:
     value: int | None = None
     salient: bool = False
     target: str = ""
+    rehearsed: bool = False
 
     @property
     def name(self) -> str:
@@ -108,6 +114,7 @@ class OpenedCase:
         upper: Highest voxel i, j, k of the target.
         salient: Whether the target can be found without a prompt.
         ignored: 1 in voxels that are neither target nor background; None where there are none.
+        rehearsed: As in `TrainingCase`.
     """
 
     name: str
@@ -118,6 +125,7 @@ class OpenedCase:
     upper: np.ndarray
     salient: bool = False
     ignored: Volume | None = None
+    rehearsed: bool = False
 
     @classmethod
     def open(cls, case: TrainingCase, intensity: IntensityRule) -> OpenedCase:
@@ -146,7 +154,7 @@ class OpenedCase:
         target = Volume(inside.astype(np.float32), volume.affine)
         unknown = label.array < 0
         ignored = Volume(unknown, volume.affine) if unknown.any() else None
-        return cls(case.name, volume, normalization, target, *found, case.salient, ignored)
+        return cls(case.name, volume, normalization, target, *found, case.salient, ignored, case.rehearsed)
 
     @property
     def extent(self) -> float:
@@ -287,7 +295,7 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Return image (1, D, H, W), label (1, D, H, W), and whether the target can be found without a prompt, (1,).
+        """Return image (1, D, H, W), label (1, D, H, W), and, each (1,), whether it is salient and rehearsed.
 
         The label is 1 in the target, 0 in the background, and -1 where voxels are ignored.
         """
@@ -300,4 +308,5 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
         crop = self.augment(crop)
         plain = {key: torch.as_tensor(value).as_subclass(Tensor) for key, value in crop.items()}
         image = plain[IMAGE] * (plain[INSIDE] > 0)
-        return {IMAGE: image, LABEL: with_ignored(plain), SALIENT: torch.tensor([case.salient])}
+        flags = {SALIENT: torch.tensor([case.salient]), REHEARSED: torch.tensor([case.rehearsed])}
+        return {IMAGE: image, LABEL: with_ignored(plain), **flags}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import sys
@@ -59,7 +60,9 @@ def fine_tune(
     settings, report = run.settings, TrainReport()
     out.mkdir(parents=True, exist_ok=True)
     with world(run.device) as processes:
-        trainer = Trainer(model.to(processes.device), settings, processes, pause)
+        model = model.to(processes.device)
+        teacher = copy.deepcopy(model).eval() if any(case.rehearsed for case in run.cases) else None
+        trainer = Trainer(model, settings, processes, pause, teacher)
         if run.resume:
             report.epochs = [EpochLog.model_validate(log) for log in trainer.restore(out / CHECKPOINT)]
         report.memory = trainer.memory.why

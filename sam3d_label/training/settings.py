@@ -18,6 +18,10 @@ FEW_CASES_FINE: Mapping[str, object] = {"learning_rate": 4e-3, "clicks": 1, "enc
 """Replacements for networks with a fine path, such as `tiny`: it learns most of a new structure, so that most steps
 train it and not the encoder, which makes them cheaper."""
 
+FEW_CASES_KEEPING: Mapping[str, object] = {"learning_rate": 1e-3, "clicks": 2}
+"""Replacements for networks with a fine path that must keep what they know of other targets: smaller steps, and
+sessions with corrections, since sessions of one round unlearn how to take them (benchmarks/forgetting.py)."""
+
 CROPS_PER_CASE = 4
 """Crops of each case in an epoch, within `FEWEST_STEPS` and `MOST_STEPS`."""
 
@@ -105,16 +109,19 @@ class TrainSettings(BaseModel):
     cases_mb: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
 
     @classmethod
-    def few_cases(cls, cases: int, card: Card, **chosen: object) -> TrainSettings:
+    def few_cases(cls, cases: int, card: Card, *, keeping: bool = False, **chosen: object) -> TrainSettings:
         """Return the settings to adapt trained weights to a few cases; epochs grow with the number of cases.
 
         Args:
             cases: Number of cases.
             card: Card of the weights.
+            keeping: The weights must keep what they know of other targets.
             chosen: Settings that replace the defaults.
         """
         steps = min(max(CROPS_PER_CASE * cases, FEWEST_STEPS), MOST_STEPS)
         few = {**FEW_CASES, **(FEW_CASES_FINE if card.config.fine else {})}
+        if keeping and card.config.fine:
+            few |= FEW_CASES_KEEPING
         of_these = {"steps_per_epoch": steps, "inference_spacings": inference_spacings_of(card)}
         return cls.model_validate({**few, **of_these, **chosen})
 

@@ -49,10 +49,14 @@ class SimulatedPrompts:
     Args:
         device: Device of their tensors.
         two_passes: Whether they correct the mask of the initial one.
+
+    Attributes:
+        rough: The logit that they correct; None for the logit of the first of them only.
     """
 
     def __init__(self, device: torch.device, *, two_passes: bool = True) -> None:
         self.device, self.two_passes = device, two_passes
+        self.rough: Tensor | None = None
         self.clicks: list[Click] = []
         self.boxes: list[tuple[np.ndarray, np.ndarray]] = []
         self._initial_logits: dict[tuple[float, ...], Tensor] = {}
@@ -72,15 +76,20 @@ class SimulatedPrompts:
         boxes = torch.tensor(np.array(self.boxes), dtype=torch.float32).reshape(1, -1, 2, 3)
         return CropPrompts((2 * points + 0.5).to(self.device), signs.to(self.device), (2 * boxes + 0.5).to(self.device))
 
-    def decode(self, model: PromptableNetwork, embedding: Embedding, base: Tensor | None = None) -> Tensor:
+    def again(self) -> SimulatedPrompts:
+        """Return the same prompts for another network."""
+        same = SimulatedPrompts(self.device, two_passes=self.two_passes)
+        same.rough, same.clicks, same.boxes = self.rough, list(self.clicks), list(self.boxes)
+        return same
+
+    def decode(self, model: PromptableNetwork, embedding: Embedding) -> Tensor:
         """Return the logit (1, 1, D, H, W), float32, of a crop for the prompts.
 
         Args:
-            model: The network.
+            model: The network, the same each time.
             embedding: The crop, encoded.
-            base: The logit that they correct; None for the logit of the first of them only.
         """
-        prompts, maps = self.in_crop(), self._geodesic_maps
+        prompts, maps, base = self.in_crop(), self._geodesic_maps, self.rough
         maps.extend(model.geodesic_maps(embedding, prompts.points[:, len(maps) :]))
         if base is None and self.two_passes:
             with torch.no_grad():
@@ -109,6 +118,7 @@ def train_rounds(
     settings: TrainSettings,
     rng: np.random.Generator,
     salient: bool = False,
+    prompts: SimulatedPrompts | None = None,
 ) -> Iterator[Tensor]:
     """Yield the logits (1, 1, D, H, W) of the first and the last round of a simulated session, with gradients.
 
@@ -122,22 +132,23 @@ def train_rounds(
         settings: Rounds and shares of the kinds of prompts.
         rng: Random generator of the session.
         salient: Whether the target is salient, so that it can be found without a prompt.
+        prompts: Gets the prompts of the session; while a logit is yielded, it holds those that led to it.
     """
-    prompts = SimulatedPrompts(truth.device, two_passes=settings.two_passes)
+    prompts = prompts or SimulatedPrompts(truth.device, two_passes=settings.two_passes)
     ignored, truth = truth < 0, truth.clamp(min=0)
     if not truth.any():
         yield set_ignored(prompts.decode(model, embedding), ignored)
         return
     target = target_cells(truth)
-    rough = rough_mask(truth, rng) if rng.random() < settings.rough_mask_share else None
-    without_prompt = rng.random() < (settings.no_click_share if rough is None else 0.5)
-    if not without_prompt or (rough is None and not salient):
+    prompts.rough = rough_mask(truth, rng) if rng.random() < settings.rough_mask_share else None
+    without_prompt = rng.random() < (settings.no_click_share if prompts.rough is None else 0.5)
+    if not without_prompt or (prompts.rough is None and not salient):
         prompts.begin(target, settings, rng)
     last = int(rng.integers(0, 2 * settings.clicks - 1))
     for number in range(last + 1):
         learns = number in (0, last)
         with torch.set_grad_enabled(learns):
-            logit = set_ignored(prompts.decode(model, embedding, rough), ignored)
+            logit = set_ignored(prompts.decode(model, embedding), ignored)
         if learns:
             yield logit
         found = cells(logit.detach())

@@ -22,7 +22,7 @@ from sam3d_label.errors import NewerFormatError, Sam3dError, StorageError, Weigh
 from sam3d_label.io import replacing, require_format, require_space
 from sam3d_label.network import PromptableNetwork
 from sam3d_label.training.augmentation import IMAGE, LABEL
-from sam3d_label.training.dataset import SALIENT, OpenedCase, TrainingCrops, with_ignored
+from sam3d_label.training.dataset import REHEARSED, SALIENT, OpenedCase, TrainingCrops, with_ignored
 from sam3d_label.training.distributed import World
 from sam3d_label.training.gradients import gradients_of_encoder
 from sam3d_label.training.memory.free import free_memory
@@ -75,13 +75,19 @@ class Trainer:
         settings: How to train.
         world: The processes.
         pause: Called before the crops that are computed at once: returns when nobody else needs the device.
+        teacher: The network before the run, whose answers are rehearsed; None if no case is.
 
     Raises:
         Sam3dError: There is not enough memory.
     """
 
     def __init__(
-        self, model: PromptableNetwork, settings: TrainSettings, world: World, pause: Callable[[], None] | None = None
+        self,
+        model: PromptableNetwork,
+        settings: TrainSettings,
+        world: World,
+        pause: Callable[[], None] | None = None,
+        teacher: PromptableNetwork | None = None,
     ) -> None:
         set_determinism(seed=settings.seed)
         self.model, self.settings, self.world, self.pause = model, settings, world, pause or (lambda: None)
@@ -92,7 +98,7 @@ class Trainer:
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, settings.learning_rate_factor)
         self.average = [p.detach().clone() for p in self.trained.values()]
-        self._loss = SessionLoss(model, settings)
+        self._loss = SessionLoss(model, settings, teacher)
         self._use(self._choose())
         self.session: nn.Module = self._loss
         if world.size > 1:
@@ -158,7 +164,8 @@ class Trainer:
         images, labels = (torch.cat([crop[key] for crop in crops]).to(self.world.device) for key in (IMAGE, LABEL))
         session = self.session
         with session.no_sync() if isinstance(session, DistributedDataParallel) and not last else nullcontext():
-            losses = self.session(images, labels, [bool(crop[SALIENT]) for crop in crops], rngs)
+            salient, rehearsed = ([bool(crop[flag]) for crop in crops] for flag in (SALIENT, REHEARSED))
+            losses = self.session(images, labels, salient, rngs, rehearsed)
             if not torch.isfinite(losses).all():
                 raise Sam3dError("the loss is no longer finite: lower the learning rate, or train in fp32")
             (losses.sum() / part).backward()

@@ -89,6 +89,10 @@ def test_with_a_fine_path_the_time_goes_to_what_follows_the_encoder(small_weight
     assert 0 < few.encoder_share < 0.5
     assert few.clicks == 1
     assert settings.TrainSettings.few_cases(5, card, clicks=3).clicks == 3
+    keeping = settings.TrainSettings.few_cases(5, card, keeping=True)
+    assert keeping.clicks > 1, "sessions with corrections"
+    assert keeping.learning_rate < few.learning_rate
+    assert settings.TrainSettings.few_cases(5, small_weights.card, keeping=True).clicks == 2, "it has no fine path"
 
 
 def test_folders_without_cases_report_it(small_weights, tmp_path):

@@ -1,0 +1,48 @@
+"""The loss of a session: the label is the target, or what the network before the run answered to the same prompts."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from sam3d_label.training import TrainSettings
+from sam3d_label.training.session import SessionLoss
+from sam3d_label.training.simulation import SimulatedPrompts, train_rounds
+
+SETTINGS = TrainSettings(clicks=3, rough_mask_share=0.4, box_share=0.3)
+
+
+@pytest.fixture
+def crop():
+    """An image and the label of a ball in it."""
+    grid = np.indices((32, 32, 32)) - 16
+    label = torch.from_numpy((grid**2).sum(0) <= 80)[None, None].float()
+    return torch.randn(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0)) + label, label
+
+
+def test_the_prompts_of_a_round_lead_to_the_same_answer_again(small_weights, crop):
+    model, (image, label) = small_weights.model, crop
+    embedding = model.encode(image)
+    for seed in range(8):
+        prompts = SimulatedPrompts(label.device)
+        for logit in train_rounds(model, embedding, label, SETTINGS, np.random.default_rng(seed), prompts=prompts):
+            torch.testing.assert_close(prompts.again().decode(model, embedding), logit)
+
+
+def test_rehearsed_crops_are_compared_with_the_answers_of_the_network_before(small_weights, crop):
+    image, label = crop
+    before = copy.deepcopy(small_weights.model)
+    loss = SessionLoss(small_weights.model, SETTINGS, before)
+
+    def of(rehearsed: list[bool]) -> float:
+        return float(loss(image, label, [False], [np.random.default_rng(0)], rehearsed))
+
+    rounds = train_rounds(before, before.encode(image), label, SETTINGS, np.random.default_rng(0))
+    expected = torch.stack([loss.criterion(logit, torch.sigmoid(logit)) for logit in rounds]).mean()
+    assert of([True]) == pytest.approx(float(expected), rel=1e-4)
+    assert of([False]) == pytest.approx(of([]))
+    assert of([False]) != pytest.approx(of([True]))
+    assert not any("teacher" in name for name, _ in loss.named_parameters()), "it does not train"

@@ -1,0 +1,1 @@
+"""How the real crops of the reference set are made."""

@@ -45,14 +45,17 @@ def show_list(model_dir: ModelDir = MODEL_DIR) -> None:
 
     found = _open(model_dir)
     current = found.current()
-    table = Table("version", "active", "made", "cases", "Dice@1", "Dice@3", "NSD@3 2 mm", "gate")
+    table = Table("version", "active", "made", "cases", "Dice@1", "Dice@3", "NSD@3 2 mm", "share", "reference", "gate")
     for version in found.names():
         report = found.report(version) or UpdateReport()
         means = report.means.get("candidate", {})
         measured = [f"{means[name]:.3f}" if name in means else "–" for name in COLUMNS]
         active = "◀" if version == current else ""
         made, cases = (report.at or "–")[:16], "–" if report.annotated is None else str(report.annotated)
-        table.add_row(version, active, made, cases, *measured, _verdict(found, version, report))
+        share = "–" if report.share is None else f"{report.share:.0%}"
+        table.add_row(
+            version, active, made, cases, *measured, share, _reference(report), _verdict(found, version, report)
+        )
     Console().print(table)
     if current is None:
         typer.echo("no version is active: the app uses the weights that it was started with")
@@ -92,6 +95,12 @@ def rollback(
     version = found.rollback(version, BY)
     typer.echo(f"version {version} is active again")
     _warn(found, version)
+
+
+def _reference(report: UpdateReport) -> str:
+    """Return mean Dice on each kind of reference cases, before and after."""
+    changes = report.reference.changes if report.reference else []
+    return ", ".join(f"{change.kind} {change.before:.2f} → {change.after:.2f}" for change in changes) or "–"
 
 
 def _verdict(versions: Versions, version: str, report: UpdateReport) -> str:

@@ -16,7 +16,7 @@ from sam3d_label.weights import Weights
 
 CLICKS = (1, 3, 5)
 METRICS = {"dice_1": "Dice@1", "dice_3": "Dice@3", "nsd_3": "NSD@3"}
-"""Metrics that decide: name in a score, and name for people. Dice after five clicks is for the learning curve only."""
+"""Metrics that decide: name in a score, and name for people."""
 
 
 def score(weights: Weights, cases: Iterable[OpenedCase], pause: Callable[[], None] = lambda: None) -> list[CaseScore]:
@@ -30,13 +30,18 @@ def score(weights: Weights, cases: Iterable[OpenedCase], pause: Callable[[], Non
     Returns:
         A score for each, in order; 0 for weights that have not learned clicks, which segment nothing.
     """
-    if not {"positive_click", "negative_click"} <= set(weights.card.capabilities):
+    if not knows_clicks(weights):
         return [CaseScore(case=case.name, dice_1=0, dice_3=0, dice_5=0, nsd_3=0) for case in cases]
     scores = []
     for case in cases:
         pause()
         scores.append(_score(Segmenter(case.volume, weights), case))
     return scores
+
+
+def knows_clicks(weights: Weights) -> bool:
+    """Return whether weights have learned clicks inside and outside the target."""
+    return {"positive_click", "negative_click"} <= set(weights.card.capabilities)
 
 
 def judge(candidate: Sequence[CaseScore], serving: Sequence[CaseScore], known: Collection[str] = ()) -> Verdict:
@@ -80,9 +85,12 @@ def format_difference(difference: Difference) -> str:
 
 
 def means(scores: Sequence[CaseScore]) -> dict[str, float]:
-    """Return the mean of each metric over cases."""
-    names = [name for name in CaseScore.model_fields if name != "case"]
-    return {name: float(np.mean([getattr(each, name) for each in scores])) for name in names}
+    """Return the mean of each metric over cases; empty without cases."""
+    return {
+        name: float(np.mean([getattr(each, name) for each in scores]))
+        for name in CaseScore.model_fields
+        if name != "case" and scores
+    }
 
 
 def _score(segmenter: Segmenter, case: OpenedCase) -> CaseScore:

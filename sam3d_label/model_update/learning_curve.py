@@ -32,6 +32,9 @@ class CurveRow(Record):
         dice_5: The same after five clicks.
         serving_dice_1: Mean Dice of the active version after one click, on the same cases.
         serving_dice_5: The same after five clicks.
+        share: Share of the new weights in the version.
+        reference_dice_1: Mean Dice after one click on the reference set.
+        reference_dice_5: The same after five clicks.
     """
 
     at: str | None = None
@@ -48,6 +51,9 @@ class CurveRow(Record):
     dice_5_high: float | None = None
     serving_dice_1: float | None = None
     serving_dice_5: float | None = None
+    share: float | None = None
+    reference_dice_1: float | None = None
+    reference_dice_5: float | None = None
 
     @classmethod
     def of(cls, report: UpdateReport) -> CurveRow:
@@ -60,6 +66,9 @@ class CurveRow(Record):
                 low, high = bootstrap_interval(values)
                 means |= {metric: float(np.mean(values)), f"{metric}_low": low, f"{metric}_high": high}
                 means |= {f"serving_{metric}": float(np.mean(serving))}
+            if report.reference and report.reference.scores:
+                reference = [getattr(each, metric) for each in report.reference.scores]
+                means |= {f"reference_{metric}": float(np.mean(reference))}
         return cls.model_validate(
             {
                 "at": report.at,
@@ -68,6 +77,7 @@ class CurveRow(Record):
                 "annotated": report.annotated,
                 "compared": len(report.scores.candidate),
                 "left_out": len(report.left_out_one_by_one),
+                "share": report.share,
                 **means,
             }
         )
@@ -123,7 +133,10 @@ def read(folder: Path) -> list[CurveRow]:
 
 
 def draw(path: Path, rows: Sequence[CurveRow]) -> None:
-    """Draw Dice after one and five clicks over annotated cases, hollow for rejected versions, as a PNG."""
+    """Draw Dice after one and five clicks over annotated cases as a PNG: hollow for rejected versions.
+
+    Dashed lines are those on the reference set.
+    """
     from matplotlib.ticker import MaxNLocator
 
     figure, (axes,) = new_chart()
@@ -135,6 +148,9 @@ def draw(path: Path, rows: Sequence[CurveRow]) -> None:
         for row, x, y in zip(measured, at, mean, strict=True):
             face = colour if row.published else "white"
             axes.plot([x], [y], marker="o", markersize=6, markeredgecolor=colour, markerfacecolor=face)
+        kept = [(row.annotated or 0, getattr(row, f"reference_{metric}")) for row in measured if row.reference_dice_1]
+        if kept:
+            axes.plot(*zip(*kept, strict=True), color=colour, linestyle="--", label=f"{name}, reference set")
     axes.set(xlabel="annotated cases", ylabel="Dice, cases that did not train", ylim=(0, 1.03))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if measured:

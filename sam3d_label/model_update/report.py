@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -12,6 +15,12 @@ from sam3d_label.weights.card import ABILITIES, Capability
 
 TOLERANCE = 0.01
 """Mean loss of a metric that still counts as not worse."""
+
+REFERENCE_LIMIT = 0.03
+"""Default of the largest loss on the reference set with which weights are published."""
+
+DICES = ("dice_1", "dice_3", "dice_5")
+"""Scores whose mean is the quality on a reference case: Dice after one, three and five clicks."""
 
 Compared = Literal["candidate", "serving"]
 
@@ -93,6 +102,80 @@ class GateScores(RecordPart):
     serving: list[CaseScore] = Field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class KindChange:
+    """Quality on a kind of reference cases before and after an update: mean Dice after one, three and five clicks."""
+
+    kind: str
+    before: float
+    after: float
+
+    @property
+    def loss(self) -> float:
+        """Fall of the quality; negative for a gain."""
+        return self.before - self.after
+
+
+def changes_by_kind(scores: Sequence[CaseScore], baseline: Sequence[CaseScore]) -> list[KindChange]:
+    """Return the change on each kind of reference cases; the name of a case begins with its kind."""
+
+    def quality(of: Sequence[CaseScore], kind: str) -> float:
+        return fmean(getattr(each, dice) for each in of if _kind(each) == kind for dice in DICES)
+
+    kinds = dict.fromkeys(_kind(each) for each in baseline)
+    return [KindChange(kind, quality(baseline, kind), quality(scores, kind)) for kind in kinds]
+
+
+def largest_loss(scores: Sequence[CaseScore], baseline: Sequence[CaseScore]) -> float:
+    """Return the largest loss on a kind of reference cases: a gain on one does not make up for a loss on another."""
+    return max(change.loss for change in changes_by_kind(scores, baseline))
+
+
+def _kind(score: CaseScore) -> str:
+    return score.case.split()[0]
+
+
+class ShareResult(RecordPart):
+    """An interpolation between the previous and the new weights, as it was measured.
+
+    Attributes:
+        share: Share of the new weights, above 0, at most 1.
+        reference: Means of its scores on the reference set by metric; empty if they were not measured.
+        loss: Its `largest_loss` on the reference set; None if not measured.
+        validation: Means of its scores on validation cases by metric; empty if it lost too much.
+    """
+
+    share: float
+    reference: dict[str, float] = Field(default_factory=dict)
+    loss: float | None = None
+    validation: dict[str, float] = Field(default_factory=dict)
+
+
+class ReferenceReport(RecordPart):
+    """Comparison on the reference set.
+
+    Attributes:
+        digest: Digest of the set; scores of sets with other digests cannot be compared.
+        limit: Largest loss with which weights are published; None for no limit.
+        baseline_version: Version of the weights whose quality must be kept.
+        baseline: Their scores.
+        scores: Scores of the version that the report is about.
+        skipped: Own reference cases that could not be used, and why.
+    """
+
+    digest: str
+    limit: float | None = None
+    baseline_version: str
+    baseline: list[CaseScore] = Field(default_factory=list)
+    scores: list[CaseScore] = Field(default_factory=list)
+    skipped: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def changes(self) -> list[KindChange]:
+        """The change on each kind of reference cases."""
+        return changes_by_kind(self.scores, self.baseline)
+
+
 class UpdateReport(Record):
     """What happened in an update. Reports of older releases lack some of it.
 
@@ -110,6 +193,9 @@ class UpdateReport(Record):
         gate: The decision of the gate; None where none was recorded.
         scores: The scores that it compared.
         means: Means of these by metric; empty without scores.
+        share: Share of the new weights in the version; the rest are those that training started from.
+        shares: The shares that were tried, the smallest first.
+        reference: The comparison on the reference set; None where there was none.
         memory: How memory was used, and why.
         epochs: The log of the training.
         seconds: How long the update took.
@@ -128,6 +214,9 @@ class UpdateReport(Record):
     gate: Verdict | None = None
     scores: GateScores = GateScores()
     means: dict[Compared, dict[str, float]] = Field(default_factory=dict)
+    share: float | None = None
+    shares: list[ShareResult] = Field(default_factory=list)
+    reference: ReferenceReport | None = None
     memory: str = ""
     epochs: list[EpochLog] = Field(default_factory=list)
     seconds: float | None = None

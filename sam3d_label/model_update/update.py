@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import shutil
 import time
@@ -16,8 +17,11 @@ from pydantic import JsonValue
 from sam3d_label.errors import NewerFormatError, Sam3dError, VolumeError
 from sam3d_label.io import Record, read_record, write_json
 from sam3d_label.model_update import learning_curve
-from sam3d_label.model_update.gate import judge, means, score
-from sam3d_label.model_update.report import CaseScore, GateScores, UpdateReport, Verdict
+from sam3d_label.model_update.gate import judge, knows_clicks, means, score
+from sam3d_label.model_update.reference_set import open_reference_set
+from sam3d_label.model_update.rehearsal import SOURCE, rehearsal_cases
+from sam3d_label.model_update.report import CaseScore, Compared, GateScores, UpdateReport, Verdict
+from sam3d_label.model_update.shares import SHARES, KnowledgeSettings, ShareSearch, Trained, find_baseline
 from sam3d_label.model_update.split_ledger import Ledger
 from sam3d_label.model_update.versions import REPORT, Versions
 from sam3d_label.network import PromptableNetwork
@@ -28,13 +32,13 @@ from sam3d_label.training.fine_tune import fine_tune, open_cases
 from sam3d_label.training.log import EpochLog
 from sam3d_label.training.run import FineTune, TrainingRun, TrainReport
 from sam3d_label.training.settings import TrainSettings, inference_spacings_of
-from sam3d_label.weights import Card, DataSource, Weights
+from sam3d_label.weights import DataSource, Weights
 from sam3d_label.weights.card import lost
 
 FEWEST_COMPARED = 3
 """Comparisons that the gate requires; with fewer validation cases, the oldest training cases are left out in turn."""
 
-RUN, RUN_FILE = "run", "run.json"
+RUN, RUN_FILE, REHEARSAL = "run", "run.json", "rehearsal"
 
 
 class StartedRun(Record):
@@ -69,7 +73,7 @@ class UpdateProgress:
     """The progress of an update.
 
     Attributes:
-        stage: `training`, or `leaving out CASE`, or `comparing`.
+        stage: `training`, or `leaving out CASE`, or `comparing WEIGHTS, case N of M`.
         epochs: The log of the current training.
         epochs_in_all: Epochs that it will have.
     """
@@ -77,6 +81,30 @@ class UpdateProgress:
     stage: str
     epochs: list[EpochLog] = field(default_factory=list)
     epochs_in_all: int = 0
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """The weights that are stored, and how they compare with the active ones.
+
+    Attributes:
+        weights: They.
+        share: Share of the new weights in them.
+        candidate: Their scores.
+        serving: Scores of the active weights on the same cases.
+        search: The search for the share; None where there were no cases to compare on.
+    """
+
+    weights: Weights
+    share: float = 1.0
+    candidate: list[CaseScore] = field(default_factory=list)
+    serving: list[CaseScore] = field(default_factory=list)
+    search: ShareSearch | None = None
+
+    @property
+    def means(self) -> dict[Compared, dict[str, float]]:
+        """Means of the scores; empty without scores."""
+        return {"candidate": means(self.candidate), "serving": means(self.serving)} if self.candidate else {}
 
 
 @dataclass
@@ -99,6 +127,7 @@ class Update:
         watch: Called with the progress whenever it changes.
         pause: Called before each crop and case; returns when nobody else needs the device.
         train: Replacement for `fine_tune`, such as training on several GPUs.
+        knowledge: How much of the earlier knowledge must be kept.
     """
 
     serving: Weights
@@ -113,6 +142,7 @@ class Update:
     watch: Callable[[UpdateProgress], None] = lambda _: None
     pause: Callable[[], None] = lambda: None
     train: FineTune = fine_tune
+    knowledge: KnowledgeSettings = field(default_factory=KnowledgeSettings)
 
     def __post_init__(self) -> None:
         card = (self.start or self.serving).card
@@ -141,10 +171,10 @@ class Update:
         self._begin_run()
         model, report = self._train(training, validation, self.folder / RUN, "training")
         held_out, _ = open_cases(targets(validation), self.serving.card.intensity, TrainReport())
-        candidate, serving = self._compare(model, report, held_out)
+        new = Trained(self._candidate(model, report), held_out)
         left_out = self._leave_one_out(training, FEWEST_COMPARED - len(validation))
-        candidate, serving = candidate + left_out[0], serving + left_out[1]
-        verdict = self._judge(candidate, serving).with_lost_capabilities(lost(self._card(report), self.serving.card))
+        compared = self._compare([new, *left_out])
+        verdict = self._judge(compared).with_lost_capabilities(lost(new.weights.card, self.serving.card))
         summary = UpdateReport(
             at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             started_from=(self.start or self.serving).version,
@@ -152,17 +182,20 @@ class Update:
             annotated=len(labelled),
             train=[case.id for case in training],
             validation=[case.id for case in validation],
-            left_out_one_by_one=[each.case for each in left_out[0]],
+            left_out_one_by_one=[case.name for each in left_out for case in each.cases],
             skipped={**(skipped or {}), **report.skipped},
             ledger=self.ledger.digest,
             gate=verdict,
-            scores=GateScores(candidate=candidate, serving=serving),
-            means={"candidate": means(candidate), "serving": means(serving)} if candidate else {},
+            scores=GateScores(candidate=compared.candidate, serving=compared.serving),
+            means=compared.means,
+            share=compared.share,
+            shares=compared.search.results if compared.search else [],
+            reference=compared.search.report(compared.share) if compared.search else None,
             memory=report.memory,
             epochs=report.epochs,
             seconds=round(time.monotonic() - began, 1),
         )
-        return self._keep(model, report, summary)
+        return self._keep(compared.weights, report, summary)
 
     def _begin_run(self) -> None:
         """Keep a run that this update can continue; remove any other."""
@@ -187,68 +220,116 @@ class Update:
 
         self.watch(progress)
         run = TrainingRun(
-            cases=targets(training),
+            cases=[*targets(training), *self._rehearsal(len(targets(training)))],
             validation=targets(validation),
             intensity=start.card.intensity,
             settings=self.settings,
             device=self.device,
             resume=(out / CHECKPOINT).is_file(),
         )
-        return model, self.train(model, run, out, progress=watch, pause=self.pause)
+        report = self.train(model, run, out, progress=watch, pause=self.pause)
+        own = {case.name for case in targets(training)}
+        return model, report.model_copy(update={"trained": [name for name in report.trained if name in own]})
 
-    def _compare(
-        self, model: PromptableNetwork, report: TrainReport, cases: Sequence[OpenedCase]
-    ) -> tuple[list[CaseScore], list[CaseScore]]:
-        """Score the candidate and the active weights on the same cases."""
-        if not cases:
-            return [], []
-        self.watch(UpdateProgress("comparing"))
-        candidate = Weights(model, self._card(report), "candidate", f"candidate {time.time_ns()}")
-        return score(candidate, cases, self.pause), score(self.serving, cases, self.pause)
+    def _rehearsal(self, cases: int) -> list[TrainingCase]:
+        """Return the phantoms that are trained on in addition to this number of cases."""
+        if not self._keeps_knowledge:
+            return []
+        return rehearsal_cases(self.folder / RUN / REHEARSAL, cases, self.pause)
 
-    def _card(self, report: TrainReport) -> Card:
-        """Return the card of a trained candidate, before it has a version."""
+    @property
+    def _keeps_knowledge(self) -> bool:
+        """Whether the update must not lose what the active weights know.
+
+        New adapters are published whatever they lose, because somebody has asked for them. Weights that never learned
+        clicks know nothing yet.
+        """
+        return self.knowledge.limit is not None and self.start is None and knows_clicks(self.serving)
+
+    def _candidate(self, model: PromptableNetwork, report: TrainReport) -> Weights:
+        """Return a trained network as weights, before they have a version."""
         start = (self.start or self.serving).card
-        return trained_card(start, report=report, settings=self.settings, data=[], version="candidate")
+        card = trained_card(start, report=report, settings=self.settings, data=[], version="candidate")
+        return Weights(model, card, card.version, f"candidate {time.time_ns()}")
 
-    def _leave_one_out(self, training: Sequence[LabelledCase], wanted: int) -> tuple[list[CaseScore], list[CaseScore]]:
-        """Score the oldest training cases with models trained on all others, and with the active weights."""
-        candidate: list[CaseScore] = []
-        serving: list[CaseScore] = []
+    def _leave_one_out(self, training: Sequence[LabelledCase], wanted: int) -> list[Trained]:
+        """Return models that were trained without one of the oldest training cases, each with this case."""
+        trained: list[Trained] = []
         if len(training) < 2 or wanted <= 0:
-            return candidate, serving
+            return trained
         oldest = sorted(training, key=lambda case: (self.ledger.entries[case.id].since, case.id))
         for case in oldest[:wanted]:
             others = [other for other in training if other.group != case.group]
             opened, _ = open_cases(targets([case]), self.serving.card.intensity, TrainReport())
             if others and opened:
-                out = self.folder / RUN / f"without_{len(candidate)}"
+                out = self.folder / RUN / f"without_{len(trained)}"
                 model, report = self._train(others, [], out, f"leaving out {case.id}")
-                ours, theirs = self._compare(model, report, opened)
-                candidate, serving = candidate + ours, serving + theirs
-        return candidate, serving
+                trained.append(Trained(self._candidate(model, report), opened))
+        return trained
 
-    def _judge(self, candidate: Sequence[CaseScore], serving: Sequence[CaseScore]) -> Verdict:
-        if not candidate:
+    def _compare(self, trained: Sequence[Trained]) -> _Comparison:
+        """Choose the share of the new weights, and score it and the active weights on the same cases."""
+        cases = [case for each in trained for case in each.cases]
+        if not cases:
+            return _Comparison(trained[0].weights)
+        serving = self._measure(self.serving, cases)
+        search = self._search()
+        share = search.choose(trained)
+        candidate = search.scores(trained, share)
+        return _Comparison(search.weights(trained[0], share), share, candidate, serving, search)
+
+    def _search(self) -> ShareSearch:
+        """Return the search for the share of the new weights.
+
+        New adapters are not interpolated with the active ones, since they were not trained from these.
+        """
+        reference = open_reference_set(self.serving.card.intensity, self.knowledge.own_cases)
+        current = self.versions.current()
+        report = self.versions.report(current) if current else None
+        return ShareSearch(
+            before=self.serving,
+            measure=self._measure,
+            reference=reference,
+            baseline=find_baseline(self.serving, report, reference, self._measure, self.knowledge.limit),
+            limit=self.knowledge.limit if self._keeps_knowledge else None,
+            shares=SHARES if self.start is None and knows_clicks(self.serving) else (1.0,),
+            seconds=self.knowledge.seconds,
+        )
+
+    def _measure(self, weights: Weights, cases: Sequence[OpenedCase]) -> list[CaseScore]:
+        """Score weights on cases, and report each case as progress."""
+        numbers = itertools.count(1)
+
+        def before_case() -> None:
+            self.watch(UpdateProgress(f"comparing {weights.version}, case {next(numbers)} of {len(cases)}"))
+            self.pause()
+
+        return score(weights, cases, before_case)
+
+    def _judge(self, compared: _Comparison) -> Verdict:
+        if not compared.candidate or compared.search is None:
             return Verdict(passes=False, reason="there is no case yet to compare on: label at least two")
         current = self.versions.current()
         report = self.versions.report(current) if current else None
-        return judge(candidate, serving, known={each.case for each in report.scores.candidate} if report else ())
+        known = {each.case for each in report.scores.candidate} if report else set[str]()
+        verdict = judge(compared.candidate, compared.serving, known=known)
+        return compared.search.apply_to(verdict, compared.share)
 
-    def _keep(self, model: PromptableNetwork, report: TrainReport, summary: UpdateReport) -> UpdateReport:
+    def _keep(self, weights: Weights, report: TrainReport, summary: UpdateReport) -> UpdateReport:
         """Store the version, publish it if it passed, and end the run."""
         run = self.folder / RUN
+        own = DataSource(name=self.data_name, licence=self.licence, cases=len(summary.train))
         with self.versions.new_version() as (version, folder):
             summary = summary.model_copy(update={"version": version})
             store(
-                model,
+                weights.model,
                 (self.start or self.serving).card,
                 folder,
                 report=report,
                 settings=self.settings,
-                data=[DataSource(name=self.data_name, licence=self.licence, cases=len(summary.train))],
+                data=[own, SOURCE] if self._keeps_knowledge else [own],
                 version=version,
-                metrics={"gate": summary.means},
+                metrics={"gate": summary.means, "share": summary.share},
             )
             text = json.dumps(summary.model_dump(mode="json"), indent=1) + "\n"
             (folder / REPORT).write_text(text, encoding="utf-8")

@@ -49,6 +49,17 @@ def test_the_list_says_which_serves_and_what_the_gate_said(model_dir):
         assert "worse on 4 validation cases" in second
 
 
+def test_the_list_says_how_much_of_the_new_weights_it_is_and_what_that_cost(model_dir):
+    path = model_dir / "versions" / "0001" / REPORT
+    scores = [{"case": "MR phantom 1", "dice_1": 0.5, "dice_3": 0.6, "dice_5": 0.7, "nsd_3": 0.5}]
+    kept = {"digest": "0", "baseline_version": "shipped", "baseline": scores, "scores": [{**scores[0], "dice_1": 0.44}]}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "share": 0.5, "reference": kept}))
+    first, second = (next(line for line in at(model_dir).splitlines() if number in line) for number in GATES)
+    assert "50%" in first
+    assert "MR 0.60 → 0.58" in first
+    assert "%" not in second
+
+
 def test_without_versions_the_active_weights_are_reported(tmp_path):
     assert "no version is active: the app uses the weights that it was started with" in at(tmp_path, "list")
 

@@ -8,14 +8,17 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from sam3d_label.errors import VolumeError
-from sam3d_label.model_update import split_ledger, update
+from sam3d_label.model_update import learning_curve, rehearsal, split_ledger, update
+from sam3d_label.model_update.reference_set import ReferenceSet, phantom_cases
 from sam3d_label.model_update.report import CaseScore
+from sam3d_label.model_update.shares import SHARES, KnowledgeSettings
 from sam3d_label.model_update.split_ledger import Ledger
 from sam3d_label.model_update.update import LabelledCase, Update
 from sam3d_label.model_update.versions import Versions
-from sam3d_label.training import TrainSettings
+from sam3d_label.training import TrainReport, TrainSettings
 from sam3d_label.training.dataset import TrainingCase
 from sam3d_label.weights import open_weights
 
@@ -39,6 +42,18 @@ def labelled(tmp_path):
     return cases
 
 
+@pytest.fixture(autouse=True)
+def reference(monkeypatch):
+    """A small reference set, one phantom of each modality, and two phantoms to rehearse."""
+    monkeypatch.setattr(rehearsal, "PHANTOMS", 2)
+
+    def small(intensity, own=None):
+        cases = [case for case in phantom_cases(intensity) if case.name.endswith("1")]
+        return ReferenceSet(cases, {"unread.nii.gz": "damaged"} if own else {})
+
+    monkeypatch.setattr(update, "open_reference_set", small)
+
+
 @pytest.fixture
 def make(small_weights, tmp_path, monkeypatch):
     """An update with some share of validation cases, the same ones each time."""
@@ -58,11 +73,14 @@ def scored(case: str, value: float) -> CaseScore:
 
 @pytest.fixture
 def quality(monkeypatch):
-    """Says what the gate measures, by the version of the weights."""
-    told = {"candidate": 0.8, "random": 0.7}
+    """Says what the gate measures: by the version of the weights, and on reference cases."""
+    told = {"candidate": 0.8, "random": 0.7, "reference": 0.6}
 
     def score(weights, cases, pause):
-        return [scored(case.name, told.get(weights.version, told["candidate"])) for case in cases]
+        for _ in cases:
+            pause()
+        of_team = told.get(weights.version, told["candidate"])
+        return [scored(case.name, told["reference"] if "phantom" in case.name else of_team) for case in cases]
 
     monkeypatch.setattr(update, "score", score)
     return told
@@ -82,6 +100,9 @@ def test_a_better_version_serves_with_its_report(make, labelled, quality, tmp_pa
     assert report.ledger == Ledger(tmp_path / "ledger.json").digest
     assert {path.name for path in versions.path("0001").iterdir()} >= {"log.csv", "curves.png", "report.json"}
     assert not (tmp_path / "model" / "run").exists()
+    card = open_weights(versions.path("0001")).card
+    assert [source.name for source in card.training.data] == ["annotated cases", "phantoms of sam3d_label (rehearsal)"]
+    assert len(card.training.model_dump()["cases"]) == len(report.train), "phantoms are no cases of the team"
 
 
 def test_a_worse_version_is_kept_aside(make, labelled, quality, tmp_path):
@@ -93,6 +114,90 @@ def test_a_worse_version_is_kept_aside(make, labelled, quality, tmp_path):
     assert versions.names() == ["0001", "0002"]
     assert versions.current() == "0001"
     assert "worse" in str(versions.report("0002").gate.reason)
+
+
+def test_the_report_and_the_curve_hold_both_sides(make, labelled, quality, tmp_path):
+    done = make(knowledge=KnowledgeSettings(own_cases=tmp_path))(labelled)
+    assert done.share == 0.3, "no larger share is better for the team"
+    assert [(each.share, each.loss) for each in done.shares] == [(share, 0.0) for share in SHARES]
+    assert all(each.validation["dice_1"] == pytest.approx(0.8) for each in done.shares)
+    assert done.reference.limit == 0.03
+    assert done.reference.baseline_version == "random"
+    assert done.reference.skipped == {"unread.nii.gz": "damaged"}
+    assert done.gate.reason.endswith("; 30% of the new weights, CT reference cases 0.600 → 0.600")
+    (row,) = learning_curve.read(tmp_path / "model")
+    assert (row.share, row.reference_dice_1, row.reference_dice_5) == pytest.approx((0.3, 0.6, 0.6))
+
+
+def test_new_adapters_are_published_whole_whatever_they_lose(make, labelled, quality, small_weights, tmp_path):
+    fresh = replace(small_weights, version="untrained", signature="untrained")
+    done = make(start=fresh)(labelled)
+    assert done.gate.passes
+    assert done.share == 1.0
+    assert done.reference.limit is None
+    data = open_weights(Versions(tmp_path / "versions").path("0001")).card.training.data
+    assert [source.name for source in data] == ["annotated cases"], "nothing is rehearsed"
+
+
+def nudge(model, run, out, *, progress=None, pause=None):
+    """Train by moving one weight by 1."""
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] += 1
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("log.csv", "curves.png"):
+        (out / name).touch()
+    return TrainReport(trained=[case.name for case in run.cases])
+
+
+def first_weight(weights):
+    return float(next(weights.model.parameters()).detach().view(-1)[0])
+
+
+@pytest.fixture
+def drift(monkeypatch, small_weights):
+    """Says what the gate measures by how far the nudged weight is from where it began: the team gains, MR loses."""
+    told = {"MR": 0.02, "began": first_weight(small_weights)}
+
+    def score(weights, cases, pause):
+        moved = first_weight(weights) - told["began"]
+        return [
+            scored(case.name, 0.8 - told["MR"] * moved if case.name[:2] == "MR" else 0.5 + 0.02 * moved)
+            for case in cases
+        ]
+
+    monkeypatch.setattr(update, "score", score)
+    return told
+
+
+def test_an_update_that_harms_other_targets_is_interpolated_or_rejected(make, labelled, drift, tmp_path):
+    drift["MR"] = 0.05
+    done = make(train=nudge)(labelled)
+    assert done.gate.passes
+    assert done.share == 0.5
+    published = open_weights(Versions(tmp_path / "versions").path(done.version))
+    assert first_weight(published) == pytest.approx(drift["began"] + 0.5, abs=0.01)
+    drift["MR"] = 0.5
+    rejected = make(train=nudge, versions=Versions(tmp_path / "others"))(labelled)
+    assert not rejected.gate.passes
+    assert "lose more than 0.03 of Dice: MR reference cases 0.800 → 0.650" in rejected.gate.reason
+    specialised = make(train=nudge, versions=Versions(tmp_path / "own"), knowledge=KnowledgeSettings(limit=None))
+    assert "no limit for MR reference cases 0.800 → 0.300" in specialised(labelled).gate.reason
+    assert Versions(tmp_path / "own").current() == "0001"
+
+
+def test_ten_updates_in_a_row_do_not_drift(make, labelled, drift, small_weights, tmp_path):
+    versions = Versions(tmp_path / "versions")
+    for _ in range(10):
+        current = versions.current()
+        serving = open_weights(versions.path(current)) if current else small_weights
+        make(serving=serving, train=nudge, versions=versions)(labelled)
+    reports = [versions.report(version) for version in versions.names()]
+    assert len(reports) == 10
+    assert {report.reference.baseline_version for report in reports} == {"random"}
+    kept = [report for report in reports if report.gate.passes]
+    assert 0 < len(kept) < 10
+    assert max(change.loss for report in kept for change in report.reference.changes) <= 0.03
+    assert kept[-1].means["candidate"]["dice_1"] > 0.52, "and the team has gained"
 
 
 def test_the_report_names_a_capability_that_is_lost(make, labelled, quality, tmp_path, small_weights):
@@ -191,7 +296,8 @@ def test_the_scores_known_before_are_those_of_the_active_version(make, labelled,
 
 def test_the_gate_measures_for_real(make, labelled, tmp_path):
     """Random weights, hardly trained: whatever the verdict, it rests on sessions on the stored volumes."""
-    done = make()(labelled[:3])
+    done = make(knowledge=KnowledgeSettings(seconds=0))(labelled[:3])
     report = json.loads((tmp_path / "versions" / done.version / "report.json").read_text())
     assert len(report["scores"]["candidate"]) == len(report["scores"]["serving"]) >= 2
+    assert len(report["reference"]["scores"]) == len(report["reference"]["baseline"]) == 3
     assert report["gate"]["passes"] == (Versions(tmp_path / "versions").current() == "0001")

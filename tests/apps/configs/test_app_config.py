@@ -42,6 +42,16 @@ def test_values_arrive_as_strings(tmp_path: Path) -> None:
     assert config.sam_checkpoint == checkpoint
 
 
+def test_a_team_chooses_how_much_an_update_may_lose(tmp_path: Path) -> None:
+    assert (parse_config({}).reference_limit, parse_config({}).reference_cases) == (0.03, None)
+    assert parse_config({"reference_limit": "none"}).reference_limit is None
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "case.nii.gz").touch()
+    config = parse_config({"reference_limit": "0.1", "reference_cases": str(tmp_path), "reference_seconds": "60"})
+    assert (config.reference_limit, config.reference_cases, config.reference_seconds) == (0.1, tmp_path, 60)
+
+
 def test_an_empty_value_counts_as_not_given() -> None:
     assert parse_config({"weights": "", "labels": ""}) == parse_config({})
 
@@ -56,6 +66,9 @@ def test_an_empty_value_counts_as_not_given() -> None:
         ({"click_log": "maybe"}, "--conf click_log 'maybe': give true or false"),
         ({"infer_workers": "65"}, "--conf infer_workers '65': give at most 64"),
         ({"cache_mb": "9" * 5000}, f"--conf cache_mb '{'9' * 99}...: "),
+        ({"reference_limit": "much"}, "--conf reference_limit 'much': give a number"),
+        ({"reference_limit": "2"}, "--conf reference_limit '2': give at most 1"),
+        ({"reference_cases": "/nowhere"}, "--conf reference_cases '/nowhere': "),
         ({"auto_train_at": "24:00"}, "time of day from 00:00 to 23:59"),
         ({"patient": "sts_\\d+"}, "one pair of parentheses"),
         ({"patient": "sts_("}, "not a regular expression"),

@@ -476,6 +476,7 @@ class TestApp:
     def app(self, server: Orthanc, send: Any, weights_path: Path, tmp_path: Path, monkeypatch: Any) -> Any:
         monkeypatch.setattr(settings, "MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path / "cache"))
         conf = {"weights": str(weights_path), "model_dir": str(tmp_path / "model"), "dicomweb_refresh": "0.001"}
+        conf |= {"reference_limit": "none", "reference_seconds": "0"}
         return make_app(server.dicom_web, conf)  # type: ignore[arg-type]
 
     def test_clicks_labels_and_a_training(
@@ -485,7 +486,7 @@ class TestApp:
         from sam3d_label.training import TrainSettings
 
         quick = TrainSettings(epochs=1, steps_per_epoch=1, warmup=0, workers=0, precision="fp32")
-        monkeypatch.setattr(sam3d, "train_settings", lambda *_: quick)
+        monkeypatch.setattr(sam3d, "train_settings", lambda *_, **__: quick)
         series = [send(patient="P-17")[0], send(patient="P-18", modality="MR")[0]]
         store = app.datastore()
         for one in series:

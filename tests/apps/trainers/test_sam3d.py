@@ -90,8 +90,9 @@ def studies(tmp_path: Path) -> Path:
 def app(studies: Path, weights_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The app with small weights, which trains a single step an epoch."""
     quick = TrainSettings(epochs=2, steps_per_epoch=1, warmup=0, workers=0, precision="fp32")
-    app = make_app(studies, {"weights": str(weights_path)})
-    monkeypatch.setitem(type(app.trainer).__call__.__globals__, "train_settings", lambda *_: quick)
+    conf = {"weights": str(weights_path), "reference_limit": "none", "reference_seconds": "0"}
+    app = make_app(studies, conf)
+    monkeypatch.setitem(type(app.trainer).__call__.__globals__, "train_settings", lambda *_, **__: quick)
     return app
 
 
@@ -118,6 +119,8 @@ class TestTraining:
         assert (stats["epoch"], stats["total_epochs"], stats["stage"]) == (2, 2, "done")
         assert stats["version"] == "0001"
         assert len(stats["losses"]) == 2
+        assert [each["share"] for each in stats["shares"]] == [report["share"]] == [1.0]
+        assert report["reference"]["limit"] is None, "as --conf chooses"
         ledger = json.loads((studies / ".sam3d" / "ledger.json").read_text())
         assert sorted(ledger["cases"]) == ["a", "b", "c"]
         assert (app.model_dir / "learning_curve.csv").is_file()

@@ -11,7 +11,7 @@ import pytest
 from lib.datastores.json_files import load
 from lib.trainers.stats import LastTraining, StatsFile, TrainStats
 from sam3d_label.errors import NewerFormatError
-from sam3d_label.model_update.report import UpdateReport
+from sam3d_label.model_update.report import ShareResult, UpdateReport
 from sam3d_label.model_update.update import UpdateProgress
 from sam3d_label.training.log import EpochLog
 
@@ -62,7 +62,9 @@ def test_a_training_writes_its_progress_and_its_end(tmp_path: Path) -> None:
     stats.show(UpdateProgress("comparing"))
     assert (shown().epoch, shown().total_epochs, shown().stage) == (1, 1, "comparing")
     assert shown().total_time is None
-    stats.end(UpdateReport(version="0001", annotated=2))
+    tried = [ShareResult(share=0.3, reference={"dice_1": 0.6}, loss=0.01, validation={"dice_1": 0.7})]
+    stats.end(UpdateReport(version="0001", annotated=2, share=0.3, shares=tried))
+    assert (shown().share, shown().shares) == (0.3, tried)
     assert (shown().stage, shown().version, shown().annotated, shown().epoch) == ("done", "0001", 2, 1)
     assert shown().total_time is not None
     stats.fail("no label")

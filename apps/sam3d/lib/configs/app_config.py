@@ -21,7 +21,9 @@ from lib.configs.limits import RequestLimits
 from lib.requests import RESERVED_KEYS
 from sam3d_label.errors import Sam3dError, plain_words
 from sam3d_label.image.intensity import IntensityRule
+from sam3d_label.model_update.report import REFERENCE_LIMIT
 from sam3d_label.studies.label_names import name_fault, normal_name
+from sam3d_label.training.dataset import pair_cases
 from sam3d_label.weights.load import UNTRAINED_INTENSITY
 
 HOST_NAME = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?")
@@ -44,6 +46,10 @@ class ConfigError(Sam3dError):
 
 def _comma_list(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _none_or_number(value: object) -> object:
+    return None if value == "none" else value
 
 
 def _intensity_rule(value: object) -> object:
@@ -69,6 +75,10 @@ class AppConfig(RequestLimits):
         auto_train_every: Saved labels after which training starts automatically; 0 = never.
         auto_train_at: Time of day, HH:MM, at which it starts when a label was saved since the last one.
         train_epochs: Epochs of a training whose request does not set them.
+        reference_limit: Largest loss of Dice on any kind of reference cases with which an update is published; None,
+            given as `none`, lets the model specialise on the team's cases whatever it loses elsewhere.
+        reference_cases: Folder with images/ and labels/ of a team's own reference cases.
+        reference_seconds: Time after which an update tries no further share of the new weights.
         model_dir: Folder for versions, runs and learning curve; without it, `model` in the app's folder.
         patient: Regular expression whose group matches the patient in an image's id, so that all images of a patient
             have the same split; without it, every image counts as one patient.
@@ -98,6 +108,9 @@ class AppConfig(RequestLimits):
     auto_train_every: int = Field(default=0, ge=0)
     auto_train_at: str | None = None
     train_epochs: int = Field(default=20, ge=1)
+    reference_limit: Annotated[float | None, Field(ge=0, le=1), BeforeValidator(_none_or_number)] = REFERENCE_LIMIT
+    reference_cases: Path | None = None
+    reference_seconds: float = Field(default=900, ge=0, allow_inf_nan=False)
     model_dir: Path | None = None
     patient: str | None = None
     next_sample: Literal["random", "first", "uncertainty", "diverse"] = "random"
@@ -168,6 +181,13 @@ class AppConfig(RequestLimits):
         if groups != 1:
             raise ValueError(r"put the part that names the patient in one pair of parentheses, such as sts_(\d+)_")
         return value
+
+    @field_validator("reference_cases")
+    @classmethod
+    def _labelled_cases(cls, folder: Path | None) -> Path | None:
+        if folder is not None:
+            pair_cases(folder / "images", folder / "labels")
+        return folder
 
     @field_validator("sam_checkpoint")
     @classmethod

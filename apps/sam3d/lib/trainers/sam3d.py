@@ -25,6 +25,7 @@ from lib.trainers.stats import STARTED, STATS, LastTraining, StatsFile, TrainSta
 from lib.validation import ClientRequest, explain, first_of
 from sam3d_label.errors import Sam3dError
 from sam3d_label.model_update.report import UpdateReport
+from sam3d_label.model_update.shares import KnowledgeSettings
 from sam3d_label.model_update.split_ledger import Ledger
 from sam3d_label.model_update.update import Update
 from sam3d_label.model_update.versions import Versions
@@ -179,17 +180,19 @@ class SAM3DTrainTask(TrainTask):
         self._note_start(datastore)
         sign = BusySign(self.model_dir)
         targets = sum(len(case.targets) for case in cases)
+        keeping = self._app.reference_limit is not None and asked.pretrained
         update = Update(
             serving=serving,
             versions=self._versions,
             ledger=Ledger(self.ledger, asked.val_split),
             folder=self.model_dir,
-            settings=train_settings(asked, targets, self._app.train_epochs, serving.card),
+            settings=train_settings(asked, targets, self._app.train_epochs, serving.card, keeping=keeping),
             device=device,
             start=None if asked.pretrained else self._new_adapters(serving.card.preset, device),
             watch=stats.show,
             pause=sign.wait,
             train=trainer(asked, device, self.model_dir),
+            knowledge=knowledge_settings(self._app),
         )
         return update(cases, skipped)
 
@@ -204,16 +207,32 @@ class SAM3DTrainTask(TrainTask):
         store(self.model_dir / STARTED, LastTraining(at=time.time(), labels=seen))
 
 
-def train_settings(asked: TrainRequest, targets: int, epochs: int, card: Card) -> TrainSettings:
-    """Return the library's settings for a request; `epochs` is used if the request has none."""
+def train_settings(
+    asked: TrainRequest, targets: int, epochs: int, card: Card, *, keeping: bool = False
+) -> TrainSettings:
+    """Return the library's settings for a request.
+
+    Args:
+        asked: The request.
+        targets: Number of labelled targets.
+        epochs: Epochs if the request has none.
+        card: Card of the weights that training starts from.
+        keeping: As `TrainSettings.few_cases` has it.
+    """
     return TrainSettings.few_cases(
         targets,
         card,
+        keeping=keeping,
         epochs=asked.max_epochs or epochs,
         batch=asked.train_batch_size,
         patience=asked.early_stop_patience if asked.early_stop_patience > 0 else None,
         seed=asked.train_random_seed,
     )
+
+
+def knowledge_settings(config: AppConfig) -> KnowledgeSettings:
+    """Return how much of the earlier knowledge an update must keep."""
+    return KnowledgeSettings(config.reference_limit, config.reference_cases, config.reference_seconds)
 
 
 def trainer(asked: TrainRequest, device: str, model_dir: Path) -> FineTune:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from lib.datastores.json_files import finite_object, store
 from sam3d_label.io import Record
-from sam3d_label.model_update.report import Compared, UpdateReport, Verdict
+from sam3d_label.model_update.report import Compared, ShareResult, UpdateReport, Verdict
 from sam3d_label.model_update.update import UpdateProgress
 from sam3d_label.training.log import EpochLog
 
@@ -35,6 +35,8 @@ class TrainStats(Record):
         version: Version that it made.
         gate: The decision of the gate.
         means: Means of the scores that the gate compared.
+        share: Share of the new weights in the version.
+        shares: The shares that were tried, with their scores on validation and reference cases.
         annotated: Number of cases with usable labels.
         skipped: Cases that were not used, and why.
         error: Why it failed.
@@ -54,6 +56,8 @@ class TrainStats(Record):
     version: str | None = None
     gate: Verdict | None = None
     means: dict[Compared, dict[str, float]] | None = None
+    share: float | None = None
+    shares: list[ShareResult] | None = None
     annotated: int | None = None
     skipped: dict[str, str] | None = None
     error: str | None = None
@@ -113,7 +117,7 @@ class StatsFile:
 
     def end(self, report: UpdateReport) -> None:
         """Write the result of an update."""
-        names = ("version", "gate", "means", "annotated", "skipped")
+        names = ("version", "gate", "means", "share", "shares", "annotated", "skipped")
         self._end({name: getattr(report, name) for name in names})
 
     def fail(self, error: str) -> None:

@@ -26,7 +26,11 @@ function showCurve(rows) {
       title: `version ${row.version}, ${row.annotated} cases: Dice ${number(row[metric])}, before ${number(row[`serving_${metric}`])}`,
     })),
   });
-  const lines = [line("dice_5", "--five", "5 clicks"), line("dice_1", "--one", "1 click")];
+  const measured = rows.filter((row) => row.reference_dice_5 !== "");
+  const points = measured.map((row) => ({ x: Number(row.annotated), y: Number(row.reference_dice_5) }));
+  /** @type {any[]} */
+  const reference = points.length ? [{ colour: "--kept", name: "5 clicks, reference set", points }] : [];
+  const lines = [line("dice_5", "--five", "5 clicks"), line("dice_1", "--one", "1 click"), ...reference];
   chart($("curve"), lines, { height: 280, yMax: 1, xLabel: "annotated cases" });
 }
 
@@ -95,8 +99,16 @@ const COLUMNS = [
   ["Dice@1", "Overlap with the saved labels after one click, on validation cases: 0 to 1", false],
   ["Dice@3", "The same after three clicks", true],
   ["NSD@3", "Part of the mask's surface that is at the saved surface, after three clicks: 0 to 1", true],
+  ["New", "Share of the new weights; the rest are the weights before the update", true],
+  ["Reference", "Dice on each kind of reference cases, before the first update and after this one", true],
   ["Gate", "Whether it was at least as good as the active version, and why", false],
 ];
+
+/** Dice on each kind of reference cases, before and after. @param {any} reference */
+function kept(reference) {
+  if (!reference) return "–";
+  return Object.entries(reference.kinds).map(([kind, dice]) => `${kind} ${number(dice.before)} → ${number(dice.after)}`).join(", ");
+}
 
 /** @param {any[]} versions @param {any} serving @param {boolean} mayActivate */
 function showVersions(versions, serving, mayActivate) {
@@ -108,13 +120,14 @@ function showVersions(versions, serving, mayActivate) {
     const means = version.means?.candidate ?? {};
     const back = version.serves ? "active version"
       : make("button", { type: "button", "data-version": version.version, ...(mayActivate ? {} : { disabled: "" }) }, "Activate");
-    const cells = [version.version, back, when(version.at), String(version.annotated ?? "–"), number(means.dice_1), number(means.dice_3), number(means.nsd_3)];
+    const cells = [version.version, back, when(version.at), String(version.annotated ?? "–"), number(means.dice_1), number(means.dice_3), number(means.nsd_3),
+      version.share ? `${Math.round(100 * version.share)} %` : "–", kept(version.reference)];
     const row = make("tr", version.serves ? { class: "serves" } : {}, ...cells.map((cell, at) => make("td", minor(at), cell)));
     const losses = version.lost.length && !version.serves ? `. Compared with the active weights, it cannot ${version.lost.join(" or ")}` : "";
     row.append(make("td", { class: "reason" }, verdict(version), ` ${version.reason ?? ""}${losses}`));
     return row;
   });
-  if (!rows.length) rows.push(make("tr", {}, make("td", { class: "empty", colspan: "8" }, "No training has made a version yet.")));
+  if (!rows.length) rows.push(make("tr", {}, make("td", { class: "empty", colspan: String(COLUMNS.length) }, "No training has made a version yet.")));
   $("versions").replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));
   $("rollback").disabled = serving.before === null || !mayActivate;
   $("rollback").textContent = serving.before === null ? "Roll back" : `Roll back to ${named(serving.before)}`;

@@ -38,6 +38,15 @@ def measured(version: str, annotated: int, dice: float, passes: bool, reason: st
         "gate": {"passes": passes, "reason": reason},
         "means": {"candidate": means, "serving": {**means, "dice_1": dice - 0.04}},
         "scores": {"candidate": scores, "serving": scores},
+        "share": 0.5,
+        "shares": [{"share": 0.5, "reference": means, "loss": 0.02, "validation": means}],
+        "reference": {
+            "digest": "0",
+            "limit": 0.03,
+            "baseline_version": "shipped",
+            "baseline": [{"case": f"MR {number}", **dict.fromkeys(means, 0.6)} for number in range(2)],
+            "scores": [{"case": f"MR {number}", **dict.fromkeys(means, 0.58)} for number in range(2)],
+        },
         "skipped": {},
         "seconds": 240,
     }
@@ -99,6 +108,10 @@ def test_the_state_has_versions_ledger_training_and_what_is_next(url: str) -> No
     assert state["training"]["every"] == 5
     assert [each["image"] for each in state["next"]] == ["a"]
     assert len(state["curve"]) == 3
+    assert [row["reference_dice_5"] for row in state["curve"]] == ["0.58"] * 3
+    newest = state["versions"][0]
+    assert (newest["share"], newest["shares"][0]["loss"]) == (0.5, 0.02)
+    assert newest["reference"]["kinds"]["MR"] == pytest.approx({"before": 0.6, "after": 0.58})
 
 
 def test_files_come_as_they_are_and_unknown_ones_are_404(url: str) -> None:

@@ -24,7 +24,7 @@ from lib.trainers.auto_train import AutoTrain
 from lib.trainers.sam3d import SAM3DTrainTask
 from lib.trainers.stats import TrainStats
 from sam3d_label.model_update import learning_curve
-from sam3d_label.model_update.report import UpdateReport
+from sam3d_label.model_update.report import ReferenceReport, UpdateReport
 from sam3d_label.model_update.split_ledger import Ledger, counts
 from sam3d_label.model_update.versions import INITIAL, Versions
 from sam3d_label.weights.card import ABILITIES, Card, lost
@@ -206,6 +206,9 @@ def _version(versions: Versions, name: str, current: str | None, active: Card) -
         "at": report.at,
         "annotated": report.annotated,
         "means": report.means,
+        "share": report.share,
+        "shares": [each.model_dump() for each in report.shares],
+        "reference": _reference(report.reference),
         "passes": report.gate and report.gate.passes,
         "reason": report.gate and report.gate.reason,
         "against_gate": manual_activation and manual_activation.model_dump(include={"at", "by"}),
@@ -213,6 +216,17 @@ def _version(versions: Versions, name: str, current: str | None, active: Card) -
         "lost": [ABILITIES[capability] for capability in lost(card, active)],
         "skipped": report.skipped,
         "seconds": report.seconds,
+    }
+
+
+def _reference(report: ReferenceReport | None) -> dict[str, object] | None:
+    """Describe how a version compares on the reference set; None where it was not measured."""
+    if report is None:
+        return None
+    return {
+        "limit": report.limit,
+        "baseline_version": report.baseline_version,
+        "kinds": {change.kind: {"before": change.before, "after": change.after} for change in report.changes},
     }
 
 

@@ -92,7 +92,8 @@ def poisoned(image: Path, shift: int) -> np.ndarray:
 
 def test_the_loop(hippocampi: list[Path], tmp_path: Path) -> None:
     arguments = ["--studies", str(tmp_path / "studies")]
-    for key, value in {"labels": "hippocampus", "auto_train_every": "5", "train_epochs": "2"}.items():
+    options = {"labels": "hippocampus", "auto_train_every": "5", "train_epochs": "2", "reference_seconds": "120"}
+    for key, value in options.items():
         arguments += ["--conf", key, value]
     (tmp_path / "studies").mkdir()
     with serve(arguments, tmp_path) as url:

@@ -26,7 +26,10 @@ def url(weights_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     (folder / "studies").mkdir()
     for number, case in enumerate(CASES):
         write_nifti(folder / "studies" / f"{case}.nii.gz", ball() + 3 * number)
-    with serve(["--studies", str(folder / "studies"), "--conf", "weights", str(weights_path)], folder) as address:
+    arguments = ["--studies", str(folder / "studies")]
+    for key, value in {"weights": str(weights_path), "reference_limit": "none", "reference_seconds": "0"}.items():
+        arguments += ["--conf", key, value]
+    with serve(arguments, folder) as address:
         yield address
 
 

@@ -132,7 +132,11 @@ export class Annotator {
     $("loading").hidden = true;
     this.#showWindows();
     history.replaceState(null, "", `#/annotate/${encodeURIComponent(image)}`);
-    this.say(`${image} is open`);
+    if (this.viewer.isSlowIn3D && $("layout").value === "all") {
+      $("layout").value = "planes";
+      this.viewer.setLayout("planes");
+      this.say("Without a graphics card, 3D of this image is slow: choose it in the list of views.");
+    } else this.say(`${this.cases.nameOf(image)} is open`);
     $("marks").focus({ preventScroll: true });
   }
 
@@ -147,7 +151,6 @@ export class Annotator {
     if (!view) return;
     const windows = presets(view);
     $("window").replaceChildren(...windows.map(({ name }, at) => make("option", { value: String(at) }, name)));
-    this.#applyWindow();
   }
 
   #applyWindow() {

@@ -7,6 +7,7 @@ import { History } from "./history.js";
 import { LabelMap } from "./labelmap.js";
 import * as layers from "./layer.js";
 import { gzip, labelHeader } from "./nifti.js";
+import { presets } from "./windows.js";
 
 /** @typedef {import("./api.js").View} View */
 /** @typedef {import("./crop.js").Box} Box */
@@ -78,7 +79,7 @@ export class Session {
     const { signal } = this.opening;
     const [view, content] = await Promise.all([api.view(image), api.volume(image, progress, signal)]);
     signal.throwIfAborted();
-    await this.viewer.open(content);
+    await this.viewer.open(content, presets(view)[0]);
     signal.throwIfAborted();
     this.setLabels(names);
     this.header = labelHeader(content);

@@ -37,6 +37,8 @@ const FILL_OPACITY = 0.38;
 const RIM_OPACITY = 0.95;
 /** A colour map that is transparent below its first value. */
 const TRANSPARENT_BELOW_MIN = 1;
+/** Voxels from which on 3D takes seconds without a graphics card. */
+const MANY_VOXELS = 20_000_000;
 const [SMALLEST_ZOOM, LARGEST_ZOOM] = [0.5, 20];
 
 /**
@@ -84,10 +86,12 @@ export class Viewer {
   /**
    * Show an image.
    * @param {ArrayBuffer} content a NIfTI file
+   * @param {{low: number, high: number}} window
    */
-  async open(content) {
+  async open(content, { low, high }) {
     const image = await readImage(content, "image.nii");
     this.close();
+    [image.cal_min, image.cal_max] = [low, high];
     this.nv.addVolume(image);
     const shape = /** @type {Voxel} */ (image.hdr?.dims.slice(1, 4));
     this.grid = new Grid(shape, /** @type {number[]} */ (image.img2RASstep));
@@ -95,6 +99,14 @@ export class Viewer {
     this.nv.drawTexture = this.nv.r8Tex(this.nv.drawTexture, this.nv.gl.TEXTURE7, [3, ...size], true);
     this.nv.scene.pan2Dxyzmm = [0, 0, 0, 1];
     this.moveTo(/** @type {Voxel} */ (shape.map((edge) => Math.floor(edge / 2))));
+  }
+
+  /** Whether the processor would draw 3D so slowly that the planes alone are better to begin with. */
+  get isSlowIn3D() {
+    const { gl } = this.nv;
+    const named = gl.getExtension("WEBGL_debug_renderer_info");
+    const renderer = String(named ? gl.getParameter(named.UNMASKED_RENDERER_WEBGL) : gl.getParameter(gl.RENDERER));
+    return /swiftshader|llvmpipe|software|basic render/i.test(renderer) && (this.grid?.voxels ?? 0) > MANY_VOXELS;
   }
 
   close() {

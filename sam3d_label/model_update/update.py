@@ -18,6 +18,7 @@ from sam3d_label.errors import NewerFormatError, Sam3dError, VolumeError
 from sam3d_label.io import Record, read_record, write_json
 from sam3d_label.model_update import learning_curve
 from sam3d_label.model_update.gate import judge, knows_clicks, means, score
+from sam3d_label.model_update.progress import StepClock, UpdateProgress
 from sam3d_label.model_update.reference_set import open_reference_set
 from sam3d_label.model_update.rehearsal import SOURCE, rehearsal_cases
 from sam3d_label.model_update.report import CaseScore, Compared, GateScores, UpdateReport, Verdict
@@ -66,21 +67,6 @@ class LabelledCase:
     id: str
     group: str
     targets: tuple[TrainingCase, ...]
-
-
-@dataclass
-class UpdateProgress:
-    """The progress of an update.
-
-    Attributes:
-        stage: `training`, or `leaving out CASE`, or `comparing WEIGHTS, case N of M`.
-        epochs: The log of the current training.
-        epochs_in_all: Epochs that it will have.
-    """
-
-    stage: str
-    epochs: list[EpochLog] = field(default_factory=list)
-    epochs_in_all: int = 0
 
 
 @dataclass(frozen=True)
@@ -169,10 +155,11 @@ class Update:
         if not training:
             raise VolumeError(no_training_reason(len(labelled), skipped or {}))
         self._begin_run()
-        model, report = self._train(training, validation, self.folder / RUN, "training")
+        wanted = max(0, min(len(training), FEWEST_COMPARED - len(validation))) if len(training) > 1 else 0
+        model, report = self._train(training, validation, self.folder / RUN, "training", following=wanted)
         held_out, _ = open_cases(targets(validation), self.serving.card.intensity, TrainReport())
         new = Trained(self._candidate(model, report), held_out)
-        left_out = self._leave_one_out(training, FEWEST_COMPARED - len(validation))
+        left_out = self._leave_one_out(training, wanted)
         compared = self._compare([new, *left_out])
         verdict = self._judge(compared).with_lost_capabilities(lost(new.weights.card, self.serving.card))
         summary = UpdateReport(
@@ -208,7 +195,12 @@ class Update:
             write_json(recorded, same.model_dump(mode="json"), indent=None)
 
     def _train(
-        self, training: Sequence[LabelledCase], validation: Sequence[LabelledCase], out: Path, stage: str
+        self,
+        training: Sequence[LabelledCase],
+        validation: Sequence[LabelledCase],
+        out: Path,
+        stage: str,
+        following: int,
     ) -> tuple[PromptableNetwork, TrainReport]:
         start = self.start or self.serving
         model = copy.deepcopy(start.model)
@@ -216,6 +208,12 @@ class Update:
 
         def watch(log: EpochLog) -> None:
             progress.epochs.append(log)
+            self.watch(progress)
+
+        clock = StepClock(progress, self.settings.batch, following)
+
+        def count(epoch: int, done: int, steps_per_epoch: int) -> None:
+            clock(epoch, done, steps_per_epoch)
             self.watch(progress)
 
         self.watch(progress)
@@ -227,7 +225,7 @@ class Update:
             device=self.device,
             resume=(out / CHECKPOINT).is_file(),
         )
-        report = self.train(model, run, out, progress=watch, pause=self.pause)
+        report = self.train(model, run, out, progress=watch, on_step=count, pause=self.pause)
         own = {case.name for case in targets(training)}
         return model, report.model_copy(update={"trained": [name for name in report.trained if name in own]})
 
@@ -255,15 +253,13 @@ class Update:
     def _leave_one_out(self, training: Sequence[LabelledCase], wanted: int) -> list[Trained]:
         """Return models that were trained without one of the oldest training cases, each with this case."""
         trained: list[Trained] = []
-        if len(training) < 2 or wanted <= 0:
-            return trained
         oldest = sorted(training, key=lambda case: (self.ledger.entries[case.id].since, case.id))
-        for case in oldest[:wanted]:
+        for number, case in enumerate(oldest[:wanted], 1):
             others = [other for other in training if other.group != case.group]
             opened, _ = open_cases(targets([case]), self.serving.card.intensity, TrainReport())
             if others and opened:
                 out = self.folder / RUN / f"without_{len(trained)}"
-                model, report = self._train(others, [], out, f"leaving out {case.id}")
+                model, report = self._train(others, [], out, f"leaving out {case.id}", following=wanted - number)
                 trained.append(Trained(self._candidate(model, report), opened))
         return trained
 

@@ -139,7 +139,7 @@ def test_new_adapters_are_published_whole_whatever_they_lose(make, labelled, qua
     assert [source.name for source in data] == ["annotated cases"], "nothing is rehearsed"
 
 
-def nudge(model, run, out, *, progress=None, pause=None):
+def nudge(model, run, out, *, progress=None, on_step=None, pause=None):
     """Train by moving one weight by 1."""
     with torch.no_grad():
         next(model.parameters()).view(-1)[0] += 1
@@ -266,7 +266,7 @@ def test_a_killed_update_goes_on_with_its_last_epoch_and_with_new_labels(make, l
         make(watch=die)(labelled[:4])
     seen = []
     make(watch=lambda progress: seen.append((progress.stage, len(progress.epochs))))(labelled)
-    assert seen[:2] == [("training", 0), ("training", 1)], "one epoch was left to do"
+    assert list(dict.fromkeys(seen))[:2] == [("training", 0), ("training", 1)], "one epoch was left to do"
     report = Versions(tmp_path / "versions").report("0001")
     assert len(report.epochs) == QUICK.epochs
     assert report.annotated == 5

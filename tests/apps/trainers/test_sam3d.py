@@ -20,7 +20,8 @@ from lib.trainers.auto_train import AutoTrain
 from lib.trainers.sam3d import parse_train, train_settings, trainer
 from lib.trainers.stats import STARTED, StatsFile
 from sam3d_label.errors import Sam3dError
-from sam3d_label.model_update.update import Update, UpdateProgress
+from sam3d_label.model_update.progress import UpdateProgress
+from sam3d_label.model_update.update import Update
 from sam3d_label.model_update.versions import Versions
 from sam3d_label.training import TrainSettings
 from sam3d_label.training.busy import BusySign

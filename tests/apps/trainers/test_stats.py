@@ -11,8 +11,8 @@ import pytest
 from lib.datastores.json_files import load
 from lib.trainers.stats import LastTraining, StatsFile, TrainStats
 from sam3d_label.errors import NewerFormatError
+from sam3d_label.model_update.progress import UpdateProgress
 from sam3d_label.model_update.report import ShareResult, UpdateReport
-from sam3d_label.model_update.update import UpdateProgress
 from sam3d_label.training.log import EpochLog
 
 SAMPLES = Path(__file__).parents[2] / "data"
@@ -69,3 +69,19 @@ def test_a_training_writes_its_progress_and_its_end(tmp_path: Path) -> None:
     assert shown().total_time is not None
     stats.fail("no label")
     assert (shown().error, shown().version) == ("no label", None)
+
+
+def test_steps_are_shown_with_their_speed_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    stats = StatsFile(tmp_path / "stats.json", "train_01", 5)
+    stats.begin()
+    stats.show(UpdateProgress("training", [], 5, steps=12, steps_in_all=50, crops_per_second=0.51, seconds_left=74.1))
+    read = load(TrainStats, stats.path)
+    assert read is not None
+    assert (read.steps, read.total_steps, read.crops_per_second, read.remaining_time) == (12, 50, 0.51, 74.1)
+    assert "training: step 12 of 50, 0.51 crops/s" in caplog.text
+    assert "about 74 s of training left" in caplog.text
+    stats.end(UpdateReport())
+    done = load(TrainStats, stats.path)
+    assert done is not None
+    assert done.remaining_time is None

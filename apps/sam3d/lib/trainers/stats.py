@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from pathlib import Path
@@ -10,10 +11,12 @@ from pydantic import Field
 
 from lib.datastores.json_files import finite_object, store
 from sam3d_label.io import Record
+from sam3d_label.model_update.progress import UpdateProgress
 from sam3d_label.model_update.report import Compared, ShareResult, UpdateReport, Verdict
-from sam3d_label.model_update.update import UpdateProgress
 from sam3d_label.training.log import EpochLog
 
+logger = logging.getLogger(__name__)
+WRITE_SECONDS, LOG_SECONDS = 1.0, 30.0
 STATS, STARTED = "train_stats.json", "last_training.json"
 
 
@@ -28,6 +31,10 @@ class TrainStats(Record):
         name: Of the run.
         start_ts: When it began, seconds since 1970.
         total_epochs: Epochs that it will have.
+        steps: Optimizer steps of the current training that are done.
+        total_steps: Optimizer steps that it will have.
+        crops_per_second: Training crops per second.
+        remaining_time: Estimated seconds until all trainings of this update are done; comparisons follow.
         losses: Loss of each epoch.
         stage: What it is doing.
         current_time: Seconds since it began.
@@ -49,6 +56,10 @@ class TrainStats(Record):
     name: str | None = None
     start_ts: int | None = None
     total_epochs: int | None = None
+    steps: int | None = None
+    total_steps: int | None = None
+    crops_per_second: float | None = None
+    remaining_time: float | None = None
     losses: list[float | None] | None = None
     stage: str | None = None
     current_time: float | None = None
@@ -91,6 +102,8 @@ class StatsFile:
     def __init__(self, path: Path, name: str, epochs: int) -> None:
         self.path = path
         self._began = time.time()
+        self._written = self._logged = 0.0
+        self._shown: tuple[str, int] | None = None
         self._last = TrainStats(name=name, start_ts=int(self._began), total_epochs=epochs)
 
     def begin(self) -> None:
@@ -98,7 +111,7 @@ class StatsFile:
         store(self.path, self._last.model_copy(update={"stage": "starting"}))
 
     def show(self, progress: UpdateProgress) -> None:
-        """Write the state of an update."""
+        """Write the state of an update: each epoch and stage, steps once a second; a line of the log now and then."""
         scores = [log.dice_1 for log in progress.epochs if not math.isnan(log.dice_1)]
         changes: dict[str, object] = {}
         if progress.epochs_in_all:
@@ -111,9 +124,25 @@ class StatsFile:
                 "eval": _numbers(progress.epochs[-1], ("dice_1", "dice_3")),
                 "losses": [round(log.loss, 5) for log in progress.epochs],
             }
+        if progress.steps:
+            self._log(progress)
+        is_new = (progress.stage, len(progress.epochs)) != self._shown
+        if not is_new and time.monotonic() - self._written < WRITE_SECONDS:
+            return
+        self._shown, self._written = (progress.stage, len(progress.epochs)), time.monotonic()
         self._last = self._last.model_copy(update=changes)
-        now = {"stage": progress.stage, "current_time": self._seconds()}
+        now = {"stage": progress.stage, "current_time": self._seconds(), **_steps(progress)}
         store(self.path, self._last.model_copy(update=now))
+
+    def _log(self, progress: UpdateProgress) -> None:
+        if progress.seconds_left is None or time.monotonic() - self._logged < LOG_SECONDS:
+            return
+        self._logged = time.monotonic()
+        logger.info(
+            f"{progress.stage}: step {progress.steps} of {progress.steps_in_all},"
+            f" {progress.crops_per_second:.2f} crops/s, {self._seconds():.0f} s so far,"
+            f" about {progress.seconds_left:.0f} s of training left"
+        )
 
     def end(self, report: UpdateReport) -> None:
         """Write the result of an update."""
@@ -130,6 +159,15 @@ class StatsFile:
 
     def _seconds(self) -> float:
         return round(time.time() - self._began, 1)
+
+
+def _steps(progress: UpdateProgress) -> dict[str, object]:
+    """Return the steps of the current training, and the estimates that follow from them."""
+    if not progress.steps_in_all:
+        return {}
+    estimates = {"crops_per_second": progress.crops_per_second, "remaining_time": progress.seconds_left}
+    known = {name: round(value, 2) for name, value in estimates.items() if value is not None}
+    return {"steps": progress.steps, "total_steps": progress.steps_in_all, **known}
 
 
 def _numbers(log: EpochLog, names: tuple[str, ...]) -> dict[str, float]:

@@ -50,13 +50,13 @@ function described({ status, stats }) {
 }
 
 /**
- * Time that the epochs still need, from that of the latest epoch; the comparison at the end comes on top.
+ * How fast a training is and how long it still takes; the comparison at the end comes on top.
  * @param {any} stats
  */
-export function remaining({ epoch, total_epochs: epochs, train }) {
-  const seconds = train?.seconds;
-  if (!epoch || !epochs || !seconds) return null;
-  return Math.max(0, epochs - epoch) * seconds;
+export function speed({ steps, total_steps: all, crops_per_second: crops, current_time: elapsed, remaining_time: left }) {
+  if (!steps || left === undefined) return "";
+  return `Step ${steps} of ${all}, ${crops} crops per second, ${duration(elapsed)} so far. `
+    + `About ${duration(left)} of training left, then the comparison with the active weights.`;
 }
 
 /** @param {any} training @param {boolean} mayTrain */
@@ -65,9 +65,9 @@ function showTraining(training, mayTrain) {
   const running = isRunning(status);
   $("training").textContent = described(training);
   $("progress").hidden = !running || !stats.total_epochs;
-  $("progress").value = running && stats.total_epochs ? (stats.epoch ?? 0) / stats.total_epochs : 0;
-  const left = running ? remaining(stats) : null;
-  $("remaining").textContent = left === null ? "" : `About ${duration(left)} of training left, then the comparison with the active weights.`;
+  const [done, all] = stats.total_steps ? [stats.steps, stats.total_steps] : [stats.epoch ?? 0, stats.total_epochs];
+  $("progress").value = running && all ? done / all : 0;
+  $("remaining").textContent = running ? speed(stats) : "";
   $("train").disabled = running || !mayTrain;
   $("train").title = mayTrain ? "Train on all saved labels" : "Only an admin can start a training";
   $("epochs").disabled = running || !mayTrain;

@@ -68,7 +68,7 @@ def trained(server: str) -> dict[str, Any]:
 def serve_version(server: str, version: str) -> None:
     """Presses the button on the page that makes a version the active one."""
     with browser() as chromium:
-        page, _ = open_page(chromium, f"{server}/sam3d/")
+        page, _ = open_page(chromium, f"{server}/sam3d/#/learn")
         page.click(f"button[data-version='{version}']")
         page.click("#confirm button[value=yes]")
         expect(page.locator("#summary")).to_contain_text(f"active version: {version}")

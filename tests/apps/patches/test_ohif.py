@@ -185,7 +185,7 @@ def test_the_end_of_a_training_is_announced_with_its_result(ohif: Ohif, server: 
     states.pop(0)
     ohif.notice("Version 0007 is not in use: worse on 3 cases.")
     assert len(ohif.notices()) == 1
-    assert ohif.page.locator("[data-sonner-toast] a").get_attribute("href") == f"{server}/sam3d/"
+    assert ohif.page.locator("[data-sonner-toast] a").get_attribute("href") == f"{server}/sam3d/#/learn"
     ohif.page.get_by_role("button", name="Update Model").wait_for()
 
 

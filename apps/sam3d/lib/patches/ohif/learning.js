@@ -119,7 +119,7 @@
     announce(latest) {
       const [type, text] = result(latest);
       const link = sam3d.makeElement(this.template, "a", {
-        ...{ key: "link", href: new URL("sam3d/", sam3d.server).href, target: "_blank", rel: "noopener" },
+        ...{ key: "link", href: new URL("sam3d/#/learn", sam3d.server).href, target: "_blank", rel: "noopener" },
         ...{ style: { textDecoration: "underline" }, onClick: () => sam3d.notices.remove("training") },
       }, "Show the versions");
       const message = sam3d.makeElement(this.template, "span", {}, `${text} `, link);

@@ -49,25 +49,20 @@ def test_it_is_not_idle_during_a_training(tmp_path: Path) -> None:
 
 
 def test_a_click_stops_a_network_between_two_layers(tmp_path: Path) -> None:
-    sign, done = BusySign(tmp_path), threading.Event()
     layers = nn.Sequential(*(nn.Linear(4, 4) for _ in range(200)))
-    counts: list[int] = []
+    computed: list[int] = []
     for layer in layers:
-        layer.register_forward_hook(lambda *_: counts.append(1))
+        layer.register_forward_hook(lambda *_: computed.append(threading.get_ident()))
 
-    def work() -> None:
-        with between_layers(Idleness(tmp_path, 0).wait):
-            layers[0](torch.zeros(4))
-            with sign.show():
-                done.set()
+    def score() -> None:
         with between_layers(Idleness(tmp_path, 0).wait):
             layers(torch.zeros(4))
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    done.wait(10)
-    assert len(counts) == 1
-    layers(torch.zeros(4))  # another thread does not wait
-    assert len(counts) == 201
+    thread = threading.Thread(target=score)
+    with BusySign(tmp_path).show():
+        thread.start()
+        layers(torch.zeros(4))  # another thread does not wait
+        time.sleep(0.3)
+        assert set(computed) == {threading.get_ident()}
     thread.join(30)
-    assert len(counts) == 401
+    assert computed.count(thread.ident or 0) == 200

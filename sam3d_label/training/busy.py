@@ -82,7 +82,7 @@ class BusySign:
             left = self._path.stat().st_mtime - time.time()
         except OSError:
             return 0.0
-        return left if left <= LONGEST else 0.0
+        return left if 0 < left <= LONGEST else 0.0
 
 
 class TrainingSign:

@@ -24,7 +24,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     studies.mkdir()
     for name in "abcd":
         write_nifti(studies / f"{name}.nii.gz")
-    app = make_app(studies, {"preset": "vit_b", "sam_checkpoint": str(checkpoint)})
+    app = make_app(studies, {"preset": "vit_b", "sam_checkpoint": str(checkpoint), "reference_limit": "none"})
     quick = TrainSettings(epochs=1, steps_per_epoch=4, learning_rate=4e-3, warmup=0, workers=0, precision="fp32")
     monkeypatch.setitem(type(app.trainer).__call__.__globals__, "train_settings", lambda *_, **__: quick)
     return app

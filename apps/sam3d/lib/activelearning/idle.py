@@ -29,7 +29,8 @@ class Idleness:
 
     def __call__(self) -> bool:
         """Return whether the server is idle."""
-        return self._clicks.seconds_since() >= self._seconds and not self._training.is_shown()
+        quiet = not self._clicks.seconds_left() and self._clicks.seconds_since() >= self._seconds
+        return quiet and not self._training.is_shown()
 
     def wait(self) -> None:
         """Return when the server is idle."""

@@ -225,9 +225,7 @@ class Update:
             device=self.device,
             resume=(out / CHECKPOINT).is_file(),
         )
-        report = self.train(model, run, out, progress=watch, on_step=count, pause=self.pause)
-        own = {case.name for case in targets(training)}
-        return model, report.model_copy(update={"trained": [name for name in report.trained if name in own]})
+        return model, self.train(model, run, out, progress=watch, on_step=count, pause=self.pause)
 
     def _rehearsal(self, cases: int) -> list[TrainingCase]:
         """Return the phantoms that are trained on in addition to this number of cases."""

@@ -70,10 +70,11 @@ def fine_tune(
             logger.info(report.memory)
         room = bytes_for_cases(settings, trainer.memory.bytes_for_cases)
         training, weights = open_cases(run.cases, run.intensity, report, room)
-        if not training:
-            raise VolumeError(f"none of {len(run.cases)} cases can train: {report.skipped}")
+        report.trained = [case.name for case in training.cases if not case.rehearsed]
+        if not report.trained:
+            given = sum(not case.rehearsed for case in run.cases)
+            raise VolumeError(f"none of {given} cases can train: {report.skipped}")
         held_out, _ = open_cases(run.validation, run.intensity, report, room)
-        report.trained = [case.name for case in training.cases]
         report.salient = any(case.salient for case in training.cases)
         report.validated = [case.name for case in held_out.cases]
         length = settings.steps_per_epoch * trainer.batch

@@ -44,7 +44,7 @@ class TrainReport(Record):
 
     Attributes:
         epochs: Its log, an entry an epoch, those of an interrupted run that it resumed included.
-        trained: Names of the cases that trained.
+        trained: Names of the cases that trained, without rehearsed ones.
         validated: Names of the cases that were scored only.
         skipped: Cases left out, and why.
         salient: Among the cases that trained were targets that can be found without a prompt.

@@ -1,5 +1,6 @@
 import copy
 import csv
+from dataclasses import replace
 
 import pytest
 import torch
@@ -114,6 +115,16 @@ def test_an_unusable_case_is_skipped_with_its_reason(small_weights, phantom_case
     assert "does not exist" in report.skipped["lost.nii.gz"]
     with pytest.raises(VolumeError, match="none of 1 cases"):
         trained(small_weights.model, [missing], tmp_path)
+
+
+def test_rehearsed_cases_are_not_reported_and_cannot_train_without_others(small_weights, phantom_cases, tmp_path):
+    case, other = phantom_cases[:2]
+    rehearsed = replace(case, rehearsed=True)
+    _, report = trained(small_weights.model, [other, rehearsed], tmp_path)
+    assert report.trained == [other.name]
+    missing = TrainingCase(tmp_path / "lost.nii.gz", tmp_path / "lost.nii.gz")
+    with pytest.raises(VolumeError, match="none of 1 cases"):
+        trained(small_weights.model, [missing, rehearsed], tmp_path)
 
 
 def test_resuming_without_or_with_a_damaged_checkpoint_reports_it(small_weights, phantom_cases, tmp_path):

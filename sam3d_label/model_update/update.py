@@ -278,8 +278,7 @@ class Update:
         New adapters are not interpolated with the active ones, since they were not trained from these.
         """
         reference = open_reference_set(self.serving.card.intensity, self.knowledge.own_cases)
-        current = self.versions.current()
-        report = self.versions.report(current) if current else None
+        report = self._serving_report()
         return ShareSearch(
             before=self.serving,
             measure=self._measure,
@@ -289,6 +288,14 @@ class Update:
             shares=SHARES if self.start is None and knows_clicks(self.serving) else (1.0,),
             seconds=self.knowledge.seconds,
         )
+
+    def _serving_report(self) -> UpdateReport | None:
+        """Return the report of the update that made the active weights; None if no update did.
+
+        It is not that of the link `current`: somebody may have activated another version since training began.
+        """
+        version = self.serving.version
+        return self.versions.report(version) if version in self.versions.names() else None
 
     def _measure(self, weights: Weights, cases: Sequence[OpenedCase]) -> list[CaseScore]:
         """Score weights on cases, and report each case as progress."""
@@ -303,8 +310,7 @@ class Update:
     def _judge(self, compared: _Comparison) -> Verdict:
         if not compared.candidate or compared.search is None:
             return Verdict(passes=False, reason="there is no case yet to compare on: label at least two")
-        current = self.versions.current()
-        report = self.versions.report(current) if current else None
+        report = self._serving_report()
         known = {each.case for each in report.scores.candidate} if report else set[str]()
         verdict = judge(compared.candidate, compared.serving, known=known)
         return compared.search.apply_to(verdict, compared.share)

@@ -17,7 +17,7 @@ from sam3d_label.model_update.report import CaseScore
 from sam3d_label.model_update.shares import SHARES, KnowledgeSettings
 from sam3d_label.model_update.split_ledger import Ledger
 from sam3d_label.model_update.update import LabelledCase, Update
-from sam3d_label.model_update.versions import Versions
+from sam3d_label.model_update.versions import INITIAL, Versions
 from sam3d_label.training import TrainReport, TrainSettings
 from sam3d_label.training.dataset import TrainingCase
 from sam3d_label.weights import open_weights
@@ -289,9 +289,13 @@ def test_the_scores_known_before_are_those_of_the_active_version(make, labelled,
         return judge(candidate, serving, known_before)
 
     monkeypatch.setattr(update, "judge", lambda candidate, serving, known: watch(candidate, serving, known))
+    versions = Versions(tmp_path / "versions")
     first = make()(labelled[:4])
-    make()(labelled)
+    serving = open_weights(versions.path(first.version))
+    versions.publish(INITIAL, "somebody, while the next training runs")
+    second = make(serving=serving)(labelled)
     assert known == [[], sorted(each.case for each in first.scores.candidate)]
+    assert second.reference.baseline_version == "random", "it is inherited from the version that training started from"
 
 
 def test_the_gate_measures_for_real(make, labelled, tmp_path):

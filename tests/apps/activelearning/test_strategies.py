@@ -51,17 +51,31 @@ def test_every_image_is_scored_once_for_a_version(app: Any) -> None:
     assert app.scoring({"method": "sam3d"})["scored"] == []
 
 
-def test_an_image_that_fails_for_any_reason_does_not_end_the_scoring(app: Any) -> None:
-    lent = app.segmenters.borrow
+def test_a_scoring_that_pauses_does_not_hold_an_image(app: Any) -> None:
+    class Idle:
+        def __init__(self) -> None:
+            self.waits, self.lent = 0, 0
 
+        def wait(self) -> None:
+            self.waits += 1
+            if self.waits == 20:  # between two layers of the first image
+                with app.segmenters.borrow(app.datastore().get_image_uri("a"), "cpu"):
+                    self.lent += 1
+
+    idle = Idle()
+    done = VolumeScoring(app.serving, app.segmenters, app.scores, idle)({}, app.datastore())  # type: ignore[arg-type]
+    assert (done["scored"], idle.lent) == (["a", "b", "c"], 1)
+
+
+def test_an_image_that_fails_for_any_reason_does_not_end_the_scoring(app: Any) -> None:
     class Failing:
-        def borrow(self, path: str, device: str) -> Any:
+        def open(self, path: str, device: str) -> Any:
             if path.endswith("a.nii.gz"):
                 raise RuntimeError("out of memory")
             if path.endswith("b.nii.gz"):
                 app.datastore().remove_image("b")
                 raise FileNotFoundError(path)
-            return lent(path, device)
+            return app.segmenters.open(path, device)
 
     scoring = VolumeScoring(app.serving, Failing(), app.scores, app.idle)  # type: ignore[arg-type]
     done = scoring({}, app.datastore())

@@ -133,8 +133,8 @@ class VolumeScoring(ScoringMethod):
 
     def _score(self, image: str, device: str, datastore: Datastore) -> ImageScore:
         path = datastore.get_image_uri(image)
-        with self._segmenters.borrow(path, device) as segmenter, between_layers(self._idle.wait):
-            return ImageScore.of(score_volume(segmenter))
+        with between_layers(self._idle.wait):
+            return ImageScore.of(score_volume(self._segmenters.open(path, device)))
 
 
 class ScoredStrategy(Strategy):

@@ -109,6 +109,10 @@ class Segmenters:
         self.cache = LruCache(cache_bytes)
         self._volumes = OpenVolumes(OPEN_VOLUMES_BYTES)
 
+    def open(self, path: str, device: str) -> Segmenter:
+        """Open a file or DICOM folder for work that pauses during requests: no request waits for it."""
+        return Segmenter(Volume.open(path), self.weights(device), cache=LruCache(self.cache.max_bytes))
+
     def borrow(self, path: str, device: str) -> AbstractContextManager[Segmenter]:
         """Lend the segmenter of a file or DICOM folder on a device to one request, with the active weights."""
         weights = self.weights(device)

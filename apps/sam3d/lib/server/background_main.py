@@ -11,6 +11,7 @@ if __name__ == "__main__":
     # Python puts the folder of a script first on its search path: modules there would hide others of the same name.
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
 
+import contextlib
 import json
 import logging
 import os
@@ -44,7 +45,8 @@ def lower_priority(*, only_when_idle: bool) -> None:
     if hasattr(os, "nice"):
         os.nice(max(0, NICE - os.nice(0)))
     if only_when_idle and hasattr(os, "SCHED_IDLE"):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        with contextlib.suppress(OSError):  # some containers do not allow it
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 if __name__ == "__main__":

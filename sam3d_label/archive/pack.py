@@ -21,6 +21,7 @@ from sam3d_label.image.labels import open_label, structures
 from sam3d_label.image.volume import save_mask
 from sam3d_label.io import replacing
 from sam3d_label.model_update import split_ledger
+from sam3d_label.model_update.report import UpdateReport
 from sam3d_label.model_update.versions import REPORT, Versions
 from sam3d_label.studies import click_log
 from sam3d_label.studies.folder import FINAL, KEPT, LISTING, StoredFile, Studies, StudiesListing, StudyImage
@@ -224,10 +225,18 @@ def _add_versions(archive: _Archive, versions: Versions) -> None:
                 archive.add(f"{place}/{name}", folder / name, kind="version", version=version)
         archive.add_json(f"{place}/{CARD}", card, kind="version", version=version)
         if report:
-            if archive.names.pseudonyms:  # `skipped` may name images that were removed and are not known as ids
-                report = report.model_copy(update={"skipped": {}})
+            if archive.names.pseudonyms:
+                report = _without_skipped(report)
             content = report.model_dump(mode="json", exclude_unset=True)
             archive.add_json(f"{place}/{REPORT}", content, kind="version", version=version)
+
+
+def _without_skipped(report: UpdateReport) -> UpdateReport:
+    """Return a report without skipped cases: removed images and reference cases, whose names are not known as ids."""
+    changes: dict[str, object] = {"skipped": {}}
+    if report.reference:
+        changes["reference"] = report.reference.model_copy(update={"skipped": {}})
+    return report.model_copy(update=changes)
 
 
 def _active_version(versions: Versions, archive: _Archive) -> str | None:

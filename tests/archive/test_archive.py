@@ -81,6 +81,10 @@ def team(tmp_path, small_weights):
                 "validation": ["berta"],
                 "gate": {"passes": True},
                 "skipped": {"dora": "/srv/studies/dora.nii.gz is damaged", "clara: cyst": "not here"},
+                "reference": {
+                    **{"digest": "0", "baseline_version": "shipped"},
+                    "skipped": {"emil.nii.gz": "/srv/reference/labels/emil.nii.gz is empty"},
+                },
             }
             (folder / REPORT).write_text(json.dumps(report), encoding="utf-8")
     versions.publish("0002", "gate")
@@ -179,7 +183,7 @@ def test_pseudonyms_replace_the_ids_everywhere_and_the_key_stays(team):
     )
     assert told.exit_code == 0, told.output
     for name, data in contents(team / "out.zip").items():
-        for image in (b"anna", b"berta", b"clara", b"dora"):
+        for image in (b"anna", b"berta", b"clara", b"dora", b"emil"):
             assert image not in data, name
             assert image not in name.encode()
     key = (team / "key.csv").read_text(encoding="utf-8").splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import itertools
 import json
 import shutil
@@ -256,7 +257,7 @@ class Update:
             others = [other for other in training if other.group != case.group]
             opened, _ = open_cases(targets([case]), self.serving.card.intensity, TrainReport())
             if others and opened:
-                out = self.folder / RUN / f"without_{len(trained)}"
+                out = self.folder / RUN / f"without_{hashlib.sha256(case.id.encode()).hexdigest()[:12]}"
                 model, report = self._train(others, [], out, f"leaving out {case.id}", following=wanted - number)
                 trained.append(Trained(self._candidate(model, report), opened))
         return trained

@@ -272,6 +272,18 @@ def test_a_killed_update_goes_on_with_its_last_epoch_and_with_new_labels(make, l
     assert report.annotated == 5
 
 
+def test_a_killed_update_continues_no_training_on_a_case_that_is_now_left_out(make, labelled, quality):
+    def die(progress):
+        if progress.stage == "leaving out case_1":
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        make(share=0, watch=die)(labelled)
+    seen = []
+    make(share=0, watch=lambda progress: seen.append((progress.stage, len(progress.epochs))))(labelled[1:])
+    assert ("leaving out case_1", 1) in seen, "the finished training without case_0 has seen case_1"
+
+
 def test_a_run_of_other_settings_is_not_gone_on_with(make, labelled, quality, tmp_path):
     run = tmp_path / "model" / "run"
     run.mkdir(parents=True)

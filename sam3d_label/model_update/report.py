@@ -194,7 +194,7 @@ class UpdateReport(Record):
         scores: The scores that it compared.
         means: Means of these by metric; empty without scores.
         share: Share of the new weights in the version; the rest are those that training started from.
-        shares: The shares that were tried, the smallest first.
+        shares: The shares that were tried, in this order: from the smallest on, without a limit from the largest on.
         reference: The comparison on the reference set; None where there was none.
         memory: How memory was used, and why.
         epochs: The log of the training.

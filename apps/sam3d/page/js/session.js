@@ -77,16 +77,30 @@ export class Session {
   async open(image, names, progress) {
     this.close();
     const { signal } = this.opening;
+    try {
+      await this.#load(image, names, progress, signal);
+    } catch (error) {
+      signal.throwIfAborted(); // another case is being opened, and is not to be closed
+      this.close();
+      throw error;
+    }
+  }
+
+  /**
+   * @param {string} image
+   * @param {string[]} names
+   * @param {(fraction: number | null) => void} progress
+   * @param {AbortSignal} signal
+   */
+  async #load(image, names, progress, signal) {
     const [view, content] = await Promise.all([api.view(image), api.volume(image, progress, signal)]);
     signal.throwIfAborted();
     await this.viewer.open(content, presets(view)[0]);
     signal.throwIfAborted();
     this.setLabels(names);
-    this.header = labelHeader(content);
-    this.view = view;
-    this.image = image;
     this.map = new LabelMap(/** @type {import("./grid.js").Grid} */ (this.viewer.grid));
-    await this.#restore(image);
+    await this.#restore(image, signal);
+    Object.assign(this, { image, view, header: labelHeader(content) });
     this.#showColours();
     this.viewer.showLabels(this.map.voxels);
     this.#goToLabel();
@@ -116,13 +130,15 @@ export class Session {
     this.observer.changed();
   }
 
-  /** @param {string} image */
-  async #restore(image) {
+  /** @param {string} image @param {AbortSignal} signal */
+  async #restore(image, signal) {
     const saved = await api.savedLabel(image);
+    signal.throwIfAborted();
     this.isSaved = saved !== null;
     const box = saved?.params.crop_box;
     if (!saved || !box) return;
     const record = await api.labelRecord(image);
+    signal.throwIfAborted();
     const prompts = record?.params?.prompts ?? {};
     for (const [name, value] of Object.entries(saved.params.label_names)) {
       const mask = maskOf({ box, data: saved.file.data }, (voxel) => voxel === value);

@@ -1,0 +1,81 @@
+/* The open case while answers of the server arrive late, out of order, or not at all. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+Object.assign(globalThis, {
+  document: { baseURI: "http://127.0.0.1/sam3d/" },
+  localStorage: { getItem: () => "page-test", setItem: () => {} },
+});
+const { Grid } = await import("../../../apps/sam3d/page/js/grid.js");
+const { encodeMap } = await import("../../../apps/sam3d/page/js/nifti.js");
+const { Session } = await import("../../../apps/sam3d/page/js/session.js");
+
+const SHAPE = [4, 5, 6];
+const IDENTITY = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]];
+const VIEW = { shape: SHAPE, spacing: [1, 1, 1], window: [0, 1], range: [0, 1], modality: "MR" };
+const volume = () => new Response(encodeMap(SHAPE, IDENTITY, new Float32Array(120)));
+const json = (body, status = 200) => new Response(JSON.stringify(body), { status });
+
+/** A form with a mask of one voxel. */
+function mask([i, j, k]) {
+  const content = encodeMap([2, 2, 2], IDENTITY, Float32Array.of(1, 0, 0, 0, 0, 0, 0, 0));
+  const form = new FormData();
+  form.append("params", JSON.stringify({ label_names: { tumor: 1 }, crop_box: [i, i + 2, j, j + 2, k, k + 2] }));
+  form.append("image", new Blob([content]));
+  return new Response(form);
+}
+
+/** A server whose answers to clicks wait until the test gives them. */
+function server(answers = {}) {
+  const clicks = [];
+  globalThis.fetch = (address, { signal } = {}) => {
+    const { pathname, searchParams } = new URL(address, "http://127.0.0.1");
+    const image = searchParams.get("image");
+    if (pathname === "/sam3d/cases/view") return Promise.resolve(json(VIEW));
+    if (pathname === "/sam3d/cases/volume") return Promise.resolve(volume());
+    if (pathname === "/datastore/segmentation") return answers[image] ?? Promise.resolve(new Response(null, { status: 204 }));
+    if (pathname === "/datastore/label/info") return Promise.resolve(json({}));
+    if (pathname === "/datastore/label") return Promise.resolve(json({}));
+    return new Promise((resolve, reject) => {
+      clicks.push(resolve);
+      signal?.addEventListener("abort", () => reject(signal.reason));
+    });
+  };
+  return clicks;
+}
+
+function newSession() {
+  const viewer = {
+    grid: null, heat: null,
+    open: async () => (viewer.grid = new Grid(SHAPE, [1, 4, 20])),
+    close: () => (viewer.grid = null),
+    showLabels: () => {}, setColours: () => {}, moveTo: () => {}, hideHeat: () => {},
+    frame: async () => {},
+  };
+  const messages = [];
+  return Object.assign(new Session(viewer, { changed: () => {}, failed: (text) => messages.push(text), working: () => {} }), { messages });
+}
+
+const open = (session, image, names = ["tumor"]) => session.open(image, names, () => {});
+const later = () => new Promise((resolve) => setTimeout(resolve, 20));
+const shown = (session) => session.map.stored().reduce((sum, value) => sum + (value ? 1 : 0), 0);
+
+test("a saved label that arrives late is not drawn on the next case", async () => {
+  let answer;
+  server({ first: new Promise((resolve) => (answer = resolve)) });
+  const session = newSession();
+  const first = assert.rejects(open(session, "first"), { name: "AbortError" });
+  await later();
+  await open(session, "second");
+  answer(mask([0, 0, 0]));
+  await first;
+  assert.deepEqual([session.image, shown(session), session.isSaved], ["second", 0, false]);
+});
+
+test("a case whose saved label cannot be read is not open, so that it cannot be overwritten", async () => {
+  server({ broken: Promise.resolve(json({ detail: "the label is damaged" }, 400)) });
+  const session = newSession();
+  await assert.rejects(open(session, "broken"), /damaged/);
+  assert.deepEqual([session.image, session.map, session.viewer.grid], [null, null, null]);
+});

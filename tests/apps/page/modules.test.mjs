@@ -114,6 +114,8 @@ test("what a saved label has and the model's mask has not becomes brush strokes"
   const separated = layers.separateEdits(restored, crop([1, 3, 0, 1, 0, 1]), TURNED);
   assert.deepEqual([...separated.edits], [[0, true], [2, false]]);
   assert.deepEqual([...layers.maskOfLayer(separated, TURNED).data], [1, 1, 0]);
+  const erased = layers.separateEdits(layers.withEdits(restored, [0], false), crop([1, 3, 0, 1, 0, 1]), TURNED);
+  assert.deepEqual([...erased.edits], [[0, false], [2, false]], "strokes since it was opened stay");
 });
 
 test("undo and redo return the layers, also when a mask arrives late", () => {

@@ -79,3 +79,45 @@ test("a case whose saved label cannot be read is not open, so that it cannot be 
   await assert.rejects(open(session, "broken"), /damaged/);
   assert.deepEqual([session.image, session.map, session.viewer.grid], [null, null, null]);
 });
+
+test("a stroke during a click stays when the mask arrives", async () => {
+  const clicks = server();
+  const session = newSession();
+  await open(session, "ct");
+  const clicked = session.click([0, 0, 0], true);
+  const brushed = session.brush([119], true);
+  clicks.at(-1)(mask([0, 0, 0]));
+  await Promise.all([clicked, brushed]);
+  assert.deepEqual([...session.layer.edits], [[119, true]]);
+  assert.equal(shown(session), 2);
+  const undone = session.undo();
+  clicks.at(-1)(mask([0, 0, 0]));
+  await undone;
+  assert.deepEqual([session.layer.edits.size, shown(session)], [0, 1]);
+});
+
+test("what was cleared during a click does not come back", async () => {
+  const clicks = server();
+  const session = newSession();
+  await open(session, "ct");
+  const clicked = session.click([0, 0, 0], true);
+  await session.clear();
+  clicks[0](mask([0, 0, 0]));
+  await clicked;
+  assert.deepEqual([session.layer.foreground, shown(session), session.messages], [[], 0, []]);
+});
+
+test("saving waits for the masks of all labels, whichever arrives last", async () => {
+  const clicks = server();
+  const session = newSession();
+  await open(session, "ct", ["tumor", "cyst"]);
+  const first = session.click([0, 0, 0], true);
+  session.activate("cyst");
+  const second = session.click([2, 2, 2], true);
+  clicks[1](mask([2, 2, 2]));
+  await second;
+  const saved = session.save();
+  setTimeout(() => clicks[0](mask([0, 0, 0])), 20);
+  await Promise.all([first, saved]);
+  assert.deepEqual([session.isSaved, session.isDirty, shown(session)], [true, false, 2]);
+});

@@ -72,9 +72,7 @@ export class Assist {
     const { session, choices } = this;
     const choice = choices[number];
     if (!choice || number === this.chosen) return;
-    const after = { ...session.layer, model: choice.mask };
-    session.act(after, "candidate");
-    session.display(session.active, after);
+    session.act({ ...session.layer, model: choice.mask }, "candidate");
     this.choices = choices;
     this.chosen = number;
     session.observer.changed();
@@ -114,10 +112,7 @@ export class Assist {
       const box = params.crop_box;
       const base = box ? maskOf({ box, data: file.data }, Boolean) : null;
       if (session.layers.has(name)) session.activate(name);
-      const after = { ...session.layer, base };
-      session.act(after, "found automatically");
-      session.display(session.active, after);
-      session.observer.changed();
+      await session.act({ ...session.layer, base }, "found automatically");
       return voxelCount(base);
     } finally {
       clearInterval(watch);

@@ -106,8 +106,8 @@ export function separateEdits(layer, model, grid) {
     for (let k = box[4]; k < box[5]; k++)
       for (let j = box[2]; j < box[3]; j++)
         for (let i = box[0]; i < box[1]; i++) {
-          const saved = holds(layer.model, [i, j, k]);
-          if (saved !== holds(model, [i, j, k])) edits.set(grid.storedIndex([i, j, k]), saved);
+          const [voxel, saved] = [grid.storedIndex([i, j, k]), holds(layer.model, [i, j, k])];
+          if (saved !== holds(model, [i, j, k]) && !layer.edits.has(voxel)) edits.set(voxel, saved);
         }
   return { ...layer, edits, model, modelOf: promptKey(layer), restored: false };
 }

@@ -54,7 +54,7 @@ export class Session {
     this.timing = null;
     /** Requests for masks, by label. @type {Map<string, AbortController>} */
     this.requests = new Map();
-    /** Settled when the last of them has ended. @type {Promise<void>} */
+    /** Settled when all of them have ended. @type {Promise<void>} */
     this.pending = Promise.resolve();
     /** @type {ArrayBuffer | null} */
     this.header = null;
@@ -86,12 +86,7 @@ export class Session {
     }
   }
 
-  /**
-   * @param {string} image
-   * @param {string[]} names
-   * @param {(fraction: number | null) => void} progress
-   * @param {AbortSignal} signal
-   */
+  /** @param {string} image @param {string[]} names @param {(fraction: number | null) => void} progress @param {AbortSignal} signal */
   async #load(image, names, progress, signal) {
     const [view, content] = await Promise.all([api.view(image), api.volume(image, progress, signal)]);
     signal.throwIfAborted();
@@ -195,22 +190,17 @@ export class Session {
       this.observer.failed("Click inside the target first: a click outside corrects a mask that is there.");
       return Promise.resolve();
     }
-    this.act(after, inside ? "click inside" : "click outside");
-    return this.#refresh(this.active);
+    return this.act(after, inside ? "click inside" : "click outside");
   }
 
   /** @param {Box | null} roi */
   setBox(roi) {
-    this.act({ ...this.layer, roi }, roi ? "box" : "box removed");
-    return this.#refresh(this.active);
+    return this.act({ ...this.layer, roi }, roi ? "box" : "box removed");
   }
 
   /** Remove all of the active label. */
-  clear() {
-    if (layers.isEmpty(this.layer)) return;
-    this.act(layers.EMPTY, "cleared");
-    this.display(this.active, layers.EMPTY);
-    this.observer.changed();
+  async clear() {
+    if (!layers.isEmpty(this.layer)) await this.act(layers.EMPTY, "cleared");
   }
 
   /**
@@ -219,14 +209,11 @@ export class Session {
    * @param {boolean} inside
    */
   brush(voxels, inside) {
-    const after = layers.withEdits(this.layer, voxels, inside);
-    this.act(after, inside ? "brush" : "eraser");
-    this.display(this.active, after);
-    this.observer.changed();
+    return this.act(layers.withEdits(this.layer, voxels, inside), inside ? "brush" : "eraser");
   }
 
   /**
-   * Make a new layer of the active label, as a step that can be undone.
+   * Make a new layer of the active label, as a step that can be undone, and show its mask.
    * @param {Layer} after
    * @param {string} what
    */
@@ -235,7 +222,7 @@ export class Session {
     this.layers.set(this.active, after);
     this.isDirty = true;
     this.assist.forget();
-    this.observer.changed();
+    return this.#refresh(this.active);
   }
 
   undo() {
@@ -252,24 +239,28 @@ export class Session {
    */
   async #step(step, wanted) {
     if (!step) return;
-    this.requests.get(step.label)?.abort();
     this.active = step.label;
     this.assist.forget();
     this.isDirty = true;
-    this.layers.set(step.label, wanted(step));
     this.display(step.label, wanted(step));
-    this.observer.changed();
     await this.#refresh(step.label);
   }
 
   // Masks
 
-  /** Request the mask of a label's prompts, unless it is shown already. @param {string} name */
+  /** Show the mask of a label's prompts, and request it if it is not there yet. @param {string} name */
   async #refresh(name) {
+    this.requests.get(name)?.abort(); // its answer would be the mask of an earlier layer
     const layer = this.layers.get(name) ?? layers.EMPTY;
-    if (layers.isCurrent(layer)) this.display(name, layer);
-    else if (!layer.foreground.length && !layer.roi) this.#finish(name, layer, layers.withModel(layer, null));
-    else await (this.pending = this.#segment(name, layer));
+    const isAnswered = layers.isCurrent(layer);
+    const isAsked = !isAnswered && (layer.foreground.length > 0 || layer.roi !== null);
+    if (isAnswered) this.display(name, layer);
+    else if (!isAsked) this.#finish(name, layer, layers.withModel(layer, null));
+    this.observer.changed();
+    if (!isAsked) return;
+    const request = this.#segment(name, layer);
+    this.pending = Promise.all([this.pending, request]).then(() => {});
+    await request;
   }
 
   /** Request the mask again after an error that passes. */
@@ -279,7 +270,6 @@ export class Session {
 
   /** @param {string} name @param {Layer} layer */
   async #segment(name, layer) {
-    this.requests.get(name)?.abort();
     const request = new AbortController();
     this.requests.set(name, request);
     const began = performance.now();
@@ -340,7 +330,7 @@ export class Session {
     if (!passes && latest?.label === name && latest.after === layer) {
       this.history.undo();
       this.history.undone = [];
-      this.layers.set(name, latest.before);
+      this.display(name, latest.before);
     }
     const reason = error instanceof Error ? error.message : String(error);
     this.observer.failed(passes ? `${reason} The mask does not show the latest click yet.` : reason);

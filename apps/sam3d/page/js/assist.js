@@ -83,10 +83,12 @@ export class Assist {
     const { session } = this;
     if (this.isUncertaintyShown) this.forget();
     else {
+      const { layer } = session;
       const answer = await this.#ask("uncertainty");
       if (!answer) return;
       const { params, file } = answer;
       if (params.crop_box) await session.viewer.showHeat(params.crop_box, /** @type {Float32Array} */ (file.data));
+      if (session.layer !== layer) return this.forget();
       this.isUncertaintyShown = true;
       this.suggestion = params.next_click ?? null;
       if (this.suggestion) session.viewer.moveTo(this.suggestion);

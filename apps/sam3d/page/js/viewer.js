@@ -230,12 +230,14 @@ export class Viewer {
    * @param {Float32Array} values i fastest, from 0 to 1
    */
   async showHeat(box, values) {
-    this.hideHeat();
+    const { grid } = this;
     const affine = this.affine.map((row) => [...row]);
     for (let row = 0; row < 3; row++)
       for (let axis = 0; axis < 3; axis++) affine[row][3] += this.affine[row][axis] * box[2 * axis];
     const shape = /** @type {Voxel} */ ([0, 2, 4].map((edge) => box[edge + 1] - box[edge]));
     const heat = await readImage(encodeMap(shape, affine, values), "uncertainty.nii", "inferno", 0.55);
+    if (this.grid !== grid) return; // another case is open
+    this.hideHeat();
     [heat.cal_min, heat.cal_max] = [0.08, 1];
     heat.colormapType = TRANSPARENT_BELOW_MIN;
     this.heat = heat;

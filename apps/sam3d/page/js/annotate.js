@@ -230,6 +230,15 @@ export class Annotator {
     session.brush(indexes, inside);
   }
 
+  /** Drop the box or the stroke that is being drawn. */
+  #cancel() {
+    const { session } = this;
+    this.dragged = null;
+    this.stroke.clear();
+    session.display(session.active, session.layer);
+    this.viewer.redraw();
+  }
+
   #drawMarks() {
     const { session, viewer, pointer } = this;
     const { foreground, background, roi } = session.layer;
@@ -262,6 +271,7 @@ export class Annotator {
       click: ({ ijk }, inside) => this.guard(() => session.click(ijk, inside)),
       box: (from, to, done) => this.#dragBox(from, to, done),
       stroke: (from, to, done) => this.#paint(from, to, done),
+      cancel: () => this.#cancel(),
       hover: (pointer) => {
         this.pointer = pointer;
         if (viewer.grid) this.#drawMarks();

@@ -9,6 +9,7 @@
  * @property {(spot: Spot, inside: boolean) => void} click
  * @property {(from: Spot, to: Spot, done: boolean) => void} box
  * @property {(from: Spot, to: Spot, done: boolean) => void} stroke
+ * @property {() => void} cancel drops a box or stroke that is not done
  * @property {(at: {x: number, y: number, spot: Spot} | null) => void} hover
  * @property {(low: number, high: number) => void} window
  */
@@ -65,6 +66,7 @@ export function listen(element, viewer, actions) {
     fingers.set(event.pointerId, { x, y });
     element.setPointerCapture(event.pointerId);
     if (fingers.size === 2) {
+      if (gesture === "tool") actions.cancel();
       gesture = "none"; // two fingers enlarge and move
       const [one, two] = [...fingers.values()];
       distance = Math.hypot(one.x - two.x, one.y - two.y);

@@ -8,7 +8,7 @@ import { drawMarks } from "./overlay.js";
 import { showCase } from "./panel.js";
 import { listen } from "./pointer.js";
 import { Session } from "./session.js";
-import { control, listenToKeys, plain } from "./shortcuts.js";
+import { control, isBare, listenToKeys, plain } from "./shortcuts.js";
 import { Viewer } from "./viewer.js";
 import { presets } from "./windows.js";
 
@@ -358,7 +358,7 @@ export class Annotator {
     listenToKeys(
       [
         { keys: "1 … 6", does: "inside, outside, box, brush, eraser, look", matches: (event) => plain(event.key)(event) && /^[1-6]$/.test(event.key), run: (event) => this.use(TOOLS[Number(event.key) - 1]) },
-        { keys: "Arrows, Page Up/Down", does: "crosshair (Shift: five voxels)", matches: (event) => event.key in moves && !event.ctrlKey, run: move },
+        { keys: "Arrows, Page Up/Down", does: "crosshair (Shift: five voxels)", matches: (event) => event.key in moves && isBare(event), run: move },
         { keys: "Enter", does: "click inside at the crosshair", matches: plain("Enter", false), run: () => this.#clickAtCrosshair(true) },
         { keys: "Shift Enter", does: "click outside at the crosshair", matches: plain("Enter", true), run: () => this.#clickAtCrosshair(false) },
         { keys: "Ctrl Z", does: "undo", matches: control("z", false), run: () => this.guard(() => session.undo()) },
@@ -370,7 +370,7 @@ export class Annotator {
         { keys: "[ and ]", does: "radius of the brush", matches: (event) => event.key === "[" || event.key === "]", run: (event) => this.setRadius(this.radius + (event.key === "]" ? 1 : -1)) },
         { keys: "W", does: "next window", matches: plain("w"), run: () => this.#turnOver("window") },
         { keys: "V", does: "next view", matches: plain("v"), run: () => this.#turnOver("layout") },
-        { keys: "+, −, 0", does: "larger, smaller, whole image", matches: (event) => ["+", "=", "-", "0"].includes(event.key) && !event.ctrlKey, run: (event) => (event.key === "0" ? viewer.resetZoom() : viewer.zoom(event.key === "-" ? 0.8 : 1.25)) },
+        { keys: "+, −, 0", does: "larger, smaller, whole image", matches: (event) => ["+", "=", "-", "0"].includes(event.key) && isBare(event), run: (event) => (event.key === "0" ? viewer.resetZoom() : viewer.zoom(event.key === "-" ? 0.8 : 1.25)) },
         { keys: "N", does: "next case", matches: plain("n"), run: () => this.guard(() => this.cases.next()) },
         { keys: "Ctrl S", does: "save", matches: control("s"), run: () => session.image && this.guard(() => this.save()) },
         { keys: "Ctrl Enter", does: "save and next case", matches: control("Enter"), run: () => session.image && this.guard(() => this.saveAndNext()) },

@@ -13,11 +13,14 @@ import { $, make } from "./dom.js";
 
 /** @param {string} key @param {boolean} [shift] @returns {(event: KeyboardEvent) => boolean} */
 export const plain = (key, shift) => (event) =>
-  event.key.toLowerCase() === key.toLowerCase() && !isControl(event) && !event.altKey && (shift === undefined || event.shiftKey === shift);
+  event.key.toLowerCase() === key.toLowerCase() && isBare(event) && (shift === undefined || event.shiftKey === shift);
 
 /** @param {string} key @param {boolean} [shift] @returns {(event: KeyboardEvent) => boolean} */
 export const control = (key, shift) => (event) =>
   event.key.toLowerCase() === key.toLowerCase() && isControl(event) && (shift === undefined || event.shiftKey === shift);
+
+/** Whether a key goes with none but Shift: the browser has its own use of the others. @param {KeyboardEvent} event */
+export const isBare = (event) => !isControl(event) && !event.altKey;
 
 /** @param {KeyboardEvent} event */
 const isControl = (event) => event.ctrlKey || event.metaKey;
@@ -46,8 +49,9 @@ export function listenToKeys(shortcuts, isOpen) {
     const target = /** @type {HTMLElement} */ (event.target);
     const isTyping = target.matches("input:not([type=range]):not([type=checkbox]), textarea, select");
     if (document.querySelector("dialog[open]") || isTyping) return;
-    const usesKey = target.matches("button, a, summary") && (event.key === "Enter" || event.key === " ");
-    if (usesKey && !isControl(event)) return;
+    const presses = target.matches("button, a, summary") && (event.key === "Enter" || event.key === " ");
+    const slides = target.matches("input[type=range]") && /^(Arrow|Page|Home|End)/.test(event.key);
+    if ((presses || slides) && !isControl(event)) return;
     const found = shortcuts.find((each) => (each.everywhere || isOpen()) && each.matches(event));
     if (!found) return;
     event.preventDefault();

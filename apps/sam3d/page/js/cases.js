@@ -1,7 +1,7 @@
 /* The list of cases, and the choice of the next one. */
 
 import { api } from "./api.js";
-import { $, make } from "./dom.js";
+import { $, make, refill } from "./dom.js";
 
 /** @typedef {import("./api.js").Case} Case */
 
@@ -81,9 +81,7 @@ export class Cases {
     const rows = found.slice(0, MOST_ROWS).map((each) => this.#row(each));
     if (found.length > MOST_ROWS) rows.push(make("li", { class: "more" }, `${found.length - MOST_ROWS} more: search for them`));
     if (!found.length) rows.push(make("li", { class: "more" }, this.cases.length ? "No image has this name." : "No images yet: put them into the studies folder."));
-    const focused = /** @type {HTMLElement | null} */ (document.activeElement)?.dataset.image;
-    $("case-list").replaceChildren(...rows);
-    if (focused) $("case-list").querySelector(`[data-image="${CSS.escape(focused)}"]`)?.focus();
+    refill($("case-list"), ...rows);
   }
 
   /** @param {Case} entry */

@@ -37,6 +37,18 @@ export function draw(tag, attributes = {}, ...children) {
 }
 
 /**
+ * Replace the content of an element; the focus stays on the button of the same data.
+ * @param {HTMLElement} parent
+ * @param {...Node} children
+ */
+export function refill(parent, ...children) {
+  const focused = /** @type {HTMLElement | null} */ (document.activeElement);
+  const [name, value] = (focused && parent.contains(focused) && Object.entries(focused.dataset)[0]) || [];
+  parent.replaceChildren(...children);
+  if (name) [...parent.querySelectorAll("button")].find((each) => each.dataset[name] === value)?.focus();
+}
+
+/**
  * A number for people; a dash where there is none.
  * @param {unknown} value
  * @param {number} [digits]

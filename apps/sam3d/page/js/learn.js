@@ -2,7 +2,7 @@
 
 import { api } from "./api.js";
 import { chart } from "./chart.js";
-import { $, confirmed, count, duration, make, number, when } from "./dom.js";
+import { $, confirmed, count, duration, make, number, refill, when } from "./dom.js";
 
 /** @typedef {any} State The answer of GET /sam3d/state. */
 
@@ -128,7 +128,7 @@ function showVersions(versions, serving, mayActivate) {
     return row;
   });
   if (!rows.length) rows.push(make("tr", {}, make("td", { class: "empty", colspan: String(COLUMNS.length) }, "No training has made a version yet.")));
-  $("versions").replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));
+  refill($("versions"), make("thead", {}, head), make("tbody", {}, ...rows));
   $("rollback").disabled = serving.before === null || !mayActivate;
   $("rollback").textContent = serving.before === null ? "Roll back" : `Roll back to ${named(serving.before)}`;
 }

@@ -28,7 +28,14 @@ function showPart() {
 }
 
 /** The image in the address; empty when there is none. */
-const wantedImage = () => decodeURIComponent(location.hash.match(/^#\/annotate\/(.+)$/)?.[1] ?? "");
+function wantedImage() {
+  const part = location.hash.match(/^#\/annotate\/(.+)$/)?.[1] ?? "";
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part; // a % that escapes nothing
+  }
+}
 
 /** @param {any} state */
 function showUser({ user }) {

@@ -1,6 +1,6 @@
 /* The panels next to the viewer, which show the open case. */
 
-import { $, count, make } from "./dom.js";
+import { $, count, make, refill } from "./dom.js";
 import { hasPrompts, isEmpty } from "./layer.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -77,10 +77,7 @@ function showLabels(session) {
     const eye = make("button", { type: "button", class: "quiet", "data-eye": name, "aria-pressed": String(!hidden), "aria-label": `Show ${name}`, title: hidden ? "Show" : "Hide" }, hidden ? "○" : "●");
     return make("li", {}, label, eye);
   });
-  const focused = /** @type {HTMLElement | null} */ (document.activeElement)?.dataset;
-  $("labels").replaceChildren(...rows);
-  const [kind, name] = focused?.label ? ["label", focused.label] : ["eye", focused?.eye];
-  if (name) $("labels").querySelector(`[data-${kind}="${CSS.escape(name)}"]`)?.focus();
+  refill($("labels"), ...rows);
 }
 
 /** @param {Session} session */
@@ -97,7 +94,8 @@ function showSuggestion({ assist: { suggestion, isUncertaintyShown }, layer }) {
 function showChoices({ assist: { choices, chosen }, view }) {
   $("choices").hidden = choices.length < 2;
   if (choices.length < 2 || !view) return;
-  $("choices").replaceChildren(
+  refill(
+    $("choices"),
     ...choices.map(({ name, predictedDice, voxels }, at) =>
       make(
         "button",

@@ -13,8 +13,8 @@ const EVERY_MS = 5000;
 let shown = null;
 /** Called with each new state. @type {((state: State) => void)[]} */
 const listeners = [];
-/** Called with a message for people; empty when all is well. */
-let complain = (/** @type {string} */ _message) => {};
+/** Called with messages for people, empty when all is well: about reading the state, and about what was to be done. */
+let complain = { reading: (/** @type {string} */ _message) => {}, doing: (/** @type {string} */ _message) => {} };
 
 /** @param {any[]} rows of the learning curve */
 function showCurve(rows) {
@@ -175,9 +175,9 @@ export async function refresh() {
   try {
     shown = await api.state();
     show();
-    complain("");
+    complain.reading("");
   } catch (error) {
-    complain(error instanceof Error ? error.message : String(error));
+    complain.reading(error instanceof Error ? error.message : String(error));
   }
 }
 
@@ -196,10 +196,11 @@ function show() {
 /** Do something that changes the state, and show it. @param {() => Promise<unknown>} action */
 async function change(action) {
   try {
+    complain.doing("");
     await action();
     await refresh();
   } catch (error) {
-    complain(error instanceof Error ? error.message : String(error));
+    complain.doing(error instanceof Error ? error.message : String(error));
   }
 }
 
@@ -213,7 +214,7 @@ async function activate(version, action) {
 
 /**
  * Begin to show the state, and to read it again and again.
- * @param {(message: string) => void} onProblem
+ * @param {typeof complain} onProblem
  * @param {(state: State) => void} onState
  */
 export async function startLearning(onProblem, onState) {

@@ -55,7 +55,7 @@ async function start() {
   unsaved.isThere = () => annotator.session.isDirty;
   /** For scripts and tests: the open case and its viewer. */
   Object.assign(window, { sam3d: { annotator, session: annotator.session, viewer: annotator.viewer } });
-  const learning = startLearning(complainAs("learn"), (state) => {
+  const learning = startLearning({ reading: complainAs("state"), doing: complainAs("learn") }, (state) => {
     showUser(state);
     annotator.setState(state);
   });

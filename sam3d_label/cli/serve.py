@@ -85,7 +85,7 @@ def serve(
 
     options = [word for key, value in pairs for word in ("--conf", key, value)]
     command = start_server(bundle.app_folder(), port, "--studies", served, *options, host=host)
-    address = f"http://{HOST if host in EVERYWHERE else host}:{port}"
+    address = url_of(host, port)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         with serving(command, address, log) as server:
@@ -144,6 +144,12 @@ def refuse_taken_port(host: str, port: int) -> None:
             raise Sam3dError(
                 f"port {port} of {host} is not free ({error.strerror or error}); choose another: --port {port + 1}"
             ) from None
+
+
+def url_of(host: str, port: int) -> str:
+    """Return the URL at which this machine reaches a server that listens on an address."""
+    reached = HOST if host in EVERYWHERE else host
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
 
 
 def copy_samples(folder: Path) -> Path:

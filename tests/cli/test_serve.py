@@ -87,6 +87,20 @@ def test_a_taken_port_is_refused(tmp_path: Path) -> None:
         assert f"port {port} of 127.0.0.1 is not free" in error_of("serve", str(tmp_path), "--port", str(port))
 
 
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::", "http://127.0.0.1:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("sam3d.example.org", "http://sam3d.example.org:8000"),
+    ],
+)
+def test_the_printed_address_can_be_opened(host: str, url: str) -> None:
+    assert serve.url_of(host, 8000) == url
+
+
 def test_a_missing_studies_folder_is_refused_and_not_made(tmp_path: Path) -> None:
     assert "is not a folder: give a folder of volumes" in error_of("serve", str(tmp_path / "typo"))
     assert not (tmp_path / "typo").exists()

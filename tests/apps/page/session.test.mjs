@@ -13,15 +13,15 @@ const { Session } = await import("../../../apps/sam3d/page/js/session.js");
 
 const SHAPE = [4, 5, 6];
 const IDENTITY = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]];
-const VIEW = { shape: SHAPE, spacing: [1, 1, 1], window: [0, 1], range: [0, 1], modality: "MR" };
+const VIEW = { shape: SHAPE, affine: IDENTITY, spacing: [1, 1, 1], window: [0, 1], range: [0, 1], modality: "MR" };
 const volume = () => new Response(encodeMap(SHAPE, IDENTITY, new Float32Array(120)));
 const json = (body, status = 200) => new Response(JSON.stringify(body), { status });
 
 /** A form with a mask of one voxel. */
-function mask([i, j, k]) {
+function mask([i, j, k], affine = IDENTITY) {
   const content = encodeMap([2, 2, 2], IDENTITY, Float32Array.of(1, 0, 0, 0, 0, 0, 0, 0));
   const form = new FormData();
-  form.append("params", JSON.stringify({ label_names: { tumor: 1 }, crop_box: [i, i + 2, j, j + 2, k, k + 2] }));
+  form.append("params", JSON.stringify({ label_names: { tumor: 1 }, crop_box: [i, i + 2, j, j + 2, k, k + 2], shape: SHAPE, affine }));
   form.append("image", new Blob([content]));
   return new Response(form);
 }
@@ -78,6 +78,19 @@ test("a case whose saved label cannot be read is not open, so that it cannot be 
   const session = newSession();
   await assert.rejects(open(session, "broken"), /damaged/);
   assert.deepEqual([session.image, session.map, session.viewer.grid], [null, null, null]);
+});
+
+test("a label of another program is shown, unless its voxels are elsewhere", async () => {
+  server({
+    same: Promise.resolve(mask([1, 1, 1])),
+    moved: Promise.resolve(mask([1, 1, 1], [[1, 0, 0, 0.6], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])),
+    flipped: Promise.resolve(mask([1, 1, 1], [[-1, 0, 0, 3], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])),
+  });
+  const session = newSession();
+  await open(session, "same");
+  assert.deepEqual([shown(session), session.isSaved], [1, true]);
+  await assert.rejects(open(session, "moved"), /another grid/);
+  await assert.rejects(open(session, "flipped"), /another grid/);
 });
 
 test("a stroke during a click stays when the mask arrives", async () => {

@@ -15,11 +15,13 @@ import { decodeNifti, gunzip } from "./nifti.js";
  * @property {Voxel | null} [next_click]
  * @property {Candidate[]} [candidates]
  */
+/** @typedef {Answer & import("./grid.js").Place} SavedLabel */
 /** @typedef {{image: string, title: string | null, labelled: boolean, doubt: number | null}} Case */
 /**
  * @typedef {object} View What the server knows of an image.
  * @property {Voxel} shape
  * @property {Voxel} spacing mm
+ * @property {number[][]} affine voxel to mm (RAS)
  * @property {[number, number]} window
  * @property {[number, number]} range
  * @property {string | null} modality
@@ -109,7 +111,7 @@ const query = (values) => `?${new URLSearchParams(Object.entries(values).map(([k
 /**
  * Read a form with the JSON part and a cropped .nii.gz.
  * @param {Response} response
- * @returns {Promise<{params: Answer, file: Nifti}>}
+ * @returns {Promise<{params: any, file: Nifti}>}
  */
 async function cropForm(response) {
   const form = await response.formData();
@@ -161,6 +163,7 @@ export const api = {
    * @param {string} image
    * @param {Record<string, unknown>} params
    * @param {AbortSignal} [signal]
+   * @returns {Promise<{params: Answer, file: Nifti}>}
    */
   async infer(model, image, params, signal) {
     const form = new FormData();
@@ -178,7 +181,7 @@ export const api = {
 
   /**
    * @param {string} image
-   * @returns {Promise<{params: Answer, file: Nifti} | null>} the final label; null when there is none
+   * @returns {Promise<{params: SavedLabel, file: Nifti} | null>} the final label; null when there is none
    */
   async savedLabel(image) {
     const response = await send(`/datastore/segmentation${query({ image, result_crop: "true" })}`);

@@ -3,6 +3,25 @@
 /** @typedef {import("./crop.js").Box} Box */
 /** @typedef {import("./crop.js").Voxel} Voxel */
 
+/** @typedef {{shape: number[], affine: number[][]}} Place Voxels of an image, and where they are: voxel to mm */
+
+/**
+ * Whether two images have their voxels at the same places: no corner is more than half a voxel away.
+ * @param {Place} one
+ * @param {Place} other
+ */
+export function isSameGrid(one, other) {
+  const axes = [0, 1, 2];
+  if (axes.some((axis) => one.shape[axis] !== other.shape[axis])) return false;
+  const edges = axes.map((axis) => Math.hypot(...axes.map((row) => one.affine[row][axis])));
+  const shift = axes.map((row) => one.affine[row].map((value, column) => value - other.affine[row][column]));
+  const isFar = (/** @type {number} */ corner) => {
+    const ijk = axes.map((axis) => (corner >> axis) % 2 * (one.shape[axis] - 1));
+    return Math.hypot(...shift.map((row) => row[3] + axes.reduce((sum, axis) => sum + row[axis] * ijk[axis], 0))) > Math.min(...edges) / 2;
+  };
+  return ![0, 1, 2, 3, 4, 5, 6, 7].some(isFar);
+}
+
 export class Grid {
   /**
    * @param {Voxel} shape voxels along i, j and k

@@ -3,6 +3,7 @@
 import { ApiError, api } from "./api.js";
 import { Assist } from "./assist.js";
 import { maskOf, voxelCount } from "./crop.js";
+import { isSameGrid } from "./grid.js";
 import { History } from "./history.js";
 import { LabelMap } from "./labelmap.js";
 import * as layers from "./layer.js";
@@ -94,7 +95,7 @@ export class Session {
     signal.throwIfAborted();
     this.setLabels(names);
     this.map = new LabelMap(/** @type {import("./grid.js").Grid} */ (this.viewer.grid));
-    await this.#restore(image, signal);
+    await this.#restore(image, view, signal);
     Object.assign(this, { image, view, header: labelHeader(content) });
     this.#showColours();
     this.viewer.showLabels(this.map.voxels);
@@ -125,13 +126,14 @@ export class Session {
     this.observer.changed();
   }
 
-  /** @param {string} image @param {AbortSignal} signal */
-  async #restore(image, signal) {
+  /** @param {string} image @param {View} view @param {AbortSignal} signal */
+  async #restore(image, view, signal) {
     const saved = await api.savedLabel(image);
     signal.throwIfAborted();
     this.isSaved = saved !== null;
     const box = saved?.params.crop_box;
     if (!saved || !box) return;
+    if (!isSameGrid(saved.params, view)) throw new Error("The saved label has another grid than its image, so it cannot be shown on it.");
     const record = await api.labelRecord(image);
     signal.throwIfAborted();
     const prompts = record?.params?.prompts ?? {};

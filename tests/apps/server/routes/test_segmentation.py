@@ -79,7 +79,12 @@ def test_a_cropped_label_comes_as_a_form_with_its_names_and_box(client: TestClie
     boundary = answer.headers["content-type"].partition("boundary=")[2]
     params, image = answer.content.split(f"--{boundary}".encode())[1:3]
     described = json.loads(params.partition(b"\r\n\r\n")[2])
-    assert described == {"label_names": {"tumor": 1, "cyst": 3}, "crop_box": [2, 20, 3, 21, 1, 11]}
+    np.testing.assert_allclose(described.pop("affine"), orthogonal(), atol=1e-4)
+    assert described == {
+        "label_names": {"tumor": 1, "cyst": 3},
+        "crop_box": [2, 20, 3, 21, 1, 11],
+        "shape": list(SHAPE),
+    }
     (tmp_path / "crop.nii.gz").write_bytes(image.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n"))
     crop = Volume.open(tmp_path / "crop.nii.gz")
     np.testing.assert_array_equal(crop.array, label[2:20, 3:21, 1:11])

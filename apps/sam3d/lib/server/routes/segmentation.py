@@ -40,7 +40,8 @@ def router(app: App) -> APIRouter:
     def segmentation(image: str, series: str | None = None, result_crop: bool = False) -> Response:
         """Return all voxels as NRRD; with `result_crop` a form as of `/infer`, with a .nii.gz of the box that has any.
 
-        The form's `params` have `label_names`, the value of each label, and `crop_box`.
+        The form's `params` have `label_names`, the value of each label, `crop_box`, and `shape` and `affine` of the
+        whole label: a label that another program put into the studies folder may have another grid than its image.
         """
         store = app.datastore()
         found = read_series(store, image, series) if series else read_final(store, image, app.config.labels)
@@ -93,7 +94,8 @@ def cropped_form(label: Volume, names: Mapping[int, str]) -> FormResponse:
     array, volume, box = crop_to_content(_bytes(label), label)
     file = new_answer(".nii.gz")
     save_mask(file, array, volume)
-    return FormResponse(file, {"label_names": {name: value for value, name in names.items()}, "crop_box": box})
+    grid = {"shape": list(label.shape), "affine": label.affine.tolist()}
+    return FormResponse(file, {"label_names": {name: value for value, name in names.items()}, "crop_box": box, **grid})
 
 
 def nrrd(label: Volume, names: Mapping[int, str]) -> bytes:

@@ -3,6 +3,9 @@
 /** @typedef {import("./crop.js").Voxel} Voxel */
 /** @typedef {import("./grid.js").Grid} Grid */
 
+/** Distance between the discs or balls of a stroke, in radii: its edge is then straight to a hundredth of the radius. */
+const OVERLAP = 0.25;
+
 /**
  * Return the voxels within a radius of the way between two voxels.
  * @param {Grid} grid
@@ -17,7 +20,9 @@ export function brushed(grid, spacing, from, to, radius, across) {
   const reach = spacing.map((edge, axis) => (axis === across ? 0 : Math.floor(radius / edge)));
   /** @type {Map<number, Voxel>} */
   const found = new Map();
-  const parts = Math.max(1, ...from.map((at, axis) => Math.abs(to[axis] - at)));
+  const way = from.map((at, axis) => Math.abs(to[axis] - at));
+  const most = Math.hypot(...way.map((voxels, axis) => voxels * spacing[axis])) / (radius * OVERLAP);
+  const parts = Math.max(1, Math.ceil(Math.min(Math.max(...way), most)));
   for (let part = 0; part <= parts; part++) {
     const centre = from.map((at, axis) => Math.round(at + ((to[axis] - at) * part) / parts));
     for (let k = -reach[2]; k <= reach[2]; k++)

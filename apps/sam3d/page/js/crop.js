@@ -20,6 +20,28 @@ export function unionOf(boxes) {
   return /** @type {Box} */ ([0, 1, 2, 3, 4, 5].map((edge) => (edge % 2 ? Math.max(...at(edge)) : Math.min(...at(edge)))));
 }
 
+/**
+ * The smallest box around some voxels; null for none.
+ * @param {Iterable<Voxel>} voxels
+ * @returns {Box | null}
+ */
+export function boxAround(voxels) {
+  /** @type {Box | null} */
+  let box = null;
+  for (const [i, j, k] of voxels) {
+    if (!box) box = [i, i + 1, j, j + 1, k, k + 1];
+    else {
+      if (i < box[0]) box[0] = i;
+      if (i >= box[1]) box[1] = i + 1;
+      if (j < box[2]) box[2] = j;
+      if (j >= box[3]) box[3] = j + 1;
+      if (k < box[4]) box[4] = k;
+      if (k >= box[5]) box[5] = k + 1;
+    }
+  }
+  return box;
+}
+
 /** @param {Box} box @returns {Crop} */
 export function emptyCrop(box) {
   const [di, dj, dk] = sizeOf(box);

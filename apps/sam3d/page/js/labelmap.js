@@ -2,7 +2,7 @@
 
 A label that is drawn over another one hides it there: when the upper one leaves the voxel, the lower one is back. */
 
-import { unionOf } from "./crop.js";
+import { boxAround, unionOf } from "./crop.js";
 
 /** @typedef {import("./crop.js").Box} Box */
 /** @typedef {import("./crop.js").Crop} Crop */
@@ -55,15 +55,12 @@ export class LabelMap {
    * @returns {Box | null} the stored voxels that may have changed
    */
   paint(value, voxels, inside) {
-    /** @type {Box | null} */
-    let box = null;
     for (const voxel of voxels) {
       const at = this.grid.index(voxel);
       if (inside) this.#cover(at, value);
       else this.#uncover(at, value);
-      const [i, j, k] = voxel;
-      box = unionOf([box, [i, i + 1, j, j + 1, k, k + 1]]);
     }
+    const box = boxAround(voxels);
     const known = unionOf([this.boxes.get(value), inside ? box : null]);
     if (known) this.boxes.set(value, known);
     return box;

@@ -2,7 +2,7 @@
 
 Layers are never changed: every action makes a new one, and the history keeps the earlier ones. */
 
-import { emptyCrop, holds, indexIn, paste, unionOf, withoutRegion } from "./crop.js";
+import { boxAround, emptyCrop, holds, indexIn, paste, unionOf, withoutRegion } from "./crop.js";
 
 /** @typedef {import("./crop.js").Box} Box */
 /** @typedef {import("./crop.js").Crop} Crop */
@@ -120,7 +120,7 @@ export function separateEdits(layer, model, grid) {
  */
 export function maskOfLayer({ model, base, edits }, grid) {
   if (!edits.size && !(model && base)) return model ?? base;
-  const box = unionOf([model?.box, base?.box, boxOfEdits(edits, grid)]);
+  const box = unionOf([model?.box, base?.box, boxAround(brushedVoxels(edits, grid))]);
   if (!box) return null;
   const mask = emptyCrop(box);
   for (const part of [base, model]) if (part) paste(mask, part);
@@ -132,26 +132,10 @@ export function maskOfLayer({ model, base, edits }, grid) {
 }
 
 /**
- * The box of the brushed voxels: erased ones are outside of every mask already.
+ * The brushed voxels: erased ones are outside of every mask already.
  * @param {ReadonlyMap<number, boolean>} edits
  * @param {Grid} grid
- * @returns {Box | null}
  */
-function boxOfEdits(edits, grid) {
-  /** @type {Box | null} */
-  let box = null;
-  for (const [voxel, inside] of edits) {
-    if (!inside) continue;
-    const [i, j, k] = grid.voxelAt(voxel);
-    if (!box) box = [i, i + 1, j, j + 1, k, k + 1];
-    else {
-      if (i < box[0]) box[0] = i;
-      if (i >= box[1]) box[1] = i + 1;
-      if (j < box[2]) box[2] = j;
-      if (j >= box[3]) box[3] = j + 1;
-      if (k < box[4]) box[4] = k;
-      if (k >= box[5]) box[5] = k + 1;
-    }
-  }
-  return box;
+function* brushedVoxels(edits, grid) {
+  for (const [voxel, inside] of edits) if (inside) yield grid.voxelAt(voxel);
 }

@@ -161,6 +161,7 @@ export class Annotator {
 
   async save() {
     const { session } = this;
+    await session.answered();
     const isEmpty = session.labels.every(({ name }) => !session.voxels(name));
     if (isEmpty && !(await confirmed(`Save an empty label? It says that ${session.image} shows no ${this.labels.join(" and no ")}.`, "Save the empty label")))
       return false;

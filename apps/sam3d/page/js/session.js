@@ -353,13 +353,18 @@ export class Session {
     return Boolean(this.image) && !this.requests.size && !layers.isCurrent(this.layer);
   }
 
+  /** Wait for the masks of all clicks. */
+  async answered() {
+    while (this.requests.size) await this.pending;
+  }
+
   // Saving
 
   /** Save all labels as the final label of the image, with the prompts, so that it can be opened again. */
   async save() {
     const { map, header, image } = this;
     if (!map || !header || !image) return;
-    while (this.requests.size) await this.pending;
+    await this.answered();
     const behind = [...this.layers].find(([, layer]) => !layers.isCurrent(layer));
     if (behind) throw new Error(`The mask of ${behind[0]} does not show the latest click yet: try again, or undo it, then save.`);
     const history = this.history.done.at(-1);

@@ -47,6 +47,21 @@ export const isCurrent = (layer) => promptKey(layer) === layer.modelOf;
 export const isEmpty = (layer) => !hasPrompts(layer) && !layer.base && !layer.model && !layer.edits.size;
 
 /**
+ * The layer of a saved label: with its prompts if the page has saved it.
+ * @param {Crop} mask
+ * @param {any} prompts
+ * @returns {Layer}
+ */
+export function restoredLayer(mask, prompts) {
+  const isVoxel = (/** @type {unknown} */ voxel) => Array.isArray(voxel) && voxel.length === 3 && voxel.every(Number.isInteger);
+  const clicks = (/** @type {unknown} */ list) => (Array.isArray(list) ? list.filter(isVoxel) : []);
+  const roi = Array.isArray(prompts?.roi) && prompts.roi.length === 6 && prompts.roi.every(Number.isInteger) ? prompts.roi : null;
+  const layer = { ...EMPTY, foreground: clicks(prompts?.foreground), background: clicks(prompts?.background), roi };
+  if (!layer.foreground.length && !layer.roi) return { ...EMPTY, base: mask };
+  return { ...layer, model: mask, modelOf: promptKey(layer), restored: true };
+}
+
+/**
  * Add a click.
  *
  * A click inside a region without prompts takes it over: the model's mask of the click replaces it. A click outside on

@@ -141,7 +141,7 @@ export class Session {
       const mask = maskOf({ box, data: saved.file.data }, (voxel) => voxel === value);
       if (!voxelCount(mask)) continue;
       if (!this.layers.has(name)) this.labels.push(newLabel(name, this.#freeValue()));
-      this.display(name, restoredLayer(mask, prompts[name]));
+      this.display(name, layers.restoredLayer(mask, prompts[name]));
     }
   }
 
@@ -390,18 +390,3 @@ const newLabel = (name, value) => ({ name, value, colour: COLOURS[(value - 1) % 
 
 /** @param {Layer} layer */
 const promptsOf = ({ foreground, background, roi }) => ({ foreground, background, roi });
-
-/**
- * The layer of a saved label: with its prompts if this page has saved it.
- * @param {Crop} mask
- * @param {any} prompts
- * @returns {Layer}
- */
-function restoredLayer(mask, prompts) {
-  const isVoxel = (/** @type {unknown} */ voxel) => Array.isArray(voxel) && voxel.length === 3 && voxel.every(Number.isInteger);
-  const clicks = (/** @type {unknown} */ list) => (Array.isArray(list) ? list.filter(isVoxel) : []);
-  const roi = Array.isArray(prompts?.roi) && prompts.roi.length === 6 && prompts.roi.every(Number.isInteger) ? prompts.roi : null;
-  const layer = { ...layers.EMPTY, foreground: clicks(prompts?.foreground), background: clicks(prompts?.background), roi };
-  if (!layer.foreground.length && !layer.roi) return { ...layers.EMPTY, base: mask };
-  return { ...layer, model: mask, modelOf: layers.promptKey(layer), restored: true };
-}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,19 @@ def test_images_are_listed_with_their_state(client: TestClient, tmp_path: Path) 
         ("mr", True, None),
         ("real", False, None),
     ]
+
+
+def test_a_case_can_be_opened_before_the_weights_have_learned_clicks(tmp_path: Path, untrained_path: Path) -> None:
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    write_nifti(folder / "ct.nii.gz")
+    app = make_app(folder, {"weights": str(untrained_path)})
+    api = FastAPI()
+    api.include_router(importlib.import_module(cases.__name__).router(app))  # make_app has loaded it anew
+    with TestClient(api, base_url="http://127.0.0.1") as client:
+        view = client.get(f"{URL}/view", params={"image": "ct"})
+    assert view.status_code == 200, view.text
+    assert view.json()["shape"] == list(SHAPE)
 
 
 def test_the_view_describes_grid_and_intensities(client: TestClient) -> None:

@@ -13,12 +13,14 @@ from fastapi.responses import FileResponse, Response
 from monailabel.interfaces.datastore import Datastore
 
 from lib.activelearning.strategies import ScoreFile
+from lib.configs.active_weights import ActiveWeights, UntrainedError
 from lib.infers.open_volumes import Segmenters
 from lib.infers.sam3d import resolve_device
 from lib.server.routes.form_routes import reading_route
 from lib.server.routes.images import image_file
 from lib.server.routes.volume_files import Name
 from lib.server.user_shares import UserShares
+from sam3d_label.image.intensity import Normalization
 from sam3d_label.image.suffixes import NIFTI_SUFFIXES
 from sam3d_label.image.volume import Volume
 
@@ -37,6 +39,7 @@ class CasesApp(Protocol):
     readers: UserShares
     scores: ScoreFile
     segmenters: Segmenters
+    serving: ActiveWeights
 
     def datastore(self) -> Datastore:
         """Return images and labels."""
@@ -58,10 +61,9 @@ def router(app: CasesApp) -> APIRouter:
     def view(image: Name) -> dict[str, object]:
         store = app.datastore()
         file, study = image_file(store, image), store.get_image_info(image).get("StudyInstanceUID")
-        with app.segmenters.borrow(file, resolve_device(None)) as segmenter:
-            found = segmenter.normalization
-            modality = {"modality": found.modality, "modality_from": found.source}
-            return {"image": image, "study": study, **describe(segmenter.volume), **modality}
+        volume, found = open_for_view(app, file)
+        modality = {"modality": found.modality, "modality_from": found.source}
+        return {"image": image, "study": study, **describe(volume), **modality}
 
     @routes.get("/volume", summary="An image as NIfTI, whatever its own format", response_class=Response)
     def volume(image: Name) -> Response:
@@ -71,6 +73,16 @@ def router(app: CasesApp) -> APIRouter:
         return Response(nifti(Volume.open(file)), media_type="application/octet-stream")
 
     return routes
+
+
+def open_for_view(app: CasesApp, file: str) -> tuple[Volume, Normalization]:
+    """Open a volume with its intensity rule, for the first click too; weights need not have been trained for it."""
+    try:
+        with app.segmenters.borrow(file, resolve_device(None)) as segmenter:
+            return segmenter.volume, segmenter.normalization
+    except UntrainedError:
+        volume = Volume.open(file)
+        return volume, app.serving.load().card.intensity.fit(volume.array, volume.modality)
 
 
 def list_cases(app: CasesApp) -> list[dict[str, object]]:

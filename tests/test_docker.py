@@ -36,7 +36,7 @@ SHIPPED = ["apps/sam3d/main.py", "apps/sam3d/lib", "apps/sam3d/page", "sam3d_lab
 def is_sent(path: str) -> bool:
     """Whether .dockerignore leaves a file or a whole folder in the build context; the last rule that matches counts."""
     sent = True
-    for rule in (ROOT / ".dockerignore").read_text().splitlines():
+    for rule in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines():
         if rule and not rule.startswith("#"):
             pattern = rule.removeprefix("!")
             if any(parent.match(pattern) for parent in (Path(path), *Path(path).parents) if parent != Path(".")):
@@ -103,7 +103,7 @@ def pacs(tmp_path: Path) -> Iterator[str]:
     if ORTHANC is None or not PLUGIN.exists():
         pytest.skip("no Orthanc here: apt-get install orthanc orthanc-dicomweb")
     port, storage = free_port(), str(tmp_path / "storage")
-    configuration = json.loads((ROOT / "deploy/orthanc.json").read_text())
+    configuration = json.loads((ROOT / "deploy/orthanc.json").read_text(encoding="utf-8"))
     configuration |= {"HttpPort": port, "StorageDirectory": storage, "IndexDirectory": storage}
     (tmp_path / "orthanc.json").write_text(json.dumps(configuration))
     url = f"http://{HOST}:{port}"

@@ -88,7 +88,9 @@ OPTION = re.compile(r"(?<!\S)--[a-z][a-z-]*")
 def test_source_files_that_the_docs_name_exist():
     files = [path.as_posix() for folder in SOURCES for path in (ROOT / folder).rglob("*") if path.is_file()]
     named = {
-        name for page in PAGES for name in re.findall(r"`([\w./-]+\.(?:py|js|sh|conf|service))[`:]", page.read_text())
+        name
+        for page in PAGES
+        for name in re.findall(r"`([\w./-]+\.(?:py|js|sh|conf|service))[`:]", page.read_text(encoding="utf-8"))
     }
     assert [name for name in sorted(named - ELSEWHERE) if not any(file.endswith(f"/{name}") for file in files)] == []
 

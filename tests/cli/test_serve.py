@@ -69,7 +69,7 @@ def test_the_shown_command_reports_a_rejection_and_keeps_the_reason(tmp_path: Pa
         done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 22
     assert "400" in done.stderr
-    assert "outside the volume" in (tmp_path / "mask.nii.gz").read_text()
+    assert "outside the volume" in (tmp_path / "mask.nii.gz").read_text(encoding="utf-8")
 
 
 def error_of(*arguments: str) -> str:

@@ -120,7 +120,7 @@ def test_masks_of_a_running_server_and_a_replay_of_them(server: str, folder: Pat
             [folder / "model", folder / "studies", folder / "replayed", "--weights", weights],
             {**array, "SLURM_ARRAY_TASK_STEP": "1"},
         )
-    summary = json.loads((folder / "replayed" / "summary.json").read_text())
+    summary = json.loads((folder / "replayed" / "summary.json").read_text(encoding="utf-8"))
     assert (summary["requests"], summary["replayed"]) == (3, 2)
 
 

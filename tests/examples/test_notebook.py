@@ -27,7 +27,7 @@ def test_the_notebook_runs_and_training_helps(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", program, notebook, out], check=True, cwd=tmp_path, env=environment)
     if folder := os.environ.get("SAM3D_SCREENSHOTS"):
         Path(folder, notebook.name).write_bytes(out.read_bytes())
-    found = re.search(r"Dice after one click: (\S+) -> ([\d.]+)", out.read_text())
+    found = re.search(r"Dice after one click: (\S+) -> ([\d.]+)", out.read_text(encoding="utf-8"))
     assert found is not None
     before, after = map(float, found.groups())
     assert after > before

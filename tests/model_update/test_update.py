@@ -74,16 +74,16 @@ def scored(case: str, value: float) -> CaseScore:
 @pytest.fixture
 def quality(monkeypatch):
     """Says what the gate measures: by the version of the weights, and on reference cases."""
-    told = {"candidate": 0.8, "random": 0.7, "reference": 0.6}
+    dice = {"candidate": 0.8, "random": 0.7, "reference": 0.6}
 
     def score(weights, cases, pause):
         for _ in cases:
             pause()
-        of_team = told.get(weights.version, told["candidate"])
-        return [scored(case.name, told["reference"] if "phantom" in case.name else of_team) for case in cases]
+        of_team = dice.get(weights.version, dice["candidate"])
+        return [scored(case.name, dice["reference"] if "phantom" in case.name else of_team) for case in cases]
 
     monkeypatch.setattr(update, "score", score)
-    return told
+    return dice
 
 
 def test_a_better_version_serves_with_its_report(make, labelled, quality, tmp_path):
@@ -156,17 +156,17 @@ def first_weight(weights):
 @pytest.fixture
 def drift(monkeypatch, small_weights):
     """Says what the gate measures by how far the nudged weight is from where it began: the team gains, MR loses."""
-    told = {"MR": 0.02, "began": first_weight(small_weights)}
+    effect = {"MR": 0.02, "began": first_weight(small_weights)}
 
     def score(weights, cases, pause):
-        moved = first_weight(weights) - told["began"]
+        moved = first_weight(weights) - effect["began"]
         return [
-            scored(case.name, 0.8 - told["MR"] * moved if case.name[:2] == "MR" else 0.5 + 0.02 * moved)
+            scored(case.name, 0.8 - effect["MR"] * moved if case.name[:2] == "MR" else 0.5 + 0.02 * moved)
             for case in cases
         ]
 
     monkeypatch.setattr(update, "score", score)
-    return told
+    return effect
 
 
 def test_an_update_that_harms_other_targets_is_interpolated_or_rejected(make, labelled, drift, tmp_path):
@@ -241,15 +241,15 @@ def test_nothing_is_published_on_the_word_of_one_case(make, labelled, quality, t
 
 
 @pytest.mark.parametrize(
-    ("skipped", "told"),
+    ("skipped", "expected"),
     [
         ({}, "no image has a final label yet"),
         ({"a": "the label is empty"}, "no label can be used; a: the label is empty$"),
         ({"a": "the label is empty", "b": "unreadable"}, "a: the label is empty, and 1 more"),
     ],
 )
-def test_nothing_to_train_on_says_why(make, labelled, quality, skipped, told):
-    with pytest.raises(VolumeError, match=told):
+def test_nothing_to_train_on_says_why(make, labelled, quality, skipped, expected):
+    with pytest.raises(VolumeError, match=expected):
         make()([], skipped)
 
 

@@ -19,7 +19,7 @@ import { presets } from "./windows.js";
 /** @typedef {{name: string, value: number, colour: [number, number, number], hidden: boolean}} Label */
 /** @typedef {{total: number, server: number, drawing: number}} Timing Seconds: click to screen, in the server, and from the answer to the screen. */
 
-/** Colours that are told apart on grey images, also by most people with a colour deficiency. @type {[number, number, number][]} */
+/** Colours that can be distinguished on grey images, also with most colour vision deficiencies. @type {[number, number, number][]} */
 const COLOURS = [
   [255, 122, 69], [86, 180, 233], [240, 228, 66], [204, 121, 167], [0, 190, 140],
   [190, 150, 255], [255, 170, 200], [150, 220, 90], [120, 160, 255], [222, 184, 135],

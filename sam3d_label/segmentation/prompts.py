@@ -37,10 +37,18 @@ class Box:
 
 @dataclass(frozen=True)
 class Prompts:
-    """The prompts of one request."""
+    """The prompts of one request.
+
+    Attributes:
+        clicks: Clicks inside and outside the target.
+        boxes: Boxes around it.
+        chosen: The mask that the further prompts correct, where the annotator has chosen one; the prompts that it is a
+            candidate of are among `clicks` and `boxes`.
+    """
 
     clicks: tuple[Click, ...] = ()
     boxes: tuple[Box, ...] = ()
+    chosen: ChosenCandidate | None = None
 
     @classmethod
     def of(cls, prompts: Prompts | Iterable[Click | Box]) -> Prompts:
@@ -67,6 +75,17 @@ class Prompts:
         """The clicks outside the target."""
         return tuple(click for click in self.clicks if not click.positive)
 
+    @property
+    def corrections(self) -> Prompts:
+        """The prompts that the chosen candidate was not made of; all of them without one."""
+        if self.chosen is None:
+            return self
+        earlier = self.chosen.prompts
+        return Prompts(
+            tuple(click for click in self.clicks if click not in earlier.clicks),
+            tuple(box for box in self.boxes if box not in earlier.boxes),
+        )
+
     def validate(self, shape: Ijk) -> None:
         """Check that the prompts fit a volume of the given shape (I, J, K).
 
@@ -76,6 +95,8 @@ class Prompts:
         if not self.positive and not self.boxes:
             raise PromptError("nothing marks the target: give at least one click inside it, or a box around it")
         self.require_inside(shape)
+        if self.chosen:
+            self.chosen.prompts.validate(shape)
         both = {click.ijk for click in self.positive} & {click.ijk for click in self.negative}
         if both:
             raise PromptError(f"voxel {min(both)} is clicked both inside and outside: remove one of the two clicks")
@@ -91,6 +112,19 @@ class Prompts:
         for box in self.boxes:
             require_inside("box corner", box.lower, shape)
             require_inside("box corner", box.upper, shape)
+
+
+@dataclass(frozen=True)
+class ChosenCandidate:
+    """One of the masks that some prompts may mean (`Segmenter.candidates`), as the mask to correct.
+
+    Attributes:
+        prompts: The prompts that it is a candidate of.
+        number: Its place among their candidates, 0 for the highest predicted Dice.
+    """
+
+    prompts: Prompts
+    number: int
 
 
 def require_inside(what: str, ijk: Ijk, shape: Ijk) -> None:
@@ -115,7 +149,12 @@ def clip_boxes(prompts: Prompts, shape: Sequence[int]) -> Prompts:
     Raises:
         PromptError: A box is completely outside.
     """
-    return Prompts(clicks=prompts.clicks, boxes=tuple(_clip(box, shape) for box in prompts.boxes))
+    chosen = prompts.chosen
+    return Prompts(
+        clicks=prompts.clicks,
+        boxes=tuple(_clip(box, shape) for box in prompts.boxes),
+        chosen=chosen and ChosenCandidate(clip_boxes(chosen.prompts, shape), chosen.number),
+    )
 
 
 def _clip(box: Box, shape: Sequence[int]) -> Box:

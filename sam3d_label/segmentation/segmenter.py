@@ -23,9 +23,9 @@ from sam3d_label.segmentation.crop_encoder import CropEncoder
 from sam3d_label.segmentation.crop_grid import CropGrid
 from sam3d_label.segmentation.merge import TargetLogits
 from sam3d_label.segmentation.outside_air import OutsideAir
-from sam3d_label.segmentation.prompts import Box, Click, Prompts
+from sam3d_label.segmentation.prompts import Box, ChosenCandidate, Click, Prompts
 from sam3d_label.segmentation.uncertainty import UncertaintyMap, next_click, perturb
-from sam3d_label.segmentation.view_search import TargetViews, ViewSearch
+from sam3d_label.segmentation.view_search import TargetViews, View, ViewSearch
 from sam3d_label.weights import Weights, open_weights
 
 FILE_ORDER: Literal["F"] = "F"
@@ -140,7 +140,7 @@ class Segmenter:
         """
         started = time.monotonic()
         search = self.search(self._check_prompts(prompts))
-        return self._result([self._logits(views, search.prompts) for views in search.targets()], search, started)
+        return self._result([self._logits(views, search.prompts) for views in self._targets(search)], search, started)
 
     def candidates(self, prompts: Prompts | Iterable[Click | Box]) -> list[Candidate]:
         """Return several masks that a set of prompts may mean, such as a part, the whole, or the organ around it.
@@ -156,16 +156,11 @@ class Segmenter:
         """
         started = time.monotonic()
         search = self.search(self._check_prompts(prompts))
-        count = self.weights.model.config.candidates
-        if not count:
-            raise PromptError(f"the weights {self.weights.version} have no candidates: they give one mask only")
-        proposed = [search.proposals(views.whole) for views in search.targets()]
         candidates = []
-        for each in zip(*proposed, strict=True):
-            targets = [self._logits(TargetViews(view), search.prompts) for view, _ in each]
-            predicted = float(np.mean([dice for _, dice in each]))
+        for views, predicted in self._proposals(search):
+            targets = [self._logits(TargetViews(view), search.prompts) for view in views]
             candidates.append(Candidate(self._result(targets, search, started), predicted))
-        return sorted(candidates, key=lambda candidate: -candidate.predicted_dice)
+        return candidates
 
     def segment_unprompted(self, progress: Callable[[int, int], None] | None = None) -> Result:
         """Return the mask without any prompt, from crops over the whole volume.
@@ -198,7 +193,7 @@ class Segmenter:
         search = self.search(prompts)
         draws = perturb(prompts, self.volume.shape, self.volume.spacing)
         unsure = np.zeros(self.volume.shape, np.float32, order=FILE_ORDER)
-        for target in search.targets():
+        for target in self._targets(search):
             for view in target.tiles or (target.whole,):
                 drawn = [search.view(view.frame, view.wider, draw).logit.sigmoid() for draw in draws]
                 spread, region = self.volume.uncrop(2 * torch.stack(drawn).std(0, correction=0), view.frame)
@@ -265,6 +260,29 @@ class Segmenter:
         grid = CropGrid(self.volume, self.weights.model.config.crop, spacings, card.spacing)
         encoder = CropEncoder(self.volume, self.weights, self.normalization, self.cache)
         return ViewSearch(grid, encoder, prompts, two_pass=self.two_pass)
+
+    def _targets(self, search: ViewSearch) -> Iterable[TargetViews]:
+        """Return the views of each target; of a chosen candidate, with the corrections."""
+        chosen = search.prompts.chosen
+        return search.targets() if chosen is None else search.corrected(self._chosen_views(search, chosen))
+
+    def _chosen_views(self, search: ViewSearch, chosen: ChosenCandidate) -> list[View]:
+        """Return the view of each target of a candidate."""
+        proposed = self._proposals(search.of(chosen.prompts))
+        if not 0 <= chosen.number < len(proposed):
+            raise PromptError(f"there is no candidate {chosen.number}, only 0 to {len(proposed) - 1}")
+        return proposed[chosen.number][0]
+
+    def _proposals(self, search: ViewSearch) -> list[tuple[list[View], float]]:
+        """Return the views of each candidate and its predicted Dice, the highest first."""
+        if not self.weights.model.config.candidates:
+            raise PromptError(f"the weights {self.weights.version} have no candidates: they give one mask only")
+        proposed = [search.proposals(views.whole) for views in self._targets(search)]
+        candidates = [
+            ([view for view, _ in each], float(np.mean([dice for _, dice in each])))
+            for each in zip(*proposed, strict=True)
+        ]
+        return sorted(candidates, key=lambda candidate: -candidate[1])
 
     def _logits(self, views: TargetViews, prompts: Prompts) -> TargetLogits:
         """Return the logits of the views of one target."""

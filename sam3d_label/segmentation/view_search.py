@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -79,6 +79,10 @@ class ViewSearch:
     def __init__(self, grid: CropGrid, encoder: CropEncoder, prompts: Prompts, *, two_pass: bool = True) -> None:
         self.grid, self.encoder, self.prompts, self.two_pass = grid, encoder, prompts, two_pass
 
+    def of(self, prompts: Prompts) -> ViewSearch:
+        """Return the search for the targets of other prompts, in the same volume."""
+        return ViewSearch(self.grid, self.encoder, prompts, two_pass=self.two_pass)
+
     def targets(self) -> Iterator[TargetViews]:
         """Yield the views of each group of prompts that one crop can show."""
         for group in self.grid.groups(self.prompts):
@@ -91,6 +95,46 @@ class ViewSearch:
         if view.frame.spacing > self.grid.first:
             return TargetViews(view, tuple(self.tiles(view)))
         return TargetViews(self._zoom_in(view, points))
+
+    def corrected(self, chosen: Sequence[View]) -> Iterator[TargetViews]:
+        """Yield a chosen candidate with the corrections of the request, then targets that are too far from it.
+
+        Args:
+            chosen: The view of each target of the candidate.
+        """
+        new = self.prompts.corrections
+        views = [self._correct(view, new) for view in chosen]
+        for view in views:
+            yield TargetViews(view)
+        clicks = tuple(click for click in new.positive if not any(view.frame.contains(click.ijk) for view in views))
+        for group in self.grid.groups(Prompts(clicks)):
+            yield self.target(group)
+
+    @torch.inference_mode()
+    def _correct(self, chosen: View, new: Prompts) -> View:
+        """Return a view of a chosen candidate that is changed only where a new prompt asks for it.
+
+        Raises:
+            WorkCancelledError: The result is not needed any more.
+        """
+        if not (new.clicks or new.boxes):
+            return chosen
+        checkpoint()
+        encoder, frame = self.encoder, self._frame_with(chosen, prompt_voxels([*new.clicks, *new.boxes]))
+        prompts = CropPrompts.of(self.prompts, frame, encoder.device)
+        logit = encoder.logit(frame, prompts, self._mask_to_correct(frame, prompts, chosen))
+        logit = follow_edges(logit[0, 0].float(), encoder.image(frame))[None, None]
+        initial = chosen.resample(frame, frame.size)
+        kept = keep_local(logit, initial, CropPrompts.of(new, frame, encoder.device))
+        return View(frame, torch.where((kept > 0) != (initial > 0), kept, initial)[0, 0], chosen)
+
+    def _frame_with(self, view: View, points: np.ndarray) -> CropFrame:
+        """Return the crop of a view or, if some points are outside, the closest that shows its mask and all of them."""
+        corners = mask_corners(view.mask, view.frame) if view.mask.any() else points
+        around = np.concatenate([points, corners])
+        wider = (self.grid.frame(around, wide) for wide in self.grid.spacings if wide >= view.frame.spacing)
+        frames = (frame for frame in (view.frame, *wider) if all(frame.contains(point) for point in points))
+        return next(frames, view.frame)
 
     def initial_spacing(self, group: list[Click | Box]) -> float:
         """Return the finest spacing that suits a target of the size that the group indicates; at most the first one."""

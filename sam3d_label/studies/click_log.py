@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sam3d_label.errors import NewerFormatError, Sam3dError
 from sam3d_label.io import Record, append_line, locked, sync_folder
-from sam3d_label.segmentation.prompts import Box, Click, Ijk, Prompts
+from sam3d_label.segmentation.prompts import Box, ChosenCandidate, Click, Ijk, Prompts
 
 logger = logging.getLogger(__name__)
 FOLDER = "clicks"
@@ -37,6 +37,28 @@ LOCK_TIMEOUT = 1.0
 """Seconds that a request waits for other processes that write; then it goes unlogged."""
 
 
+class LoggedChoice(BaseModel):
+    """A candidate that an annotator has chosen.
+
+    Attributes:
+        prompts: The prompts that it is a candidate of.
+        number: Its place among their candidates, from 0.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    prompts: LoggedPrompts
+    number: int
+
+    @classmethod
+    def of(cls, chosen: ChosenCandidate) -> LoggedChoice:
+        """Return a chosen candidate for the log."""
+        return cls(prompts=LoggedPrompts.of(chosen.prompts), number=chosen.number)
+
+    def choice(self) -> ChosenCandidate:
+        """Return the logged candidate."""
+        return ChosenCandidate(self.prompts.prompts(), self.number)
+
+
 class LoggedPrompts(BaseModel):
     """Prompts as they are logged, in voxels of the stored image and in the order in which they came.
 
@@ -44,12 +66,14 @@ class LoggedPrompts(BaseModel):
         inside: Clicks inside the target.
         outside: Clicks outside.
         boxes: Corners i0, i1, j0, j1, k0, k1 of each box, both inclusive; not cut to the volume.
+        chosen: The candidate that they correct; None without one.
     """
 
     model_config = ConfigDict(frozen=True)
     inside: tuple[Ijk, ...] = ()
     outside: tuple[Ijk, ...] = ()
     boxes: tuple[tuple[int, int, int, int, int, int], ...] = ()
+    chosen: LoggedChoice | None = None
 
     @classmethod
     def of(cls, prompts: Prompts) -> LoggedPrompts:
@@ -58,12 +82,14 @@ class LoggedPrompts(BaseModel):
             inside=tuple(click.ijk for click in prompts.positive),
             outside=tuple(click.ijk for click in prompts.negative),
             boxes=tuple(_pairs(box) for box in prompts.boxes),
+            chosen=LoggedChoice.of(prompts.chosen) if prompts.chosen else None,
         )
 
     def prompts(self) -> Prompts:
         """Return the logged prompts."""
         clicks = [Click(ijk) for ijk in self.inside] + [Click(ijk, positive=False) for ijk in self.outside]
-        return Prompts(tuple(clicks), tuple(Box.from_pairs(box) for box in self.boxes))
+        boxes = tuple(Box.from_pairs(box) for box in self.boxes)
+        return Prompts(tuple(clicks), boxes, self.chosen.choice() if self.chosen else None)
 
 
 class LoggedRequest(Record):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lib.requests import RESERVED_KEYS, SERVER_KEYS, parse
 from sam3d_label.errors import PromptError
-from sam3d_label.segmentation.prompts import Box, Click, Prompts
+from sam3d_label.segmentation.prompts import Box, ChosenCandidate, Click, Prompts
 
 LABELS = ("tumor", "cyst")
 INSIDE, OUTSIDE = Click((81, 54, 36)), Click((50, 64, 30), positive=False)
@@ -161,6 +161,28 @@ def test_what_is_wrong_is_named(request_: dict[str, Any], expected: str) -> None
 def test_a_region_of_slicer_is_a_box_whatever_its_order() -> None:
     prompts, _ = read(foreground=[[5, 5, 5]], roi=[9, 2, 8, 3, 4, 7.4])
     assert prompts.boxes == (Box((2, 3, 4), (9, 8, 7)),)
+
+
+def test_a_chosen_candidate_is_named_by_its_prompts_and_its_number() -> None:
+    earlier = {"number": 2, "foreground": [[81, 54, 36]], "roi": [0, 9, 0, 8, 0, 7]}
+    prompts, _ = read(foreground=[[81, 54, 36]], background=[[50, 64, 30]], chosen_candidate=earlier)
+    assert prompts.clicks == BOTH
+    assert prompts.chosen == ChosenCandidate(Prompts((INSIDE,), (Box((0, 0, 0), (9, 8, 7)),)), 2)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({"foreground": [[1, 2, 3]]}, "chosen_candidate.number: Field required"),
+        ({"number": -1}, "chosen_candidate.number"),
+        ({"number": 0, "clicks": []}, "chosen_candidate.clicks"),
+        ({"number": 0, "foreground": [[1, 2]]}, "chosen_candidate.foreground: a click is"),
+        (3, "chosen_candidate"),
+    ],
+)
+def test_a_wrong_choice_is_named(chosen: Any, expected: str) -> None:
+    with pytest.raises(PromptError, match=expected):
+        read(foreground=[[1, 2, 3]], chosen_candidate=chosen)
 
 
 def test_a_region_alone_is_enough() -> None:

@@ -11,7 +11,7 @@ import torch
 from sam3d_label.errors import PromptError
 from sam3d_label.image.volume import Volume
 from sam3d_label.network import SAM3D
-from sam3d_label.segmentation.prompts import Click
+from sam3d_label.segmentation.prompts import ChosenCandidate, Click, Prompts
 from sam3d_label.segmentation.segmenter import Segmenter
 from sam3d_label.weights import Weights
 from tests.helpers.networks import SMALL
@@ -68,3 +68,60 @@ def test_targets_far_apart_are_in_every_candidate(weights: Weights) -> None:
 def test_weights_with_one_mask_have_no_candidates(small_weights: Weights, volume: Volume) -> None:
     with pytest.raises(PromptError, match="no candidates"):
         Segmenter(volume, small_weights).candidates([Click((20, 18, 10))])
+
+
+CLICK = Click((20, 18, 10))
+
+
+def chosen(number: int, *corrections: Click) -> Prompts:
+    return Prompts((CLICK, *corrections), chosen=ChosenCandidate(Prompts((CLICK,)), number))
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_chosen_candidate_is_the_mask_until_it_is_corrected(weights: Weights, volume: Volume, number: int) -> None:
+    segmenter = Segmenter(volume, weights)
+    candidate = segmenter.candidates([CLICK])[number]
+    assert np.array_equal(segmenter.segment(chosen(number)).mask, candidate.result.mask)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_clicks_outside_only_remove_from_a_chosen_candidate(weights: Weights, volume: Volume, number: int) -> None:
+    segmenter = Segmenter(volume, weights)
+    mask = segmenter.candidates([CLICK])[number].result.mask
+    inside = np.argwhere(mask & (np.indices(mask.shape)[0] != CLICK.ijk[0]))[0]
+    outside = Click((int(inside[0]), int(inside[1]), int(inside[2])), positive=False)
+    corrected = segmenter.segment(chosen(number, outside)).mask
+    assert mask[outside.ijk] == 1
+    assert corrected[outside.ijk] == 0
+    assert corrected[CLICK.ijk] == 1
+    assert not (corrected > mask).any()
+
+
+def test_clicks_inside_only_add_to_a_chosen_candidate(weights: Weights, volume: Volume) -> None:
+    segmenter = Segmenter(volume, weights)
+    masks = [candidate.result.mask for candidate in segmenter.candidates([CLICK])]
+    smallest = min(range(3), key=lambda number: np.count_nonzero(masks[number]))
+    missing = Click((28, 18, 10))
+    corrected = segmenter.segment(chosen(smallest, missing)).mask
+    assert masks[smallest][missing.ijk] == 0
+    assert corrected[missing.ijk] == 1
+    assert not (corrected < masks[smallest]).any()
+
+
+def test_a_click_far_from_a_chosen_candidate_is_in_the_mask(weights: Weights) -> None:
+    volume = Volume(np.random.default_rng(0).gamma(3, 50, (160, 30, 30)), np.eye(4))
+    card = weights.card.model_copy(update={"scales": (1.0,)})
+    near, far = Click((5, 15, 15)), Click((150, 15, 15))
+    prompts = Prompts((near, far), chosen=ChosenCandidate(Prompts((near,)), 0))
+    mask = Segmenter(volume, replace(weights, card=card)).segment(prompts).mask
+    assert mask[near.ijk] == mask[far.ijk] == 1
+
+
+def test_the_uncertainty_is_that_of_the_corrected_candidate(weights: Weights, volume: Volume) -> None:
+    unsure = Segmenter(volume, weights).uncertainty(chosen(0, Click((28, 18, 10))))
+    assert unsure.map.shape == volume.shape
+
+
+def test_a_candidate_that_does_not_exist_is_named(weights: Weights, volume: Volume) -> None:
+    with pytest.raises(PromptError, match="no candidate 3, only 0 to 2"):
+        Segmenter(volume, weights).segment(chosen(3))

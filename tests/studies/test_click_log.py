@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from sam3d_label.errors import NewerFormatError, Sam3dError
-from sam3d_label.segmentation.prompts import Box, Click, Prompts
+from sam3d_label.segmentation.prompts import Box, ChosenCandidate, Click, Prompts
 from sam3d_label.studies.click_log import ClickLog, LoggedPrompts, LoggedRequest, log_files, read_log
 
 PROMPTS = Prompts((Click((1, 2, 3)), Click((4, 5, 6)), Click((7, 8, 9), positive=False)), (Box((0, 1, 2), (5, 6, 7)),))
@@ -48,6 +48,7 @@ def test_what_is_written_is_one_json_object_a_line_and_comes_back(tmp_path):
     assert json.loads(lines[0])["prompts"] == {
         "inside": [[1, 2, 3], [4, 5, 6]],
         "outside": [[7, 8, 9]],
+        "chosen": None,
         "boxes": [[0, 5, 1, 6, 2, 7]],
     }
     assert read_log(tmp_path / "new" / "clicks").requests == written
@@ -156,3 +157,9 @@ def test_a_log_that_another_process_holds_delays_a_click_by_a_moment_only(tmp_pa
         ClickLog(tmp_path).append(request())
     assert "unlogged" in caplog.text
     assert not log_files(tmp_path)
+
+
+def test_a_chosen_candidate_comes_back():
+    given = Prompts((Click((3, 3, 3)), *PROMPTS.clicks), PROMPTS.boxes, ChosenCandidate(PROMPTS, 1))
+    text = LoggedPrompts.of(given).model_dump_json()
+    assert LoggedPrompts.model_validate_json(text).prompts() == given

@@ -9,7 +9,7 @@ OHIF and Slicer speak three dialects, all in voxels [i, j, k] of the stored imag
 The first dialect that holds a click inside is the one that counts, in this order: OHIF keeps and resends keys
 of earlier requests. `background` counts in all of them. Slicer adds `roi`, six unsorted numbers i0, i1, j0,
 j1, k0, k1. `result` chooses the response: `mask`; `uncertainty`, a map of the uncertainty of the mask; or
-`candidates`, several masks that the prompts may mean.
+`candidates`, several masks that the prompts may mean. `chosen_candidate` names one of these as the mask to correct.
 Everything else that the viewers send (`IGNORED_KEYS`) changes nothing: a mask is a function of the volume, the
 weights and the prompts.
 """
@@ -26,7 +26,7 @@ from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from sam3d_label.errors import PromptError
-from sam3d_label.segmentation.prompts import Box, Click, Prompts
+from sam3d_label.segmentation.prompts import Box, ChosenCandidate, Click, Prompts
 from sam3d_label.studies.click_log import ResultKind
 
 Voxel = tuple[int, int, int]
@@ -96,10 +96,17 @@ def parse(request: Mapping[str, object], *, labels: Sequence[str]) -> tuple[Prom
     inside, outside, named = _clicks(fields, request, labels, named)
     if not (inside or outside or fields.roi):
         raise PromptError(NO_POINT if any(request.get(key) == [] for key in CLICK_KEYS) else NO_CLICKS)
+    chosen = fields.chosen_candidate
+    prompts = _prompts(inside, outside, fields.roi, chosen.parsed() if chosen else None)
+    return prompts, _output(fields, named or labels[0])
+
+
+def _prompts(
+    inside: Iterable[Voxel], outside: Iterable[Voxel], roi: Sequence[int], chosen: ChosenCandidate | None = None
+) -> Prompts:
     clicks = [Click(ijk) for ijk in dict.fromkeys(inside)]
     clicks += [Click(ijk, positive=False) for ijk in dict.fromkeys(outside)]
-    boxes = (Box.from_pairs(fields.roi),) if fields.roi else ()
-    return Prompts(clicks=tuple(clicks), boxes=boxes), _output(fields, named or labels[0])
+    return Prompts(tuple(clicks), (Box.from_pairs(roi),) if roi else (), chosen)
 
 
 def parse_unprompted(request: Mapping[str, object], *, labels: Sequence[str], found: str) -> OutputForm:
@@ -201,6 +208,20 @@ def _dotted(value: object) -> object:
     return f".{value.lower().lstrip('.')}" if isinstance(value, str) and value else None
 
 
+class _Chosen(BaseModel):
+    """A candidate of earlier prompts; further prompts correct it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    number: Annotated[int, Field(ge=0)]
+    foreground: Annotated[tuple[Voxel, ...], BeforeValidator(_voxels)] = ()
+    background: Annotated[tuple[Voxel, ...], BeforeValidator(_voxels)] = ()
+    roi: Annotated[tuple[int, ...], BeforeValidator(_roi)] = ()
+
+    def parsed(self) -> ChosenCandidate:
+        return ChosenCandidate(_prompts(self.foreground, self.background, self.roi), self.number)
+
+
 class _Fields(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
@@ -211,6 +232,7 @@ class _Fields(BaseModel):
     label_prompt: Annotated[tuple[int, ...], BeforeValidator(_numbers)] = ()
     label: str | None = None
     roi: Annotated[tuple[int, ...], BeforeValidator(_roi)] = ()
+    chosen_candidate: _Chosen | None = None
     device: Annotated[str | None, BeforeValidator(_first)] = None
     result: ResultKind = "mask"
     result_extension: Annotated[Extension | None, BeforeValidator(_dotted)] = None
@@ -266,7 +288,9 @@ def check_request(
                 f"{key[:SHOWN]}: no such key in params; there are {', '.join(sorted(_Fields.model_fields))},"
                 f" and one for each label: {', '.join(labels)}"
             )
-    clicks = [request.get(key) for key in (*CLICK_KEYS, *labels)]
+    chosen = request.get("chosen_candidate")
+    earlier = [chosen.get(key) for key in CLICK_KEYS] if isinstance(chosen, dict) else []
+    clicks = [*earlier, *(request.get(key) for key in (*CLICK_KEYS, *labels))]
     count = sum(len(each) for each in clicks if isinstance(each, list))
     if count > max_clicks:
         raise PromptError(f"{count} clicks are more than the {max_clicks} that are allowed (--conf max_clicks)")
@@ -327,7 +351,7 @@ def _validate(model: type[Model], request: Mapping[str, object]) -> Model:
     except ValidationError as error:
         item = error.errors()[0]
         reason = str(item["ctx"]["error"]) if item["type"] == "value_error" else f"{item['msg']}, not {item['input']!r}"
-        raise PromptError(f"{item['loc'][0]}: {reason}") from None
+        raise PromptError(f"{'.'.join(map(str, item['loc']))}: {reason}") from None
 
 
 def _named_label(fields: _Fields, labels: Sequence[str]) -> str | None:

@@ -10,6 +10,7 @@ import { History } from "../../../apps/sam3d/page/js/history.js";
 import { LabelMap } from "../../../apps/sam3d/page/js/labelmap.js";
 import * as layers from "../../../apps/sam3d/page/js/layer.js";
 import { decodeNifti, encodeMap, gunzip, gzip, labelHeader } from "../../../apps/sam3d/page/js/nifti.js";
+import { indexesOf, recordOf, restoredLayer, runsOf } from "../../../apps/sam3d/page/js/record.js";
 import { presets } from "../../../apps/sam3d/page/js/windows.js";
 
 const SHAPE = [4, 5, 6];
@@ -116,6 +117,60 @@ test("what a saved label has and the model's mask has not becomes brush strokes"
   assert.deepEqual([...layers.maskOfLayer(separated, TURNED).data], [1, 1, 0]);
   const erased = layers.separateEdits(layers.withEdits(restored, [0], false), crop([1, 3, 0, 1, 0, 1]), TURNED);
   assert.deepEqual([...erased.edits], [[0, false], [2, false]], "strokes since it was opened stay");
+});
+
+const PROMPTS = { ...layers.EMPTY, foreground: [[1, 0, 0]], roi: [0, 2, 0, 2, 0, 2] };
+const everywhere = () => true;
+
+test("a saved label comes back with its strokes and regions, and a new mask of the model replaces the rest", () => {
+  const choice = { foreground: [[1, 0, 0]], background: [], roi: null, number: 2 };
+  const base = crop([3, 4, 4, 5, 5, 6]);
+  const painted = TURNED.storedIndex([0, 3, 0]);
+  const edits = new Map([[painted, true], [TURNED.storedIndex([1, 0, 0]), false]]);
+  const layer = { ...layers.withModel({ ...PROMPTS, choice, base }, crop([0, 2, 0, 1, 0, 1])), edits };
+  const saved = layers.maskOfLayer(layer, TURNED);
+  const record = JSON.parse(JSON.stringify(recordOf(layer, TURNED, everywhere)));
+  const restored = restoredLayer(saved, record, TURNED);
+  assert.deepEqual([restored.choice, restored.restored, layers.isCurrent(restored)], [choice, false, true]);
+  assert.deepEqual(layers.maskOfLayer(restored, TURNED), saved);
+  assert.deepEqual(new Map([...restored.edits].sort()), new Map([...edits].sort()));
+  const newer = layers.maskOfLayer(layers.withModel(restored, crop([2, 3, 0, 1, 0, 1])), TURNED);
+  const inside = [[2, 0, 0], [0, 3, 0], [3, 4, 5]];
+  assert.deepEqual([voxelCount(newer), inside.map((ijk) => newer.data[indexIn(newer.box, ijk)])], [3, [1, 1, 1]]);
+});
+
+test("strokes are saved where the label is seen, and only a reasonable number of them", () => {
+  const layer = { ...PROMPTS, edits: new Map([[5, true], [6, true], [90, true]]) };
+  assert.deepEqual(recordOf(layer, TURNED, (ijk) => TURNED.storedIndex(ijk) !== 90).strokes.painted, [5, 2]);
+  const large = new Grid([40_000, 1, 1], [1, 40_000, 40_000]);
+  const many = { ...PROMPTS, edits: new Map(Array.from({ length: 10_000 }, (_, at) => [4 * at, true])) };
+  const record = recordOf(many, large, everywhere);
+  assert.equal(record.strokes, undefined);
+  assert.equal(restoredLayer(crop([0, 1, 0, 1, 0, 1]), record, large).restored, true);
+});
+
+test("runs of voxels come back, and what is no run is rejected", () => {
+  assert.deepEqual(runsOf([7, 3, 4, 5, 0]), [0, 1, 2, 3, 1, 1]);
+  assert.deepEqual(indexesOf([0, 1, 2, 3, 1, 1], 8), [0, 3, 4, 5, 7]);
+  assert.deepEqual(indexesOf([], 8), []);
+  for (const wrong of [undefined, [1], [-1, 2], [0.5, 1], ["0", 1], [0, 9], { 0: 1 }]) assert.equal(indexesOf(wrong, 8), null);
+});
+
+test("a label without a click inside is opened as a region, whatever its record is", () => {
+  const mask = crop([0, 2, 0, 1, 0, 1]);
+  for (const record of [undefined, null, {}, { foreground: "all", roi: [1] }]) assert.deepEqual(restoredLayer(mask, record, TURNED), { ...layers.EMPTY, base: mask });
+});
+
+test("further clicks name the chosen candidate by its prompts, and a box by its last voxels", () => {
+  const choice = { foreground: [[1, 0, 0]], background: [], roi: [0, 2, 0, 2, 0, 2], number: 1 };
+  const chosen = layers.withChoice(PROMPTS, crop([0, 1, 0, 1, 0, 1]), choice);
+  assert.ok(layers.isCurrent(chosen));
+  const clicked = layers.withClick(chosen, [3, 3, 3], false);
+  assert.ok(!layers.isCurrent(clicked));
+  assert.deepEqual(layers.sentPrompts(clicked), {
+    foreground: [[1, 0, 0]], background: [[3, 3, 3]], roi: [0, 1, 0, 1, 0, 1],
+    chosen_candidate: { number: 1, foreground: [[1, 0, 0]], background: [], roi: [0, 1, 0, 1, 0, 1] },
+  });
 });
 
 test("undo and redo return the layers, also when a mask arrives late", () => {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,4 +134,22 @@ def test_candidates_are_the_servers_and_one_is_chosen(geodesic: str, tmp_path: P
         user.page.click("[data-choice='0']")
         assert np.array_equal(user.voxels(), mask)
         user.press("Control+z")
-        assert np.array_equal(user.voxels(), bits >> (count - 1) & 1)
+        chosen = bits >> (count - 1) & 1
+        assert np.array_equal(user.voxels(), chosen)
+        outside = [int(at) for at in np.argwhere(chosen)[-1]]
+        user.click(outside, button="right")
+        choice = {"foreground": [CENTRE], "number": count - 1}
+        prompts: dict[str, Any] = {"foreground": [CENTRE], "background": [outside], "chosen_candidate": choice}
+        corrected = user.voxels()
+        assert np.array_equal(corrected, server_mask(geodesic, tmp_path, **prompts))
+        assert corrected[tuple(outside)] == 0
+        assert not (corrected > chosen).any(), "a click outside only takes voxels away from the chosen mask"
+        user.press("Control+s")
+        expect(user.page.locator("#saved")).to_have_text("Saved as final label")
+        user.open("phantom_001")
+        user.open(CASE)
+        assert np.array_equal(user.voxels(), corrected)
+        inside = [int(at) for at in np.argwhere(bits & ~chosen)[0]] if (bits & ~chosen).any() else CENTRE
+        user.click(inside)
+        prompts["foreground"] = user.prompts()["foreground"]
+        assert np.array_equal(user.voxels(), server_mask(geodesic, tmp_path, **prompts)), "the choice is saved too"

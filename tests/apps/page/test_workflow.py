@@ -58,6 +58,28 @@ def test_unsaved_changes_are_not_left_without_a_question(user: Page) -> None:
     assert user.voxels().any()
 
 
+def test_back_forward_and_the_address_open_cases(user: Page) -> None:
+    user.open("phantom_001")
+    user.page.go_back()
+    user.opened(CASE)
+    user.page.go_forward()
+    user.opened("phantom_001")
+    user.click(CENTRE)
+    user.page.go_back()
+    expect(user.page.locator("#question")).to_contain_text("not saved")
+    user.page.click("#confirm button[value=no]")
+    user.until("location.hash === '#/annotate/phantom_001'")
+    assert user.voxels().any()
+    user.page.evaluate("location.hash = '#/learn'")
+    expect(user.page.locator("#curve-card")).to_be_visible()
+    user.page.click("#to-annotate")
+    user.until("location.hash === '#/annotate/phantom_001'")
+    assert user.voxels().any(), "the case stays open"
+    user.page.evaluate("location.hash = '#/annotate/phantom_002'")
+    user.page.click("#confirm button[value=yes]")
+    user.opened("phantom_002")
+
+
 def test_saving_waits_for_the_mask_of_the_latest_click(user: Page, url: str, tmp_path: Path) -> None:
     user.click(CENTRE)
     second = [CENTRE[0], CENTRE[1] + 10, CENTRE[2] - 3]

@@ -1,5 +1,6 @@
 /* Buttons, keys and the pointer of the part that annotates. */
 
+import { keepAndShow, show, wantedImage } from "./address.js";
 import { ApiError } from "./api.js";
 import { boxOf, brushed } from "./brush.js";
 import { Cases } from "./cases.js";
@@ -70,6 +71,7 @@ export class Annotator {
   /** @param {any} state the answer of `/sam3d/state` */
   setState(state) {
     this.abilities = { hasCandidates: state.serving.candidates > 0, automatic: state.serving.automatic };
+    this.session.hasCandidates = this.abilities.hasCandidates;
     $("ohif").hidden = !state.pacs;
     if (Date.now() - this.cases.readAt > CASES_MS) this.cases.reload().catch(() => {}); // the state reports the error
     this.show();
@@ -131,13 +133,20 @@ export class Annotator {
     $("welcome").hidden = true;
     $("loading").hidden = true;
     this.#showWindows();
-    history.replaceState(null, "", `#/annotate/${encodeURIComponent(image)}`);
+    keepAndShow(image);
     if (this.viewer.isSlowIn3D && $("layout").value === "all") {
       $("layout").value = "planes";
       this.viewer.setLayout("planes");
       this.say("Without a graphics card, 3D of this image is slow: choose it in the list of views.");
     } else this.say(`${this.cases.nameOf(image)} is open`);
     $("marks").focus({ preventScroll: true });
+  }
+
+  /** Open the case that the address names; it names the open one again if that is not left. */
+  async follow() {
+    const image = wantedImage();
+    if (image && image !== this.cases.current) await this.guard(() => this.open(image));
+    if (this.session.image && image !== this.session.image) show(this.session.image);
   }
 
   async #mayLeave() {

@@ -2,11 +2,11 @@
 
 import { api } from "./api.js";
 import { maskOf, voxelCount } from "./crop.js";
-import { sentPrompts } from "./layer.js";
+import { sentPrompts, withChoice } from "./layer.js";
 
 /** @typedef {import("./crop.js").Crop} Crop */
 /** @typedef {import("./crop.js").Voxel} Voxel */
-/** @typedef {{name: string, predictedDice: number | null, voxels: number, mask: Crop | null}} Choice */
+/** @typedef {{name: string, predictedDice: number | null, voxels: number, mask: Crop | null, choice: import("./layer.js").Choice | null}} Option */
 
 export class Assist {
   /** @param {import("./session.js").Session} session */
@@ -15,7 +15,7 @@ export class Assist {
     /** Where the next click helps most. @type {Voxel | null} */
     this.suggestion = null;
     this.isUncertaintyShown = false;
-    /** Masks to choose from, that of the clicks first. @type {Choice[]} */
+    /** Masks to choose from, the present one first. @type {Option[]} */
     this.choices = [];
     this.chosen = 0;
   }
@@ -32,10 +32,11 @@ export class Assist {
   /**
    * Ask the model about the active label's prompts; null if they have changed meanwhile.
    * @param {"candidates" | "uncertainty"} result
+   * @param {Partial<import("./layer.js").Layer>} [changed] prompts that differ
    */
-  async #ask(result) {
+  async #ask(result, changed = {}) {
     const { active, layer, opened } = this.session;
-    const params = { ...sentPrompts(layer), label: active, result };
+    const params = { ...sentPrompts({ ...layer, ...changed }), label: active, result };
     const answer = await this.#working(api.infer("sam3d", opened, params));
     return this.session.layer === layer ? answer : null;
   }
@@ -53,26 +54,26 @@ export class Assist {
   /** Request other masks that the prompts may mean. */
   async findChoices() {
     const { session } = this;
-    const { model } = session.layer;
-    const answer = await this.#ask("candidates");
+    const { foreground, background, roi, model, choice } = session.layer;
+    const answer = await this.#ask("candidates", { choice: null });
     if (!answer) return;
     const { params, file } = answer;
     const box = params.crop_box;
     const others = (params.candidates ?? []).map(({ value, predicted_dice: predictedDice, voxels }, at) => ({
-      name: `Candidate ${at + 1}`, predictedDice, voxels,
+      name: `Candidate ${at + 1}`, predictedDice, voxels, choice: { foreground, background, roi, number: at },
       mask: box ? maskOf({ box, data: file.data }, (voxel) => Boolean(voxel & value)) : null,
     }));
-    this.choices = [{ name: "Mask", predictedDice: null, voxels: voxelCount(model), mask: model }, ...others];
+    this.choices = [{ name: "Mask", predictedDice: null, voxels: voxelCount(model), mask: model, choice }, ...others];
     this.chosen = 0;
     session.observer.changed();
   }
 
-  /** Take one of the masks; the next click starts from all clicks again. @param {number} number */
+  /** Take one of the masks; the next clicks correct it. @param {number} number */
   choose(number) {
     const { session, choices } = this;
-    const choice = choices[number];
-    if (!choice || number === this.chosen) return;
-    session.act({ ...session.layer, model: choice.mask }, "candidate");
+    const option = choices[number];
+    if (!option || number === this.chosen) return;
+    session.act(withChoice(session.layer, option.mask, option.choice), "candidate");
     this.choices = choices;
     this.chosen = number;
     session.observer.changed();

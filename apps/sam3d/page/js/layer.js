@@ -8,58 +8,54 @@ import { boxAround, emptyCrop, holds, indexIn, paste, unionOf, withoutRegion } f
 /** @typedef {import("./crop.js").Crop} Crop */
 /** @typedef {import("./crop.js").Voxel} Voxel */
 /** @typedef {import("./grid.js").Grid} Grid */
+/** @typedef {{foreground: Voxel[], background: Voxel[], roi: Box | null, number: number}} Choice A candidate of prompts, from 0. */
 /**
  * @typedef {object} Layer
  * @property {Voxel[]} foreground clicks inside
  * @property {Voxel[]} background clicks outside
  * @property {Box | null} roi box prompt
+ * @property {Choice | null} choice the candidate that further clicks correct
  * @property {Crop | null} model the model's mask of the prompts
  * @property {string} modelOf the prompts that `model` belongs to
- * @property {boolean} restored whether `model` is a saved label, which may also have brush strokes
+ * @property {boolean} restored whether `model` is a saved label that may have brush strokes which were not saved as such
  * @property {Crop | null} base regions that came without prompts: found automatically, or saved by another program
  * @property {ReadonlyMap<number, boolean>} edits brushed (true) and erased (false) voxels, by index in the stored image
  */
 
 /** @type {Layer} */
 export const EMPTY = {
-  foreground: [], background: [], roi: null, model: null, modelOf: "", restored: false, base: null, edits: new Map(),
+  foreground: [], background: [], roi: null, choice: null, model: null, modelOf: "", restored: false, base: null, edits: new Map(),
 };
 
 /** @param {Layer} layer */
 export const hasPrompts = ({ foreground, background, roi }) => Boolean(foreground.length || background.length || roi);
 
-/** The prompts as a text, to compare them. @param {Layer} layer */
-export const promptKey = ({ foreground, background, roi }) =>
-  foreground.length || background.length || roi ? JSON.stringify([foreground, background, roi]) : "";
+/** @typedef {Pick<Layer, "foreground" | "background" | "roi" | "choice">} Prompts */
+
+/** The prompts as a text, to compare them. @param {Prompts} prompts */
+export const promptKey = ({ foreground, background, roi, choice }) =>
+  foreground.length || background.length || roi ? JSON.stringify({ foreground, background, roi, choice }) : "";
+
+/** The prompts of a key. @param {string} key @returns {Prompts} */
+export const promptsOfKey = (key) => JSON.parse(key);
 
 /**
  * The prompts as the server takes them: the last voxels of a box belong to it.
- * @param {Pick<Layer, "foreground" | "background" | "roi">} layer
+ * @param {Prompts} prompts
  */
-export const sentPrompts = ({ foreground, background, roi }) => ({
-  foreground, background, ...(roi ? { roi: roi.map((edge, at) => edge - (at % 2)) } : {}),
+export const sentPrompts = ({ foreground, background, roi, choice }) => ({
+  foreground, background, ...sentBox(roi),
+  ...(choice ? { chosen_candidate: { number: choice.number, foreground: choice.foreground, background: choice.background, ...sentBox(choice.roi) } } : {}),
 });
+
+/** @param {Box | null} roi */
+const sentBox = (roi) => (roi ? { roi: roi.map((edge, at) => edge - (at % 2)) } : {});
 
 /** Whether the model's mask is that of the present prompts. @param {Layer} layer */
 export const isCurrent = (layer) => promptKey(layer) === layer.modelOf;
 
 /** @param {Layer} layer */
 export const isEmpty = (layer) => !hasPrompts(layer) && !layer.base && !layer.model && !layer.edits.size;
-
-/**
- * The layer of a saved label: with its prompts if the page has saved it.
- * @param {Crop} mask
- * @param {any} prompts
- * @returns {Layer}
- */
-export function restoredLayer(mask, prompts) {
-  const isVoxel = (/** @type {unknown} */ voxel) => Array.isArray(voxel) && voxel.length === 3 && voxel.every(Number.isInteger);
-  const clicks = (/** @type {unknown} */ list) => (Array.isArray(list) ? list.filter(isVoxel) : []);
-  const roi = Array.isArray(prompts?.roi) && prompts.roi.length === 6 && prompts.roi.every(Number.isInteger) ? prompts.roi : null;
-  const layer = { ...EMPTY, foreground: clicks(prompts?.foreground), background: clicks(prompts?.background), roi };
-  if (!layer.foreground.length && !layer.roi) return { ...EMPTY, base: mask };
-  return { ...layer, model: mask, modelOf: promptKey(layer), restored: true };
-}
 
 /**
  * Add a click.
@@ -93,6 +89,15 @@ export function withClick(layer, ijk, inside) {
  * @returns {Layer}
  */
 export const withModel = (layer, model) => ({ ...layer, model, modelOf: promptKey(layer), restored: false });
+
+/**
+ * Take over a mask that the annotator has chosen: the next clicks correct it.
+ * @param {Layer} layer
+ * @param {Crop | null} model
+ * @param {Choice | null} choice null for the mask of all clicks
+ * @returns {Layer}
+ */
+export const withChoice = (layer, model, choice) => withModel({ ...layer, choice }, model);
 
 /**
  * Brush or erase voxels.

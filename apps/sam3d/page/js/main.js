@@ -1,5 +1,6 @@
 /* Start of the page: its two parts, the errors, and who is logged in. */
 
+import { isLearning } from "./address.js";
 import { Annotator } from "./annotate.js";
 import { api, unsaved } from "./api.js";
 import { $ } from "./dom.js";
@@ -16,25 +17,15 @@ const complainAs = (part) => (message) => {
   $("problem").hidden = !shown;
 };
 
-/** Show the part that the address names: #/annotate, #/annotate/IMAGE or #/learn. */
+/** Show the part that the address names. */
 function showPart() {
-  const part = location.hash.startsWith("#/learn") ? "learn" : "annotate";
+  const part = isLearning() ? "learn" : "annotate";
   for (const name of ["annotate", "learn"]) {
     $(name).hidden = name !== part;
     if (name === part) $(`to-${name}`).setAttribute("aria-current", "page");
     else $(`to-${name}`).removeAttribute("aria-current");
   }
   window.dispatchEvent(new Event("resize"));
-}
-
-/** The image in the address; empty when there is none. */
-function wantedImage() {
-  const part = location.hash.match(/^#\/annotate\/(.+)$/)?.[1] ?? "";
-  try {
-    return decodeURIComponent(part);
-  } catch {
-    return part; // a % that escapes nothing
-  }
 }
 
 /** @param {any} state */
@@ -61,7 +52,8 @@ async function start() {
   });
   try {
     await annotator.start(await api.info());
-    if (wantedImage()) await annotator.guard(() => annotator.open(wantedImage()));
+    await annotator.follow();
+    window.addEventListener("hashchange", () => isLearning() || annotator.follow());
   } catch (error) {
     complainAs("start")(`The viewer cannot start: ${error instanceof Error ? error.message : error}. It needs a browser with WebGL 2.`);
   }

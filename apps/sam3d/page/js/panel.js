@@ -104,6 +104,6 @@ function showChoices({ assist: { choices, chosen }, view }) {
         make("span", { class: "soft" }, `${millilitres(voxels, view.spacing)} mL${predictedDice === null ? "" : ` · expected Dice ${predictedDice.toFixed(2)}`}`),
       ),
     ),
-    make("p", { class: "hint" }, `${count(choices.length, "mask")} to choose from; the next click starts from all clicks again.`),
+    make("p", { class: "hint" }, `${count(choices.length, "mask")} to choose from; the next clicks correct the chosen one.`),
   );
 }

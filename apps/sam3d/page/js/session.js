@@ -8,6 +8,7 @@ import { History } from "./history.js";
 import { LabelMap } from "./labelmap.js";
 import * as layers from "./layer.js";
 import { gzip, labelHeader } from "./nifti.js";
+import { recordOf, restoredLayer } from "./record.js";
 import { presets } from "./windows.js";
 
 /** @typedef {import("./api.js").View} View */
@@ -60,6 +61,8 @@ export class Session {
     /** @type {ArrayBuffer | null} */
     this.header = null;
     this.opening = new AbortController();
+    /** Whether the active weights have candidates; without them, all clicks count and a choice does not. */
+    this.hasCandidates = true;
   }
 
   /** @param {string[]} names of the server's labels */
@@ -128,6 +131,7 @@ export class Session {
 
   /** @param {string} image @param {View} view @param {AbortSignal} signal */
   async #restore(image, view, signal) {
+    const grid = /** @type {import("./grid.js").Grid} */ (this.viewer.grid);
     const saved = await api.savedLabel(image);
     signal.throwIfAborted();
     this.isSaved = saved !== null;
@@ -141,7 +145,7 @@ export class Session {
       const mask = maskOf({ box, data: saved.file.data }, (voxel) => voxel === value);
       if (!voxelCount(mask)) continue;
       if (!this.layers.has(name)) this.labels.push(newLabel(name, this.#freeValue()));
-      this.display(name, layers.restoredLayer(mask, prompts[name]));
+      this.display(name, restoredLayer(mask, prompts[name], grid));
     }
   }
 
@@ -197,7 +201,7 @@ export class Session {
 
   /** @param {Box | null} roi */
   setBox(roi) {
-    return this.act({ ...this.layer, roi }, roi ? "box" : "box removed");
+    return this.act({ ...this.layer, roi, choice: null }, roi ? "box" : "box removed");
   }
 
   /** Remove all of the active label. */
@@ -297,17 +301,16 @@ export class Session {
     }
   }
 
-  /** @param {string} name @param {Layer} layer @param {AbortSignal} signal */
-  async #mask(name, { foreground, background, roi }, signal) {
-    const prompts = layers.sentPrompts({ foreground, background, roi });
-    const { params, file } = await api.infer("sam3d", this.opened, { ...prompts, label: name }, signal);
+  /** @param {string} name @param {layers.Prompts} prompts @param {AbortSignal} signal */
+  async #mask(name, prompts, signal) {
+    const sent = layers.sentPrompts(this.hasCandidates ? prompts : { ...prompts, choice: null });
+    const { params, file } = await api.infer("sam3d", this.opened, { ...sent, label: name }, signal);
     return { params, mask: params.crop_box ? maskOf({ box: params.crop_box, data: file.data }, Boolean) : null };
   }
 
-  /** Tell brush strokes in a saved label from the model's mask. @param {string} name @param {Layer} layer @param {AbortSignal} signal */
+  /** Distinguish brush strokes in a saved label from the model's mask, where they were not saved as such. @param {string} name @param {Layer} layer @param {AbortSignal} signal */
   async #separate(name, layer, signal) {
-    const [foreground, background, roi] = JSON.parse(layer.modelOf);
-    const { mask } = await this.#mask(name, { ...layers.EMPTY, foreground, background, roi }, signal);
+    const { mask } = await this.#mask(name, layers.promptsOfKey(layer.modelOf), signal);
     return layers.separateEdits(layer, mask, /** @type {import("./grid.js").Grid} */ (this.viewer.grid));
   }
 
@@ -369,9 +372,7 @@ export class Session {
     if (behind) throw new Error(`The mask of ${behind[0]} does not show the latest click yet: try again, or undo it, then save.`);
     const history = this.history.done.at(-1);
     const used = this.labels.filter(({ name }) => this.voxels(name));
-    const prompts = Object.fromEntries(
-      used.map(({ name }) => [name, promptsOf(this.layers.get(name) ?? layers.EMPTY)]),
-    );
+    const prompts = Object.fromEntries(used.map((label) => [label.name, this.#record(label, map)]));
     const file = await gzip([header, map.stored().buffer]);
     const named = used.length ? used : this.labels.slice(0, 1);
     await api.save(image, file, {
@@ -383,10 +384,12 @@ export class Session {
     if (this.history.done.at(-1) === history) this.isDirty = false;
     this.observer.changed();
   }
+
+  /** @param {Label} label @param {LabelMap} map */
+  #record({ name, value }, { grid, voxels }) {
+    return recordOf(this.layers.get(name) ?? layers.EMPTY, grid, (ijk) => voxels[grid.index(ijk)] === value);
+  }
 }
 
 /** @param {string} name @param {number} value @returns {Label} */
 const newLabel = (name, value) => ({ name, value, colour: COLOURS[(value - 1) % COLOURS.length], hidden: false });
-
-/** @param {Layer} layer */
-const promptsOf = ({ foreground, background, roi }) => ({ foreground, background, roi });

@@ -89,6 +89,23 @@ def test_a_tap_is_a_click_and_the_tool_outside_makes_the_other(url: str) -> None
         assert user.prompts()["background"] == [outside]
 
 
+def test_words_are_explained_by_keyboard_and_by_touch(url: str) -> None:
+    with open_annotator(url, 390, 844, part="#/learn", touch=True) as user:
+        word, explanation = user.page.locator("#curve-card [data-term='Dice@1']"), user.page.locator("#explanation")
+        word.focus()
+        user.page.keyboard.press("Enter")
+        expect(explanation).to_have_text("Dice of the mask after one click inside the target")
+        box = explanation.bounding_box()
+        assert 0 <= box["x"] < box["x"] + box["width"] <= 390
+        user.page.keyboard.press("Escape")
+        expect(explanation).to_be_empty()
+        user.page.tap("#versions [data-term='Gate']")
+        expect(explanation).to_contain_text("at least as good as the active version")
+        user.picture("explanation")
+        user.page.tap("#versions-card h2")
+        expect(explanation).to_be_empty()
+
+
 def test_a_busy_server_is_named_and_the_click_stays(user: Page) -> None:
     def busy(route: Any) -> None:
         detail = json.dumps({"detail": "The server is busy: 128 requests wait"})

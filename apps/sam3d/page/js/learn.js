@@ -3,6 +3,7 @@
 import { api } from "./api.js";
 import { chart } from "./chart.js";
 import { $, confirmed, count, duration, make, number, refill, when } from "./dom.js";
+import { term } from "./terms.js";
 
 /** @typedef {any} State The answer of GET /sam3d/state. */
 
@@ -115,7 +116,7 @@ function showVersions(versions, serving, mayActivate) {
   /** @type {(at: number) => Record<string, string>} */
   const minor = (at) => /** @type {Record<string, string>} */ (COLUMNS[at][2] ? { class: "minor" } : {});
   const head = make("tr", {}, ...COLUMNS.map(([name, title], at) =>
-    make("th", { ...minor(at), ...(title ? { title } : {}) }, title ? make("dfn", { title }, name) : name)));
+    make("th", minor(at), title ? term(name, title) : name)));
   const rows = versions.map((version) => {
     const means = version.means?.candidate ?? {};
     const back = version.serves ? "active version"

@@ -5,6 +5,7 @@ import { Annotator } from "./annotate.js";
 import { api, unsaved } from "./api.js";
 import { $ } from "./dom.js";
 import { startLearning } from "./learn.js";
+import { listenToTerms } from "./terms.js";
 
 /** Problems by the part of the page that has them: one of them may end while another stays. @type {Map<string, string>} */
 const problems = new Map();
@@ -40,6 +41,7 @@ async function start() {
     for (const part of problems.keys()) complainAs(part)("");
   });
   $("help-button").addEventListener("click", () => $("help").showModal());
+  listenToTerms();
   window.addEventListener("hashchange", showPart);
   showPart();
   const annotator = new Annotator(complainAs("annotate"));

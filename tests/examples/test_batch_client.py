@@ -141,9 +141,11 @@ def test_an_array_evaluates_each_case_once(folder: Path, weights: Path) -> None:
         write_nifti(folder / "labels" / f"{name}.nii.gz", (image > 140).astype(np.float32))
     command = list(map(str, [folder / "images", folder / "labels", folder / "out"]))
     command += ["--weights", str(weights), "--clicks", "1,2"]
-    for number in ("0", "1"):
-        array = {"SLURM_ARRAY_TASK_ID": number, "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_COUNT": "2"}
-        run_task("slurm_evaluate.sh", command, array)
-    with (folder / "out" / "cases.csv").open() as file:
-        rows = [(row["case"], row["clicks"]) for row in csv.DictReader(file)]
-    assert sorted(rows) == [(name, clicks) for name in ("a", "b", "c") for clicks in ("1", "2")]
+    for job, tasks in (("7", 3), ("8", 2)):  # a smaller array after a larger one, into the same folder
+        for number in range(tasks):
+            array = {"SLURM_ARRAY_JOB_ID": job, "SLURM_ARRAY_TASK_COUNT": str(tasks)}
+            task = {"SLURM_ARRAY_TASK_ID": str(number), "SLURM_ARRAY_TASK_MIN": "0"}
+            run_task("slurm_evaluate.sh", command, {**array, **task})
+        with (folder / "out" / "cases.csv").open() as file:
+            rows = [(row["case"], row["clicks"]) for row in csv.DictReader(file)]
+        assert sorted(rows) == [(name, clicks) for name in ("a", "b", "c") for clicks in ("1", "2")]

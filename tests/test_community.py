@@ -42,3 +42,12 @@ def test_issue_forms_are_complete(form: Path) -> None:
         assert part["attributes"].get("label") or part["type"] == "markdown"
     ids = [part["id"] for part in content["body"] if "id" in part]
     assert len(ids) == len(set(ids))
+
+
+def test_the_badge_is_of_the_workflow_that_runs_all_checks() -> None:
+    """GitHub resolves ../../actions of a file in its root to the pages of the repository's workflows."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    names = re.findall(r"\.\./\.\./actions/workflows/([\w.-]+)", readme)
+    assert set(names) == {"ci.yml"}
+    (job,) = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"].values()
+    assert ".ci/run" in [step.get("run") for step in job["steps"]]

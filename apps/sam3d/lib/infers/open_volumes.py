@@ -80,6 +80,12 @@ class OpenVolumes:
                 self._trim()
             yield entry.segmenter
 
+    def opened(self, key: Hashable) -> Segmenter | None:
+        """Return the segmenter of a volume without waiting for requests that use it; None when it is not open."""
+        with self._guard:
+            entry = self._entries.get(key)
+        return entry.segmenter if entry else None
+
     def _open(self, key: Hashable, open_it: Callable[[], Segmenter]) -> Segmenter:
         try:
             return open_it()
@@ -113,6 +119,15 @@ class Segmenters:
         """Open a file or DICOM folder for work that pauses during requests: no request waits for it."""
         return Segmenter(Volume.open(path), self.weights(device), cache=LruCache(self.cache.max_bytes))
 
+    def view(self, path: str, device: str) -> Segmenter:
+        """Return the segmenter of a file or DICOM folder to look at its volume, without waiting for a click on it."""
+        weights = self.weights(device)
+        found = self._volumes.opened((file_key(path), device))
+        if found is not None:
+            return self._renewed(found, weights)
+        with self.borrow(path, device) as segmenter:
+            return segmenter
+
     def borrow(self, path: str, device: str) -> AbstractContextManager[Segmenter]:
         """Lend the segmenter of a file or DICOM folder on a device to one request, with the active weights."""
         weights = self.weights(device)
@@ -120,8 +135,9 @@ class Segmenters:
         def open_it() -> Segmenter:
             return Segmenter(Volume.open(path), weights, cache=self.cache)
 
-        def renew(segmenter: Segmenter) -> Segmenter:
-            same = segmenter.weights.signature == weights.signature
-            return segmenter if same else Segmenter(segmenter.volume, weights, cache=self.cache)
+        key = (file_key(path), device)
+        return self._volumes.borrow(key, open_it, lambda segmenter: self._renewed(segmenter, weights))
 
-        return self._volumes.borrow((file_key(path), device), open_it, renew)
+    def _renewed(self, segmenter: Segmenter, weights: Weights) -> Segmenter:
+        same = segmenter.weights.signature == weights.signature
+        return segmenter if same else Segmenter(segmenter.volume, weights, cache=self.cache)

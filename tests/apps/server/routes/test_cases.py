@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel as nib
@@ -79,6 +81,25 @@ def test_a_constant_image_has_a_window() -> None:
     view = cases.describe(Volume(np.full((4, 4, 4), 7.0), np.eye(4)))
     assert view["window"] == [7.0, pytest.approx(7.0, abs=1e-5)]
     assert view["window"][0] < view["window"][1]
+
+
+def test_a_volume_is_sent_while_it_is_compressed() -> None:
+    array = np.arange(4 * 3 * 5, dtype=np.float32).reshape(4, 3, 5) / 7
+    parts = list(cases.nifti(Volume(array, orthogonal())))
+    assert len(parts) == 1 + 5 + 1
+    image = nib.Nifti1Image.from_bytes(gzip.decompress(b"".join(parts)))
+    assert np.array_equal(np.asarray(image.dataobj), array)
+    np.testing.assert_allclose(image.affine, orthogonal(), atol=1e-5)
+
+
+def test_an_image_is_viewed_while_a_click_on_it_is_computed(tmp_path: Path, weights_path: Path) -> None:
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    path = str(write_nifti(folder / "ct.nii.gz"))
+    app = make_app(folder, {"weights": str(weights_path)})
+    with app.segmenters.borrow(path, "cpu"), ThreadPoolExecutor(1) as pool:
+        volume, _ = pool.submit(cases.open_for_view, app, path).result(timeout=30)
+    assert volume.shape == SHAPE
 
 
 @pytest.mark.parametrize(("image", "kind"), [("ct", np.float32), ("mr", np.int16), ("real", np.float32)])

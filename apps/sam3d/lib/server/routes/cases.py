@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import nibabel as nib
 import numpy as np
 from fastapi import APIRouter
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, Response, StreamingResponse
 from monailabel.interfaces.datastore import Datastore
 
 from lib.activelearning.strategies import ScoreFile
@@ -26,6 +26,12 @@ from sam3d_label.image.volume import Volume
 
 FASTEST = 1
 """Level of gzip: a volume of noise hardly becomes smaller with a higher one."""
+
+GZIP = 16 + zlib.MAX_WBITS
+"""The format of a gzip file, to zlib."""
+
+IMAGE_START = 352
+"""Bytes of a NIfTI file before its voxels: the header, and four that announce no extension."""
 
 PERCENTILES = (0.5, 99.5)
 """Intensities that a first window shows, in percent of the voxels."""
@@ -70,7 +76,7 @@ def router(app: CasesApp) -> APIRouter:
         file = image_file(app.datastore(), image)
         if file.lower().endswith(NIFTI_SUFFIXES):
             return FileResponse(file, media_type="application/octet-stream")
-        return Response(nifti(Volume.open(file)), media_type="application/octet-stream")
+        return StreamingResponse(nifti(Volume.open(file)), media_type="application/octet-stream")
 
     return routes
 
@@ -78,8 +84,8 @@ def router(app: CasesApp) -> APIRouter:
 def open_for_view(app: CasesApp, file: str) -> tuple[Volume, Normalization]:
     """Open a volume with its intensity rule, for the first click too; weights need not have been trained for it."""
     try:
-        with app.segmenters.borrow(file, resolve_device(None)) as segmenter:
-            return segmenter.volume, segmenter.normalization
+        segmenter = app.segmenters.view(file, resolve_device(None))
+        return segmenter.volume, segmenter.normalization
     except UntrainedError:
         volume = Volume.open(file)
         return volume, app.serving.load().card.intensity.fit(volume.array, volume.modality)
@@ -127,10 +133,18 @@ def describe(volume: Volume) -> dict[str, object]:
     }
 
 
-def nifti(volume: Volume) -> bytes:
-    """Return a volume as .nii.gz, in 16 bits where they hold its intensities."""
+def nifti(volume: Volume) -> Iterator[bytes]:
+    """Yield the parts of a volume as .nii.gz, a slice at a time, in 16 bits where they hold its intensities."""
     array = volume.array
     limits = np.iinfo(np.int16)
     is_short = limits.min <= array.min() and array.max() <= limits.max and bool((array == np.rint(array)).all())
-    image = nib.Nifti1Image(array.astype(np.int16) if is_short else array, volume.affine)
-    return gzip.compress(image.to_bytes(), FASTEST)
+    array = array.astype(np.int16 if is_short else array.dtype, copy=False)
+    image = nib.Nifti1Image(array, volume.affine)
+    del volume  # a slow connection needs the array only
+    image.header.set_slope_inter(1, 0)
+    image.header["vox_offset"] = IMAGE_START
+    packer = zlib.compressobj(FASTEST, wbits=GZIP)
+    yield packer.compress(image.header.binaryblock.ljust(IMAGE_START, b"\0"))
+    for number in range(array.shape[2]):
+        yield packer.compress(array[:, :, number].tobytes("F"))
+    yield packer.flush()

@@ -1,20 +1,27 @@
-"""Speed of training by stage: data, encoder, decoder, backward pass, and simulated clicks.
+"""Speed of training by stage: data, encoder, decoder, backward pass, simulated clicks, and rehearsal.
 
-    python benchmarks/training.py [--weights tiny] [--device cpu] [--steps 20] [--batch 1] [--json FILE]
+    python benchmarks/training.py [--weights tiny] [--device cpu] [--steps 20] [--batch 1] [--specialise]
+        [--precision auto] [--runs 1] [--json FILE]
 
-The settings are those of a team's update on five cases, which are phantoms. Crops are prepared in this process, so that
-their time is seen; in a training, worker processes prepare them in advance. The first steps are not counted.
+The settings are those of a team's update on five cases, which are phantoms; half of the crops are rehearsed, unless
+`--specialise` is given, as with `reference_limit none`. Crops are prepared in this process, so that their time is seen;
+in a training, worker processes prepare them in advance. The first steps are not counted. Several values of
+`--precision` are measured in turn, `--runs` times each, on the same crops.
 """
 
 from __future__ import annotations
 
+import copy
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from statistics import median
+from typing import Annotated, NamedTuple, TypeVar
 from unittest.mock import patch
 
 import torch
@@ -35,7 +42,7 @@ from sam3d_label.training.trainer import Trainer
 from sam3d_label.weights import Weights
 
 CASES, WARM_UP = 5, 3
-STAGES = ("data", "encode", "decode", "clicks", "backward")
+STAGES = ("data", "encode", "decode", "clicks", "backward", "teacher")
 Result = TypeVar("Result")
 
 
@@ -93,17 +100,44 @@ def stages_of(model: PromptableNetwork, clock: StageClock) -> Iterator[None]:
         yield
 
 
-def measure(weights: Weights, device: str, steps: int, batch: int) -> tuple[float, dict[str, float]]:
-    """Return the crops per second of some steps, and the seconds of each stage for a crop."""
+@contextmanager
+def stages_of_teacher(teacher: PromptableNetwork, clock: StageClock) -> Iterator[None]:
+    """Time what the network before the run computes in the block."""
+    encode, decode = (clock.timed("teacher", method) for method in (teacher.encode, teacher.decode))
+    with patch.object(teacher, "encode", encode), patch.object(teacher, "decode", decode):
+        yield
+
+
+class Precision(str, Enum):
+    """Values of `TrainSettings.precision`."""
+
+    AUTO, BF16, FP32 = "auto", "bf16", "fp32"
+
+
+class Speed(NamedTuple):
+    """Crops per second, and the seconds of each stage for a crop."""
+
+    crops_per_second: float
+    stages: dict[str, float]
+
+
+def measure(
+    weights: Weights, device: str, steps: int, batch: int, *, keeping: bool = True, precision: str = "auto"
+) -> Speed:
+    """Return the speed of some steps; the weights stay as they are."""
     with tempfile.TemporaryDirectory() as folder, world(device) as processes:
         write_phantoms(Path(folder), CASES, seed=0)
-        cases = OpenedCases(pair_cases(Path(folder, "images"), Path(folder, "labels")), weights.card.intensity, 2**32)
-        chosen = TrainSettings.few_cases(CASES, weights.card, batch=batch, workers=0)
+        cases = pair_cases(Path(folder, "images"), Path(folder, "labels"))
+        rehearsed = [replace(case, rehearsed=True) for case in cases] if keeping else []
+        opened = OpenedCases([*cases, *rehearsed], weights.card.intensity, 2**32)
+        chosen = TrainSettings.few_cases(
+            CASES, weights.card, keeping=keeping, batch=batch, workers=0, precision=precision
+        )
         warm, counted = (chosen.model_copy(update={"steps_per_epoch": count}) for count in (WARM_UP, steps))
-        trainer = Trainer(weights.model, warm, processes)
+        trainer = Trainer(copy.deepcopy(weights.model), warm, processes, teacher=weights.model if keeping else None)
         crops = TrainingCrops(
-            cases,
-            [1.0] * CASES,
+            opened,
+            [1.0] * len(opened),
             size=weights.model.config.crop,
             length=(WARM_UP + steps) * trainer.batch,
             seed=0,
@@ -114,12 +148,13 @@ def measure(weights: Weights, device: str, steps: int, batch: int) -> tuple[floa
         trainer.train_epoch(crops, 0)
         trainer.settings = counted
         clock = StageClock(processes.device)
-        with stages_of(trainer.model, clock):
+        with stages_of(trainer.model, clock), stages_of_teacher(weights.model, clock):
             began = clock.now()
             trainer.train_epoch(crops, 1)
             seconds = clock.now() - began
     of_crop = {stage: clock.seconds[stage] / (steps * batch) for stage in STAGES}
-    return steps * batch / seconds, {**of_crop, "other": seconds / (steps * batch) - sum(of_crop.values())}
+    other = seconds / (steps * batch) - sum(of_crop.values())
+    return Speed(steps * batch / seconds, {**of_crop, "other": other})
 
 
 def main(
@@ -127,19 +162,34 @@ def main(
     device: Annotated[str, typer.Option(help="Torch device.")] = "cuda" if torch.cuda.is_available() else "cpu",
     steps: Annotated[int, typer.Option(min=1, help="Counted optimizer steps.")] = 20,
     batch: Annotated[int, typer.Option(min=1, help="Crops of a step.")] = 1,
+    specialise: Annotated[bool, typer.Option("--specialise", help="As with reference_limit none.")] = False,
+    precision: Annotated[
+        list[Precision] | None, typer.Option(help="Given twice: both are measured, in turn.", show_default="auto")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each precision, of which medians are shown.")] = 1,
     json: Annotated[Path | None, typer.Option(help="File for the numbers.")] = None,
 ) -> None:
     """Measure and print."""
     opened = open_weights(weights, device)
-    crops_per_second, stages = measure(opened, device, steps, batch)
-    table = Table(
-        "stage", "ms per crop", "share", title=f"{opened.version} on {device}, {crops_per_second:.2f} crops/s"
-    )
-    for stage, seconds in stages.items():
-        table.add_row(stage, f"{1000 * seconds:.0f}", f"{seconds * crops_per_second:.0%}")
-    Console().print(table)
+    speeds: dict[str, list[Speed]] = {each.value: [] for each in precision or [Precision.AUTO]}
+    for _ in range(runs):
+        for name, measured in speeds.items():
+            measured.append(measure(opened, device, steps, batch, keeping=not specialise, precision=name))
+    for name, measured in speeds.items():
+        show(f"{opened.version} on {device}, {name}", measured)
     if json:
-        write_json(json, {"crops_per_second": crops_per_second, "seconds_per_crop": stages})
+        write_json(json, {name: [each._asdict() for each in measured] for name, measured in speeds.items()})
+
+
+def show(title: str, speeds: list[Speed]) -> None:
+    """Print the medians over some runs."""
+    crops_per_second = [speed.crops_per_second for speed in speeds]
+    each = " ".join(f"{value:.2f}" for value in crops_per_second)
+    table = Table("stage", "ms per crop", "share", title=f"{title}: {median(crops_per_second):.2f} crops/s ({each})")
+    stages = {stage: median(speed.stages[stage] for speed in speeds) for stage in speeds[0].stages}
+    for stage, seconds in stages.items():
+        table.add_row(stage, f"{1000 * seconds:.0f}", f"{seconds / sum(stages.values()):.0%}")
+    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from sam3d_label.io import read_record, write_record
 from sam3d_label.model_update import learning_curve
 from sam3d_label.model_update.report import CaseScore, GateScores, UpdateReport, Verdict
 from sam3d_label.model_update.split_ledger import Ledger
-from sam3d_label.model_update.update import StartedRun
+from sam3d_label.model_update.started_run import StartedRun
 from sam3d_label.model_update.versions import Versions
 from sam3d_label.replay.folder import ReplaySettings
 from sam3d_label.replay.summary import ReplaySummary
@@ -103,7 +103,10 @@ def test_a_run_that_was_begun_before_can_be_continued() -> None:
     path = NUMBERED / "run" / "run.json"
     run = read_record(StartedRun, path)
     assert run is not None
-    assert json.dumps(run.model_dump(mode="json")) + "\n" == path.read_text(encoding="utf-8")
+    written, stored = run.model_dump(mode="json"), json.loads(path.read_text(encoding="utf-8"))
+    assert {key: written[key] for key in stored} == stored
+    assert run.cases is None, "it continues with all cases"
+    assert not run.why_not_continued(run.model_copy(update={"cases": ["a"]}))
 
 
 def test_the_summary_of_an_evaluation_of_an_older_release_is_read() -> None:

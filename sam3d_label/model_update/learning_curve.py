@@ -22,7 +22,7 @@ class CurveRow(Record):
     Attributes:
         at: When the weights were compared, UTC, ISO 8601.
         version: Number of the new version.
-        published: Whether the gate published it.
+        published: Whether it was activated at the end of the update.
         annotated: Number of usable cases.
         compared: Number of cases that it was compared on.
         left_out: How many of these are training cases that were left out one by one, because the ledger has too few
@@ -73,7 +73,7 @@ class CurveRow(Record):
             {
                 "at": report.at,
                 "version": report.version,
-                "published": report.gate is not None and report.gate.passes,
+                "published": report.is_published,
                 "annotated": report.annotated,
                 "compared": len(report.scores.candidate),
                 "left_out": len(report.left_out_one_by_one),

@@ -32,6 +32,28 @@ class UpdateProgress:
     seconds_left: float | None = None
 
 
+class WorkClock:
+    """Counts the seconds of an update, without those in which it waits.
+
+    Args:
+        pause: Returns when nobody else needs the device.
+        clock: Seconds.
+    """
+
+    def __init__(self, pause: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._pause, self._clock, self._waited = pause, clock, 0.0
+
+    def wait(self) -> None:
+        """Wait until nobody else needs the device."""
+        began = self._clock()
+        self._pause()
+        self._waited += self._clock() - began
+
+    def __call__(self) -> float:
+        """Return the seconds of work since some moment."""
+        return self._clock() - self._waited
+
+
 class StepClock:
     """Estimates from the optimizer steps of a training how long it will take.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sam3d_label.io import Record, RecordPart
 from sam3d_label.training.log import EpochLog
@@ -66,6 +66,21 @@ class Difference(RecordPart):
     def is_worse(self) -> bool:
         """Whether the loss exceeds the tolerance, or its confidence interval excludes zero."""
         return self.mean < -TOLERANCE or self.interval[1] < 0
+
+
+class Activation(BaseModel):
+    """One activation of a version.
+
+    Attributes:
+        version: Its number, or `versions.INITIAL`.
+        at: UTC, ISO 8601; empty if unknown.
+        by: Who or what activated it; empty if unknown.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    version: str
+    at: str = ""
+    by: str = ""
 
 
 class Verdict(RecordPart):
@@ -196,6 +211,8 @@ class UpdateReport(Record):
         share: Share of the new weights in the version; the rest are those that training started from.
         shares: The shares that were tried, in this order: from the smallest on, without a limit from the largest on.
         reference: The comparison on the reference set; None where there was none.
+        kept_active: What a person activated during the update, so that it stays active although the gate passed the new
+            version; None where nobody did.
         memory: How memory was used, and why.
         epochs: The log of the training.
         seconds: How long the update took.
@@ -217,9 +234,22 @@ class UpdateReport(Record):
     share: float | None = None
     shares: list[ShareResult] = Field(default_factory=list)
     reference: ReferenceReport | None = None
+    kept_active: Activation | None = None
     memory: str = ""
     epochs: list[EpochLog] = Field(default_factory=list)
     seconds: float | None = None
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the update has activated its version."""
+        return self.gate is not None and self.gate.passes and self.kept_active is None
+
+    def with_active(self, active: Activation) -> UpdateReport:
+        """Return the report of an update whose version was not activated, because a person activated another one."""
+        assert self.gate is not None, "the gate has passed the version"
+        why = f"not activated, since {active.by or 'somebody'} activated {active.version} during the training"
+        gate = self.gate.model_copy(update={"reason": f"{self.gate.reason}; {why}"})
+        return self.model_copy(update={"gate": gate, "kept_active": active})
 
     @field_validator("gate", mode="before")
     @classmethod

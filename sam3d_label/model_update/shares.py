@@ -45,7 +45,7 @@ class KnowledgeSettings:
         limit: Largest loss of Dice on any kind of reference cases with which weights are published; None for full
             specialisation.
         own_cases: Folder with images/ and labels/ of a team's own reference cases.
-        seconds: Time after which no further share is tried.
+        seconds: Time of work after which no further share is tried; waiting while clicks are answered does not count.
     """
 
     limit: float | None = REFERENCE_LIMIT
@@ -137,6 +137,7 @@ class ShareSearch:
         limit: Largest loss on the reference set; None for no limit.
         shares: Shares to try, the smallest first.
         seconds: Time after which no further share is tried.
+        clock: Seconds of work, as `seconds` counts them.
 
     Attributes:
         results: What was measured of each share.
@@ -149,6 +150,7 @@ class ShareSearch:
     limit: float | None = REFERENCE_LIMIT
     shares: Sequence[float] = SHARES
     seconds: float = KnowledgeSettings.seconds
+    clock: Callable[[], float] = time.monotonic
     results: list[ShareResult] = field(default_factory=list)
     _reference_scores: dict[float, list[CaseScore]] = field(default_factory=dict)
     _scores: dict[float, list[CaseScore]] = field(default_factory=dict)
@@ -161,9 +163,9 @@ class ShareSearch:
         Args:
             trained: The new weights, then those that were trained without one case each.
         """
-        ends = time.monotonic() + self.seconds
+        ends = self.clock() + self.seconds
         for share in self.shares if self.limit is not None else reversed(self.shares):
-            if self.results and (time.monotonic() > ends or not self.is_allowed(self.results[-1])):
+            if self.results and (self.clock() > ends or not self.is_allowed(self.results[-1])):
                 break
             self.results.append(self._try(trained, share))
         allowed = [result for result in self.results if self.is_allowed(result)]

@@ -8,23 +8,22 @@ import itertools
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from pydantic import JsonValue
-
-from sam3d_label.errors import NewerFormatError, Sam3dError, VolumeError
-from sam3d_label.io import Record, read_record, write_json
+from sam3d_label.errors import VolumeError
+from sam3d_label.io import write_json
 from sam3d_label.model_update import learning_curve
 from sam3d_label.model_update.gate import judge, knows_clicks, means, score
-from sam3d_label.model_update.progress import StepClock, UpdateProgress
+from sam3d_label.model_update.progress import StepClock, UpdateProgress, WorkClock
 from sam3d_label.model_update.reference_set import open_reference_set
 from sam3d_label.model_update.rehearsal import SOURCE, rehearsal_cases
-from sam3d_label.model_update.report import CaseScore, Compared, GateScores, UpdateReport, Verdict
+from sam3d_label.model_update.report import Activation, CaseScore, Compared, GateScores, UpdateReport, Verdict
 from sam3d_label.model_update.shares import SHARES, KnowledgeSettings, ShareSearch, Trained, find_baseline
 from sam3d_label.model_update.split_ledger import Ledger
+from sam3d_label.model_update.started_run import RUN, StartedRun, begin_run, interrupted_run
 from sam3d_label.model_update.versions import REPORT, Versions
 from sam3d_label.network import PromptableNetwork
 from sam3d_label.training.dataset import OpenedCase, TrainingCase
@@ -40,19 +39,10 @@ from sam3d_label.weights.card import lost
 FEWEST_COMPARED = 3
 """Comparisons that the gate requires; with fewer validation cases, the oldest training cases are left out in turn."""
 
-RUN, RUN_FILE, REHEARSAL = "run", "run.json", "rehearsal"
+REHEARSAL = "rehearsal"
 
-
-class StartedRun(Record):
-    """The inputs of a run; a run with the same inputs can be continued.
-
-    Attributes:
-        start: Signature of the weights that it started from.
-        settings: How it trains.
-    """
-
-    start: str
-    settings: dict[str, JsonValue]
+WAITING = "it was saved after the interrupted training began: the next training uses it"
+"""Why a case is left out of a run that is continued."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +88,9 @@ class _Comparison:
 class Update:
     """One model update: fine-tune the active weights, compare, and publish the candidate or reject it.
 
-    The run in `folder` survives a kill: the next update continues from its last epoch if it starts from the same
-    weights with the same settings, even if labels were added since.
+    The run in `folder` survives a kill: the next update continues from its last epoch, with its cases and settings, if
+    it starts from the same weights, the same settings are requested and no case has gone. Labels that were added since
+    wait for the update after it.
 
     Args:
         serving: The active weights, which training starts from and the candidate is compared with.
@@ -111,10 +102,13 @@ class Update:
         start: Weights to start from instead of the active ones.
         data_name: Name of the cases in the card.
         licence: Licence of the cases in the card.
+        on_begin: Called before training with the ids of the cases that wait for the next update.
         watch: Called with the progress whenever it changes.
         pause: Called before each crop and case; returns when nobody else needs the device.
         train: Replacement for `fine_tune`, such as training on several GPUs.
         knowledge: How much of the earlier knowledge must be kept.
+        active: The latest activation when `serving` was opened; None for that of now. If a person activates another
+            version during the update, it stays active.
     """
 
     serving: Weights
@@ -126,12 +120,16 @@ class Update:
     start: Weights | None = None
     data_name: str = "annotated cases"
     licence: str = "not stated"
+    on_begin: Callable[[Collection[str]], None] = lambda _: None
     watch: Callable[[UpdateProgress], None] = lambda _: None
     pause: Callable[[], None] = lambda: None
     train: FineTune = fine_tune
     knowledge: KnowledgeSettings = field(default_factory=KnowledgeSettings)
+    active: Activation | None = None
 
     def __post_init__(self) -> None:
+        self.active = self.active or self.versions.latest_activation()
+        self._clock = WorkClock(self.pause)
         card = (self.start or self.serving).card
         self.settings = self.settings.model_copy(update={"inference_spacings": inference_spacings_of(card)})
 
@@ -151,11 +149,15 @@ class Update:
         """
         began = time.monotonic()
         splits = self.ledger.assign({case.id: case.group for case in labelled})
+        if "train" not in splits.values():
+            raise VolumeError(no_training_reason(len(labelled), skipped or {}))
+        waiting = dict.fromkeys((case.id for case in labelled), WAITING)
+        labelled = self._begin_or_continue(labelled)
+        for case in labelled:
+            del waiting[case.id]
+        self.on_begin(waiting)
         training = [case for case in labelled if splits[case.id] == "train"]
         validation = [case for case in labelled if splits[case.id] == "validation"]
-        if not training:
-            raise VolumeError(no_training_reason(len(labelled), skipped or {}))
-        self._begin_run()
         wanted = max(0, min(len(training), FEWEST_COMPARED - len(validation))) if len(training) > 1 else 0
         model, report = self._train(training, validation, self.folder / RUN, "training", following=wanted)
         held_out, _ = open_cases(targets(validation), self.serving.card.intensity, TrainReport())
@@ -171,7 +173,7 @@ class Update:
             train=[case.id for case in training],
             validation=[case.id for case in validation],
             left_out_one_by_one=[case.name for each in left_out for case in each.cases],
-            skipped={**(skipped or {}), **report.skipped},
+            skipped={**(skipped or {}), **waiting, **report.skipped},
             ledger=self.ledger.digest,
             gate=verdict,
             scores=GateScores(candidate=compared.candidate, serving=compared.serving),
@@ -185,15 +187,17 @@ class Update:
         )
         return self._keep(compared.weights, report, summary)
 
-    def _begin_run(self) -> None:
-        """Keep a run that this update can continue; remove any other."""
+    def _begin_or_continue(self, labelled: Sequence[LabelledCase]) -> list[LabelledCase]:
+        """Return the cases of this run: those of the interrupted one, if it can be continued, with its settings."""
         run = self.folder / RUN
         signature = (self.start or self.serving).signature
-        same = StartedRun(start=signature, settings=self.settings.model_dump(mode="json"))
-        recorded = run / RUN_FILE
-        if _read_run(recorded) != same:
-            shutil.rmtree(run, ignore_errors=True)
-            write_json(recorded, same.model_dump(mode="json"), indent=None)
+        wanted = StartedRun.of(signature, self.settings, [case.id for case in labelled])
+        begun = interrupted_run(run, wanted)
+        if begun is None:
+            begin_run(run, wanted)
+            return list(labelled)
+        self.settings = begun.train_settings()
+        return [case for case in labelled if begun.cases is None or case.id in begun.cases]
 
     def _train(
         self,
@@ -288,6 +292,7 @@ class Update:
             limit=self.knowledge.limit if self._keeps_knowledge else None,
             shares=SHARES if self.start is None and knows_clicks(self.serving) else (1.0,),
             seconds=self.knowledge.seconds,
+            clock=self._clock,
         )
 
     def _serving_report(self) -> UpdateReport | None:
@@ -304,7 +309,7 @@ class Update:
 
         def before_case() -> None:
             self.watch(UpdateProgress(f"comparing {weights.version}, case {next(numbers)} of {len(cases)}"))
-            self.pause()
+            self._clock.wait()
 
         return score(weights, cases, before_case)
 
@@ -336,21 +341,19 @@ class Update:
             (folder / REPORT).write_text(text, encoding="utf-8")
             for name in (LOG, CURVES):
                 shutil.copy(run / name, folder / name)
-        if summary.gate and summary.gate.passes:
-            self.versions.publish(version, "gate")
+        summary = self._publish(version, summary) if summary.is_published else summary
         learning_curve.append(self.folder, summary)
         shutil.rmtree(run, ignore_errors=True)
         return summary
 
-
-def _read_run(path: Path) -> StartedRun | None:
-    """Read the inputs of the interrupted run; None if there is none that can be continued."""
-    try:
-        return read_record(StartedRun, path)
-    except NewerFormatError:
-        raise
-    except Sam3dError:
-        return None
+    def _publish(self, version: str, summary: UpdateReport) -> UpdateReport:
+        """Activate a version unless a person has activated one since the update began; return the report of it."""
+        active = self.versions.publish(version, "gate", after=self.active)
+        if active.version == version:
+            return summary
+        summary = summary.with_active(active)
+        write_json(self.versions.path(version) / REPORT, summary.model_dump(mode="json"), indent=1)
+        return summary
 
 
 def targets(cases: Sequence[LabelledCase]) -> list[TrainingCase]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from sam3d_label.errors import Sam3dError, StorageError, WeightsError
 from sam3d_label.io import (
@@ -26,7 +26,7 @@ from sam3d_label.io import (
     with_format,
     write_json,
 )
-from sam3d_label.model_update.report import UpdateReport
+from sam3d_label.model_update.report import Activation, UpdateReport
 from sam3d_label.weights.locations import ADAPTER, CARD
 
 CURRENT, HISTORY, REPORT = "current", "history.json", "report.json"
@@ -34,21 +34,6 @@ HISTORY_FORMAT = 1
 NUMBER = re.compile(r"\d{4,}")
 INITIAL = "shipped"
 """Name of the weights that were active before the first version was published."""
-
-
-class Activation(BaseModel):
-    """One activation of a version.
-
-    Attributes:
-        version: Its number, or `INITIAL`.
-        at: UTC, ISO 8601.
-        by: Who or what activated it.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    version: str
-    at: str
-    by: str
 
 
 class Versions:
@@ -118,12 +103,16 @@ class Versions:
             finally:
                 shutil.rmtree(staged, ignore_errors=True)
 
-    def publish(self, version: str, by: str) -> None:
+    def publish(self, version: str, by: str, *, after: Activation | None = None) -> Activation:
         """Activate a version.
 
         Args:
             version: Its number, or `INITIAL` for the weights before the first version.
             by: Who or what activated it, for the history.
+            after: What must still be the latest activation, or nothing is changed; None for any.
+
+        Returns:
+            The latest activation: this one, or the one that came after `after`.
 
         Raises:
             WeightsError: There is no such version, or it is not complete.
@@ -131,14 +120,24 @@ class Versions:
         if version != INITIAL:
             self.path(version)
         with self._write_lock():
+            latest = self.latest_activation()
+            if after is not None and latest != after:
+                return latest
             now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            self._write_history([*self.history(), Activation(version=version, at=now, by=by)])
+            activation = Activation(version=version, at=now, by=by)
+            self._write_history([*self.history(), activation])
             if version == INITIAL:
                 (self.folder / CURRENT).unlink(missing_ok=True)
                 sync_folder(self.folder)
-                return
-            with replacing(self.folder / CURRENT) as staged:
-                staged.symlink_to(version)
+            else:
+                with replacing(self.folder / CURRENT) as staged:
+                    staged.symlink_to(version)
+            return activation
+
+    def latest_activation(self) -> Activation:
+        """Return the activation of the active version; without a record of it, one of an unknown time."""
+        recorded = self.history()
+        return recorded[-1] if recorded else Activation(version=self.current() or INITIAL)
 
     def rollback(self, version: str | None = None, by: str = "command line") -> str:
         """Activate an earlier version again.

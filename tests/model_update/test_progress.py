@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sam3d_label.model_update.progress import StepClock, UpdateProgress
+from sam3d_label.model_update.progress import StepClock, UpdateProgress, WorkClock
 
 
 class Clock:
@@ -41,3 +41,17 @@ def test_a_resumed_training_counts_its_own_steps_only() -> None:
     count(1, 2, 10)
     assert progress.crops_per_second == pytest.approx(1 / 3)
     assert progress.seconds_left == pytest.approx(8 * 3)
+
+
+def test_a_work_clock_leaves_out_what_is_waited() -> None:
+    clock = Clock()
+
+    def pause() -> None:
+        clock.now += 60
+
+    work = WorkClock(pause, clock)
+    began = work()
+    clock.now += 2
+    work.wait()
+    clock.now += 3
+    assert work() - began == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import nibabel as nib
@@ -12,6 +13,7 @@ import torch
 
 from sam3d_label.errors import VolumeError
 from sam3d_label.model_update import learning_curve, rehearsal, split_ledger, update
+from sam3d_label.model_update.progress import WorkClock
 from sam3d_label.model_update.reference_set import ReferenceSet, phantom_cases
 from sam3d_label.model_update.report import CaseScore
 from sam3d_label.model_update.shares import SHARES, KnowledgeSettings
@@ -257,19 +259,111 @@ class KilledError(Exception):
     pass
 
 
-def test_a_killed_update_goes_on_with_its_last_epoch_and_with_new_labels(make, labelled, quality, tmp_path):
-    def die(progress):
-        if len(progress.epochs) == 1:
+def assert_same_weights(one, other):
+    """Check that the weights in two folders are bitwise equal."""
+    states = [open_weights(folder).model.state_dict() for folder in (one, other)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
+def die_after(stage, epochs=0):
+    """Return what ends an update as a kill does, when it reaches a stage."""
+
+    def watch(progress):
+        if progress.stage.startswith(stage) and len(progress.epochs) == epochs:
             raise KilledError
 
+    return watch
+
+
+def test_a_killed_update_goes_on_with_its_cases_and_settings_after_new_labels(make, labelled, quality, tmp_path):
     with pytest.raises(KilledError):
-        make(watch=die)(labelled[:4])
-    seen = []
-    make(watch=lambda progress: seen.append((progress.stage, len(progress.epochs))))(labelled)
+        make(watch=die_after("training", epochs=1))(labelled[:4])
+    seen: list[tuple[str, int]] = []
+    waiting: list[str] = []
+    more = QUICK.model_copy(update={"steps_per_epoch": 2})
+    done = make(
+        settings=more,
+        watch=lambda progress: seen.append((progress.stage, len(progress.epochs))),
+        on_begin=waiting.extend,
+    )(labelled)
     assert list(dict.fromkeys(seen))[:2] == [("training", 0), ("training", 1)], "one epoch was left to do"
-    report = Versions(tmp_path / "versions").report("0001")
-    assert len(report.epochs) == QUICK.epochs
-    assert report.annotated == 5
+    assert waiting == ["case_4"]
+    assert done.annotated == 4
+    assert "the next training uses it" in done.skipped["case_4"]
+    version = Versions(tmp_path / "versions").path("0001")
+    assert open_weights(version).card.training.model_dump()["settings"]["steps_per_epoch"] == 1
+    alone = make(versions=Versions(tmp_path / "others"), folder=tmp_path / "other", watch=lambda _: None)(labelled[:4])
+    assert_same_weights(version, Versions(tmp_path / "others").path(alone.version))
+
+
+@pytest.mark.parametrize(
+    ("changes", "cases", "reason"),
+    [
+        ({"settings": QUICK.model_copy(update={"epochs": 3})}, slice(5), r"other settings are requested \(epochs\)"),
+        ({}, slice(1, 5), "the label of case_0 can no longer be used"),
+    ],
+)
+def test_an_update_that_starts_afresh_says_why(make, labelled, quality, changes, cases, reason, caplog):
+    with pytest.raises(KilledError):
+        make(watch=die_after("training", epochs=1))(labelled)
+    seen = []
+    make(watch=lambda progress: seen.append(len(progress.epochs)), **changes)(labelled[cases])
+    assert 1 in seen, "the first epoch was trained again"
+    assert re.search(f"The interrupted training starts afresh: {reason}", caplog.text)
+
+
+@pytest.mark.parametrize("stage", ["comparing random, case 2", "comparing 50% candidate, case 2", "comparing 70%"])
+def test_an_update_that_is_killed_while_it_compares_gives_the_same_version(make, labelled, quality, tmp_path, stage):
+    expected = make(versions=Versions(tmp_path / "others"), folder=tmp_path / "other")(labelled)
+    with pytest.raises(KilledError):
+        make(watch=die_after(stage))(labelled)
+    versions = Versions(tmp_path / "versions")
+    assert (versions.names(), versions.current()) == ([], None), "nothing is half-written"
+    trained = []
+    done = make(watch=lambda progress: trained.append(len(progress.epochs)))(labelled)
+    assert 1 not in trained, "the training was not repeated"
+    assert versions.names() == [versions.current()] == ["0001"]
+    changing = {"at", "seconds", "epochs"}  # epochs hold seconds too
+    assert done.model_dump(exclude=changing) == expected.model_dump(exclude=changing)
+    assert_same_weights(versions.path("0001"), Versions(tmp_path / "others").path("0001"))
+
+
+@pytest.mark.parametrize("back_again", [False, True])
+def test_a_version_that_a_person_activates_during_the_update_stays_active(
+    make, labelled, quality, tmp_path, back_again
+):
+    versions = Versions(tmp_path / "versions")
+    first = make()(labelled).version
+    serving = open_weights(versions.path(first))
+
+    def activate(progress):
+        if progress.stage.startswith("comparing") and versions.current() == first:
+            versions.publish(INITIAL, "anna")
+            if back_again:
+                versions.publish(first, "anna")
+
+    done = make(serving=serving, watch=activate)(labelled)
+    assert done.gate.passes
+    assert versions.current() == (first if back_again else None), "not the new version"
+    assert versions.names() == [first, done.version], "which is kept"
+    assert done.kept_active.by == "anna"
+    assert done.gate.reason.endswith(
+        f"not activated, since anna activated {done.kept_active.version} during the training"
+    )
+    assert versions.report(done.version) == done
+    assert [row.published for row in learning_curve.read(tmp_path / "model")] == [True, False]
+
+
+def test_waiting_for_clicks_takes_nothing_from_the_time_for_shares(make, labelled, quality):
+    now = [0.0]
+
+    def answer_clicks():
+        now[0] += 100.0
+
+    update_ = make(knowledge=KnowledgeSettings(seconds=50.0), pause=answer_clicks)
+    update_._clock = WorkClock(answer_clicks, lambda: now[0])
+    assert [each.share for each in update_(labelled).shares] == list(SHARES)
 
 
 def test_a_killed_update_continues_no_training_on_a_case_that_is_now_left_out(make, labelled, quality):

@@ -13,6 +13,7 @@ import sys
 import pytest
 
 from sam3d_label.errors import WeightsError
+from sam3d_label.model_update.report import Activation
 from sam3d_label.model_update.versions import INITIAL, REPORT, Versions
 from sam3d_label.weights import open_weights
 from sam3d_label.weights.adapter import save_adapter, save_trunk
@@ -158,3 +159,14 @@ def test_activating_a_rejected_version_is_remembered_after_a_rollback(versions, 
     assert versions.previous() == names[0]
     versions.rollback(by="command line")
     assert versions.manual_activation(names[1]).by == "the page"
+
+
+def test_an_activation_can_depend_on_the_latest_one(versions, add):
+    assert versions.latest_activation() == Activation(version=INITIAL)
+    before = versions.latest_activation()
+    first = versions.publish(add(), "gate", after=before)
+    assert (first.version, versions.latest_activation()) == ("0001", first)
+    second = add()
+    assert versions.publish(second, "gate", after=before) == first, "it came after the expected one"
+    assert versions.current() == "0001"
+    assert [entry.version for entry in versions.history()] == ["0001"]

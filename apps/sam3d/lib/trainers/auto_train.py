@@ -16,7 +16,7 @@ from lib.datastores.json_files import load
 from lib.errors import RemoteError
 from lib.trainers.sam3d import label_time
 from lib.trainers.stats import STARTED, LastTraining
-from sam3d_label.model_update.update import RUN, RUN_FILE
+from sam3d_label.model_update.started_run import RUN, RUN_FILE
 
 logger = logging.getLogger(__name__)
 QUIET = 20.0

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -174,6 +174,7 @@ class SAM3DTrainTask(TrainTask):
 
     def _update(self, asked: TrainRequest, datastore: Datastore, stats: StatsFile) -> UpdateReport:
         device = resolve_device(asked.device)
+        active = self._versions.latest_activation()
         serving = self._serving.load(device)
         unprompted = unprompted_label(self._app.labels, serving.card)
         cases, skipped = labelled_cases(datastore, self._app.labels, self._app.patient, unprompted)
@@ -189,10 +190,12 @@ class SAM3DTrainTask(TrainTask):
             settings=train_settings(asked, targets, self._app.train_epochs, serving.card, keeping=keeping),
             device=device,
             start=None if asked.pretrained else self._new_adapters(serving.card.preset, device),
+            on_begin=lambda waiting: self._note_start(datastore, waiting),
             watch=stats.show,
             pause=sign.wait,
             train=trainer(asked, device, self.model_dir),
             knowledge=knowledge_settings(self._app),
+            active=active,
         )
         return update(cases, skipped)
 
@@ -201,9 +204,10 @@ class SAM3DTrainTask(TrainTask):
         fresh = untrained(preset, self._app.sam_checkpoint, device, intensity=card.intensity, spacing=card.spacing)
         return dataclasses.replace(fresh, card=fresh.card.model_copy(update={"labels": list(self._app.labels)}))
 
-    def _note_start(self, datastore: Datastore) -> None:
-        """Remember which labels this training has seen, so that the automatic one counts those since."""
-        seen = {image: label_time(datastore, image) for image in datastore.get_labeled_images()}
+    def _note_start(self, datastore: Datastore, waiting: Collection[str] = ()) -> None:
+        """Remember which labels this training sees, so that the automatic one counts those that wait and new ones."""
+        labelled = [image for image in datastore.get_labeled_images() if image not in waiting]
+        seen = {image: label_time(datastore, image) for image in labelled}
         store(self.model_dir / STARTED, LastTraining(at=time.time(), labels=seen))
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from lib.datastores.json_files import finite_object, store
 from sam3d_label.io import Record
 from sam3d_label.model_update.progress import UpdateProgress
-from sam3d_label.model_update.report import Compared, ShareResult, UpdateReport, Verdict
+from sam3d_label.model_update.report import Activation, Compared, ShareResult, UpdateReport, Verdict
 from sam3d_label.training.log import EpochLog
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class TrainStats(Record):
         shares: The shares that were tried, with their scores on validation and reference cases.
         annotated: Number of cases with usable labels.
         skipped: Cases that were not used, and why.
+        kept_active: What a person activated during the training, so that it stays active.
         error: Why it failed.
     """
 
@@ -71,6 +72,7 @@ class TrainStats(Record):
     shares: list[ShareResult] | None = None
     annotated: int | None = None
     skipped: dict[str, str] | None = None
+    kept_active: Activation | None = None
     error: str | None = None
 
     def as_json(self) -> dict[str, object]:
@@ -146,7 +148,7 @@ class StatsFile:
 
     def end(self, report: UpdateReport) -> None:
         """Write the result of an update."""
-        names = ("version", "gate", "means", "share", "shares", "annotated", "skipped")
+        names = ("version", "gate", "means", "share", "shares", "annotated", "skipped", "kept_active")
         self._end({name: getattr(report, name) for name in names})
 
     def fail(self, error: str) -> None:

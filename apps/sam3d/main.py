@@ -53,6 +53,7 @@ from sam3d_label.image.limits import MIB, set_default_limits
 from sam3d_label.io import is_writable, remove_parts
 from sam3d_label.model_update import split_ledger
 from sam3d_label.model_update.versions import Versions
+from sam3d_label.segmentation.precision import chosen_precision
 from sam3d_label.studies import click_log
 from sam3d_label.training.busy import BusySign
 
@@ -70,6 +71,7 @@ class SAM3DApp(MONAILabelApp):
         if not is_background():
             protect_logs()
         self.config = parse_config(conf)
+        chosen_precision()
         set_default_limits(self.config.volumes)
         self.login = _login(self.config)
         listen.check_prefix(settings.MONAI_LABEL_API_STR)

@@ -147,13 +147,16 @@ def whole_numbers(option: str, text: str, count: int, form: str) -> list[int]:
 
 
 def require_weights(name: str | None) -> None:
-    """Check that weights of a name or path exist, before torch is imported to open them.
+    """Check that weights of a name or path exist and the precision of masks, before torch is imported to use them.
 
     Raises:
         WeightsError: There are no such weights.
+        Sam3dError: The environment variable of the precision has a wrong value.
     """
+    from sam3d_label.segmentation.precision import chosen_precision
     from sam3d_label.weights.locations import adapter_file
 
+    chosen_precision()
     adapter_file(name)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sam3d_label.network.config import Config
-from sam3d_label.network.precision import computes_bf16
 from sam3d_label.network.prompt_encoder import IN, OUT
 from sam3d_label.network.resize import trilinear
 from sam3d_label.network.tiny_vit import MIDDLE, NECK, STRIDE, TinyViT
@@ -76,10 +74,11 @@ class SliceFeatures(nn.Module):
 
     @torch.no_grad()
     def encode(self, crop: Tensor) -> Tensor:
-        """Return the encoder's features of a crop (B, 1, H, W, D), (B, 416, H / 4, W / 4, D / 4)."""
-        parts = grey_slices(crop).split(SLICES_AT_ONCE.get(crop.device.type, 1))
-        with torch.autocast(crop.device.type, torch.bfloat16) if computes_bf16(crop.device) else nullcontext():
-            maps = [self.encoder(part) for part in parts]
+        """Return the encoder's features of a crop (B, 1, H, W, D), (B, 416, H / 4, W / 4, D / 4).
+
+        The encoder computes in the precision of the surrounding autocast context, as the rest of the network does.
+        """
+        maps = [self.encoder(part) for part in grey_slices(crop).split(SLICES_AT_ONCE.get(crop.device.type, 1))]
         middle, neck = (torch.cat(part).to(crop.dtype) for part in zip(*maps, strict=True))
         middle = F.layer_norm(middle.movedim(1, -1), (MIDDLE,)).movedim(-1, 1)
         return torch.cat([middle, neck], 1).unflatten(0, (len(crop), -1)).permute(0, 2, 3, 4, 1)

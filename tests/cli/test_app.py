@@ -192,6 +192,19 @@ def test_a_mistake_is_one_line_and_status_2(args, message):
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        ["segment", "images/a.nii.gz", "mask.nii.gz", "--click", "1,1,1"],
+        ["evaluate", "images", "labels", "out"],
+        ["train", "images", "labels", "out"],
+    ],
+)
+def test_a_wrong_precision_is_reported_before_work_begins(volumes, command, monkeypatch):
+    monkeypatch.setenv("SAM3D_PRECISION", "half")
+    assert "SAM3D_PRECISION is 'half': it must be one of auto, bf16, fp32" in refused(*command)
+
+
+@pytest.mark.parametrize(
     ("args", "ends"),
     [
         (["segment", "a.nii", "b.mhd", "--click", "1,2,3"], ".nii, .nii.gz, .nrrd, .mha"),

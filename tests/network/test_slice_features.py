@@ -51,6 +51,17 @@ def test_features_are_those_of_the_slices(network):
     torch.testing.assert_close(features[1, 160:, :, :, 2], neck[0], rtol=0, atol=0.1 * float(neck.abs().max()))
 
 
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_encoder_computes_in_the_precision_of_its_surroundings(network, bf16):
+    seen = []
+    for module in network.slice_features.encoder.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(lambda module, given, result: seen.append(result.dtype))
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        network.encode(crops())
+    assert set(seen) == {torch.bfloat16 if bf16 else torch.float32}
+
+
 def test_additions_are_zero_before_training(with_slices):
     torch.manual_seed(0)
     contribution = SliceFeatures(with_slices)(crops())

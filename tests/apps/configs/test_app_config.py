@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from lib.configs.app_config import ConfigError, parse_config
+from sam3d_label.errors import Sam3dError
 from sam3d_label.image.intensity import Percentile
+from tests.helpers.app_helpers import make_app
 
 
 def test_defaults_are_those_of_the_interface() -> None:
@@ -104,3 +106,9 @@ def test_an_intensity_rule_has_a_name_or_is_written_out(value: str, rule: Percen
 def test_every_fault_is_in_one_message() -> None:
     with pytest.raises(ConfigError, match=r"colour.*unknown.*cache_mb|cache_mb.*colour.*unknown"):
         parse_config({"colour": "red", "cache_mb": "many"})
+
+
+def test_a_wrong_precision_of_masks_is_reported_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAM3D_PRECISION", "half")
+    with pytest.raises(Sam3dError, match="SAM3D_PRECISION is 'half': it must be one of auto, bf16, fp32"):
+        make_app(tmp_path, {})

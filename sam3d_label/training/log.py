@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,29 +13,17 @@ from sam3d_label.charts import AMBER, TEAL, add_legend, new_chart
 from sam3d_label.io import replacing
 from sam3d_label.training.files import CURVES, LOG
 
-LINE = "epoch log "
-
 
 class EpochLog(BaseModel):
     """One line of the log: mean training loss, mean Dice on the validation cases (NaN where not looked at)."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, ser_json_inf_nan="constants")
     epoch: int
     loss: float
     dice_1: float
     dice_3: float
     learning_rate: float
     seconds: float
-
-    def as_line(self) -> str:
-        """Format the log for a program that reads the output."""
-        # Not `model_dump_json`, which writes NaN as null.
-        return LINE + json.dumps(self.model_dump())
-
-    @classmethod
-    def from_line(cls, line: str) -> EpochLog | None:
-        """Parse a line of `as_line`; return None for any other line."""
-        return cls.model_validate(json.loads(line.removeprefix(LINE))) if line.startswith(LINE) else None
 
 
 def describe(log: EpochLog, epochs: int) -> str:

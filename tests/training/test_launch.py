@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -13,7 +15,8 @@ from sam3d_label.errors import Sam3dError
 from sam3d_label.image.intensity import Percentile
 from sam3d_label.training import TrainingCase, TrainSettings
 from sam3d_label.training.fine_tune import fine_tune
-from sam3d_label.training.launch import DONE, TrainingJob, train_in_processes
+from sam3d_label.training.launch import DONE, Message, TrainingJob, train_in_processes
+from sam3d_label.training.log import EpochLog
 from sam3d_label.training.run import TrainingRun
 
 QUICK = TrainSettings(epochs=2, steps_per_epoch=1, batch=2, warmup=0, workers=0, precision="fp32", seed=1)
@@ -31,6 +34,57 @@ def test_a_job_holds_all_arguments_of_fine_tune(phantom_cases, small_weights, tm
         busy=tmp_path,
     )
     assert TrainingJob.model_validate_json(told.model_dump_json()) == told
+
+
+@pytest.mark.parametrize("mark", ["message", "message 12ab"])
+@pytest.mark.parametrize(
+    "message",
+    [
+        Message(step=(0, 1, 2)),
+        Message(epoch=EpochLog(epoch=0, loss=1.5, dice_1=math.nan, dice_3=0.5, learning_rate=1e-3, seconds=2)),
+        Message(reason="no case"),
+    ],
+)
+def test_a_message_is_read_from_its_line(message, mark):
+    (line,) = [line for line in message.as_line(mark).splitlines() if line]
+    read = Message.from_line(line, mark)
+    assert read is not None
+    assert repr(read) == repr(message)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "step by step",
+        "step 1 2",
+        "message 34cd {}",
+        "message 12ab",
+        "message 12ab step 1",
+        'message 12ab {"step": [1]}',
+    ],
+)
+def test_other_output_is_no_message(line):
+    assert Message.from_line(line, "message 12ab") is None
+
+
+def test_output_of_a_library_does_not_break_a_training(small_weights, tmp_path, monkeypatch):
+    """The processes write lines like those of a message, bytes that are no text, and a line without an end."""
+    program = """
+import json, sys
+job = json.load(open(sys.argv[1]))
+sys.stdout.buffer.write(b"step one of the library\\nepoch log of it\\n\\xff\\nended early: never\\nan unfinished line")
+sys.stdout.buffer.write(("\\n" + job["mark"] + ' {"step": [0, 1, 1]}\\n').encode())
+sys.exit("then it failed")
+"""
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda command, **more: popen([sys.executable, "-c", program, command[-1]], **more)
+    )
+    steps: list[tuple[int, int, int]] = []
+    run = TrainingRun(cases=[], intensity=Percentile(), settings=QUICK)
+    with pytest.raises(Sam3dError, match=r"an unfinished line \| then it failed"):
+        train_in_processes(1)(small_weights.model, run, tmp_path, on_step=lambda *step: steps.append(step))
+    assert steps == [(0, 1, 1)]
 
 
 @pytest.mark.slow

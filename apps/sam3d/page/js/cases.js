@@ -40,7 +40,7 @@ export class Cases {
   setStrategies(strategies) {
     const options = Object.keys(strategies).map((name) => make("option", { value: name }, STRATEGIES[name] ?? name));
     $("strategy").replaceChildren(...options);
-    const wanted = localStorage.getItem("sam3d-strategy") ?? "uncertainty";
+    const wanted = localStorage.getItem("sam3d-strategy") ?? "random";
     if (wanted in strategies) $("strategy").value = wanted;
   }
 

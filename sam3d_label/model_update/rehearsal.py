@@ -20,15 +20,19 @@ SHARE = 0.5
 SOURCE = DataSource(name="phantoms of sam3d_label (rehearsal)", licence="Apache-2.0", cases=PHANTOMS)
 
 
-def rehearsal_cases(folder: Path, cases: int, pause: Callable[[], None] = lambda: None) -> list[TrainingCase]:
+def rehearsal_cases(
+    folder: Path, cases: int, pause: Callable[[], None] = lambda: None, *, salient: bool = False
+) -> list[TrainingCase]:
     """Return phantoms to train on in addition to a team's cases; they are written at first use.
 
     Args:
         folder: Where they are, or will be written.
         cases: Number of the team's cases, each of weight 1.
         pause: Called before each phantom is made.
+        salient: Whether answers without a prompt are rehearsed too.
     """
     if not all((folder / "images" / phantom_name(index)).is_file() for index in range(PHANTOMS)):
         write_phantoms(folder, PHANTOMS, SEED, progress=lambda name, done, total: pause())
     weight = cases * SHARE / (1 - SHARE) / PHANTOMS
-    return [replace(case, weight=weight, rehearsed=True) for case in pair_cases(folder / "images", folder / "labels")]
+    phantoms = pair_cases(folder / "images", folder / "labels")
+    return [replace(case, weight=weight, salient=salient, rehearsed=True) for case in phantoms]

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sam3d_label.io import Record, RecordPart
+from sam3d_label.training.export import NOT_LEARNED
 from sam3d_label.training.log import EpochLog
 from sam3d_label.weights.card import ABILITIES, Capability
 
@@ -106,7 +107,8 @@ class Verdict(RecordPart):
         if not lost:
             return self
         abilities = " or ".join(ABILITIES[capability] for capability in lost)
-        reason = f"{self.reason}; it can no longer {abilities}"
+        why = " and ".join(dict.fromkeys(NOT_LEARNED[capability] for capability in lost if capability in NOT_LEARNED))
+        reason = f"{self.reason}; it can no longer {abilities}" + (f", because {why}" if why else "")
         return self.model_copy(update={"reason": reason, "lost": tuple(lost)})
 
 

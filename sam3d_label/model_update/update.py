@@ -223,7 +223,7 @@ class Update:
 
         self.watch(progress)
         run = TrainingRun(
-            cases=[*targets(training), *self._rehearsal(len(targets(training)))],
+            cases=[*targets(training), *self._rehearsal(targets(training))],
             validation=targets(validation),
             intensity=start.card.intensity,
             settings=self.settings,
@@ -232,11 +232,16 @@ class Update:
         )
         return model, self.train(model, run, out, progress=watch, on_step=count, pause=self.pause)
 
-    def _rehearsal(self, cases: int) -> list[TrainingCase]:
-        """Return the phantoms that are trained on in addition to this number of cases."""
+    def _rehearsal(self, cases: Sequence[TrainingCase]) -> list[TrainingCase]:
+        """Return the phantoms that are trained on in addition to some cases.
+
+        If none of these is learned without a prompt, and the active weights can segment without one, phantoms keep
+        this capability.
+        """
         if not self._keeps_knowledge:
             return []
-        return rehearsal_cases(self.folder / RUN / REHEARSAL, cases, self.pause)
+        salient = "no_click" in self.serving.card.capabilities and not any(case.salient for case in cases)
+        return rehearsal_cases(self.folder / RUN / REHEARSAL, len(cases), self.pause, salient=salient)
 
     @property
     def _keeps_knowledge(self) -> bool:

@@ -52,7 +52,9 @@ def test_a_capability_that_is_lost_is_named_and_does_not_decide():
     assert verdict.with_lost_capabilities([]) == verdict
     losing = verdict.with_lost_capabilities(["box", "no_click"])
     assert losing.passes
-    assert losing.reason == f"{verdict.reason}; it can no longer take boxes or segment without a click"
+    what = "it can no longer take boxes or segment without a click"
+    why = "because no session had a box and no case has a target that is learned without a prompt"
+    assert losing.reason == f"{verdict.reason}; {what}, {why}"
     assert losing.lost == ("box", "no_click")
 
 

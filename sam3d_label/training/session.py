@@ -70,10 +70,13 @@ class SessionLoss(nn.Module):
         rng: np.random.Generator,
         taught: Embedding | None,
     ) -> Tensor:
-        prompts = SimulatedPrompts(label.device, two_passes=self.settings.two_passes)
+        prompts, again = (SimulatedPrompts(label.device, two_passes=self.settings.two_passes) for _ in range(2))
         truth = label.clamp(min=0)  # train_rounds sets the logits of ignored voxels
         rounds = train_rounds(self.model, embedding, label, self.settings, rng, salient, prompts)
-        losses = [self.criterion(logit, truth if taught is None else self._answer(prompts, taught)) for logit in rounds]
+        losses = []
+        for logit in rounds:
+            again.follow(prompts)
+            losses.append(self.criterion(logit, truth if taught is None else self._answer(again, taught)))
         return torch.stack(losses).mean()
 
     @torch.no_grad()
@@ -85,7 +88,7 @@ class SessionLoss(nn.Module):
 
     @torch.no_grad()
     def _answer(self, prompts: SimulatedPrompts, taught: Embedding) -> Tensor:
-        """Return the teacher's probability (1, 1, D, H, W) for the same prompts."""
+        """Return the teacher's probability (1, 1, D, H, W) for prompts."""
         (teacher,) = self._teacher
         assert teacher is not None, "rehearsed crops need a teacher"
-        return torch.sigmoid(prompts.again().decode(teacher, taught))
+        return torch.sigmoid(prompts.decode(teacher, taught))

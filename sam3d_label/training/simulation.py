@@ -76,11 +76,10 @@ class SimulatedPrompts:
         boxes = torch.tensor(np.array(self.boxes), dtype=torch.float32).reshape(1, -1, 2, 3)
         return CropPrompts((2 * points + 0.5).to(self.device), signs.to(self.device), (2 * boxes + 0.5).to(self.device))
 
-    def again(self) -> SimulatedPrompts:
-        """Return the same prompts for another network."""
-        same = SimulatedPrompts(self.device, two_passes=self.two_passes)
-        same.rough, same.clicks, same.boxes = self.rough, list(self.clicks), list(self.boxes)
-        return same
+    def follow(self, other: SimulatedPrompts) -> None:
+        """Take over the prompts of another session on the same crop, for another network."""
+        self.rough, self.clicks, self.boxes = other.rough, list(other.clicks), list(other.boxes)
+        self._geodesic_maps = list(other._geodesic_maps)  # they do not depend on the network
 
     def decode(self, model: PromptableNetwork, embedding: Embedding) -> Tensor:
         """Return the logit (1, 1, D, H, W), float32, of a crop for the prompts.
@@ -89,26 +88,32 @@ class SimulatedPrompts:
             model: The network, the same each time.
             embedding: The crop, encoded.
         """
-        prompts, maps, base = self.in_crop(), self._geodesic_maps, self.rough
+        prompts, maps = self.in_crop(), self._geodesic_maps
         maps.extend(model.geodesic_maps(embedding, prompts.points[:, len(maps) :]))
-        if base is None and self.two_passes:
-            with torch.no_grad():
-                base = self._initial_logit(model, embedding, prompts)
-        return decode(model, embedding, prompts, base, maps or None).float()
-
-    def _initial_logit(self, model: PromptableNetwork, embedding: Embedding, prompts: CropPrompts) -> Tensor | None:
-        """Return the logit of the first of two passes, computed once for each click; None when one pass does."""
+        if self.rough is not None or not self.two_passes:
+            return decode(model, embedding, prompts, self.rough, maps or None).float()
         clicks = initial_clicks(prompts)
         if clicks is None:
-            return None
-        first = prompts.with_clicks(clicks)
-        if not first.points.shape[1]:
-            return decode(model, embedding, first)
-        key = tuple(first.points[0, 0].tolist())
+            logit = decode(model, embedding, prompts, geodesic_maps=maps or None).float()
+            self._initial_logits[_key(prompts)] = logit.detach()
+            return logit
+        base = self._initial_logit(model, embedding, prompts.with_clicks(clicks), maps[clicks])
+        return decode(model, embedding, prompts, base, maps or None).float()
+
+    @torch.no_grad()
+    def _initial_logit(
+        self, model: PromptableNetwork, embedding: Embedding, first: CropPrompts, maps: list[Tensor]
+    ) -> Tensor:
+        """Return the logit of the first of two passes, computed once for its prompts, if no round has done so."""
+        key = _key(first)
         if key not in self._initial_logits:
-            maps = self._geodesic_maps[clicks] or None
-            self._initial_logits[key] = decode(model, embedding, first, geodesic_maps=maps)
+            self._initial_logits[key] = decode(model, embedding, first, geodesic_maps=maps or None).float()
         return self._initial_logits[key]
+
+
+def _key(prompts: CropPrompts) -> tuple[float, ...]:
+    """Return the clicks as a key among the prompts of one session, whose boxes are always the same."""
+    return (*prompts.points.flatten().tolist(), *prompts.signs.flatten().tolist())
 
 
 def train_rounds(

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from sam3d_label.training import TrainSettings
+from sam3d_label.segmentation.crop_prompts import decode
+from sam3d_label.segmentation.prompts import Click
+from sam3d_label.training import TrainSettings, simulation
 from sam3d_label.training.session import SessionLoss
 from sam3d_label.training.simulation import SimulatedPrompts, train_rounds
 
@@ -27,9 +29,25 @@ def test_the_prompts_of_a_round_lead_to_the_same_answer_again(small_weights, cro
     model, (image, label) = small_weights.model, crop
     embedding = model.encode(image)
     for seed in range(8):
-        prompts = SimulatedPrompts(label.device)
+        prompts, again = SimulatedPrompts(label.device), SimulatedPrompts(label.device)
         for logit in train_rounds(model, embedding, label, SETTINGS, np.random.default_rng(seed), prompts=prompts):
-            torch.testing.assert_close(prompts.again().decode(model, embedding), logit)
+            again.follow(prompts)
+            torch.testing.assert_close(again.decode(model, embedding), logit)
+            afresh = SimulatedPrompts(label.device)
+            afresh.follow(prompts)
+            torch.testing.assert_close(afresh.decode(model, embedding), logit)
+
+
+def test_the_first_of_two_passes_is_not_computed_again(small_weights, crop, monkeypatch):
+    """A click, then three corrections: four rounds and no more decodings."""
+    model, (image, label) = small_weights.model, crop
+    embedding, decodings = model.encode(image), []
+    monkeypatch.setattr(simulation, "decode", lambda *args, **more: decodings.append(1) or decode(*args, **more))
+    prompts = SimulatedPrompts(label.device)
+    for ijk in ((8, 8, 8), (3, 3, 3), (9, 8, 8), (2, 9, 4)):
+        prompts.clicks.append(Click(ijk, ijk[0] > 5))
+        prompts.decode(model, embedding)
+    assert len(decodings) == 4
 
 
 def test_rehearsed_crops_are_compared_with_the_answers_of_the_network_before(small_weights, crop):

@@ -1,12 +1,13 @@
 """Speed of training by stage: data, encoder, decoder, backward pass, simulated clicks, and rehearsal.
 
     python benchmarks/training.py [--weights tiny] [--device cpu] [--steps 20] [--batch 1] [--specialise]
-        [--precision auto] [--runs 1] [--json FILE]
+        [--precision auto] [--runs 1] [--processor-time] [--json FILE]
 
 The settings are those of a team's update on five cases, which are phantoms; half of the crops are rehearsed, unless
 `--specialise` is given, as with `reference_limit none`. Crops are prepared in this process, so that their time is seen;
 in a training, worker processes prepare them in advance. The first steps are not counted. Several values of
-`--precision` are measured in turn, `--runs` times each, on the same crops.
+`--precision` are measured in turn, `--runs` times each, on the same crops. On a CPU that has other work too,
+`--processor-time` gives steadier figures.
 """
 
 from __future__ import annotations
@@ -51,10 +52,11 @@ class StageClock:
 
     Args:
         device: Its pending work is waited for at the begin and end of a stage.
+        clock: Seconds.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device, self._stack = device, [0.0]
+    def __init__(self, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._device, self._clock, self._stack = device, clock, [0.0]
         self.seconds: dict[str, float] = defaultdict(float)
 
     @contextmanager
@@ -80,7 +82,7 @@ class StageClock:
         """Return the time after all pending work, seconds."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        return time.perf_counter()
+        return self._clock()
 
 
 @contextmanager
@@ -122,9 +124,16 @@ class Speed(NamedTuple):
 
 
 def measure(
-    weights: Weights, device: str, steps: int, batch: int, *, keeping: bool = True, precision: str = "auto"
+    weights: Weights,
+    device: str,
+    steps: int,
+    batch: int,
+    *,
+    keeping: bool = True,
+    precision: str = "auto",
+    seconds_of: Callable[[], float] = time.perf_counter,
 ) -> Speed:
-    """Return the speed of some steps; the weights stay as they are."""
+    """Return the speed of some steps by a clock; the weights stay as they are."""
     with tempfile.TemporaryDirectory() as folder, world(device) as processes:
         write_phantoms(Path(folder), CASES, seed=0)
         cases = pair_cases(Path(folder, "images"), Path(folder, "labels"))
@@ -147,7 +156,7 @@ def measure(
         )
         trainer.train_epoch(crops, 0)
         trainer.settings = counted
-        clock = StageClock(processes.device)
+        clock = StageClock(processes.device, seconds_of)
         with stages_of(trainer.model, clock), stages_of_teacher(weights.model, clock):
             began = clock.now()
             trainer.train_epoch(crops, 1)
@@ -166,6 +175,9 @@ def main(
     precision: Annotated[
         list[Precision] | None, typer.Option(help="Given twice: both are measured, in turn.", show_default="auto")
     ] = None,
+    processor_time: Annotated[
+        bool, typer.Option("--processor-time", help="Count this process's time on the processor, not the clock's.")
+    ] = False,
     runs: Annotated[int, typer.Option(min=1, help="Runs of each precision, of which medians are shown.")] = 1,
     json: Annotated[Path | None, typer.Option(help="File for the numbers.")] = None,
 ) -> None:
@@ -174,7 +186,9 @@ def main(
     speeds: dict[str, list[Speed]] = {each.value: [] for each in precision or [Precision.AUTO]}
     for _ in range(runs):
         for name, measured in speeds.items():
-            measured.append(measure(opened, device, steps, batch, keeping=not specialise, precision=name))
+            clock = time.process_time if processor_time else time.perf_counter
+            speed = measure(opened, device, steps, batch, keeping=not specialise, precision=name, seconds_of=clock)
+            measured.append(speed)
     for name, measured in speeds.items():
         show(f"{opened.version} on {device}, {name}", measured)
     if json:

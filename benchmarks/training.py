@@ -1,7 +1,7 @@
 """Speed of training by stage: data, encoder, decoder, backward pass, simulated clicks, and rehearsal.
 
-    python benchmarks/training.py [--weights tiny] [--device cpu] [--steps 20] [--batch 1] [--specialise]
-        [--precision auto] [--runs 1] [--processor-time] [--json FILE]
+    python benchmarks/training.py [--weights tiny] [--device cpu] [--steps 20] [--batch 1] [--warm-up 3]
+        [--specialise] [--precision auto] [--runs 1] [--processor-time] [--json FILE]
 
 The settings are those of a team's update on five cases, which are phantoms; half of the crops are rehearsed, unless
 `--specialise` is given, as with `reference_limit none`. Crops are prepared in this process, so that their time is seen;
@@ -42,7 +42,7 @@ from sam3d_label.training.distributed import world
 from sam3d_label.training.trainer import Trainer
 from sam3d_label.weights import Weights
 
-CASES, WARM_UP = 5, 3
+CASES = 5
 STAGES = ("data", "encode", "decode", "clicks", "backward", "teacher")
 Result = TypeVar("Result")
 
@@ -129,6 +129,7 @@ def measure(
     steps: int,
     batch: int,
     *,
+    warm_up: int = 3,
     keeping: bool = True,
     precision: str = "auto",
     seconds_of: Callable[[], float] = time.perf_counter,
@@ -142,13 +143,13 @@ def measure(
         chosen = TrainSettings.few_cases(
             CASES, weights.card, keeping=keeping, batch=batch, workers=0, precision=precision
         )
-        warm, counted = (chosen.model_copy(update={"steps_per_epoch": count}) for count in (WARM_UP, steps))
+        warm, counted = (chosen.model_copy(update={"steps_per_epoch": count}) for count in (warm_up, steps))
         trainer = Trainer(copy.deepcopy(weights.model), warm, processes, teacher=weights.model if keeping else None)
         crops = TrainingCrops(
             opened,
             [1.0] * len(opened),
             size=weights.model.config.crop,
-            length=(WARM_UP + steps) * trainer.batch,
+            length=(warm_up + steps) * trainer.batch,
             seed=0,
             inference_share=chosen.inference_share,
             inference_spacings=chosen.inference_spacings,
@@ -171,6 +172,7 @@ def main(
     device: Annotated[str, typer.Option(help="Torch device.")] = "cuda" if torch.cuda.is_available() else "cpu",
     steps: Annotated[int, typer.Option(min=1, help="Counted optimizer steps.")] = 20,
     batch: Annotated[int, typer.Option(min=1, help="Crops of a step.")] = 1,
+    warm_up: Annotated[int, typer.Option(min=1, help="Steps before them that are not counted.")] = 3,
     specialise: Annotated[bool, typer.Option("--specialise", help="As with reference_limit none.")] = False,
     precision: Annotated[
         list[Precision] | None, typer.Option(help="Given twice: both are measured, in turn.", show_default="auto")
@@ -187,7 +189,16 @@ def main(
     for _ in range(runs):
         for name, measured in speeds.items():
             clock = time.process_time if processor_time else time.perf_counter
-            speed = measure(opened, device, steps, batch, keeping=not specialise, precision=name, seconds_of=clock)
+            speed = measure(
+                opened,
+                device,
+                steps,
+                batch,
+                warm_up=warm_up,
+                keeping=not specialise,
+                precision=name,
+                seconds_of=clock,
+            )
             measured.append(speed)
     for name, measured in speeds.items():
         show(f"{opened.version} on {device}, {name}", measured)

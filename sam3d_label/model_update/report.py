@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
@@ -10,7 +10,6 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sam3d_label.io import Record, RecordPart
-from sam3d_label.training.export import NOT_LEARNED
 from sam3d_label.training.log import EpochLog
 from sam3d_label.weights.card import ABILITIES, Capability
 
@@ -22,6 +21,14 @@ REFERENCE_LIMIT = 0.03
 
 DICES = ("dice_1", "dice_3", "dice_5")
 """Scores whose mean is the quality on a reference case: Dice after one, three and five clicks."""
+
+NOT_LEARNED: Mapping[Capability, str] = {
+    "negative_click": "no session had corrections",
+    "mask": "no session had corrections",
+    "box": "no session had a box",
+    "no_click": "no case has a target that is learned without a prompt",
+}
+"""Why an update did not teach a capability."""
 
 Compared = Literal["candidate", "serving"]
 

@@ -22,15 +22,6 @@ MULTIPLES = (0.25, 0.5, 1.0, 2.0)
 """Multiples of the card's spacing at which weights of `fine_tune` can be used, limited to the spacings of its crops."""
 
 
-NOT_LEARNED: Mapping[Capability, str] = {
-    "negative_click": "no session had corrections",
-    "mask": "no session had corrections",
-    "box": "no session had a box",
-    "no_click": "no case has a target that is learned without a prompt",
-}
-"""Why a run does not teach a capability."""
-
-
 def learned_capabilities(
     settings: TrainSettings, salient: bool = False, before: Sequence[Capability] = ()
 ) -> list[Capability]:

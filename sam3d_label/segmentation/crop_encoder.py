@@ -13,12 +13,13 @@ from sam3d_label.image.volume import Volume
 from sam3d_label.network import Embedding, Proposals
 from sam3d_label.segmentation.crop_prompts import CropPrompts, decode
 from sam3d_label.segmentation.precision import mask_precision
+from sam3d_label.segmentation.prompts import Click, Prompts
 from sam3d_label.segmentation.target_size import size_by_appearance
 from sam3d_label.segmentation.two_pass import initial_clicks
 from sam3d_label.weights import Weights
 
-IMAGE, SIZE, MAPS = "image", "size", "maps"
-"""Ends of the keys of a normalized crop, of the apparent size around a click, and of a click's geodesic maps."""
+IMAGE, SIZE, MAPS, DICE = "image", "size", "maps", "dice"
+"""Ends of the keys of a normalized crop, the apparent size around a click, its geodesic maps, its predicted Dice."""
 
 
 class CropEncoder:
@@ -70,6 +71,17 @@ class CropEncoder:
         (at,) = frame.to_dhw([ijk])
         voxels, _ = self.cache.get((*self._key(frame), SIZE, ijk), lambda: size_by_appearance(self.image(frame), at))
         return float(voxels) * frame.spacing
+
+    @property
+    def predicts_dice(self) -> bool:
+        """Whether the network predicts the Dice of its masks."""
+        return bool(self.weights.model.config.candidates)
+
+    def predicted_dice(self, frame: CropFrame, click: Click) -> float:
+        """Return the Dice that the network predicts for its first candidate, the mask of one click in a crop."""
+        prompts = CropPrompts.of(Prompts.of([click]), frame, self.device)
+        key = (*self._key(frame), DICE, click)
+        return self.cache.get(key, lambda: self.propose(frame, prompts).dice[0, 0].cpu())[0].item()
 
     def initial_logit(self, frame: CropFrame, prompts: CropPrompts) -> Tensor | None:
         """Return the logit (1, 1, D, H, W) of the first of two passes, None when one pass does."""

@@ -24,6 +24,9 @@ from sam3d_label.segmentation.target_size import FILL, size_by_clicks
 SMALL = 0.2
 """A mask whose longest edge is below this share of a crop's is shown in a closer crop."""
 
+CLEARLY_BETTER = 0.015
+"""Difference of the predicted Dice of two masks above which a wider crop is believed."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -137,16 +140,35 @@ class ViewSearch:
         return next(frames, view.frame)
 
     def initial_spacing(self, group: list[Click | Box]) -> float:
-        """Return the finest spacing that suits a target of the size that the group indicates; at most the first one."""
+        """Return the spacing of the first crop: at most the grid's first one, finer for a target that seems smaller.
+
+        The drawn prompts limit the size of the target from below, clicks outside from above. Between these limits, the
+        image around the click gives an estimate. A network that predicts the Dice of its masks can correct it: to the
+        spacing with the highest prediction, if that is clearly higher than for the estimate.
+        """
         volume = self.grid.volume
-        size = float(((np.ptp(prompt_voxels(group), axis=0) + 1) * volume.spacing).max())
-        if not any(isinstance(drawn, Box) for drawn in group):
-            inside = [click for click in self.prompts.positive if click in group]
-            bound = size_by_clicks(prompt_voxels(inside), prompt_voxels(self.prompts.negative), volume.spacing)
-            first = self.grid.frame(prompt_voxels(inside[:1]), self.grid.first)
-            size = max(size, min(bound, self.encoder.apparent_size(first, inside[0].ijk)))
+        drawn = float(((np.ptp(prompt_voxels(group), axis=0) + 1) * volume.spacing).max())
+        if any(isinstance(one, Box) for one in group):
+            return self._suitable(drawn)
+        inside = [click for click in self.prompts.positive if click in group]
+        bound = size_by_clicks(prompt_voxels(inside), prompt_voxels(self.prompts.negative), volume.spacing)
+        first = self.grid.frame(prompt_voxels(inside[:1]), self.grid.first)
+        apparent = self.encoder.apparent_size(first, inside[0].ijk)
+        finest, widest = self._suitable(max(drawn, min(bound, apparent))), self._suitable(max(drawn, bound))
+        if finest == widest or not self.encoder.predicts_dice:
+            return finest
+        predicted = {s: self._predicted_dice(inside[0], s) for s in self.grid.spacings if finest <= s <= widest}
+        best = max(predicted, key=predicted.__getitem__)
+        return best if predicted[best] > predicted[finest] + CLEARLY_BETTER else finest
+
+    def _suitable(self, size: float) -> float:
+        """Return the finest spacing that suits a target of a size, mm; at most the first one."""
         suitable = [s for s in self.grid.spacings if size <= FILL * s * self.grid.size and s < self.grid.first]
         return min(suitable, default=self.grid.first)
+
+    @torch.inference_mode()
+    def _predicted_dice(self, click: Click, spacing: float) -> float:
+        return self.encoder.predicted_dice(self.grid.frame(prompt_voxels([click]), spacing), click)
 
     @torch.inference_mode()
     def view(self, frame: CropFrame, wider: View | None = None, perturbed: Prompts | None = None) -> View:

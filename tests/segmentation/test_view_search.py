@@ -6,6 +6,8 @@ import torch
 
 from sam3d_label.image.intensity import Window
 from sam3d_label.image.volume import Volume
+from sam3d_label.network import SAM3D
+from sam3d_label.segmentation.crop_encoder import CropEncoder
 from sam3d_label.segmentation.prompts import Box, Click, Prompts
 from sam3d_label.segmentation.segmenter import Segmenter
 from sam3d_label.segmentation.view_search import View, ViewSearch
@@ -84,6 +86,36 @@ def test_what_appears_small_gets_a_close_first_view(search_in_ball):
     (target,) = search.targets()
     assert target.whole.frame.spacing == 0.5
     assert search.encoder.encoded == 1
+
+
+def test_of_the_views_that_the_click_allows_the_one_with_the_best_predicted_mask_comes_first(
+    search_in_ball, monkeypatch
+):
+    def predict(dices):
+        monkeypatch.setattr(CropEncoder, "predicts_dice", True)
+        monkeypatch.setattr(CropEncoder, "predicted_dice", lambda _, frame, click: dices[frame.spacing])
+
+    inside, near = Click((40, 40, 40)), Click((40, 42, 40), positive=False)
+    predict({0.5: 0.3, 1.0: 0.6})
+    assert search_in_ball(2, [inside]).initial_spacing([inside]) == 1.0
+    assert search_in_ball(2, [inside, near]).initial_spacing([inside]) == 0.5, "the click outside says that it is small"
+    predict({0.5: 0.6, 1.0: 0.3})
+    assert search_in_ball(2, [inside]).initial_spacing([inside]) == 0.5
+    assert search_in_ball(30, [inside]).initial_spacing([inside]) == 1.0, "the image says that it is large"
+
+
+def test_the_predicted_dice_of_a_click_is_that_of_the_first_candidate(small_weights):
+    config = replace(small_weights.model.config, fine=(4, 8), candidates=2)
+    weights = replace(small_weights, model=SAM3D(config).eval())
+    volume = Volume(np.random.default_rng(0).normal(size=(40, 40, 40)), np.eye(4))
+    search = Segmenter(volume, weights).search(Prompts.of([Click((20, 20, 20))]))
+    frame = search.grid.frame(np.full((1, 3), 20), 1.0)
+    assert search.encoder.predicts_dice
+    with torch.inference_mode():
+        predicted = search.encoder.predicted_dice(frame, Click((20, 20, 20)))
+    (_, dice), _ = search.proposals(search.view(frame))
+    assert 0 < dice < 1
+    assert predicted == pytest.approx(dice, abs=1e-6)
 
 
 def test_a_small_box_gets_a_close_view_and_a_large_one_does_not(search_in_ball):

@@ -15,10 +15,11 @@ from recipes.tiny_geodesic.train import CONFIG
 from sam3d_label.network import SAM3D
 from sam3d_label.weights import Base, Card, DataSource, Training
 from sam3d_label.weights.adapter import save_adapter, save_trunk
-from sam3d_label.weights.card import CUSTOM
 from sam3d_label.weights.load import UNTRAINED_INTENSITY
 from sam3d_label.weights.locations import TRUNK
+from sam3d_label.weights.tensors import sha256
 
+NAME = "tiny-geodesic"
 TCIA = "TCIA, Vallieres et al. 2015, doi 10.7937/K9/TCIA.2015.7GO2GSKS"
 MADE = "sam3d_label.synthetic and recipes.tiny_geodesic.synthesis, from the volumes above"
 DATA = [
@@ -40,13 +41,13 @@ DATA = [
     DataSource(name="phantoms, mosaics, planted lesions, images from label maps", licence="Apache-2.0", source=MADE),
 ]
 CARD = Card(
-    preset=CUSTOM,
+    preset=NAME,
     config=CONFIG,
-    base=Base(name="tiny-geodesic"),
+    base=Base(name=NAME),
     spacing=2.0,
     scales=(0.25, 0.5, 1.0, 2.0),
     intensity=UNTRAINED_INTENSITY,
-    capabilities=["positive_click", "negative_click", "mask", "box"],
+    capabilities=["positive_click", "negative_click", "mask", "box", "no_click"],
     labels=["tumor"],
     training=Training.model_validate(
         {"data": DATA, "start": "tiny-4", "recipe": "recipes/tiny_geodesic", "steps": 1093, "batch": 16, "seconds": 409}
@@ -62,8 +63,8 @@ def main(trained: Path, folder: Path) -> None:
     model = SAM3D(CONFIG)
     model.load_state_dict({name: tensor.float() for name, tensor in load_file(trained).items()})
     folder.mkdir(parents=True, exist_ok=True)
-    save_trunk(model, folder / TRUNK)
-    save_adapter(model, CARD, folder)
+    trunk = save_trunk(model, folder / TRUNK)
+    save_adapter(model, CARD.model_copy(update={"base": Base(name=NAME, sha256=sha256(trunk))}), folder)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +70,7 @@ LAST_RATE = 0.01
 """Learning rate at the end, as a share of the highest."""
 
 SAVE_EVERY, LOG_EVERY, PER_STEP = 120.0, 50, 2
-CONFIG = replace(PRESETS["tiny"], geodesic=(3.0, 12.0, 48.0), candidates=3)
+CONFIG = PRESETS["tiny-geodesic"]
 OFFSETS = (0.0, 1.5, -1.5)
 """Initial offsets of the candidates' logits: one unchanged, one larger, one smaller."""
 

@@ -29,6 +29,7 @@ class PresetName(str, Enum):
     """Presets of the network; the names of `network.PRESETS`, which takes longer to import."""
 
     TINY = "tiny"
+    TINY_GEODESIC = "tiny-geodesic"
     VIT_B = "vit_b"
     VIT_L = "vit_l"
     VIT_H = "vit_h"

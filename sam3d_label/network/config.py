@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 COSTS = 2
 """Kinds of geodesic distance, see `geodesic`."""
@@ -135,22 +135,25 @@ class Config:
         return 2 * (self.sam_grid if block in self.global_blocks else self.sam_window) - 1
 
 
+TINY = Config(
+    upsample=2,
+    width=192,
+    depth=4,
+    heads=6,
+    sam_grid=16,
+    sam_window=8,
+    global_blocks=(),
+    neck=64,
+    prompt_heads=4,
+    prompt_mlp=256,
+    decoder=16,
+    fine=(16, 32, 64),
+    deep=(96, 128),
+)
+
 PRESETS: dict[str, Config] = {
-    "tiny": Config(
-        upsample=2,
-        width=192,
-        depth=4,
-        heads=6,
-        sam_grid=16,
-        sam_window=8,
-        global_blocks=(),
-        neck=64,
-        prompt_heads=4,
-        prompt_mlp=256,
-        decoder=16,
-        fine=(16, 32, 64),
-        deep=(96, 128),
-    ),
+    "tiny": TINY,
+    "tiny-geodesic": replace(TINY, geodesic=(3.0, 12.0, 48.0), candidates=3),
     "vit_b": Config(),
     "vit_l": Config(width=1024, depth=24, heads=16, global_blocks=(5, 11, 17, 23)),
     "vit_h": Config(width=1280, depth=32, heads=16, global_blocks=(7, 15, 23, 31)),

@@ -111,6 +111,8 @@ class Candidates(nn.Module):
         self.quality = nn.Sequential(
             nn.Linear(2 * width + config.neck + 2 + self.count, self.HIDDEN), nn.GELU(), nn.Linear(self.HIDDEN, 1)
         )
+        for parameter in self.quality[-1].parameters():
+            nn.init.zeros_(parameter)  # before training, no candidate is preferred
 
     def forward(self, x: Tensor) -> Tensor:
         """Return each candidate's correction of the decoder's logit, (B, count, 2x, 2y, 2z), from that of `ascend`."""

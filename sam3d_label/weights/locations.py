@@ -9,7 +9,7 @@ from sam3d_label.errors import WeightsError
 from sam3d_label.network.config import PRESETS
 
 ADAPTER, TRUNK, CARD = "adapter.safetensors", "trunk.safetensors", "card.json"
-DEFAULT = "tiny"
+DEFAULT = "tiny-geodesic"
 SHIPPED = Path(__file__).parent / "shipped"
 SLICE_ENCODER = Path(__file__).parent / "encoders" / "litemedsam.safetensors"
 """LiteMedSAM's converted image encoder, which all networks with slice features share."""

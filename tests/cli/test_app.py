@@ -336,11 +336,11 @@ def test_the_choices_are_those_of_the_library():
     ("command", "shown"),
     [
         ("phantom", ["x>=1", "x>=0"]),
-        ("train", ["tiny|vit_b|vit_l|vit_h", "x>=1", "x>=0", "0<=x<=0.95"]),
+        ("train", ["tiny|tiny-geodesic|vit_b|vit_l|vit_h", "x>=1", "x>=0", "0<=x<=0.95"]),
         ("evaluate", ["jittered", "x>=1"]),
         ("convert-reference", ["kits21|lits17|pancreas|colon", "x>=1"]),
         ("fetch", ["vit_b|vit_l|vit_h"]),
-        ("benchmark", ["tiny|vit_b|vit_l|vit_h"]),
+        ("benchmark", ["tiny|tiny-geodesic|vit_b|vit_l|vit_h"]),
         ("replay", ["x>=1"]),
     ],
 )

@@ -162,8 +162,8 @@ def test_kernels_without_maps_get_zeros_for_them() -> None:
     assert not wider[:, 6:].any()
 
 
-def test_the_weights_with_geodesic_maps_ship_with_the_default():
+def test_the_weights_with_geodesic_maps_ship_as_the_default():
     weights = open_weights("tiny-geodesic")
     assert weights.model.config == CONFIG
     assert weights.card.training.data, "the card names what they learned from"
-    assert open_weights().card.version == open_weights("tiny").card.version != weights.version
+    assert open_weights().version == weights.version != open_weights("tiny").version

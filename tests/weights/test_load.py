@@ -8,7 +8,7 @@ import torch
 from sam3d_label.errors import Sam3dError, WeightsError
 from sam3d_label.network import PRESETS, SAM3D
 from sam3d_label.network.sam3d import is_trunk
-from sam3d_label.weights import Base, load, load_model, locations, open_weights, shipped, untrained
+from sam3d_label.weights import DEFAULT, Base, load, load_model, locations, open_weights, shipped, untrained
 from sam3d_label.weights.adapter import save_adapter, save_trunk, save_whole
 from sam3d_label.weights.sam import OFFICIAL
 from sam3d_label.weights.tensors import sha256
@@ -41,12 +41,12 @@ def close(model, other):
         torch.testing.assert_close(other.state_dict()[name], tensor, rtol=2**-8, atol=0)
 
 
-def test_the_default_is_the_shipped_tiny(ship, model):
-    ship()
+def test_without_a_name_the_default_opens(ship, model):
+    ship(DEFAULT)
     weights = open_weights()
     assert weights.version == weights.card.version == "0001"
     close(model, weights.model)
-    assert open_weights("tiny").signature == weights.signature
+    assert open_weights(DEFAULT).signature == weights.signature
 
 
 def test_weights_from_before_the_network_grew_open_as_they_were(ship, model):
@@ -54,7 +54,7 @@ def test_weights_from_before_the_network_grew_open_as_they_were(ship, model):
     values = json.loads(path.read_text())
     del values["config"]["deep"]
     path.write_text(json.dumps(values))
-    weights = open_weights()
+    weights = open_weights("tiny")
     assert weights.model.config == model.config
     close(model, weights.model)
 
@@ -231,7 +231,7 @@ def test_a_checkpoint_that_is_not_needed_may_be_missing(ship, monkeypatch):
     [
         ("nothing", r"nothing is neither .* \(other\)"),
         ("vit_b", "no weights are shipped for vit_b"),
-        (None, "no weights are shipped for tiny"),
+        ("tiny", "no weights are shipped for tiny"),
     ],
 )
 def test_a_name_of_no_label_is_reported(ship, name, told):
@@ -321,5 +321,5 @@ def test_a_trained_whole_opens_again(monkeypatch, small, tmp_path):
 
 
 def test_an_unknown_preset_is_reported():
-    with pytest.raises(WeightsError, match="tiny, vit_b, vit_l, vit_h"):
+    with pytest.raises(WeightsError, match="tiny, tiny-geodesic, vit_b, vit_l, vit_h"):
         untrained("vit_x")

@@ -62,7 +62,7 @@ def test_an_empty_value_counts_as_not_given() -> None:
     ("conf", "expected"),
     [
         ({"models": "sam3d"}, "--conf models: unknown key"),
-        ({"preset": "vit_x"}, "--conf preset 'vit_x': give 'tiny', 'vit_b', 'vit_l' or 'vit_h'"),
+        ({"preset": "vit_x"}, "--conf preset 'vit_x': give 'tiny', 'tiny-geodesic', 'vit_b', 'vit_l' or 'vit_h'"),
         ({"auto_train_every": "-1"}, "--conf auto_train_every '-1': give 0 or more"),
         ({"auto_train_every": "often"}, "--conf auto_train_every 'often': give a whole number"),
         ({"click_log": "maybe"}, "--conf click_log 'maybe': give true or false"),

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from lib.configs.app_config import AppConfig
 from sam3d_label.errors import Sam3dError, WeightsError
 from sam3d_label.model_update.versions import Versions
-from sam3d_label.weights import Card, Weights, open_weights, untrained
+from sam3d_label.weights import Card, Weights, open_weights, shipped, untrained
 
 logger = logging.getLogger(__name__)
 CLICK = "positive_click"
-SHIPPED_PRESET = "tiny"
 
 
 class UntrainedError(WeightsError):
@@ -77,14 +76,15 @@ def configured(config: AppConfig, device: str = "cpu") -> Weights:
         UntrainedError: The trunk of the preset, a SAM checkpoint, cannot be found.
         WeightsError: They are missing, damaged, or not of the configured preset.
     """
-    if config.weights is None and config.preset not in (None, SHIPPED_PRESET):
+    named = config.weights or (config.preset if config.preset in shipped() else None)
+    if named is None and config.preset is not None:
         try:
             return untrained(config.preset, config.sam_checkpoint, device)
         except WeightsError as error:
             reason = f"preset {config.preset} has no shipped weights, and adapters cannot be trained: {error}"
             raise UntrainedError(_how_to_train(reason)) from error
-    weights = open_weights(config.weights, device, sam_checkpoint=config.sam_checkpoint)
-    check_preset(config, weights, f"weights {config.weights}")
+    weights = open_weights(named, device, sam_checkpoint=config.sam_checkpoint)
+    check_preset(config, weights, f"weights {named}")
     return weights
 
 

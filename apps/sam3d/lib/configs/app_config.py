@@ -31,7 +31,7 @@ TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 SHOWN = 100
 """Characters of a value that a message repeats."""
 
-Preset = Literal["tiny", "vit_b", "vit_l", "vit_h"]
+Preset = Literal["tiny", "tiny-geodesic", "vit_b", "vit_l", "vit_h"]
 
 INTENSITIES: dict[str, IntensityRule] = {
     "ct": UNTRAINED_INTENSITY.ct,

@@ -8,14 +8,20 @@ import numpy as np
 import torch
 from monai.losses import DiceCELoss
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sam3d_label.network import Embedding, PromptableNetwork
 from sam3d_label.training.settings import TrainSettings
-from sam3d_label.training.simulation import SimulatedPrompts, train_rounds
+from sam3d_label.training.simulation import SimulatedPrompts, set_ignored, train_rounds
+
+CANDIDATES_SHARE, DICE_SHARE = 0.5, 0.2
+"""Weights of the loss of the best candidate and of the error of the predicted Dice, as in recipes/tiny_geodesic."""
 
 
 class SessionLoss(nn.Module):
     """The loss of a simulated session on one crop, computed in one process for one item of a step.
+
+    A network that proposes candidates learns them, and the Dice that it predicts for them, from the initial prompts.
 
     On rehearsed crops, the target of each round is the answer of the network as it was before the run to the same
     prompts (Li and Hoiem, Learning without forgetting, arXiv 1606.09282).
@@ -73,22 +79,52 @@ class SessionLoss(nn.Module):
         prompts, again = (SimulatedPrompts(label.device, two_passes=self.settings.two_passes) for _ in range(2))
         truth = label.clamp(min=0)  # train_rounds sets the logits of ignored voxels
         rounds = train_rounds(self.model, embedding, label, self.settings, rng, salient, prompts)
-        losses = []
+        losses: list[Tensor] = []
         for logit in rounds:
             again.follow(prompts)
-            losses.append(self.criterion(logit, truth if taught is None else self._answer(again, taught)))
+            loss = self.criterion(logit, truth if taught is None else self._answer(again, taught))
+            if not losses and prompts.is_initial and self.model.config.candidates:
+                loss = loss + self._loss_of_candidates(embedding, label, taught, prompts, again)
+            losses.append(loss)
         return torch.stack(losses).mean()
+
+    def _loss_of_candidates(
+        self,
+        embedding: Embedding,
+        label: Tensor,
+        taught: Embedding | None,
+        prompts: SimulatedPrompts,
+        again: SimulatedPrompts,
+    ) -> Tensor:
+        """Return the loss of the best candidate, and of each one's predicted Dice; the teacher's are both targets."""
+        proposed = prompts.propose(self.model, embedding)
+        if taught is not None:
+            with torch.no_grad():
+                expected = again.propose(self._teacher_network(), taught)
+            missed = self.criterion(proposed.candidates.float(), expected.candidates.float().sigmoid())
+            return CANDIDATES_SHARE * missed + DICE_SHARE * F.mse_loss(proposed.dice, expected.dice)
+        logits = [set_ignored(logit, label < 0) for logit in proposed.candidates.float().split(1, 1)]
+        truth = label.clamp(min=0)
+        best = torch.stack([self.criterion(logit, truth) for logit in logits]).amin()
+        dices = torch.stack([soft_dice(logit.detach().sigmoid(), truth) for logit in logits])
+        return CANDIDATES_SHARE * best + DICE_SHARE * F.mse_loss(proposed.dice[0], dices)
+
+    def _teacher_network(self) -> PromptableNetwork:
+        (teacher,) = self._teacher
+        assert teacher is not None, "rehearsed crops need a teacher"
+        return teacher
 
     @torch.no_grad()
     def _taught(self, image: Tensor) -> Embedding:
         """Return a crop (1, 1, D, H, W) as the teacher encodes it."""
-        (teacher,) = self._teacher
-        assert teacher is not None, "rehearsed crops need a teacher"
-        return teacher.encode(image)
+        return self._teacher_network().encode(image)
 
     @torch.no_grad()
     def _answer(self, prompts: SimulatedPrompts, taught: Embedding) -> Tensor:
         """Return the teacher's probability (1, 1, D, H, W) for prompts."""
-        (teacher,) = self._teacher
-        assert teacher is not None, "rehearsed crops need a teacher"
-        return torch.sigmoid(prompts.decode(teacher, taught))
+        return torch.sigmoid(prompts.decode(self._teacher_network(), taught))
+
+
+def soft_dice(probability: Tensor, truth: Tensor) -> Tensor:
+    """Return the Dice of a probability map and a mask of the same shape, ()."""
+    return 2 * (probability * truth).sum() / (probability.sum() + truth.sum()).clamp(min=1)

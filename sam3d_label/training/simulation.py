@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from sam3d_label.evaluation.annotators import error_centre, jittered, random_foreground
 from sam3d_label.masks import corners
-from sam3d_label.network import Embedding, PromptableNetwork
+from sam3d_label.network import Embedding, PromptableNetwork, Proposals
 from sam3d_label.segmentation.crop_prompts import CropPrompts, decode
 from sam3d_label.segmentation.prompts import Click
 from sam3d_label.segmentation.two_pass import initial_clicks
@@ -76,6 +76,12 @@ class SimulatedPrompts:
         boxes = torch.tensor(np.array(self.boxes), dtype=torch.float32).reshape(1, -1, 2, 3)
         return CropPrompts((2 * points + 0.5).to(self.device), signs.to(self.device), (2 * boxes + 0.5).to(self.device))
 
+    @property
+    def is_initial(self) -> bool:
+        """Whether one pass decodes the prompts: they correct no mask, and there are some."""
+        prompts = self.in_crop()
+        return self.rough is None and bool(self.clicks or self.boxes) and initial_clicks(prompts) is None
+
     def follow(self, other: SimulatedPrompts) -> None:
         """Take over the prompts of another session on the same crop, for another network."""
         self.rough, self.clicks, self.boxes = other.rough, list(other.clicks), list(other.boxes)
@@ -99,6 +105,13 @@ class SimulatedPrompts:
             return logit
         base = self._initial_logit(model, embedding, prompts.with_clicks(clicks), maps[clicks])
         return decode(model, embedding, prompts, base, maps or None).float()
+
+    def propose(self, model: PromptableNetwork, embedding: Embedding) -> Proposals:
+        """Return the candidates of a crop for the prompts, without a mask to correct; arguments as in `decode`."""
+        prompts = self.in_crop()
+        return model.propose(
+            embedding, prompts.points, prompts.signs, boxes=prompts.boxes, geodesic_maps=self._geodesic_maps or None
+        )
 
     @torch.no_grad()
     def _initial_logit(

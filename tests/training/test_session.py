@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from sam3d_label.network import SAM3D
 from sam3d_label.segmentation.crop_prompts import decode
 from sam3d_label.segmentation.prompts import Click
 from sam3d_label.training import TrainSettings, simulation
-from sam3d_label.training.session import SessionLoss
+from sam3d_label.training.session import SessionLoss, soft_dice
 from sam3d_label.training.simulation import SimulatedPrompts, train_rounds
 
 SETTINGS = TrainSettings(clicks=3, rough_mask_share=0.4, box_share=0.3)
@@ -64,3 +66,43 @@ def test_rehearsed_crops_are_compared_with_the_answers_of_the_network_before(sma
     assert of([False]) == pytest.approx(of([]))
     assert of([False]) != pytest.approx(of([True]))
     assert not any("teacher" in name for name, _ in loss.named_parameters()), "it does not train"
+
+
+@pytest.fixture
+def proposing(small_weights):
+    """A network that proposes candidates."""
+    torch.manual_seed(0)
+    return SAM3D(replace(small_weights.model.config, fine=(4, 8), candidates=2))
+
+
+@pytest.mark.parametrize("rehearsed", [False, True])
+def test_candidates_and_their_predicted_dice_learn_from_the_initial_prompts(proposing, crop, rehearsed):
+    settings = TrainSettings(clicks=1, rough_mask_share=0, no_click_share=0)
+    loss = SessionLoss(proposing, settings, copy.deepcopy(proposing))
+    loss(*crop, [False], [np.random.default_rng(0)], [rehearsed]).sum().backward()
+    head = proposing.fine_path.candidates
+    assert head.out.weight.grad.abs().sum() > 0
+    assert (head.quality[-1].weight.grad.abs().sum() > 0) is not rehearsed, "the teacher predicts the same"
+
+
+def test_corrections_of_a_mask_teach_no_candidates(proposing, crop):
+    loss = SessionLoss(proposing, TrainSettings(clicks=1, rough_mask_share=1))
+    loss(*crop, [False], [np.random.default_rng(0)]).sum().backward()
+    assert proposing.fine_path.candidates.out.weight.grad is None
+
+
+def test_the_predicted_dice_approaches_that_of_the_candidates(proposing, crop):
+    image, label = crop
+    head = proposing.fine_path.candidates.quality
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.003)
+    loss = SessionLoss(proposing, TrainSettings(clicks=1, several_share=0, rough_mask_share=0, no_click_share=0))
+    for _ in range(80):
+        optimizer.zero_grad()
+        loss(image, label, [False], [np.random.default_rng(0)]).sum().backward()
+        optimizer.step()
+    prompts = SimulatedPrompts(label.device)
+    prompts.clicks.append(Click((8, 8, 8)))
+    with torch.no_grad():
+        proposed = prompts.propose(proposing, proposing.encode(image))
+    dices = [float(soft_dice(logit.sigmoid(), label)) for logit in proposed.candidates.split(1, 1)]
+    assert proposed.dice[0].tolist() == pytest.approx(dices, abs=0.05)

@@ -103,28 +103,30 @@ def test_a_start_without_a_click_is_corrected_by_regions(user: Page) -> None:
     assert user.prompts()["foreground"] == [inside]
 
 
-def test_weights_without_candidates_say_so(user: Page) -> None:
-    user.click(CENTRE)
-    expect(user.page.locator("#candidates")).to_be_disabled()
-    assert "tiny-geodesic" in str(user.page.get_attribute("#candidates", "title"))
-
-
 @pytest.fixture(scope="module")
-def geodesic(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server with weights that have candidates."""
-    arguments = ["--studies", str(folder / "studies"), "--conf", "weights", "tiny-geodesic"]
-    with serve(arguments, tmp_path_factory.mktemp("geodesic")) as address:
+def single(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server with weights that give one mask only."""
+    arguments = ["--studies", str(folder / "studies"), "--conf", "weights", "tiny"]
+    with serve(arguments, tmp_path_factory.mktemp("single")) as address:
         yield address
 
 
-def test_candidates_are_the_servers_and_one_is_chosen(geodesic: str, tmp_path: Path) -> None:
-    with open_annotator(geodesic) as user:
+def test_weights_without_candidates_say_so(single: str) -> None:
+    with open_annotator(single) as user:
+        user.open(CASE)
+        user.click(CENTRE)
+        expect(user.page.locator("#candidates")).to_be_disabled()
+        assert "tiny-geodesic" in str(user.page.get_attribute("#candidates", "title"))
+
+
+def test_candidates_are_the_servers_and_one_is_chosen(url: str, tmp_path: Path) -> None:
+    with open_annotator(url) as user:
         user.open(CASE)
         user.click(CENTRE)
         mask = user.voxels()
         user.page.click("#candidates")
         user.until("sam3d.session.assist.choices.length > 1")
-        bits = server_mask(geodesic, tmp_path, foreground=[CENTRE], result="candidates")
+        bits = server_mask(url, tmp_path, foreground=[CENTRE], result="candidates")
         count = int(bits.max()).bit_length()
         for number in range(count):
             user.page.click(f"[data-choice='{number + 1}']")
@@ -141,7 +143,7 @@ def test_candidates_are_the_servers_and_one_is_chosen(geodesic: str, tmp_path: P
         choice = {"foreground": [CENTRE], "number": count - 1}
         prompts: dict[str, Any] = {"foreground": [CENTRE], "background": [outside], "chosen_candidate": choice}
         corrected = user.voxels()
-        assert np.array_equal(corrected, server_mask(geodesic, tmp_path, **prompts))
+        assert np.array_equal(corrected, server_mask(url, tmp_path, **prompts))
         assert corrected[tuple(outside)] == 0
         assert not (corrected > chosen).any(), "a click outside only takes voxels away from the chosen mask"
         user.press("Control+s")
@@ -152,4 +154,4 @@ def test_candidates_are_the_servers_and_one_is_chosen(geodesic: str, tmp_path: P
         inside = [int(at) for at in np.argwhere(bits & ~chosen)[0]] if (bits & ~chosen).any() else CENTRE
         user.click(inside)
         prompts["foreground"] = user.prompts()["foreground"]
-        assert np.array_equal(user.voxels(), server_mask(geodesic, tmp_path, **prompts)), "the choice is saved too"
+        assert np.array_equal(user.voxels(), server_mask(url, tmp_path, **prompts)), "the choice is saved too"

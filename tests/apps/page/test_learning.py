@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 
 from tests.helpers.app_helpers import CENTRE, ball, serve, write_nifti
 from tests.helpers.page import open_annotator, saved, server_mask
+from tests.helpers.training import activate_on_the_page, train_on_the_page
 
 pytestmark = pytest.mark.slow
 
@@ -58,18 +59,8 @@ def test_five_cases_are_annotated_and_make_a_version(url: str, tmp_path: Path) -
 
         user.page.click("#to-learn")
         expect(user.page.locator("#sides")).to_contain_text("5 of 5 images labelled", timeout=20_000)
-        user.page.fill("#epochs", "1")
-        user.page.click("#train")
-        expect(user.page.locator("#stop")).to_be_visible(timeout=20_000)
-        expect(user.page.locator("#train")).to_be_disabled()
-        user.until("document.querySelector('#versions tbody tr td')?.innerText === '0001'", TRAINING_SECONDS)
-        user.until("document.getElementById('stop').hidden", TRAINING_SECONDS)
-        user.until("document.querySelectorAll('#curve circle').length === 2")
-        expect(user.page.locator("#training")).to_contain_text("0001")
-        if user.page.is_visible("button[data-version='0001']"):  # the gate has rejected it
-            user.page.click("button[data-version='0001']")
-            user.page.click("#confirm button[value=yes]")
-        expect(user.page.locator("#summary")).to_contain_text("active version: 0001", timeout=20_000)
+        train_on_the_page(user, 1, TRAINING_SECONDS)
+        activate_on_the_page(user)
 
         user.page.click("#to-annotate")
         user.open(CASES[0])

@@ -144,6 +144,7 @@ export class Annotator {
 
   /** Open the case that the address names; it names the open one again if that is not left. */
   async follow() {
+    if ($("confirm").open) return;
     const image = wantedImage();
     if (image && image !== this.cases.current) await this.guard(() => this.open(image));
     if (this.session.image && image !== this.session.image) show(this.session.image);

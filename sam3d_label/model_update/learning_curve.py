@@ -133,7 +133,7 @@ def read(folder: Path) -> list[CurveRow]:
 
 
 def draw(path: Path, rows: Sequence[CurveRow]) -> None:
-    """Draw Dice after one and five clicks over annotated cases as a PNG: hollow for rejected versions.
+    """Draw Dice after one and five clicks over annotated cases as a PNG: hollow for versions that were not activated.
 
     Dashed lines are those on the reference set.
     """

@@ -25,7 +25,7 @@ SMALL = 0.2
 """A mask whose longest edge is below this share of a crop's is shown in a closer crop."""
 
 CLEARLY_BETTER = 0.015
-"""Difference of the predicted Dice of two masks above which a wider crop is believed."""
+"""Difference of the predicted Dice of two masks above which the wider crop is used."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,9 @@ class ViewSearch:
         The drawn prompts limit the size of the target from below, clicks outside from above. Between these limits, the
         image around the click gives an estimate. A network that predicts the Dice of its masks can correct it: to the
         spacing with the highest prediction, if that is clearly higher than for the estimate.
+
+        Raises:
+            WorkCancelledError: The result is not needed any more.
         """
         volume = self.grid.volume
         drawn = float(((np.ptp(prompt_voxels(group), axis=0) + 1) * volume.spacing).max())
@@ -168,6 +171,7 @@ class ViewSearch:
 
     @torch.inference_mode()
     def _predicted_dice(self, click: Click, spacing: float) -> float:
+        checkpoint()
         return self.encoder.predicted_dice(self.grid.frame(prompt_voxels([click]), spacing), click)
 
     @torch.inference_mode()

@@ -141,9 +141,13 @@ def _run(
 
 def main(job_file: Path) -> None:
     """Take part in a run; an error is reported in one line, with exit status 1."""
-    job = read_record(TrainingJob, job_file)
-    if job is None:
-        raise Sam3dError(f"{job_file} does not exist")
+    try:
+        job = read_record(TrainingJob, job_file)
+        if job is None:
+            raise Sam3dError(f"{job_file} does not exist")
+    except Sam3dError as error:  # without the job, there is no mark for messages
+        sys.stderr.write(f"{error}\n")
+        raise typer.Exit(1) from error
     try:
         _take_part(job, job_file.parent)
     except Sam3dError as error:

@@ -78,8 +78,8 @@ def test_from_a_pacs_to_a_better_mask(study: Study, tmp_path: Path) -> None:
     i, j, k = study.target
     with orthanc(tmp_path / "orthanc") as archive:
         archive.store(study.slices)
-        specialised = {"reference_limit": "none", "reference_seconds": "0"}
-        with serve_archive(archive, tmp_path, labels="tumor", train_epochs="8", **specialised) as server:
+        settings = {"weights": "tiny", "train_epochs": "8", "reference_limit": "none", "reference_seconds": "0"}
+        with serve_archive(archive, tmp_path, labels="tumor", **settings) as server:
             with open_study(server, study.slices) as ohif:
                 ohif.choose("tumor")
                 ohif.segment(study.target)

@@ -69,7 +69,7 @@ def test_the_demo_of_the_wheel_segments_the_real_case(environment: dict[str, str
         np.asarray(nib.Nifti1Image.from_filename(path).dataobj) > 0
         for path in (tmp_path / "mask.nii.gz", ROOT / "sample-data" / "labels" / "lung_ct.nii.gz")
     )
-    assert dice(mask, label) > 0.7
+    assert dice(mask, label) > 0.65
     assert [path.name for path in tmp_path.iterdir()] == ["mask.nii.gz"]
 
 

@@ -235,7 +235,7 @@ def test_a_corrected_mask_becomes_a_label_by_one_click(
     ohif.take("Eraser", "tumor", 49)
     ohif.stroke(METASTASIS, (130, 270, 21), (75, 330, 21), (150, 320, 21))
     corrected = ohif.mask()
-    assert np.count_nonzero(corrected) < np.count_nonzero(found) / 10
+    assert 0 < np.count_nonzero(corrected) < np.count_nonzero(found) / 2, "the eraser takes most of the liver"
     ohif.take("Brush", "tumor", 7)
     ohif.stroke(METASTASIS, (114, 300, 21))
     ohif.picture("correct")

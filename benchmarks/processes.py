@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/processes.py [--weights tiny] [--processes 2] [--steps 2]
 
 One optimizer step has as many crops as there are processes. On a CPU the processes share its cores, so that their time
-says nothing about several GPUs; it is printed all the same.
+says nothing about several GPUs; it is printed nevertheless.
 """
 
 from __future__ import annotations

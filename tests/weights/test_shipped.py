@@ -88,7 +88,7 @@ def test_clicks_on_tumours_of_patients_who_never_trained(default, real_data):
 
 
 def test_one_click_finds_a_large_smooth_tumour_in_pet(default, real_data):
-    """The image around the click suggests a small target; the predicted Dice tells that it is not."""
+    """The image around the click suggests a small target; the predicted Dice shows that it is large."""
     names = ["sts_030_pet.nii.gz", "sts_034_pet.nii.gz"]
     folder = real_data / "sts_pet"
     scores = [session(default, folder / "images" / name, folder / "labels" / name, 1)[0] for name in names]

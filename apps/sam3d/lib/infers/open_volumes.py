@@ -120,7 +120,7 @@ class Segmenters:
         return Segmenter(Volume.open(path), self.weights(device), cache=LruCache(self.cache.max_bytes))
 
     def view(self, path: str, device: str) -> Segmenter:
-        """Return the segmenter of a file or DICOM folder to look at its volume, without waiting for a click on it."""
+        """Return the segmenter of a file or DICOM folder to read its volume, without waiting for a click on it."""
         weights = self.weights(device)
         found = self._volumes.opened((file_key(path), device))
         if found is not None:

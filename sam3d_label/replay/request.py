@@ -281,7 +281,7 @@ def _segment(segmenter: Segmenter, request: LoggedRequest) -> tuple[Prompts, Res
     """Return the result of the app's model for a request, and the prompts that it uses."""
     if request.model == UNPROMPTED or request.prompts is None:
         return Prompts(), segmenter.segment_unprompted()
-    prompts = clip_boxes(request.prompts.prompts(), segmenter.volume.shape)
+    prompts = clip_boxes(request.prompts.prompts(request.version), segmenter.volume.shape)
     return prompts, segmenter.segment(prompts)
 
 

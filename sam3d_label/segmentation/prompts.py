@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sam3d_label.errors import PromptError
 
@@ -86,6 +86,11 @@ class Prompts:
             tuple(box for box in self.boxes if box not in earlier.boxes),
         )
 
+    def for_weights(self, version: str) -> Prompts:
+        """Return the prompts for a version of the weights: without a candidate of another one."""
+        is_of_another = self.chosen is not None and self.chosen.version not in (None, version)
+        return replace(self, chosen=None) if is_of_another else self
+
     def validate(self, shape: Ijk) -> None:
         """Check that the prompts fit a volume of the given shape (I, J, K).
 
@@ -121,10 +126,13 @@ class ChosenCandidate:
     Attributes:
         prompts: The prompts that it is a candidate of.
         number: Its place among their candidates, 0 for the highest predicted Dice.
+        version: Version of the weights that proposed it. Other weights have another mask at this place, so they ignore
+            the choice; None is taken for the version in use.
     """
 
     prompts: Prompts
     number: int
+    version: str | None = None
 
 
 def require_inside(what: str, ijk: Ijk, shape: Ijk) -> None:
@@ -153,7 +161,7 @@ def clip_boxes(prompts: Prompts, shape: Sequence[int]) -> Prompts:
     return Prompts(
         clicks=prompts.clicks,
         boxes=tuple(_clip(box, shape) for box in prompts.boxes),
-        chosen=chosen and ChosenCandidate(clip_boxes(chosen.prompts, shape), chosen.number),
+        chosen=chosen and replace(chosen, prompts=clip_boxes(chosen.prompts, shape)),
     )
 
 

@@ -230,7 +230,7 @@ class Segmenter:
         return OutsideAir.find(self.volume, self.normalization)
 
     def _check_prompts(self, prompts: Prompts | Iterable[Click | Box]) -> Prompts:
-        prompts = Prompts.of(prompts)
+        prompts = Prompts.of(prompts).for_weights(self.weights.version)
         prompts.validate(self.volume.shape)
         asked = {
             "positive_click": ("clicks inside", bool(prompts.positive)),

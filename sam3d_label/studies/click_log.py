@@ -54,9 +54,9 @@ class LoggedChoice(BaseModel):
         """Return a chosen candidate for the log."""
         return cls(prompts=LoggedPrompts.of(chosen.prompts), number=chosen.number)
 
-    def choice(self) -> ChosenCandidate:
-        """Return the logged candidate."""
-        return ChosenCandidate(self.prompts.prompts(), self.number)
+    def choice(self, version: str | None) -> ChosenCandidate:
+        """Return the logged candidate, of a version of the weights."""
+        return ChosenCandidate(self.prompts.prompts(), self.number, version)
 
 
 class LoggedPrompts(BaseModel):
@@ -66,7 +66,7 @@ class LoggedPrompts(BaseModel):
         inside: Clicks inside the target.
         outside: Clicks outside.
         boxes: Corners i0, i1, j0, j1, k0, k1 of each box, both inclusive; not cut to the volume.
-        chosen: The candidate that they correct; None without one.
+        chosen: The candidate that they correct, proposed by the version that answered; None without one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -85,11 +85,15 @@ class LoggedPrompts(BaseModel):
             chosen=LoggedChoice.of(prompts.chosen) if prompts.chosen else None,
         )
 
-    def prompts(self) -> Prompts:
-        """Return the logged prompts."""
+    def prompts(self, version: str | None = None) -> Prompts:
+        """Return the logged prompts.
+
+        Args:
+            version: Version of the weights that answered, whose candidate was chosen; None if it is not known.
+        """
         clicks = [Click(ijk) for ijk in self.inside] + [Click(ijk, positive=False) for ijk in self.outside]
         boxes = tuple(Box.from_pairs(box) for box in self.boxes)
-        return Prompts(tuple(clicks), boxes, self.chosen.choice() if self.chosen else None)
+        return Prompts(tuple(clicks), boxes, self.chosen.choice(version) if self.chosen else None)
 
 
 class LoggedRequest(Record):

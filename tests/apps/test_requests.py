@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -167,7 +168,10 @@ def test_a_chosen_candidate_is_named_by_its_prompts_and_its_number() -> None:
     earlier = {"number": 2, "foreground": [[81, 54, 36]], "roi": [0, 9, 0, 8, 0, 7]}
     prompts, _ = read(foreground=[[81, 54, 36]], background=[[50, 64, 30]], chosen_candidate=earlier)
     assert prompts.clicks == BOTH
-    assert prompts.chosen == ChosenCandidate(Prompts((INSIDE,), (Box((0, 0, 0), (9, 8, 7)),)), 2)
+    expected = ChosenCandidate(Prompts((INSIDE,), (Box((0, 0, 0), (9, 8, 7)),)), 2)
+    assert prompts.chosen == expected
+    named, _ = read(foreground=[[81, 54, 36]], chosen_candidate={**earlier, "version": "0002"})
+    assert named.chosen == replace(expected, version="0002")
 
 
 @pytest.mark.parametrize(
@@ -176,6 +180,7 @@ def test_a_chosen_candidate_is_named_by_its_prompts_and_its_number() -> None:
         ({"foreground": [[1, 2, 3]]}, "chosen_candidate.number: Field required"),
         ({"number": -1}, "chosen_candidate.number"),
         ({"number": 0, "clicks": []}, "chosen_candidate.clicks"),
+        ({"number": 0, "version": 2}, "chosen_candidate.version"),
         ({"number": 0, "foreground": [[1, 2]]}, "chosen_candidate.foreground: a click is"),
         (3, "chosen_candidate"),
     ],

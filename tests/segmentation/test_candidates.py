@@ -122,6 +122,17 @@ def test_the_uncertainty_is_that_of_the_corrected_candidate(weights: Weights, vo
     assert unsure.map.shape == volume.shape
 
 
+def test_a_candidate_of_other_weights_is_ignored(weights: Weights, volume: Volume) -> None:
+    segmenter = Segmenter(volume, weights)
+    masks = [candidate.result.mask for candidate in segmenter.candidates([CLICK])]
+    smallest = min(range(3), key=lambda number: np.count_nonzero(masks[number]))
+    expected = {weights.version: masks[smallest], "0001": segmenter.segment([CLICK]).mask}
+    for version, mask in expected.items():
+        choice = ChosenCandidate(Prompts((CLICK,)), smallest, version)
+        assert np.array_equal(segmenter.segment(Prompts((CLICK,), chosen=choice)).mask, mask)
+    assert masks[smallest].sum() < expected["0001"].sum()
+
+
 def test_a_candidate_that_does_not_exist_is_named(weights: Weights, volume: Volume) -> None:
     with pytest.raises(PromptError, match="no candidate 3, only 0 to 2"):
         Segmenter(volume, weights).segment(chosen(3))

@@ -160,6 +160,7 @@ def test_a_log_that_another_process_holds_delays_a_click_by_a_moment_only(tmp_pa
 
 
 def test_a_chosen_candidate_comes_back():
-    given = Prompts((Click((3, 3, 3)), *PROMPTS.clicks), PROMPTS.boxes, ChosenCandidate(PROMPTS, 1))
-    text = LoggedPrompts.of(given).model_dump_json()
-    assert LoggedPrompts.model_validate_json(text).prompts() == given
+    given = Prompts((Click((3, 3, 3)), *PROMPTS.clicks), PROMPTS.boxes, ChosenCandidate(PROMPTS, 1, "0002"))
+    logged = LoggedPrompts.model_validate_json(LoggedPrompts.of(given).model_dump_json())
+    assert logged.prompts("0002") == given
+    assert logged.prompts().chosen == ChosenCandidate(PROMPTS, 1)

@@ -9,7 +9,8 @@ OHIF and Slicer speak three dialects, all in voxels [i, j, k] of the stored imag
 The first dialect that holds a click inside is the one that counts, in this order: OHIF keeps and resends keys
 of earlier requests. `background` counts in all of them. Slicer adds `roi`, six unsorted numbers i0, i1, j0,
 j1, k0, k1. `result` chooses the response: `mask`; `uncertainty`, a map of the uncertainty of the mask; or
-`candidates`, several masks that the prompts may mean. `chosen_candidate` names one of these as the mask to correct.
+`candidates`, several masks that the prompts may mean. `chosen_candidate` names one of these as the mask to correct; its
+`version` is the `model_version` of the answer with the candidates.
 Everything else that the viewers send (`IGNORED_KEYS`) changes nothing: a mask is a function of the volume, the
 weights and the prompts.
 """
@@ -209,7 +210,7 @@ def _dotted(value: object) -> object:
 
 
 class _Chosen(BaseModel):
-    """A candidate of earlier prompts; further prompts correct it."""
+    """A candidate of earlier prompts; further prompts correct it, as long as its version of the weights is active."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -217,9 +218,10 @@ class _Chosen(BaseModel):
     foreground: Annotated[tuple[Voxel, ...], BeforeValidator(_voxels)] = ()
     background: Annotated[tuple[Voxel, ...], BeforeValidator(_voxels)] = ()
     roi: Annotated[tuple[int, ...], BeforeValidator(_roi)] = ()
+    version: str | None = None
 
     def parsed(self) -> ChosenCandidate:
-        return ChosenCandidate(_prompts(self.foreground, self.background, self.roi), self.number)
+        return ChosenCandidate(_prompts(self.foreground, self.background, self.roi), self.number, self.version)
 
 
 class _Fields(BaseModel):

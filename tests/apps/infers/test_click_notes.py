@@ -71,6 +71,14 @@ def test_requests_without_clicks_and_for_uncertainty_are_logged_as_such(app: Any
     assert (unsure.result, unsure.mask, unsure.version) == ("uncertainty", None, "small-1")
 
 
+def test_a_chosen_candidate_of_another_version_is_not_logged(app: Any, folder: Path) -> None:
+    ask(app, foreground=[CENTRE], chosen_candidate={"number": 0, "foreground": [CENTRE], "version": SECRET})
+    (request,) = logged(folder)
+    assert request.prompts == LoggedPrompts(inside=((15, 13, 6),))
+    refused(app, foreground=[[30, 0, 0]], chosen_candidate={"number": 0, "foreground": [CENTRE], "version": SECRET})
+    assert SECRET not in "".join(each.model_dump_json() for each in logged(folder))
+
+
 def test_a_batch_is_logged_image_by_image(app: Any, folder: Path) -> None:
     app.batch_infer({"model": "sam3d_auto", "images": ["mr", "text"], "max_workers": 1})
     assert [(request.image, request.error is None) for request in logged(folder)] == [("mr", True), ("text", False)]

@@ -280,6 +280,19 @@ class TestCandidates:
             assert listed["predicted_dice"] == pytest.approx(candidate.predicted_dice, abs=1e-4)
         assert answer["clicks"] == {"positive": 1, "negative": 0}
 
+    @pytest.mark.parametrize("result", ["mask", "uncertainty"])
+    def test_one_of_another_version_is_ignored_with_a_sentence(
+        self, task: SAM3DInferTask, image: Path, result: str
+    ) -> None:
+        choice = {"number": 1, "foreground": [CENTRE], "version": "0007"}
+        file, answer = run(task, image, result=result, chosen_candidate=choice)
+        assert "belongs to other weights than the active version" in answer["ignored_candidate"]
+        without, plain = run(task, image, result=result)
+        np.testing.assert_array_equal(Volume.open(file).array, Volume.open(without).array)
+        assert "ignored_candidate" not in plain
+        with pytest.raises(PromptError, match="have no candidates"):
+            run(task, image, result=result, chosen_candidate={**choice, "version": answer["model_version"]})
+
     def test_weights_with_one_mask_are_named(self, task: SAM3DInferTask, image: Path) -> None:
         with pytest.raises(PromptError, match="the weights small-1 have no candidates"):
             run(task, image, result="candidates")

@@ -123,7 +123,7 @@ const PROMPTS = { ...layers.EMPTY, foreground: [[1, 0, 0]], roi: [0, 2, 0, 2, 0,
 const everywhere = () => true;
 
 test("a saved label comes back with its strokes and regions, and a new mask of the model replaces the rest", () => {
-  const choice = { foreground: [[1, 0, 0]], background: [], roi: null, number: 2 };
+  const choice = { foreground: [[1, 0, 0]], background: [], roi: null, number: 2, version: "0001" };
   const base = crop([3, 4, 4, 5, 5, 6]);
   const painted = TURNED.storedIndex([0, 3, 0]);
   const edits = new Map([[painted, true], [TURNED.storedIndex([1, 0, 0]), false]]);
@@ -137,6 +137,12 @@ test("a saved label comes back with its strokes and regions, and a new mask of t
   const newer = layers.maskOfLayer(layers.withModel(restored, crop([2, 3, 0, 1, 0, 1])), TURNED);
   const inside = [[2, 0, 0], [0, 3, 0], [3, 4, 5]];
   assert.deepEqual([voxelCount(newer), inside.map((ijk) => newer.data[indexIn(newer.box, ijk)])], [3, [1, 1, 1]]);
+});
+
+test("a choice that was saved without its version comes back as one of unknown weights", () => {
+  const candidate = { foreground: [[1, 0, 0]], background: [], roi: null, number: 2 };
+  const restored = restoredLayer(crop([0, 2, 0, 1, 0, 1]), { foreground: [[1, 0, 0]], candidate }, TURNED);
+  assert.deepEqual(restored.choice, { ...candidate, version: "" });
 });
 
 test("strokes are saved where the label is seen, and only a reasonable number of them", () => {
@@ -162,14 +168,14 @@ test("a label without a click inside is opened as a region, whatever its record 
 });
 
 test("further clicks name the chosen candidate by its prompts, and a box by its last voxels", () => {
-  const choice = { foreground: [[1, 0, 0]], background: [], roi: [0, 2, 0, 2, 0, 2], number: 1 };
+  const choice = { foreground: [[1, 0, 0]], background: [], roi: [0, 2, 0, 2, 0, 2], number: 1, version: "0001" };
   const chosen = layers.withChoice(PROMPTS, crop([0, 1, 0, 1, 0, 1]), choice);
   assert.ok(layers.isCurrent(chosen));
   const clicked = layers.withClick(chosen, [3, 3, 3], false);
   assert.ok(!layers.isCurrent(clicked));
   assert.deepEqual(layers.sentPrompts(clicked), {
     foreground: [[1, 0, 0]], background: [[3, 3, 3]], roi: [0, 1, 0, 1, 0, 1],
-    chosen_candidate: { number: 1, foreground: [[1, 0, 0]], background: [], roi: [0, 1, 0, 1, 0, 1] },
+    chosen_candidate: { number: 1, version: "0001", foreground: [[1, 0, 0]], background: [], roi: [0, 1, 0, 1, 0, 1] },
   });
 });
 

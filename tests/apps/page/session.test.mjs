@@ -8,6 +8,7 @@ Object.assign(globalThis, {
   localStorage: { getItem: () => "page-test", setItem: () => {} },
 });
 const { Grid } = await import("../../../apps/sam3d/page/js/grid.js");
+const { withChoice } = await import("../../../apps/sam3d/page/js/layer.js");
 const { encodeMap } = await import("../../../apps/sam3d/page/js/nifti.js");
 const { Session } = await import("../../../apps/sam3d/page/js/session.js");
 
@@ -18,10 +19,10 @@ const volume = () => new Response(encodeMap(SHAPE, IDENTITY, new Float32Array(12
 const json = (body, status = 200) => new Response(JSON.stringify(body), { status });
 
 /** A form with a mask of one voxel. */
-function mask([i, j, k], affine = IDENTITY) {
+function mask([i, j, k], affine = IDENTITY, more = {}) {
   const content = encodeMap([2, 2, 2], IDENTITY, Float32Array.of(1, 0, 0, 0, 0, 0, 0, 0));
   const form = new FormData();
-  form.append("params", JSON.stringify({ label_names: { tumor: 1 }, crop_box: [i, i + 2, j, j + 2, k, k + 2], shape: SHAPE, affine }));
+  form.append("params", JSON.stringify({ label_names: { tumor: 1 }, crop_box: [i, i + 2, j, j + 2, k, k + 2], shape: SHAPE, affine, ...more }));
   form.append("image", new Blob([content]));
   return new Response(form);
 }
@@ -118,6 +119,19 @@ test("what was cleared during a click does not come back", async () => {
   clicks[0](mask([0, 0, 0]));
   await clicked;
   assert.deepEqual([session.layer.foreground, shown(session), session.messages], [[], 0, []]);
+});
+
+test("a candidate that the server ignores is dropped, and the annotator reads why", async () => {
+  const clicks = server();
+  const session = newSession();
+  await open(session, "ct");
+  const choice = { foreground: [[0, 0, 0]], background: [], roi: null, number: 1, version: "0001" };
+  session.act(withChoice({ ...session.layer, foreground: [[0, 0, 0]] }, null, choice), "candidate");
+  const clicked = session.click([1, 1, 1], true);
+  clicks.at(-1)(mask([1, 1, 1], IDENTITY, { ignored_candidate: "It belongs to other weights." }));
+  await clicked;
+  assert.deepEqual([session.layer.choice, session.isBehind, shown(session)], [null, false, 1]);
+  assert.deepEqual(session.messages, ["It belongs to other weights."]);
 });
 
 test("saving waits for the masks of all labels, whichever arrives last", async () => {

@@ -119,7 +119,7 @@ def test_weights_without_candidates_say_so(single: str) -> None:
         assert "tiny-geodesic" in str(user.page.get_attribute("#candidates", "title"))
 
 
-def test_candidates_are_the_servers_and_one_is_chosen(url: str, tmp_path: Path) -> None:
+def test_candidates_are_the_servers_and_one_is_chosen(url: str, single: str, tmp_path: Path) -> None:
     with open_annotator(url) as user:
         user.open(CASE)
         user.click(CENTRE)
@@ -155,3 +155,10 @@ def test_candidates_are_the_servers_and_one_is_chosen(url: str, tmp_path: Path) 
         user.click(inside)
         prompts["foreground"] = user.prompts()["foreground"]
         assert np.array_equal(user.voxels(), server_mask(url, tmp_path, **prompts)), "the choice is saved too"
+    with open_annotator(single) as user:
+        user.open(CASE)
+        assert np.array_equal(user.voxels(), corrected)
+        user.click(inside)
+        del prompts["chosen_candidate"]
+        assert np.array_equal(user.voxels(), server_mask(single, tmp_path, **prompts)), "other weights do not use it"
+        assert "belongs to other weights" in user.message()

@@ -43,6 +43,7 @@ class AnswerParams(TypedDict, total=False):
         boxes: Number of boxes.
         next_click: Voxel where the next click would help most.
         candidates: Masks that the prompts may mean, the best first.
+        ignored_candidate: Why the chosen candidate was not used; missing if it was.
         modality: Modality of the image.
         modality_from: How the modality is known.
     """
@@ -60,6 +61,7 @@ class AnswerParams(TypedDict, total=False):
     boxes: int
     next_click: list[int] | None
     candidates: list[CandidateParams]
+    ignored_candidate: str
     modality: str | None
     modality_from: str | None
 

@@ -77,7 +77,8 @@ class ClickNotes:
             self._count(str(request["model"]), request, None if error else note.answer)
         if self._log is None:
             return
-        drawn, label, result = self._read(request, note.task)
+        version = note.answer.get("model_version")
+        drawn, label, result = self._read(request, note.task, version)
         self._log.append(
             LoggedRequest(
                 at=now(),
@@ -86,7 +87,7 @@ class ClickNotes:
                 prompts=drawn,
                 label=label if label in self._labels else None,
                 result=result,
-                version=note.answer.get("model_version"),
+                version=version,
                 mask=note.answer.get("mask_digest"),
                 voxels=note.answer.get("voxels"),
                 seconds=round(seconds, 4),
@@ -95,13 +96,14 @@ class ClickNotes:
         )
 
     def _read(
-        self, request: Mapping[str, object], task: VolumeTask | None
+        self, request: Mapping[str, object], task: VolumeTask | None, version: str | None
     ) -> tuple[LoggedPrompts | None, str | None, ResultKind]:
-        """Return prompts, label and kind of result; no prompts when the request cannot be read."""
+        """Return the prompts that the version used, label and kind of result; no prompts if they cannot be read."""
         try:
             if isinstance(task, SAM3DInferTask):
                 prompts, output = parse(request, labels=self._labels)
-                return LoggedPrompts.of(prompts), output.label, output.result
+                used = prompts.for_weights(version) if version else prompts
+                return LoggedPrompts.of(used), output.label, output.result
             found = task.target_label() if isinstance(task, SAM3DAutoTask) else self._labels[0]
             return LoggedPrompts(), parse_unprompted(request, labels=self._labels, found=found).label, "mask"
         except Sam3dError:

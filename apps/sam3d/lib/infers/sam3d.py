@@ -30,6 +30,10 @@ from sam3d_label.weights.card import Card
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 NO_CLICK = "no_click"
+IGNORED_CANDIDATE = (
+    "The chosen candidate belongs to other weights than the active version, so it was not used: only the clicks and"
+    " boxes count."
+)
 
 
 class VolumeTask(InferTask):
@@ -143,11 +147,13 @@ class SAM3DInferTask(VolumeTask):
         prompts, output = parse(request, labels=self.labels)
 
         def find(segmenter: Segmenter) -> tuple[np.ndarray, AnswerParams]:
-            clipped = clip_boxes(prompts, segmenter.volume.shape)
+            clipped = clip_boxes(prompts, segmenter.volume.shape).for_weights(segmenter.weights.version)
             given: AnswerParams = {
                 "clicks": {"positive": len(prompts.positive), "negative": len(prompts.negative)},
                 "boxes": len(prompts.boxes),
             }
+            if prompts.chosen and not clipped.chosen:
+                given["ignored_candidate"] = IGNORED_CANDIDATE
             if output.result == "mask":
                 result = segmenter.segment(clipped)
                 return result.mask, {**_describe(result), **given}

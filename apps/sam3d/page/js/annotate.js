@@ -71,7 +71,6 @@ export class Annotator {
   /** @param {any} state the answer of `/sam3d/state` */
   setState(state) {
     this.abilities = { hasCandidates: state.serving.candidates > 0, automatic: state.serving.automatic };
-    this.session.hasCandidates = this.abilities.hasCandidates;
     $("ohif").hidden = !state.pacs;
     if (Date.now() - this.cases.readAt > CASES_MS) this.cases.reload().catch(() => {}); // the state reports the error
     this.show();

@@ -14,6 +14,7 @@ import { decodeNifti, gunzip } from "./nifti.js";
  * @property {string} [model_version]
  * @property {Voxel | null} [next_click]
  * @property {Candidate[]} [candidates]
+ * @property {string} [ignored_candidate] why the chosen candidate was not used
  */
 /** @typedef {Answer & import("./grid.js").Place} SavedLabel */
 /** @typedef {{image: string, title: string | null, labelled: boolean, doubt: number | null}} Case */

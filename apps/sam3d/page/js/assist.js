@@ -38,7 +38,9 @@ export class Assist {
     const { active, layer, opened } = this.session;
     const params = { ...sentPrompts({ ...layer, ...changed }), label: active, result };
     const answer = await this.#working(api.infer("sam3d", opened, params));
-    return this.session.layer === layer ? answer : null;
+    if (this.session.layer !== layer) return null;
+    if (answer.params.ignored_candidate) this.session.observer.failed(answer.params.ignored_candidate);
+    return answer;
   }
 
   /** @template T @param {Promise<T>} work @returns {Promise<T>} */
@@ -60,7 +62,7 @@ export class Assist {
     const { params, file } = answer;
     const box = params.crop_box;
     const others = (params.candidates ?? []).map(({ value, predicted_dice: predictedDice, voxels }, at) => ({
-      name: `Candidate ${at + 1}`, predictedDice, voxels, choice: { foreground, background, roi, number: at },
+      name: `Candidate ${at + 1}`, predictedDice, voxels, choice: { foreground, background, roi, number: at, version: params.model_version ?? "" },
       mask: box ? maskOf({ box, data: file.data }, (voxel) => Boolean(voxel & value)) : null,
     }));
     this.choices = [{ name: "Mask", predictedDice: null, voxels: voxelCount(model), mask: model, choice }, ...others];

@@ -8,7 +8,7 @@ import { boxAround, emptyCrop, holds, indexIn, paste, unionOf, withoutRegion } f
 /** @typedef {import("./crop.js").Crop} Crop */
 /** @typedef {import("./crop.js").Voxel} Voxel */
 /** @typedef {import("./grid.js").Grid} Grid */
-/** @typedef {{foreground: Voxel[], background: Voxel[], roi: Box | null, number: number}} Choice A candidate of prompts, from 0. */
+/** @typedef {{foreground: Voxel[], background: Voxel[], roi: Box | null, number: number, version: string}} Choice A candidate of prompts, from 0, and its weights. */
 /**
  * @typedef {object} Layer
  * @property {Voxel[]} foreground clicks inside
@@ -45,7 +45,7 @@ export const promptsOfKey = (key) => JSON.parse(key);
  */
 export const sentPrompts = ({ foreground, background, roi, choice }) => ({
   foreground, background, ...sentBox(roi),
-  ...(choice ? { chosen_candidate: { number: choice.number, foreground: choice.foreground, background: choice.background, ...sentBox(choice.roi) } } : {}),
+  ...(choice ? { chosen_candidate: { ...choice, ...sentBox(choice.roi) } } : {}),
 });
 
 /** @param {Box | null} roi */

@@ -43,12 +43,18 @@ export function recordOf({ foreground, background, roi, choice, edits, base }, g
 export function restoredLayer(mask, record, grid) {
   const { foreground, background, roi } = promptsOf(record);
   if (!foreground.length && !roi) return { ...EMPTY, base: mask };
-  const choice = Number.isInteger(record.candidate?.number) ? { ...promptsOf(record.candidate), number: record.candidate.number } : null;
+  const choice = choiceOf(record.candidate);
   const layer = { ...EMPTY, foreground, background, roi, choice, model: mask, modelOf: promptKey({ foreground, background, roi, choice }) };
   const [painted, erased, regions] = ["painted", "erased", "regions"].map((kind) => indexesOf(record.strokes?.[kind], grid.voxels));
   if (!painted || !erased || !regions) return { ...layer, restored: true };
   const edits = new Map([...painted.map((voxel) => /** @type {const} */ ([voxel, true])), ...erased.map((voxel) => /** @type {const} */ ([voxel, false]))]);
   return { ...layer, ...withoutBase(mask, regions, grid), edits };
+}
+
+/** Earlier pages saved no version: the server does not use such a choice. @param {any} given */
+function choiceOf(given) {
+  if (!Number.isInteger(given?.number)) return null;
+  return { ...promptsOf(given), number: given.number, version: String(given.version ?? "") };
 }
 
 /** @param {any} given */

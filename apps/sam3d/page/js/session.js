@@ -61,8 +61,6 @@ export class Session {
     /** @type {ArrayBuffer | null} */
     this.header = null;
     this.opening = new AbortController();
-    /** Whether the active weights have candidates; without them, all clicks count and a choice does not. */
-    this.hasCandidates = true;
   }
 
   /** @param {string[]} names of the server's labels */
@@ -285,7 +283,9 @@ export class Session {
       const { params, mask } = await this.#mask(name, separated, request.signal);
       const answered = performance.now();
       if (request.signal.aborted) return;
-      this.#finish(name, layer, layers.withModel(separated, mask));
+      const ignored = params.ignored_candidate;
+      this.#finish(name, layer, layers.withChoice(separated, mask, ignored ? null : separated.choice));
+      if (ignored) this.observer.failed(ignored);
       await this.viewer.frame();
       const now = performance.now();
       const seconds = (/** @type {number} */ milliseconds) => milliseconds / 1000;
@@ -303,8 +303,7 @@ export class Session {
 
   /** @param {string} name @param {layers.Prompts} prompts @param {AbortSignal} signal */
   async #mask(name, prompts, signal) {
-    const sent = layers.sentPrompts(this.hasCandidates ? prompts : { ...prompts, choice: null });
-    const { params, file } = await api.infer("sam3d", this.opened, { ...sent, label: name }, signal);
+    const { params, file } = await api.infer("sam3d", this.opened, { ...layers.sentPrompts(prompts), label: name }, signal);
     return { params, mask: params.crop_box ? maskOf({ box: params.crop_box, data: file.data }, Boolean) : null };
   }
 

@@ -136,7 +136,10 @@ def resampling_weights(positions: np.ndarray, size: int, coarseness: float) -> T
 
 
 def resample(values: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """Apply one (N, size) matrix along each of three axes, reading only what has weight, coarsest axis first."""
+    """Apply one (N, size) matrix along each of three axes, reading only what has weight, coarsest axis first.
+
+    The first two products are computed with the axes as in memory, which needs no transposed copy of the values.
+    """
     matrices = []
     for axis, matrix in enumerate(weights):
         used = torch.nonzero(matrix.sum(0))[:, 0]
@@ -145,6 +148,17 @@ def resample(values: Tensor, weights: Sequence[Tensor]) -> Tensor:
         start, length = int(used[0]), int(used[-1] - used[0]) + 1
         values = values.narrow(axis, start, length)
         matrices.append(matrix[:, start : start + length])
-    for axis in sorted(range(3), key=lambda a: matrices[a].shape[0] / matrices[a].shape[1]):
-        values = torch.tensordot(matrices[axis], values, dims=([1], [axis])).movedim(0, axis)
-    return values
+    *first, last = sorted(range(3), key=lambda a: matrices[a].shape[0] / matrices[a].shape[1])
+    in_memory = sorted(range(3), key=values.stride, reverse=True)
+    values = values.permute(in_memory)
+    for axis in first:
+        values = _apply_along(matrices[axis], values, in_memory.index(axis))
+    values = values.permute([in_memory.index(axis) for axis in range(3)])
+    return torch.tensordot(matrices[last], values, dims=([1], [last])).movedim(0, last)
+
+
+def _apply_along(matrix: Tensor, values: Tensor, axis: int) -> Tensor:
+    """Apply a matrix (N, size) along one axis of values with three axes, the last one innermost in memory."""
+    if axis == 0:
+        return (matrix @ values.flatten(1)).unflatten(1, values.shape[1:])
+    return matrix @ values if axis == 1 else values @ matrix.T

@@ -12,7 +12,7 @@ from sam3d_label.errors import VolumeError
 from sam3d_label.image import volume as volume_module
 from sam3d_label.image.intensity import Window
 from sam3d_label.image.read import one_ahead
-from sam3d_label.image.resample import resampling_weights
+from sam3d_label.image.resample import resample, resampling_weights
 from sam3d_label.image.volume import Volume, save_mask
 
 
@@ -211,6 +211,16 @@ def test_a_dicom_folder_opens_with_its_geometry(real_data):
     assert volume.shape == (512, 512, 41)
     assert volume.spacing.round(3).tolist() == [0.797, 0.797, 5.0]
     assert volume.array.min() < -900
+
+
+@pytest.mark.parametrize("in_memory", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (2, 0, 1)])
+def test_resampling_does_not_depend_on_the_order_of_the_axes_in_memory(in_memory):
+    generator = torch.Generator().manual_seed(0)
+    values = torch.rand(9, 12, 7, generator=generator)
+    weights = [torch.rand(n, size, generator=generator) for n, size in zip((4, 20, 6), values.shape, strict=True)]
+    view = values.permute(in_memory).contiguous().permute(np.argsort(in_memory).tolist())
+    expected = torch.einsum("xi,yj,zk,ijk->xyz", *weights, values)
+    torch.testing.assert_close(resample(view, weights), expected)
 
 
 def test_signatures_differ_with_voxels_and_with_geometry():

@@ -18,8 +18,8 @@ from sam3d_label.segmentation.target_size import size_by_appearance
 from sam3d_label.segmentation.two_pass import initial_clicks
 from sam3d_label.weights import Weights
 
-IMAGE, SIZE, MAPS, DICE = "image", "size", "maps", "dice"
-"""Ends of the keys of a normalized crop, the apparent size around a click, its geodesic maps, its predicted Dice."""
+IMAGE, SIZE, MAPS, LOGIT, DICE = "image", "size", "maps", "logit", "dice"
+"""In the keys of a normalized crop, and of the apparent size, maps, logit and predicted Dice of one click in it."""
 
 
 class CropEncoder:
@@ -78,10 +78,18 @@ class CropEncoder:
         return bool(self.weights.model.config.candidates)
 
     def predicted_dice(self, frame: CropFrame, click: Click) -> float:
-        """Return the Dice that the network predicts for its first candidate, the mask of one click in a crop."""
+        """Return the Dice that the network predicts for its first candidate, the mask of one click in a crop.
+
+        The cache then has the result of `logit` for that click, too.
+        """
         prompts = CropPrompts.of(Prompts.of([click]), frame, self.device)
-        key = (*self._key(frame), DICE, click)
-        return self.cache.get(key, lambda: self.propose(frame, prompts).dice[0, 0].cpu())[0].item()
+
+        def predict() -> Tensor:
+            proposed = self.propose(frame, prompts)
+            self.cache.get(self._click_key(frame, prompts), lambda: proposed.logit)
+            return proposed.dice[0, 0].cpu()
+
+        return self.cache.get((*self._key(frame), DICE, click), predict)[0].item()
 
     def initial_logit(self, frame: CropFrame, prompts: CropPrompts) -> Tensor | None:
         """Return the logit (1, 1, D, H, W) of the first of two passes, None when one pass does."""
@@ -105,8 +113,10 @@ class CropEncoder:
             return self._decode(frame, prompts, mask, None)
         if mask is not None or not prompts.is_single_click:
             return self._decode(frame, prompts, mask, self.geodesic_maps(frame, prompts))
-        key = (self._key(frame), tuple(prompts.points[0, 0].tolist()), int(prompts.signs[0, 0]))
-        return self.cache.get(key, lambda: self._decode(frame, prompts, None, self.geodesic_maps(frame, prompts)))[0]
+        return self.cache.get(
+            self._click_key(frame, prompts),
+            lambda: self._decode(frame, prompts, None, self.geodesic_maps(frame, prompts)),
+        )[0]
 
     def _decode(
         self, frame: CropFrame, prompts: CropPrompts, mask: Tensor | None, geodesic_maps: list[Tensor] | None
@@ -134,6 +144,9 @@ class CropEncoder:
         return self.cache.get(
             key, lambda: self.weights.model.geodesic_maps(self.embedding(frame), point[None, None])[0]
         )[0]
+
+    def _click_key(self, frame: CropFrame, prompts: CropPrompts) -> tuple[Hashable, ...]:
+        return (*self._key(frame), LOGIT, *prompts.points[0, 0].tolist(), int(prompts.signs[0, 0]))
 
     def _key(self, frame: CropFrame) -> tuple[Hashable, ...]:
         return (self.volume.signature, self.weights.signature, self.normalization, frame, self.device)

@@ -104,18 +104,35 @@ def test_of_the_views_that_the_click_allows_the_one_with_the_best_predicted_mask
     assert search_in_ball(30, [inside]).initial_spacing([inside]) == 1.0, "the image says that it is large"
 
 
-def test_the_predicted_dice_of_a_click_is_that_of_the_first_candidate(small_weights):
+@pytest.fixture
+def proposing_search(small_weights):
+    """A search for the target of one click with weights that predict the Dice of their masks, and its first crop."""
     config = replace(small_weights.model.config, fine=(4, 8), candidates=2)
     weights = replace(small_weights, model=SAM3D(config).eval())
     volume = Volume(np.random.default_rng(0).normal(size=(40, 40, 40)), np.eye(4))
     search = Segmenter(volume, weights).search(Prompts.of([Click((20, 20, 20))]))
-    frame = search.grid.frame(np.full((1, 3), 20), 1.0)
+    return search, search.grid.frame(np.full((1, 3), 20), 1.0)
+
+
+def test_the_predicted_dice_of_a_click_is_that_of_the_first_candidate(proposing_search):
+    search, frame = proposing_search
     assert search.encoder.predicts_dice
     with torch.inference_mode():
         predicted = search.encoder.predicted_dice(frame, Click((20, 20, 20)))
     (_, dice), _ = search.proposals(search.view(frame))
     assert 0 < dice < 1
     assert predicted == pytest.approx(dice, abs=1e-6)
+
+
+def test_a_view_whose_dice_was_predicted_is_not_encoded_or_decoded_again(proposing_search, monkeypatch):
+    search, frame = proposing_search
+    expected = search.view(frame).logit
+    search.encoder.cache.clear()
+    with torch.inference_mode():
+        search.encoder.predicted_dice(frame, Click((20, 20, 20)))
+    monkeypatch.delattr(SAM3D, "encode")
+    monkeypatch.delattr(SAM3D, "decode")
+    assert torch.equal(search.view(frame).logit, expected)
 
 
 def test_a_small_box_gets_a_close_view_and_a_large_one_does_not(search_in_ball):

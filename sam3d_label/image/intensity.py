@@ -32,6 +32,9 @@ class Normalization:
     source: Literal["file", "histogram", "guess"] | None = None
     """Source of the modality: the file, evidence in the histogram, or a guess where that is not clear."""
 
+    offset: float = 0.0
+    """Of the intensities of a CT from Hounsfield units."""
+
     def __call__(self, intensities: Tensor) -> Tensor:
         """Normalise intensities of any shape; the shape is kept."""
         return (intensities.clamp(self.lower, self.upper) - self.mean) / self.std
@@ -98,7 +101,7 @@ class CtOrMr(BaseModel):
             return replace(self.mr.fit(without_padding(values)), modality="MR", source=source)
         ct = self.ct.fit(values)
         moved = {name: getattr(ct, name) + offset for name in ("lower", "upper", "mean")}
-        return replace(ct, **moved, modality="CT", source=source)
+        return replace(ct, **moved, modality="CT", source=source, offset=offset)
 
 
 def ct_offset(values: np.ndarray, modality: str | None = None) -> float | None:

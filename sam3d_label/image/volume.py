@@ -18,7 +18,7 @@ from sam3d_label.errors import StorageError, VolumeError
 from sam3d_label.image.dicom import read_dicom_folder
 from sam3d_label.image.frame import CropFrame
 from sam3d_label.image.grid import corner_shift, same_place
-from sam3d_label.image.intensity import Normalization
+from sam3d_label.image.intensity import Normalization, sample
 from sam3d_label.image.itk_geometry import LPS_FROM_RAS
 from sam3d_label.image.limits import Limits, default_limits
 from sam3d_label.image.nifti_header import Forms
@@ -125,6 +125,11 @@ class Volume:
     def spacing(self) -> np.ndarray:
         """Edges of a voxel along i, j and k, mm."""
         return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+    @cached_property
+    def sample(self) -> np.ndarray:
+        """The intensities from which statistics are taken, (N,): see `sam3d_label.image.intensity.sample`."""
+        return np.ascontiguousarray(sample(self.array))
 
     @cached_property
     def signature(self) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from sam3d_label.image.intensity import Normalization, ct_offset, sample
+from sam3d_label.image.intensity import Normalization
 from sam3d_label.image.region import Region
 from sam3d_label.image.volume import Volume
 from sam3d_label.segmentation.prompts import Click
@@ -63,12 +63,12 @@ class OutsideAir:
         coarse = volume.array[:: steps[0], :: steps[1], :: steps[2]]
         sides = volume.frame((0, 0, 0), COARSE_MM, 1).axes[1:]
         if normalization.modality == "CT":
-            threshold = (ct_offset(sample(volume.array), "CT") or 0.0) + CT_AIR
+            threshold = normalization.offset + CT_AIR
             cells = connected_to_sides(coarse < threshold, sides)
             return cls._of(volume, cells, steps, threshold) if cells.any() else None
         if normalization.modality != "MR" or volume.modality not in (None, "MR"):
             return None
-        lowest, high = float(coarse.min()), float(np.percentile(sample(volume.array), 99))
+        lowest, high = float(coarse.min()), float(np.percentile(volume.sample, 99))
         dark = coarse[connected_to_sides(coarse < lowest + DARK * (high - lowest), sides)]
         if dark.size < LEAST_SHARE * coarse.size:
             return None

@@ -222,7 +222,7 @@ class Segmenter:
     @cached_property
     def normalization(self) -> Normalization:
         """The weights' intensity rule, fitted to the volume."""
-        return self.weights.card.intensity.fit(self.volume.array, self.volume.modality)
+        return self.weights.card.intensity.fit(self.volume.sample, self.volume.modality)
 
     @cached_property
     def outside_air(self) -> OutsideAir | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +51,7 @@ class Volume:
         path: File or folder that it came from.
         forms: How the header of a NIfTI file places the voxels; masks in NIfTI files get the same.
         modality: DICOM modality, such as CT or MR, where it is known.
+        digest: Hash of the voxels as stored, where they were read from a file.
 
     Raises:
         VolumeError: It is not 3D, has no voxels, holds NaN or infinity, or its affine is degenerate.
@@ -64,6 +65,7 @@ class Volume:
         path: Path | None = None,
         forms: Forms | None = None,
         modality: str | None = None,
+        digest: bytes | None = None,
     ) -> None:
         name = "it" if path else "the array"
         if array.ndim != 3:
@@ -80,6 +82,7 @@ class Volume:
         self.path = path
         self.forms = forms
         self.modality = modality
+        self._digest = digest
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], limits: Limits | None = None) -> Volume:
@@ -107,7 +110,14 @@ class Volume:
                 image = read_image(path, limits)
             else:
                 raise VolumeError("it is neither a file nor a folder")
-            return cls(image.array, image.affine, path=path, forms=image.forms, modality=image.modality)
+            return cls(
+                image.array,
+                image.affine,
+                path=path,
+                forms=image.forms,
+                modality=image.modality,
+                digest=image.digest,
+            )
         except VolumeError as error:
             raise VolumeError(f"{path.name} cannot be read as a volume: {error}") from error
         except MemoryError as error:
@@ -133,14 +143,20 @@ class Volume:
 
     @cached_property
     def signature(self) -> str:
-        """Hash of the intensities, the shape and the affine."""
+        """Hash of the intensities, the shape and the affine.
+
+        For a volume from a file the intensities are hashed as stored: a file of another type has another hash.
+        """
         digest = hashlib.blake2b(repr(self.shape).encode(), digest_size=16)
-        flat = self.array.reshape(-1)
-        with ThreadPoolExecutor(HASHERS) as threads:
-            for part in threads.map(part_digest, (flat[at : at + PART] for at in range(0, flat.size, PART))):
-                digest.update(part)
+        for part in [self._digest] if self._digest else self._part_digests():
+            digest.update(part)
         digest.update(self.affine.tobytes())
         return digest.hexdigest()
+
+    def _part_digests(self) -> Iterator[bytes]:
+        flat = self.array.reshape(-1)
+        with ThreadPoolExecutor(HASHERS) as threads:
+            yield from threads.map(part_digest, (flat[at : at + PART] for at in range(0, flat.size, PART)))
 
     def frame(self, centre: Sequence[float], spacing: float, size: int) -> CropFrame:
         """Return a crop of `size` voxels of `spacing` mm around the stored voxel `centre`."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import nibabel as nib
+import numpy as np
 from filelock import FileLock, Timeout
 from nibabel.spatialimages import SpatialImage
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -341,9 +342,10 @@ def _existing_file(folder: Path, image: str, volume: Volume, what: str) -> Path 
 
 def _is_same(path: Path, volume: Volume) -> bool:
     try:
-        return Volume.open(path).signature == volume.signature
+        stored = Volume.open(path)
     except VolumeError:
         return False
+    return np.array_equal(stored.affine, volume.affine) and np.array_equal(stored.array, volume.array)
 
 
 def _put(staged: Path, place: Path) -> None:

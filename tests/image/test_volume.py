@@ -234,6 +234,21 @@ def test_signatures_differ_with_voxels_and_with_geometry():
     assert Volume(array.copy(), np.eye(4)).signature in signatures
 
 
+def test_signatures_of_files_differ_with_the_stored_voxels_and_not_with_the_compression(tmp_path):
+    array = np.random.default_rng(0).integers(0, 9, (5, 6, 7)).astype(np.int16)
+
+    def stored(name: str, voxels: np.ndarray, scale: float = 1.0) -> str:
+        image = nib.Nifti1Image(voxels, np.eye(4))
+        image.header.set_slope_inter(scale, 0)
+        nib.save(image, tmp_path / name)
+        return Volume.open(tmp_path / name).signature
+
+    plain = stored("plain.nii", array)
+    assert stored("compressed.nii.gz", array) == plain
+    assert stored("turned.nii", array[::-1]) != plain
+    assert stored("scaled.nii", array, scale=0.5) != plain
+
+
 def test_signatures_differ_with_the_shape_alone():
     array = np.zeros((4, 6, 5))
     assert Volume(array, np.eye(4)).signature != Volume(array.reshape(6, 4, 5), np.eye(4)).signature

@@ -84,15 +84,19 @@ def choose(
     if earlier in ways:
         ways.insert(0, earlier)
     room = None if free is None else int(HEADROOM * free)
-    needs = {way: need(model, device, bf16=way.bf16, checkpointing=way.checkpointing) for way in ways}
-    fitting = [way for way in ways if room is not None and needs[way].of(way.at_once) <= room]
-    smallest = min(ways, key=lambda way: (needs[way].of(way.at_once), not way.checkpointing))
-    if not fitting and room is not None and "auto" in (settings.activation_checkpointing, settings.crops_at_once):
-        raise Sam3dError(
-            f"a training step needs about {gigabytes(needs[smallest].of(smallest.at_once))} of memory and"
-            f" {gigabytes(room)} can be used on {device}: end other programs, or train a smaller preset"
-        )
-    plan = fitting[0] if fitting else smallest
+    needs: dict[Plan, Need] = {}
+    for way in ways:
+        needs[way] = need(model, device, bf16=way.bf16, checkpointing=way.checkpointing)
+        if room is not None and needs[way].of(way.at_once) <= room:
+            plan = way
+            break
+    else:
+        plan = min(needs, key=lambda way: (needs[way].of(way.at_once), not way.checkpointing))
+        if room is not None and "auto" in (settings.activation_checkpointing, settings.crops_at_once):
+            raise Sam3dError(
+                f"a training step needs about {gigabytes(needs[plan].of(plan.at_once))} of memory and"
+                f" {gigabytes(room)} can be used on {device}: end other programs, or train a smaller preset"
+            )
     return Choice(plan, _reason(plan, needs, room, device, part), _for_cases(needs[plan].of(plan.at_once), device))
 
 

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sam3d_label.network import PromptableNetwork
+from sam3d_label.network.config import COSTS
 
 SCRATCH = 6 * 10**8
 """Bytes that kernels and the allocator of a CPU need in addition to tensors, measured with `tiny` and `vit_b`."""
@@ -76,7 +77,9 @@ def _peak_of_step(model: PromptableNetwork, device: str, bf16: bool, checkpointi
 
 
 def run_step(model: PromptableNetwork, device: str, bf16: bool) -> None:
-    """Run forward and backward passes of the two decodings that learn, on one empty crop.
+    """Run forward and backward passes of the decodings that learn, on one empty crop.
+
+    Geodesic maps are left out: they take long to run, no gradient passes through them, and they need little memory.
 
     Args:
         model: The network.
@@ -86,10 +89,16 @@ def run_step(model: PromptableNetwork, device: str, bf16: bool) -> None:
     shape = (1, 1, *(model.config.crop,) * 3)
     crop, label = torch.empty(shape), torch.empty(shape)
     points, signs = torch.empty(1, CLICKS, 3), torch.ones(1, CLICKS, dtype=torch.long)
+    half = (model.config.half,) * 3
+    maps = [torch.empty(1, COSTS, *half) for _ in range(CLICKS)] if model.config.geodesic else None
     with torch.autocast(device, torch.bfloat16, enabled=bf16):
         embedding = model.encode(crop)
-        logits = [model.decode(embedding, points, signs, mask=mask).float() for mask in (None, torch.empty(shape))]
-        losses = [F.binary_cross_entropy_with_logits(logit, label) for logit in logits]
+        logits = [
+            model.decode(embedding, points, signs, mask=mask, geodesic_maps=maps) for mask in (None, torch.empty(shape))
+        ]
+        if model.config.candidates:
+            logits += model.propose(embedding, points, signs, geodesic_maps=maps).candidates.split(1, 1)
+        losses = [F.binary_cross_entropy_with_logits(logit.float(), label) for logit in logits]
     torch.stack(losses).mean().backward()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -32,6 +33,14 @@ def test_what_trains_needs_gradients_moments_and_an_average(tiny):
     whole = copy.deepcopy(tiny).requires_grad_(True)
     assert frozen == 4 * sum(p.numel() * 4 for p in tiny.parameters() if p.requires_grad)
     assert need(whole, CPU, bf16=True, checkpointing=True).states > frozen
+
+
+def test_candidates_need_memory_as_well(tiny):
+    offering = freeze_trunk(SAM3D(replace(PRESETS["tiny"], candidates=3)))
+    extra = (
+        need(offering, CPU, bf16=True, checkpointing=False).crop - need(tiny, CPU, bf16=True, checkpointing=False).crop
+    )
+    assert extra >= 3 * 4 * 128**3, "three float32 masks of a crop are held until the backward pass"
 
 
 def test_estimating_changes_nothing(small_weights):

@@ -10,7 +10,7 @@ from monai.losses import DiceCELoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sam3d_label.network import Embedding, PromptableNetwork
+from sam3d_label.network import Embedding, PromptableNetwork, Proposals
 from sam3d_label.training.settings import TrainSettings
 from sam3d_label.training.simulation import SimulatedPrompts, set_ignored, train_rounds
 
@@ -76,31 +76,22 @@ class SessionLoss(nn.Module):
         rng: np.random.Generator,
         taught: Embedding | None,
     ) -> Tensor:
-        prompts, again = (SimulatedPrompts(label.device, two_passes=self.settings.two_passes) for _ in range(2))
+        how = {"two_passes": self.settings.two_passes, "proposes": self.model.config.candidates > 0}
+        prompts, again = (SimulatedPrompts(label.device, **how) for _ in range(2))
         truth = label.clamp(min=0)  # train_rounds sets the logits of ignored voxels
         rounds = train_rounds(self.model, embedding, label, self.settings, rng, salient, prompts)
         losses: list[Tensor] = []
         for logit in rounds:
             again.follow(prompts)
             loss = self.criterion(logit, truth if taught is None else self._answer(again, taught))
-            if not losses and prompts.is_initial and self.model.config.candidates:
-                loss = loss + self._loss_of_candidates(embedding, label, taught, prompts, again)
+            if prompts.proposed is not None:
+                loss = loss + self._loss_of_candidates(prompts.proposed, label, again.proposed)
             losses.append(loss)
         return torch.stack(losses).mean()
 
-    def _loss_of_candidates(
-        self,
-        embedding: Embedding,
-        label: Tensor,
-        taught: Embedding | None,
-        prompts: SimulatedPrompts,
-        again: SimulatedPrompts,
-    ) -> Tensor:
+    def _loss_of_candidates(self, proposed: Proposals, label: Tensor, expected: Proposals | None) -> Tensor:
         """Return the loss of the best candidate, and of each one's predicted Dice; the teacher's are both targets."""
-        proposed = prompts.propose(self.model, embedding)
-        if taught is not None:
-            with torch.no_grad():
-                expected = again.propose(self._teacher_network(), taught)
+        if expected is not None:
             missed = self.criterion(proposed.candidates.float(), expected.candidates.float().sigmoid())
             return CANDIDATES_SHARE * missed + DICE_SHARE * F.mse_loss(proposed.dice, expected.dice)
         logits = [set_ignored(logit, label < 0) for logit in proposed.candidates.float().split(1, 1)]

@@ -49,14 +49,17 @@ class SimulatedPrompts:
     Args:
         device: Device of their tensors.
         two_passes: Whether they correct the mask of the initial one.
+        proposes: Whether candidates are decoded with the initial one.
 
     Attributes:
         rough: The logit that they correct; None for the logit of the first of them only.
+        proposed: The candidates that were decoded with the last logit; None if none were.
     """
 
-    def __init__(self, device: torch.device, *, two_passes: bool = True) -> None:
-        self.device, self.two_passes = device, two_passes
+    def __init__(self, device: torch.device, *, two_passes: bool = True, proposes: bool = False) -> None:
+        self.device, self.two_passes, self.proposes = device, two_passes, proposes
         self.rough: Tensor | None = None
+        self.proposed: Proposals | None = None
         self.clicks: list[Click] = []
         self.boxes: list[tuple[np.ndarray, np.ndarray]] = []
         self._initial_logits: dict[tuple[float, ...], Tensor] = {}
@@ -76,12 +79,6 @@ class SimulatedPrompts:
         boxes = torch.tensor(np.array(self.boxes), dtype=torch.float32).reshape(1, -1, 2, 3)
         return CropPrompts((2 * points + 0.5).to(self.device), signs.to(self.device), (2 * boxes + 0.5).to(self.device))
 
-    @property
-    def is_initial(self) -> bool:
-        """Whether one pass decodes the prompts: they correct no mask, and there are some."""
-        prompts = self.in_crop()
-        return self.rough is None and bool(self.clicks or self.boxes) and initial_clicks(prompts) is None
-
     def follow(self, other: SimulatedPrompts) -> None:
         """Take over the prompts of another session on the same crop, for another network."""
         self.rough, self.clicks, self.boxes = other.rough, list(other.clicks), list(other.boxes)
@@ -96,22 +93,24 @@ class SimulatedPrompts:
         """
         prompts, maps = self.in_crop(), self._geodesic_maps
         maps.extend(model.geodesic_maps(embedding, prompts.points[:, len(maps) :]))
-        if self.rough is not None or not self.two_passes:
-            return decode(model, embedding, prompts, self.rough, maps or None).float()
-        clicks = initial_clicks(prompts)
-        if clicks is None:
-            logit = decode(model, embedding, prompts, geodesic_maps=maps or None).float()
+        clicks, self.proposed = initial_clicks(prompts), None
+        if self.rough is None and clicks is None:
+            logit = self._decode_initial(model, embedding, prompts)
             self._initial_logits[_key(prompts)] = logit.detach()
             return logit
+        if self.rough is not None or not self.two_passes:
+            return decode(model, embedding, prompts, self.rough, maps or None).float()
+        assert clicks is not None, "one pass decodes an initial prompt"
         base = self._initial_logit(model, embedding, prompts.with_clicks(clicks), maps[clicks])
         return decode(model, embedding, prompts, base, maps or None).float()
 
-    def propose(self, model: PromptableNetwork, embedding: Embedding) -> Proposals:
-        """Return the candidates of a crop for the prompts, without a mask to correct; arguments as in `decode`."""
-        prompts = self.in_crop()
-        return model.propose(
-            embedding, prompts.points, prompts.signs, boxes=prompts.boxes, geodesic_maps=self._geodesic_maps or None
-        )
+    def _decode_initial(self, model: PromptableNetwork, embedding: Embedding, prompts: CropPrompts) -> Tensor:
+        """Return the logit for prompts that one pass decodes, and set `proposed`."""
+        maps = self._geodesic_maps or None
+        if not self.proposes or not (self.clicks or self.boxes):
+            return decode(model, embedding, prompts, geodesic_maps=maps).float()
+        self.proposed = model.propose(embedding, prompts.points, prompts.signs, boxes=prompts.boxes, geodesic_maps=maps)
+        return self.proposed.logit.float()
 
     @torch.no_grad()
     def _initial_logit(

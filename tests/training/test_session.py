@@ -91,6 +91,15 @@ def test_corrections_of_a_mask_teach_no_candidates(proposing, crop):
     assert proposing.fine_path.candidates.out.weight.grad is None
 
 
+def test_the_initial_prompt_is_decoded_once_for_its_mask_and_its_candidates(proposing, crop, monkeypatch):
+    decoded = []
+    decode = SAM3D._decode
+    monkeypatch.setattr(SAM3D, "_decode", lambda *given: decoded.append(given) or decode(*given))
+    settings = TrainSettings(clicks=1, several_share=0, rough_mask_share=0, no_click_share=0)
+    SessionLoss(proposing, settings)(*crop, [False], [np.random.default_rng(0)])
+    assert len(decoded) == 1
+
+
 def test_the_predicted_dice_approaches_that_of_the_candidates(proposing, crop):
     image, label = crop
     head = proposing.fine_path.candidates.quality
@@ -100,9 +109,11 @@ def test_the_predicted_dice_approaches_that_of_the_candidates(proposing, crop):
         optimizer.zero_grad()
         loss(image, label, [False], [np.random.default_rng(0)]).sum().backward()
         optimizer.step()
-    prompts = SimulatedPrompts(label.device)
+    prompts = SimulatedPrompts(label.device, proposes=True)
     prompts.clicks.append(Click((8, 8, 8)))
     with torch.no_grad():
-        proposed = prompts.propose(proposing, proposing.encode(image))
+        prompts.decode(proposing, proposing.encode(image))
+    proposed = prompts.proposed
+    assert proposed is not None
     dices = [float(soft_dice(logit.sigmoid(), label)) for logit in proposed.candidates.split(1, 1)]
     assert proposed.dice[0].tolist() == pytest.approx(dices, abs=0.05)

@@ -93,12 +93,13 @@ def run_step(model: PromptableNetwork, device: str, bf16: bool) -> None:
     maps = [torch.empty(1, COSTS, *half) for _ in range(CLICKS)] if model.config.geodesic else None
     with torch.autocast(device, torch.bfloat16, enabled=bf16):
         embedding = model.encode(crop)
-        logits = [
-            model.decode(embedding, points, signs, mask=mask, geodesic_maps=maps) for mask in (None, torch.empty(shape))
-        ]
+        corrected = model.decode(embedding, points, signs, mask=torch.empty(shape), geodesic_maps=maps)
         if model.config.candidates:
-            logits += model.propose(embedding, points, signs, geodesic_maps=maps).candidates.split(1, 1)
-        losses = [F.binary_cross_entropy_with_logits(logit.float(), label) for logit in logits]
+            proposed = model.propose(embedding, points, signs, geodesic_maps=maps)
+            initial = [proposed.logit, *proposed.candidates.split(1, 1)]
+        else:
+            initial = [model.decode(embedding, points, signs, geodesic_maps=maps)]
+        losses = [F.binary_cross_entropy_with_logits(logit.float(), label) for logit in (corrected, *initial)]
     torch.stack(losses).mean().backward()
 
 

@@ -15,11 +15,10 @@ OUT. OUT/learning_curve.csv, .json and .png are made from all points that are th
 from __future__ import annotations
 
 import copy
-import csv
 import json
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,34 +26,23 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from matplotlib.ticker import ScalarFormatter
 from rich.console import Console
-from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "apps" / "sam3d")]
 
 from click_unet import SETTINGS as UNET_SETTINGS  # noqa: E402
 from click_unet import ClickUNet, open_unet  # noqa: E402
+from curve_report import METRICS, UNET, UNETS, conclude, write_point  # noqa: E402
 
 from lib.activelearning.strategies import DiversityStrategy, ScoredStrategy, ScoreFile, UncertaintyStrategy  # noqa: E402
 from lib.trainers.sam3d import parse_train, train_settings  # noqa: E402
 from sam3d_label.active_learning.score import ImageScore, score_volume  # noqa: E402
-from sam3d_label.charts import (  # noqa: E402
-    AMBER,
-    INDIGO,
-    ROSE,
-    SLATE,
-    TEAL,
-    add_legend,
-    new_chart,
-    plot_mean,
-    set_title,
-)
-from sam3d_label.evaluation.metrics import bootstrap_interval  # noqa: E402
+from sam3d_label.evaluation.annotators import error_centre  # noqa: E402
+from sam3d_label.evaluation.metrics import noc  # noqa: E402
+from sam3d_label.evaluation.session import evaluate_case  # noqa: E402
 from sam3d_label.image.volume import Volume  # noqa: E402
-from sam3d_label.io import replacing, write_json  # noqa: E402
-from sam3d_label.model_update.gate import CaseScore, score  # noqa: E402
+from sam3d_label.io import write_json  # noqa: E402
 from sam3d_label.segmentation.segmenter import Segmenter  # noqa: E402
 from sam3d_label.training import TrainingCase, TrainingRun, TrainReport, TrainSettings, pair_cases  # noqa: E402
 from sam3d_label.training.cases import OpenedCases  # noqa: E402
@@ -66,19 +54,11 @@ from sam3d_label.training.fine_tune import (  # noqa: E402
 )
 from sam3d_label.weights import DataSource, Weights, open_weights  # noqa: E402
 
-UNET = "unet"
 STRATEGIES = ("random", "first", "uncertainty", "diverse")
-COLOURS = {
-    "random": TEAL,
-    "first": SLATE,
-    "uncertainty": ROSE,
-    "diverse": INDIGO,
-    UNET: AMBER,
-}
-METRICS = {"dice_1": "1 click", "dice_3": "3 clicks", "dice_5": "5 clicks"}
-OVER = "paired to random, 1 click"
-COLUMNS = ("arm", "seed", "annotated", "case", *METRICS, "steps", "seconds")
 STEPS_PER_EPOCH, TIMED_EPOCHS = 10, 4
+CLICKS = ("positive_click", "negative_click")
+MOST_CLICKS = 10
+"""Clicks after which the annotator gives up; a case that has not reached 0.85 by then counts as so many."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +71,7 @@ class Setup:
         held_out: Cases that are measured, opened.
         out: Folder of the results.
         steps: Steps of an update, by `sam3d` and `unet`.
+        separate: Each point is one update of the weights that the arm begins with.
     """
 
     weights: Weights
@@ -98,6 +79,7 @@ class Setup:
     held_out: OpenedCases
     out: Path
     steps: Mapping[str, int]
+    separate: bool = False
 
     def point(self, arm: str, seed: int, annotated: int) -> Path:
         """Return the file of a point."""
@@ -113,7 +95,7 @@ class Choosing:
 
     Args:
         setup: What all points share.
-        arm: The strategy, or `unet`, which gets what `random` chooses.
+        arm: The strategy, or a U-Net, which gets what `random` chooses.
         seed: Of chance.
     """
 
@@ -156,7 +138,7 @@ def settings_of(arm: str, cases: int, steps: int, card: Any, seed: int) -> Train
     epochs = steps // STEPS_PER_EPOCH
     length = {"epochs": epochs, "steps_per_epoch": STEPS_PER_EPOCH, "seed": seed}
     ours = train_settings(parse_train({}), cases, epochs, card).model_copy(update=length)
-    if arm != UNET:
+    if arm not in UNETS:
         return ours
     shared = ours.model_dump(
         include={"clicks", "inference_share", "inference_spacings", "homogeneous", "warmup", "average", *length}
@@ -172,7 +154,7 @@ def learn(setup: Setup, arm: str, seed: int, names: Sequence[str], serving: Weig
     resume = (out / CHECKPOINT).is_file()
     run = TrainingRun(cases=cases, intensity=setup.weights.card.intensity, settings=settings, resume=resume)
     report = fine_tune(model, run, out)
-    if arm == UNET:
+    if arm in UNETS:
         return open_unet(out / CHECKPOINT)
     data = [DataSource(name="learning curve", licence="not stated", cases=len(cases))]
     store(model, serving.card, out, report=report, settings=settings, data=data, version=out.name)
@@ -180,27 +162,43 @@ def learn(setup: Setup, arm: str, seed: int, names: Sequence[str], serving: Weig
 
 
 def kind(arm: str) -> str:
-    """Return the network of an arm."""
+    """Return whose number of steps an arm has."""
     return UNET if arm == UNET else "sam3d"
 
 
 def begin(setup: Setup, arm: str, seed: int) -> Weights:
     """Return the weights before any case is annotated."""
-    if arm != UNET:
+    if arm not in UNETS:
         return setup.weights
     torch.manual_seed(seed)
     card = setup.weights.card.model_copy(update={"version": "unet", "capabilities": [*CLICKS]})
     return Weights(ClickUNet().eval(), card, "unet", f"unet {seed}")
 
 
-CLICKS = ("positive_click", "negative_click")
+def measure(weights: Weights, cases: OpenedCases) -> dict[str, dict[str, float]]:
+    """Return Dice after some numbers of clicks of `error_centre`, and the clicks to a Dice of 0.85, of each case."""
+    scores = {}
+    for case in cases:
+        records = evaluate_case(
+            Segmenter(case.volume, weights),
+            case.target.array > 0,
+            error_centre,
+            spacing=case.volume.spacing.tolist(),
+            clicks=(MOST_CLICKS,),
+            ignored=None if case.ignored is None else case.ignored.array > 0,
+        )
+        dices = [record.dice for record in records]
+        scores[case.name] = {f"dice_{clicks}": dices[clicks - 1] for clicks in (1, 3, 5)}
+        scores[case.name]["noc85"] = noc(dices, 0.85, MOST_CLICKS).clicks
+    return scores
 
 
 def play(setup: Setup, arm: str, seed: int, sizes: Sequence[int], console: Console) -> None:
     """Measure all points of an arm that are missing."""
     serving, choose, annotated = begin(setup, arm, seed), Choosing(setup, arm, seed), list[str]()
-    if arm != UNET and not setup.point("start", 0, 0).is_file():
-        write_point(setup.point("start", 0, 0), "start", 0, 0, score(serving, setup.held_out), 0, 0.0)
+    if arm not in UNETS and not setup.point("start", 0, 0).is_file():
+        start = {"arm": "start", "seed": 0, "annotated": 0, "steps": 0, "seconds": 0}
+        write_point(setup.point("start", 0, 0), start, measure(serving, setup.held_out))
     for size in sizes:
         point, out = setup.point(arm, seed, size), setup.learned(arm, seed, size)
         picks = out / "annotated.json"
@@ -210,116 +208,19 @@ def play(setup: Setup, arm: str, seed: int, sizes: Sequence[int], console: Conso
             annotated = choose(annotated, size, serving)
             write_json(picks, annotated)
         if point.is_file():
-            serving = open_unet(out / CHECKPOINT) if arm == UNET else open_weights(str(out))
+            serving = open_unet(out / CHECKPOINT) if arm in UNETS else open_weights(str(out))
             continue
         began = time.monotonic()
-        serving = learn(setup, arm, seed, annotated, serving, out)
+        before = begin(setup, arm, seed) if setup.separate else serving
+        serving = learn(setup, arm, seed, annotated, before, out)
         seconds = time.monotonic() - began
-        scores = score(serving, setup.held_out)
-        write_point(point, arm, seed, size, scores, setup.steps[kind(arm)], seconds)
+        scores = measure(serving, setup.held_out)
+        columns = {"arm": arm, "seed": seed, "annotated": size, "steps": setup.steps[kind(arm)]}
+        write_point(point, {**columns, "seconds": f"{seconds:.1f}"}, scores)
         shown = "  ".join(
-            f"{name} {np.mean([getattr(each, key) for each in scores]):.3f}" for key, name in METRICS.items()
+            f"{name} {np.mean([score[key] for score in scores.values()]):.3f}" for key, name in METRICS.items()
         )
         console.print(f"{arm} {seed}: {size} cases, {seconds:.0f} s  {shown}", highlight=False)
-
-
-def write_point(
-    path: Path, arm: str, seed: int, annotated: int, scores: Iterable[CaseScore], steps: int, seconds: float
-) -> None:
-    """Write a row for each held-out case."""
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS)
-        table.writeheader()
-        for each in scores:
-            measured = {metric: f"{getattr(each, metric):.4f}" for metric in METRICS}
-            row = {"arm": arm, "seed": seed, "annotated": annotated, "case": each.case, **measured}
-            table.writerow({**row, "steps": steps, "seconds": f"{seconds:.1f}"})
-
-
-def read_points(out: Path) -> list[dict[str, str]]:
-    """Read the rows of all points."""
-    rows: list[dict[str, str]] = []
-    for path in sorted((out / "points").glob("*.csv")):
-        with path.open(newline="", encoding="utf-8") as file:
-            rows += csv.DictReader(file)
-    return rows
-
-
-def summarise(rows: Sequence[Mapping[str, str]]) -> dict[str, list[dict[str, Any]]]:
-    """Return, by arm and number of annotated cases, the mean over held-out cases and seeds and its 95 % interval.
-
-    `dice_1_over_random` is that of the difference to the strategy `random` on the same cases, where that was measured.
-    """
-    arms: dict[str, list[dict[str, Any]]] = {}
-    random = [row for row in rows if row["arm"] == "random"]
-    start = [row for row in rows if row["arm"] == "start"]
-    for arm in [arm for arm in (*STRATEGIES, UNET) if any(row["arm"] == arm for row in rows)]:
-        own = [*([] if arm == UNET else start), *(row for row in rows if row["arm"] == arm)]
-        arms[arm] = [
-            _summary(own, [] if arm == "random" else random, size)
-            for size in sorted({int(row["annotated"]) for row in own})
-        ]
-    return arms
-
-
-def _summary(rows: Sequence[Mapping[str, str]], random: Sequence[Mapping[str, str]], size: int) -> dict[str, Any]:
-    at = [row for row in rows if int(row["annotated"]) == size]
-    seeds = {row["seed"] for row in at}
-    summary: dict[str, Any] = {"annotated": size, "cases": len({row["case"] for row in at}), "seeds": len(seeds)}
-    summary["seconds"] = float(np.mean([float(row["seconds"]) for row in at]))
-    for metric in METRICS:
-        summary[metric] = _mean_and_interval(list(_by_case(at, metric).values()))
-    at_random = _by_case([row for row in random if int(row["annotated"]) == size], "dice_1")
-    if at_random:
-        over = [dice - at_random[case] for case, dice in _by_case(at, "dice_1").items()]
-        summary["dice_1_over_random"] = _mean_and_interval(over)
-    return summary
-
-
-def _by_case(rows: Sequence[Mapping[str, str]], metric: str) -> dict[str, float]:
-    """Return the mean of a metric over seeds, by held-out case."""
-    values: dict[str, list[float]] = {}
-    for row in rows:
-        values.setdefault(row["case"], []).append(float(row[metric]))
-    return {case: float(np.mean(values[case])) for case in sorted(values)}
-
-
-def _mean_and_interval(values: Sequence[float]) -> list[float]:
-    return [float(np.mean(values)), *bootstrap_interval(values)]
-
-
-def draw(path: Path, arms: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> None:
-    """Draw Dice after one and five clicks over annotated cases, with the interval of each mean, as a PNG."""
-    figure, panels = new_chart(2, sharey=True)
-    for axes, metric in zip(panels, ("dice_1", "dice_5"), strict=True):
-        for arm, points in arms.items():
-            at = [point["annotated"] for point in points]
-            mean, low, high = np.transpose([point[metric] for point in points])
-            name = "DynUNet with click channels" if arm == UNET else f"SAM3D, {arm}"
-            plot_mean(axes, at, mean, (low, high), color=COLOURS[arm], marker="o", label=name)
-        axes.set_xscale("symlog", linthresh=1)
-        ticks = sorted({point["annotated"] for points in arms.values() for point in points})
-        axes.set_xticks(ticks)
-        axes.minorticks_off()
-        axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.set(xlabel="annotated cases", ylim=(0, 1))
-        set_title(axes, f"Dice after {METRICS[metric]}")
-        add_legend(axes)
-    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
-    with replacing(path) as partial:
-        figure.savefig(partial)
-
-
-def table(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
-    """Format the numbers as a table."""
-    shown = Table("arm", "annotated", "held out", "seconds", *(f"Dice, {name}" for name in METRICS.values()), OVER)
-    for arm, points in arms.items():
-        for point in points:
-            cells = ("{:.3f} ({:.2f}–{:.2f})".format(*point[metric]) for metric in METRICS)
-            counts = (str(point["annotated"]), str(point["cases"]), f"{point['seconds']:.0f}")
-            over = point.get("dice_1_over_random")
-            shown.add_row(arm, *counts, *cells, "{:+.3f} ({:+.3f} to {:+.3f})".format(*over) if over else "")
-    return shown
 
 
 def calibrate(weights: Weights, case: TrainingCase, minutes: float, out: Path) -> dict[str, int]:
@@ -344,19 +245,22 @@ def main(
     out: Annotated[Path, typer.Argument(help="Folder for points, table and picture; an interrupted run continues.")],
     minutes: Annotated[float, typer.Option(help="Training time of each point.")] = 2.0,
     sizes: Annotated[str, typer.Option(help="Numbers of annotated cases.")] = "1,2,5,10,20,40",
-    strategies: Annotated[str, typer.Option(help="Arms, of random, first, uncertainty, diverse, unet.")] = "",
+    strategies: Annotated[
+        str, typer.Option(help="Arms, of random, first, uncertainty, diverse, unet, unet_same_crops.")
+    ] = "",
     seeds: Annotated[str, typer.Option(help="Random seeds; each is a separate arm.")] = "0",
     label: Annotated[int | None, typer.Option(help="Value of the target; any but 0 without it.")] = None,
     weights: Annotated[str | None, typer.Option(help="A file, or the name of shipped ones.")] = None,
     pool: Annotated[int, typer.Option(help="Cases that may be annotated, drawn from those not held out.")] = 60,
     held_out: Annotated[int, typer.Option(help="Cases that are measured: the last by name.")] = 20,
+    separate: Annotated[bool, typer.Option(help="Each point is one update of the weights before any case.")] = False,
     threads: int = 2,
 ) -> None:
     """Play the loop, print a table, write the numbers and a picture."""
     torch.set_num_threads(threads)
     counts, arms = sorted({int(size) for size in sizes.split(",")}), strategies.split(",") if strategies else []
     arms = arms or [*STRATEGIES, UNET]
-    unknown = set(arms) - {*STRATEGIES, UNET}
+    unknown = set(arms) - {*STRATEGIES, *UNETS}
     if unknown or counts[0] < 1 or counts[-1] > pool:
         raise typer.BadParameter(f"{', '.join(unknown) or sizes}: choose of {STRATEGIES}, and sizes up to {pool}")
     cases = [replace(case, value=label, salient=True) for case in pair_cases(images, labels)]
@@ -367,28 +271,13 @@ def main(
     opened = open_weights(weights)
     held, _ = open_cases(measured, opened.card.intensity, TrainReport())
     steps = calibrate(opened, free[drawn[0]], minutes, out)
-    setup = Setup(opened, {free[index].name: free[index] for index in drawn}, held, out, steps)
+    setup = Setup(opened, {free[index].name: free[index] for index in drawn}, held, out, steps, separate)
     console = Console(stderr=True)
     console.print(f"{opened.version}: {len(drawn)} cases to choose from, {len(held)} held out, steps {steps}")
     for arm in arms:
         for seed in map(int, seeds.split(",")):
             play(setup, arm, seed, counts, console)
     conclude(out, opened.version, minutes)
-
-
-def conclude(out: Path, version: str, minutes: float) -> None:
-    """Write table, numbers and picture of all points."""
-    rows = read_points(out)
-    with replacing(out / "learning_curve.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    arms = summarise(rows)
-    write_json(out / "learning_curve.json", {"weights": version, "minutes": minutes, "arms": arms})
-    cases = max(point["cases"] for points in arms.values() for point in points)
-    title = f"{cases} cases that never train · {minutes:g} minutes an update on the CPU · started from {version}"
-    draw(out / "learning_curve.png", arms, title)
-    Console().print(table(arms))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import curve_report
 import learning_curve
 import pytest
 
@@ -23,7 +24,7 @@ def setup(small_weights, pool, tmp_path):
 
 
 def row(arm: str, annotated: int, case: str, dice: float, seed: int = 0) -> dict[str, str]:
-    metrics = {"dice_1": str(dice), "dice_3": "0.8", "dice_5": "0.9"}
+    metrics = {"dice_1": str(dice), "dice_3": "0.8", "dice_5": "0.9", "noc85": "4"}
     return {"arm": arm, "seed": str(seed), "annotated": str(annotated), "case": case, **metrics, "seconds": "1"}
 
 
@@ -35,14 +36,14 @@ def test_an_arm_is_paired_with_random_case_by_case():
         row("first", 1, "a", 0.4),
         row("first", 2, "a", 0.4),
     ]
-    arms = learning_curve.summarise(rows)
+    arms = curve_report.summarise(rows)
     assert arms["first"][0]["dice_1_over_random"] == pytest.approx([0.1, 0.1, 0.1])
     assert "dice_1_over_random" not in arms["first"][1], "random was not measured there"
     assert "dice_1_over_random" not in arms["random"][0]
     assert arms["random"][0]["dice_1"][0] == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("arm", ["random", "first", "uncertainty", "diverse", "unet"])
+@pytest.mark.parametrize("arm", ["random", "first", "uncertainty", "diverse", "unet", "unet_same_crops"])
 def test_a_strategy_adds_to_what_is_annotated_without_repeating(arm, setup):
     choose = learning_curve.Choosing(setup, arm, 0)
     two = choose([], 2, setup.weights)

@@ -71,7 +71,8 @@ def _voxels(file: BinaryIO, header: Header) -> tuple[np.ndarray, bytes]:
     slice_bytes = i * j * header.dtype.itemsize
     slices = max(1, PIECE // slice_bytes)
     scaled = (header.slope, header.intercept) != (1.0, 0.0)
-    array = np.empty((i, j, k), np.float32)
+    # Not np.empty, which asks for huge pages: a virtual machine can take a second to provide 420 MB of them.
+    array = np.zeros((i, j, k), np.float32)
     digest = hashlib.blake2b(repr((header.dtype.str, header.slope, header.intercept)).encode(), digest_size=16)
     with np.errstate(over="ignore", invalid="ignore"):  # Volume counts non-finite values
         for number, piece in enumerate(one_ahead(voxel_pieces(file, header, slices * slice_bytes))):

@@ -69,7 +69,7 @@ def serve(
 
     Without STUDIES it serves a copy of the sample data, and labels that you
     save stay there for the next time. For TLS and other options of MONAI
-    Label, use monailabel start_server --app "$(sam3d-label app-path)".
+    Label, use python -m monailabel.main start_server --app "$(sam3d-label app-path)".
     """
     pairs = [_pair(text) for text in conf or ()]
     refuse_taken_port(host, port)
@@ -87,6 +87,7 @@ def serve(
     command = start_server(bundle.app_folder(), port, "--studies", served, *options, host=host)
     address = url_of(host, port)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    typer.echo("Starting the server, which can take a minute …", err=True)
     try:
         with serving(command, address, log) as server:
             typer.echo(f"Serving {name} at {address} (page: {address}/sam3d/; log: {log}; Ctrl-C stops it)")

@@ -160,6 +160,7 @@ export class Annotator {
     if (!view) return;
     const windows = presets(view);
     $("window").replaceChildren(...windows.map(({ name }, at) => make("option", { value: String(at) }, name)));
+    $("window").disabled = false;
   }
 
   #applyWindow() {

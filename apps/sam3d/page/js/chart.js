@@ -4,7 +4,7 @@ import { draw, make } from "./dom.js";
 
 /** @typedef {{x: number, y: number, low?: number, high?: number, hollow?: boolean, title?: string}} Point */
 /** @typedef {{colour: string, points: Point[], name?: string, marks?: boolean}} Line `colour` is a variable of the style sheet */
-/** @typedef {{height: number, xLabel: string, yMax?: number}} Options */
+/** @typedef {{height: number, xLabel: string, yMax?: number, empty: string}} Options `empty` is the text without points */
 
 const PAD = { left: 34, right: 12, top: 10, bottom: 30 };
 
@@ -14,11 +14,11 @@ const PAD = { left: 34, right: 12, top: 10, bottom: 30 };
  * @param {Line[]} lines
  * @param {Options} options
  */
-export function chart(target, lines, { height, yMax, xLabel }) {
+export function chart(target, lines, { height, yMax, xLabel, empty }) {
   const width = target.clientWidth || 600;
   const all = lines.flatMap((line) => line.points);
   if (!all.length) {
-    target.replaceChildren(make("p", { class: "empty" }, "Nothing yet."));
+    target.replaceChildren(make("p", { class: "empty" }, empty));
     return;
   }
   const xs = all.map((point) => point.x);

@@ -32,7 +32,8 @@ function showCurve(rows) {
   /** @type {any[]} */
   const reference = points.length ? [{ colour: "--kept", name: "5 clicks, reference set", points }] : [];
   const lines = [line("dice_5", "--five", "5 clicks"), line("dice_1", "--one", "1 click"), ...reference];
-  chart($("curve"), lines, { height: 280, yMax: 1, xLabel: "annotated cases" });
+  chart($("curve"), lines, { height: 280, yMax: 1, xLabel: "annotated cases", empty: "Each training adds a point." });
+  $("curve-files").hidden = !rows.length;
 }
 
 /** @param {string | null} status */
@@ -47,7 +48,7 @@ function described({ status, stats }) {
   if (isRunning(status)) return `${stats.stage ?? "starting"} · epoch ${stats.epoch ?? 0} of ${stats.total_epochs ?? "…"}`;
   if (status === "STOPPED") return "The last training was stopped; nothing was changed.";
   if (stats.error) return `The last training failed: ${stats.error}`;
-  return stats.version ? `The last one made version ${stats.version}: ${stats.gate.reason}.` : "None yet.";
+  return stats.version ? `The last one made version ${stats.version}: ${stats.gate.reason}.` : "No training yet. Five saved labels are a good start.";
 }
 
 /**
@@ -75,7 +76,7 @@ function showTraining(training, mayTrain) {
   $("stop").hidden = !running;
   $("stop").disabled = !mayTrain;
   const points = (stats.losses ?? []).map((/** @type {number} */ loss, /** @type {number} */ index) => ({ x: index + 1, y: loss }));
-  chart($("losses"), [{ colour: "--one", points }], { height: 150, xLabel: "epoch · training loss" });
+  chart($("losses"), [{ colour: "--one", points }], { height: 150, xLabel: "epoch · training loss", empty: "The loss of each epoch appears here." });
   const rules = [every ? `after ${count(every, "saved label")}` : "", at ? `at ${at}` : ""].filter(Boolean).join(" and ");
   $("auto-rule").textContent = `${count(fresh, "label")} saved since the last training. ` + (rules ? `It starts automatically ${rules}.` : "It does not start automatically.");
   $("training-chip").hidden = !running;

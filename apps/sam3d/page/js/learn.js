@@ -145,7 +145,7 @@ function showLedger({ images, labelled, counts, cases }) {
 
 /** @param {any[]} images */
 function showNext(images) {
-  const items = images.map((entry) => make("li", {}, `${entry.image} · doubt ${number(entry.doubt)}`));
+  const items = images.map((entry) => make("li", {}, `${entry.image} · uncertainty ${number(entry.doubt)}`));
   if (items.length) $("next").replaceChildren(...items);
   else $("next").replaceChildren(make("p", { class: "empty" }, "No unlabelled image is scored yet."));
 }

@@ -68,6 +68,40 @@ def test_brush_and_eraser_change_what_they_touch_and_outlive_a_click(user: Page,
     assert np.array_equal(user.voxels(), model)
 
 
+def test_keys_and_another_case_do_not_change_a_stroke_that_is_being_drawn(user: Page) -> None:
+    far = [I0, J0 + 55, K0]
+    user.press("4")
+    x, y = user.place(far)
+    mouse, keyboard = user.page.mouse, user.page.keyboard
+    mouse.move(x, y)
+    mouse.down()
+    mouse.move(x + 10, y, steps=3)
+    for keys in ("5", "1", "Alt+2", "Control+z", "Control+s"):
+        keyboard.press(keys)
+    mouse.move(x + 20, y, steps=3)
+    mouse.up()
+    user.idle()
+    assert user.page.evaluate("sam3d.session.active") == "tumor"
+    assert user.page.evaluate("sam3d.annotator.tool") == "brush"
+    assert user.page.evaluate("[...sam3d.session.layer.edits.values()].every(Boolean)")
+    assert user.voxels()[tuple(far)] == 1
+    expect(user.page.locator("#saved")).to_have_text("Not saved yet")
+    user.press("Control+z")
+    assert not user.voxels().any()
+
+    user.page.evaluate("sam3d.session.isDirty = false")
+    mouse.move(x, y)
+    mouse.down()
+    mouse.move(x + 10, y, steps=3)
+    user.page.evaluate("void sam3d.annotator.open('phantom_001')")
+    user.opened("phantom_001")
+    mouse.move(x + 20, y, steps=3)
+    mouse.up()
+    user.idle()
+    assert not user.voxels().any(), "a stroke on one image does not go on in the next"
+    assert not user.page.evaluate("sam3d.session.isDirty")
+
+
 def test_the_uncertainty_is_shown_with_the_next_click(user: Page) -> None:
     expect(user.page.locator("#uncertainty")).to_be_disabled()
     user.click(CENTRE)

@@ -109,6 +109,7 @@ export class Annotator {
   /** @param {string} image @param {string} [why] */
   async open(image, why = "") {
     if (!(await this.#mayLeave())) return;
+    this.#cancel();
     $("why").textContent = why;
     $("welcome").hidden = false;
     $("welcome-title").textContent = this.cases.nameOf(image);
@@ -224,13 +225,12 @@ export class Annotator {
     }
   }
 
-  /** @param {Spot} from @param {Spot} to @param {boolean} done */
-  #paint(from, to, done) {
+  /** @param {Spot} from @param {Spot} to @param {boolean} done @param {boolean} inside */
+  #paint(from, to, done, inside) {
     const { session, viewer } = this;
     const { grid, spacing } = viewer;
     const label = session.labels.find(({ name }) => name === session.active);
     if (!grid || !session.map || !label) return;
-    const inside = this.tool === "brush";
     const across = $("ball").checked ? null : grid.axes[from.plane];
     const voxels = brushed(grid, spacing, from.ijk, to.ijk, this.radius, across);
     for (const voxel of voxels) this.stroke.set(grid.storedIndex(voxel), voxel);
@@ -281,7 +281,7 @@ export class Annotator {
       tool: () => this.tool,
       click: ({ ijk }, inside) => this.guard(() => session.click(ijk, inside)),
       box: (from, to, done) => this.#dragBox(from, to, done),
-      stroke: (from, to, done) => this.#paint(from, to, done),
+      stroke: (from, to, done, inside) => this.#paint(from, to, done, inside),
       cancel: () => this.#cancel(),
       hover: (pointer) => {
         this.pointer = pointer;
@@ -387,7 +387,7 @@ export class Annotator {
         { keys: "Ctrl Enter", does: "save and next case", matches: control("Enter"), run: () => session.image && this.guard(() => this.saveAndNext()) },
         { keys: "?", does: "this help", everywhere: true, matches: (event) => event.key === "?", run: () => $("help").showModal() },
       ],
-      () => !$("annotate").hidden,
+      () => !$("annotate").hidden && !this.dragged && !this.stroke.size, // keys wait while the pointer draws
     );
   }
 

@@ -8,7 +8,7 @@
  * @property {() => Tool} tool
  * @property {(spot: Spot, inside: boolean) => void} click
  * @property {(from: Spot, to: Spot, done: boolean) => void} box
- * @property {(from: Spot, to: Spot, done: boolean) => void} stroke
+ * @property {(from: Spot, to: Spot, done: boolean, inside: boolean) => void} stroke
  * @property {() => void} cancel drops a box or stroke that is not done
  * @property {(at: {x: number, y: number, spot: Spot} | null) => void} hover
  * @property {(low: number, high: number) => void} window
@@ -30,7 +30,7 @@ export function listen(element, viewer, actions) {
   /** @type {Map<number, {x: number, y: number}>} */
   const fingers = new Map();
   let gesture = /** @type {Gesture} */ ("none");
-  let start = { x: 0, y: 0, at: /** @type {Spot | null} */ (null), inside: true, button: LEFT };
+  let start = { x: 0, y: 0, at: /** @type {Spot | null} */ (null), inside: true, button: LEFT, tool: actions.tool(), grid: viewer.grid };
   let last = { x: 0, y: 0, at: /** @type {Spot | null} */ (null) };
   let hasMoved = false;
   let distance = 0;
@@ -54,8 +54,13 @@ export function listen(element, viewer, actions) {
 
   /** @param {Spot} from @param {Spot} to @param {boolean} done */
   const use = (from, to, done) => {
-    if (actions.tool() === "box") actions.box(from, to, done);
-    else actions.stroke(from, to, done);
+    if (start.tool === "box") actions.box(from, to, done);
+    else actions.stroke(from, to, done, start.tool === "brush");
+  };
+
+  /** End a gesture that was begun on another image. */
+  const keepToImage = () => {
+    if (viewer.grid !== start.grid) gesture = "none";
   };
 
   element.addEventListener("pointerdown", (event) => {
@@ -74,7 +79,7 @@ export function listen(element, viewer, actions) {
     }
     gesture = gestureOf(event, x, y);
     const at = viewer.pick(x, y);
-    start = { x, y, at, inside: !isOpposite(event), button: event.button };
+    start = { x, y, at, inside: !isOpposite(event), button: event.button, tool: actions.tool(), grid: viewer.grid };
     last = { x, y, at };
     hasMoved = false;
     if (gesture === "tool" && at) {
@@ -90,6 +95,7 @@ export function listen(element, viewer, actions) {
       actions.hover(spot ? { x, y, spot } : null);
       return;
     }
+    keepToImage();
     const before = /** @type {{x: number, y: number}} */ (fingers.get(event.pointerId));
     fingers.set(event.pointerId, { x, y });
     if (fingers.size === 2) {
@@ -108,7 +114,7 @@ export function listen(element, viewer, actions) {
     else if (gesture === "window") changeWindow(x - last.x, y - last.y);
     else if (gesture === "look" && at) viewer.moveTo(at.ijk);
     else if (gesture === "tool" && at && start.at)
-      use(actions.tool() === "box" ? start.at : (last.at ?? at), at, false);
+      use(start.tool === "box" ? start.at : (last.at ?? at), at, false);
     if (at) actions.hover({ x, y, spot: at });
     last = { x, y, at: at ?? last.at };
   });
@@ -124,11 +130,11 @@ export function listen(element, viewer, actions) {
   /** @param {PointerEvent} event @param {boolean} cancelled */
   const release = (event, cancelled) => {
     if (!fingers.delete(event.pointerId)) return;
-    if (gesture === "tool" && start.at) use(actions.tool() === "box" ? start.at : (last.at ?? start.at), last.at ?? start.at, true);
+    keepToImage();
+    if (gesture === "tool" && start.at) use(start.tool === "box" ? start.at : (last.at ?? start.at), last.at ?? start.at, true);
     else if (!cancelled && !hasMoved && start.at && (gesture === "look" || gesture === "window")) {
       viewer.moveTo(start.at.ijk);
-      const tool = actions.tool();
-      if (tool !== "look") actions.click(start.at, start.inside === (tool !== "outside"));
+      if (start.tool !== "look") actions.click(start.at, start.inside === (start.tool !== "outside"));
     }
     gesture = "none";
   };

@@ -195,14 +195,20 @@ function show() {
   for (const call of listeners) call(shown);
 }
 
-/** Do something that changes the state, and show it. @param {() => Promise<unknown>} action */
+let isChanging = false;
+
+/** Do something that changes the state, and show it; a second click meanwhile does nothing. @param {() => Promise<unknown>} action */
 async function change(action) {
+  if (isChanging) return;
+  isChanging = true;
   try {
     complain.doing("");
     await action();
     await refresh();
   } catch (error) {
     complain.doing(error instanceof Error ? error.message : String(error));
+  } finally {
+    isChanging = false;
   }
 }
 

@@ -36,7 +36,7 @@ function server(answers = {}) {
     if (pathname === "/sam3d/cases/view") return Promise.resolve(json(VIEW));
     if (pathname === "/sam3d/cases/volume") return Promise.resolve(volume());
     if (pathname === "/datastore/segmentation") return answers[image] ?? Promise.resolve(new Response(null, { status: 204 }));
-    if (pathname === "/datastore/label/info") return Promise.resolve(json({}));
+    if (pathname === "/datastore/label/info") return Promise.resolve(json(answers.record ?? {}));
     if (pathname === "/datastore/label") return Promise.resolve(json({}));
     return new Promise((resolve, reject) => {
       clicks.push(resolve);
@@ -130,7 +130,7 @@ test("a candidate that the server ignores is dropped, and the annotator reads wh
   const clicked = session.click([1, 1, 1], true);
   clicks.at(-1)(mask([1, 1, 1], IDENTITY, { ignored_candidate: "It belongs to other weights." }));
   await clicked;
-  assert.deepEqual([session.layer.choice, session.isBehind, shown(session)], [null, false, 1]);
+  assert.deepEqual([session.layer.choice, session.behind, shown(session)], [null, [], 1]);
   assert.deepEqual(session.messages, ["It belongs to other weights."]);
 });
 
@@ -147,4 +147,45 @@ test("saving waits for the masks of all labels, whichever arrives last", async (
   setTimeout(() => clicks[0](mask([0, 0, 0])), 20);
   await Promise.all([first, saved]);
   assert.deepEqual([session.isSaved, session.isDirty, shown(session)], [true, false, 2]);
+});
+
+test("a click whose request another window has replaced stays, and can be asked again for each label", async () => {
+  const clicks = server();
+  const session = newSession();
+  await open(session, "ct", ["tumor", "cyst"]);
+  const clicked = session.click([0, 0, 0], true);
+  clicks[0](json({ detail: "A newer request has replaced it" }, 409));
+  await clicked;
+  assert.match(session.messages[0], /replaced it.*does not show the latest click yet/);
+  session.activate("cyst");
+  assert.deepEqual(session.behind, ["tumor"]);
+  const again = session.retry();
+  clicks[1](mask([0, 0, 0]));
+  await again;
+  assert.deepEqual([session.behind, session.active, shown(session)], [[], "cyst", 1]);
+});
+
+test("the uncertainty and the candidates are those of the click that is still computed", async () => {
+  const clicks = server();
+  const session = newSession();
+  await open(session, "ct");
+  const clicked = session.click([0, 0, 0], true);
+  const [twice, asked] = [assert.rejects(session.assist.findChoices(), { name: "AbortError" }), session.assist.findChoices()];
+  clicks[0](mask([0, 0, 0]));
+  await clicked;
+  await later();
+  assert.equal(clicks.length, 2, "the first of two questions is not asked");
+  clicks[1](mask([1, 1, 1], IDENTITY, { candidates: [{ value: 1, predicted_dice: 0.5, voxels: 1 }], model_version: "0001" }));
+  await Promise.all([twice, asked]);
+  assert.deepEqual(session.assist.choices.map(({ voxels }) => voxels), [1, 1]);
+});
+
+test("a search without clicks ends when its case is left", async () => {
+  server();
+  const session = newSession();
+  await open(session, "first");
+  const found = assert.rejects(session.assist.findAll(() => {}), { name: "AbortError" });
+  await open(session, "second");
+  await found;
+  assert.deepEqual([session.isDirty, session.assist.running], [false, 0]);
 });

@@ -25,9 +25,13 @@ const CASES_MS = 30_000;
 const NARROW = "(max-width: 1000px)";
 
 export class Annotator {
-  /** @param {(message: string) => void} complain */
-  constructor(complain) {
+  /**
+   * @param {(message: string) => void} complain about an action
+   * @param {(message: string) => void} warn about a mask that is not that of its clicks, as long as it is so
+   */
+  constructor(complain, warn) {
     this.complain = complain;
+    this.warn = warn;
     this.viewer = new Viewer($("volume"));
     this.session = new Session(this.viewer, {
       changed: () => this.show(),
@@ -90,6 +94,8 @@ export class Annotator {
   }
 
   show() {
+    const { behind } = this.session;
+    this.warn(behind.length ? `The mask of ${behind.join(" and ")} does not show the latest click yet.` : "");
     showCase(this.session, this.session.image ? this.cases.nameOf(this.session.image) : null, this.abilities);
     const study = this.session.view?.study;
     if (study) {

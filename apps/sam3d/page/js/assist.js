@@ -18,10 +18,15 @@ export class Assist {
     /** Masks to choose from, the present one first. @type {Option[]} */
     this.choices = [];
     this.chosen = 0;
+    /** Requests that run. */
+    this.running = 0;
+    /** The question about the present mask. */
+    this.question = new AbortController();
   }
 
   /** Drop what belonged to an earlier mask. */
   forget() {
+    this.question.abort();
     this.suggestion = null;
     this.isUncertaintyShown = false;
     this.choices = [];
@@ -30,36 +35,41 @@ export class Assist {
   }
 
   /**
-   * Ask the model about the active label's prompts; null if they have changed meanwhile.
+   * Ask the model about the active label's prompts, once their mask is there; an action or another question ends this.
    * @param {"candidates" | "uncertainty"} result
    * @param {Partial<import("./layer.js").Layer>} [changed] prompts that differ
    */
   async #ask(result, changed = {}) {
-    const { active, layer, opened } = this.session;
-    const params = { ...sentPrompts({ ...layer, ...changed }), label: active, result };
-    const answer = await this.#working(api.infer("sam3d", opened, params));
-    if (this.session.layer !== layer) return null;
-    if (answer.params.ignored_candidate) this.session.observer.failed(answer.params.ignored_candidate);
+    const { session } = this;
+    this.question.abort();
+    this.question = new AbortController();
+    const { signal } = this.question;
+    await session.answered();
+    signal.throwIfAborted();
+    const params = { ...sentPrompts({ ...session.layer, ...changed }), label: session.active, result };
+    const answer = await this.#working(api.infer("sam3d", session.opened, params, signal));
+    signal.throwIfAborted();
+    if (answer.params.ignored_candidate) session.observer.failed(answer.params.ignored_candidate);
     return answer;
   }
 
   /** @template T @param {Promise<T>} work @returns {Promise<T>} */
   async #working(work) {
-    this.session.observer.working(true);
+    this.running += 1;
+    this.session.reportWork();
     try {
       return await work;
     } finally {
-      this.session.observer.working(false);
+      this.running -= 1;
+      this.session.reportWork();
     }
   }
 
   /** Request other masks that the prompts may mean. */
   async findChoices() {
     const { session } = this;
+    const { params, file } = await this.#ask("candidates", { choice: null });
     const { foreground, background, roi, model, choice } = session.layer;
-    const answer = await this.#ask("candidates", { choice: null });
-    if (!answer) return;
-    const { params, file } = answer;
     const box = params.crop_box;
     const others = (params.candidates ?? []).map(({ value, predicted_dice: predictedDice, voxels }, at) => ({
       name: `Candidate ${at + 1}`, predictedDice, voxels, choice: { foreground, background, roi, number: at, version: params.model_version ?? "" },
@@ -86,10 +96,8 @@ export class Assist {
     const { session } = this;
     if (this.isUncertaintyShown) this.forget();
     else {
+      const { params, file } = await this.#ask("uncertainty");
       const { layer } = session;
-      const answer = await this.#ask("uncertainty");
-      if (!answer) return;
-      const { params, file } = answer;
       if (params.crop_box) await session.viewer.showHeat(params.crop_box, /** @type {Float32Array} */ (file.data));
       if (session.layer !== layer) return this.forget();
       this.isUncertaintyShown = true;
@@ -106,13 +114,13 @@ export class Assist {
    */
   async findAll(progress) {
     const { session } = this;
-    const image = session.opened;
+    const { opened: image, opening: { signal } } = session;
     const watch = setInterval(() => {
       api.progress("sam3d_auto", image).then(({ done, total }) => total && progress((done ?? 0) / total), () => {});
     }, 700);
     try {
-      const { params, file } = await this.#working(api.infer("sam3d_auto", image, {}));
-      if (session.image !== image) return 0;
+      const { params, file } = await this.#working(api.infer("sam3d_auto", image, {}, signal));
+      signal.throwIfAborted();
       const [name] = Object.keys(params.label_names);
       const box = params.crop_box;
       const base = box ? maskOf({ box, data: file.data }, Boolean) : null;

@@ -8,7 +8,7 @@ import { startLearning } from "./learn.js";
 import { listenToTerms } from "./terms.js";
 
 /** Problems by the part of the page that has them: one of them may end while another stays. @type {Map<string, string>} */
-const problems = new Map();
+const problems = new Map(["start", "annotate", "mask"].map((part) => [part, ""])); // the first one is shown
 
 /** @param {string} part @returns {(message: string) => void} */
 const complainAs = (part) => (message) => {
@@ -44,7 +44,7 @@ async function start() {
   listenToTerms();
   window.addEventListener("hashchange", showPart);
   showPart();
-  const annotator = new Annotator(complainAs("annotate"));
+  const annotator = new Annotator(complainAs("annotate"), complainAs("mask"));
   unsaved.isThere = () => annotator.session.isDirty;
   /** For scripts and tests: the open case and its viewer. */
   Object.assign(window, { sam3d: { annotator, session: annotator.session, viewer: annotator.viewer } });

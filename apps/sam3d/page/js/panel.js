@@ -45,7 +45,7 @@ export function showCase(session, name, { hasCandidates, automatic }) {
   $("candidates").title = hasCandidates ? "Other masks that the clicks may mean (C)" : "The active weights give one mask only; tiny-geodesic gives several";
   $("save").disabled = $("save-next").disabled = !isOpen;
   $("saved").textContent = !isOpen ? "" : session.isDirty ? "Not saved yet" : session.isSaved ? "Saved as final label" : "";
-  $("retry").hidden = !session.isBehind;
+  $("retry").hidden = !session.behind.length;
   showSuggestion(session);
   showChoices(session);
   const { timing } = session;

@@ -27,7 +27,7 @@ const COLOURS = [
 ];
 
 /** Status of answers after which the same request may succeed: the click stays. */
-const PASSING = new Set([0, 401, 429, 503]);
+const PASSING = new Set([0, 401, 409, 429, 503]);
 
 export class Session {
   /**
@@ -60,6 +60,7 @@ export class Session {
     this.pending = Promise.resolve();
     /** @type {ArrayBuffer | null} */
     this.header = null;
+    /** Ends when the case is left. */
     this.opening = new AbortController();
   }
 
@@ -123,7 +124,7 @@ export class Session {
     Object.assign(this, { isDirty: false, isSaved: false, timing: null });
     this.history = new History();
     this.viewer.close();
-    this.observer.working(false);
+    this.reportWork();
     this.observer.changed();
   }
 
@@ -260,16 +261,21 @@ export class Session {
     const isAsked = !isAnswered && (layer.foreground.length > 0 || layer.roi !== null);
     if (isAnswered) this.display(name, layer);
     else if (!isAsked) this.#finish(name, layer, layers.withModel(layer, null));
-    this.observer.changed();
-    if (!isAsked) return;
+    if (!isAsked) return this.observer.changed();
     const request = this.#segment(name, layer);
     this.pending = Promise.all([this.pending, request]).then(() => {});
+    this.observer.changed();
     await request;
   }
 
-  /** Request the mask again after an error that passes. */
-  retry() {
-    return this.#refresh(this.active);
+  /** Request the masks again after an error that passes. */
+  async retry() {
+    await Promise.all(this.behind.map((name) => this.#refresh(name)));
+  }
+
+  /** Report whether answers of the server are awaited. */
+  reportWork() {
+    this.observer.working(this.requests.size + this.assist.running > 0);
   }
 
   /** @param {string} name @param {Layer} layer */
@@ -277,7 +283,7 @@ export class Session {
     const request = new AbortController();
     this.requests.set(name, request);
     const began = performance.now();
-    this.observer.working(true);
+    this.reportWork();
     try {
       const separated = layer.restored ? await this.#separate(name, layer, request.signal) : layer;
       const { params, mask } = await this.#mask(name, separated, request.signal);
@@ -295,7 +301,7 @@ export class Session {
     } finally {
       if (this.requests.get(name) === request) {
         this.requests.delete(name);
-        this.observer.working(false);
+        this.reportWork();
         this.observer.changed();
       }
     }
@@ -328,7 +334,6 @@ export class Session {
 
   /** @param {string} name @param {Layer} layer @param {unknown} error */
   #fail(name, layer, error) {
-    if (error instanceof ApiError && error.status === 409) return; // a newer request has replaced it
     const passes = error instanceof ApiError && PASSING.has(error.status);
     const latest = this.history.done.at(-1);
     if (!passes && latest?.label === name && latest.after === layer) {
@@ -350,9 +355,9 @@ export class Session {
     if (changed) this.viewer.showLabels(this.map.voxels, changed);
   }
 
-  /** Whether the mask on the screen is not that of the prompts. */
-  get isBehind() {
-    return Boolean(this.image) && !this.requests.size && !layers.isCurrent(this.layer);
+  /** Labels whose mask on the screen is not that of their prompts, without a request for it. @returns {string[]} */
+  get behind() {
+    return [...this.layers].filter(([name, layer]) => !this.requests.has(name) && !layers.isCurrent(layer)).map(([name]) => name);
   }
 
   /** Wait for the masks of all clicks. */
@@ -367,8 +372,8 @@ export class Session {
     const { map, header, image } = this;
     if (!map || !header || !image) return;
     await this.answered();
-    const behind = [...this.layers].find(([, layer]) => !layers.isCurrent(layer));
-    if (behind) throw new Error(`The mask of ${behind[0]} does not show the latest click yet: try again, or undo it, then save.`);
+    const [behind] = this.behind;
+    if (behind) throw new Error(`The mask of ${behind} does not show the latest click yet: try again, or undo it, then save.`);
     const history = this.history.done.at(-1);
     const used = this.labels.filter(({ name }) => this.voxels(name));
     const prompts = Object.fromEntries(used.map((label) => [label.name, this.#record(label, map)]));

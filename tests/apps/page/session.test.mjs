@@ -189,3 +189,15 @@ test("a search without clicks ends when its case is left", async () => {
   await found;
   assert.deepEqual([session.isDirty, session.assist.running], [false, 0]);
 });
+
+test("a label that was saved elsewhere meanwhile is noticed, one's own is not", async () => {
+  const answers = { record: { ts: 1, checksum: "SHA256:a" }, ct: Promise.resolve(mask([0, 0, 0])) };
+  server(answers);
+  const session = newSession();
+  await open(session, "ct");
+  assert.equal(await session.isSavedElsewhere(), false);
+  answers.record = { ts: 2, checksum: "SHA256:b" };
+  assert.equal(await session.isSavedElsewhere(), true);
+  await session.save();
+  assert.equal(await session.isSavedElsewhere(), false);
+});

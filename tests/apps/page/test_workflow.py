@@ -90,6 +90,29 @@ def test_saving_waits_for_the_mask_of_the_latest_click(user: Page, url: str, tmp
     assert np.array_equal(np.asarray(saved(url, tmp_path).dataobj), user.voxels())
 
 
+def test_a_label_that_somebody_else_has_saved_meanwhile_is_not_replaced_without_a_question(
+    user: Page, url: str, tmp_path: Path
+) -> None:
+    user.click(CENTRE)
+    theirs = nib.Nifti1Image(
+        np.ones_like(user.voxels()), nib.Nifti1Image.from_filename(SAMPLES / "images" / f"{CASE}.nii.gz").affine
+    )
+    nib.save(theirs, tmp_path / "theirs.nii.gz")
+    with (tmp_path / "theirs.nii.gz").open("rb") as file:
+        to, sent = {"image": CASE, "tag": "final"}, {"label": ("theirs.nii.gz", file)}
+        assert httpx.put(f"{url}/datastore/label", params=to, files=sent).status_code == 200
+    user.page.dblclick("#save")
+    expect(user.page.locator("#question")).to_contain_text("has saved a label")
+    user.page.click("#confirm button[value=no]")
+    expect(user.page.locator("#saved")).to_have_text("Not saved yet")
+    assert np.asarray(saved(url, tmp_path).dataobj).all()
+    user.page.wait_for_timeout(500)  # the page learns of the answer in a later task
+    user.press("Control+s")
+    user.page.click("#confirm button[value=yes]")
+    expect(user.page.locator("#saved")).to_have_text("Saved as final label")
+    assert np.array_equal(np.asarray(saved(url, tmp_path).dataobj), user.voxels())
+
+
 def test_a_login_that_has_ended_loses_nothing(user: Page) -> None:
     user.click(CENTRE)
     user.page.route("**/datastore/label**", lambda route: route.fulfill(status=401, body='{"detail": "Log in"}'))

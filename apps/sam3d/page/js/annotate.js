@@ -4,7 +4,7 @@ import { keepAndShow, show, wantedImage } from "./address.js";
 import { ApiError } from "./api.js";
 import { boxOf, brushed } from "./brush.js";
 import { Cases } from "./cases.js";
-import { $, confirmed, make } from "./dom.js";
+import { $, confirmed, make, once } from "./dom.js";
 import { drawMarks } from "./overlay.js";
 import { showCase } from "./panel.js";
 import { listen } from "./pointer.js";
@@ -53,6 +53,8 @@ export class Annotator {
     /** @type {{x: number, y: number, spot: Spot} | null} */
     this.pointer = null;
     this.radius = 4;
+    this.save = once(() => this.#save());
+    this.saveAndNext = once(() => this.#saveAndNext());
   }
 
   /** @param {any} info the answer of `/info/` */
@@ -176,9 +178,11 @@ export class Annotator {
     if (chosen) this.viewer.setWindow(chosen.low, chosen.high);
   }
 
-  async save() {
+  async #save() {
     const { session } = this;
     await session.answered();
+    const question = `Another person, or another window, has saved a label of ${session.image} since it was opened here. Replace that label?`;
+    if ((await session.isSavedElsewhere()) && !(await confirmed(question, "Replace the label"))) return false;
     const isEmpty = session.labels.every(({ name }) => !session.voxels(name));
     if (isEmpty && !(await confirmed(`Save an empty label? It says that ${session.image} shows no ${this.labels.join(" and no ")}.`, "Save the empty label")))
       return false;
@@ -188,7 +192,7 @@ export class Annotator {
     return true;
   }
 
-  async saveAndNext() {
+  async #saveAndNext() {
     if (await this.save()) await this.cases.next();
   }
 

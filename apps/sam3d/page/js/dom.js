@@ -77,6 +77,18 @@ export const duration = (seconds) =>
   : `${(seconds / 3600).toFixed(1)} h`;
 
 /**
+ * An action that is not repeated while it runs, however often its button is pressed.
+ * @template T
+ * @param {() => Promise<T>} action
+ * @returns {() => Promise<T>}
+ */
+export function once(action) {
+  /** @type {Promise<T> | null} */
+  let running = null;
+  return () => (running ??= action().finally(() => (running = null)));
+}
+
+/**
  * Ask for confirmation in the page's dialog.
  * @param {string} question
  * @param {string} yes text of the button

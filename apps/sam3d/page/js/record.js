@@ -33,6 +33,9 @@ export function recordOf({ foreground, background, roi, choice, edits, base }, g
   return numbers > MOST_NUMBERS ? prompts : { ...prompts, strokes };
 }
 
+/** What distinguishes a saved label from later ones; empty when there is none. @param {any} saved the server's record */
+export const identityOf = (saved) => [saved?.ts, saved?.checksum].filter(Boolean).join(" ");
+
 /**
  * The layer of a saved label: with its prompts if the page has saved it.
  * @param {Crop} mask

@@ -8,7 +8,7 @@ import { History } from "./history.js";
 import { LabelMap } from "./labelmap.js";
 import * as layers from "./layer.js";
 import { gzip, labelHeader } from "./nifti.js";
-import { recordOf, restoredLayer } from "./record.js";
+import { identityOf, recordOf, restoredLayer } from "./record.js";
 import { presets } from "./windows.js";
 
 /** @typedef {import("./api.js").View} View */
@@ -51,6 +51,8 @@ export class Session {
     this.active = "";
     this.isDirty = false;
     this.isSaved = false;
+    /** Identity of the saved label as it was read or written here last. */
+    this.savedAs = "";
     this.assist = new Assist(this);
     /** @type {Timing | null} */
     this.timing = null;
@@ -133,12 +135,13 @@ export class Session {
     const grid = /** @type {import("./grid.js").Grid} */ (this.viewer.grid);
     const saved = await api.savedLabel(image);
     signal.throwIfAborted();
+    const record = saved && (await api.labelRecord(image));
+    signal.throwIfAborted();
     this.isSaved = saved !== null;
+    this.savedAs = identityOf(record);
     const box = saved?.params.crop_box;
     if (!saved || !box) return;
     if (!isSameGrid(saved.params, view)) throw new Error("The saved label has another grid than its image, so it cannot be shown on it.");
-    const record = await api.labelRecord(image);
-    signal.throwIfAborted();
     const prompts = record?.params?.prompts ?? {};
     for (const [name, value] of Object.entries(saved.params.label_names)) {
       const mask = maskOf({ box, data: saved.file.data }, (voxel) => voxel === value);
@@ -387,6 +390,14 @@ export class Session {
     this.isSaved = true;
     if (this.history.done.at(-1) === history) this.isDirty = false;
     this.observer.changed();
+    const savedAs = identityOf(await api.labelRecord(image));
+    if (this.image === image) this.savedAs = savedAs;
+  }
+
+  /** Whether somebody else, or another window, has saved a label of the image since it was read or written here. */
+  async isSavedElsewhere() {
+    const savedAs = identityOf(await api.labelRecord(this.opened));
+    return savedAs !== "" && savedAs !== this.savedAs;
   }
 
   /** @param {Label} label @param {LabelMap} map */

@@ -93,6 +93,7 @@ def stages_of(model: PromptableNetwork, clock: StageClock) -> Iterator[None]:
             (TrainingCrops, "__getitem__", "data"),
             (model, "encode", "encode"),
             (model, "decode", "decode"),
+            (model, "propose", "decode"),
             (simulation, "draw_click", "clicks"),
             (simulation, "target_cells", "clicks"),
             (simulation, "rough_mask", "clicks"),
@@ -105,8 +106,9 @@ def stages_of(model: PromptableNetwork, clock: StageClock) -> Iterator[None]:
 @contextmanager
 def stages_of_teacher(teacher: PromptableNetwork, clock: StageClock) -> Iterator[None]:
     """Time what the network before the run computes in the block."""
-    encode, decode = (clock.timed("teacher", method) for method in (teacher.encode, teacher.decode))
-    with patch.object(teacher, "encode", encode), patch.object(teacher, "decode", decode):
+    with ExitStack() as patches:
+        for name in ("encode", "decode", "propose"):
+            patches.enter_context(patch.object(teacher, name, clock.timed("teacher", getattr(teacher, name))))
         yield
 
 

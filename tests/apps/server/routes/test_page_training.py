@@ -15,7 +15,7 @@ from lib.trainers.stats import TrainStats
 
 EARLIER = {
     **{"version": "0001", "gate": {"passes": True, "reason": "of an earlier training"}},
-    **{"epoch": 9, "total_epochs": 9, "total_time": 4.2},
+    **{"epoch": 9, "total_epochs": 9, "start_ts": 1, "total_time": 4.2},
 }
 NO_PROGRESS = {"epoch": 0, "total_epochs": None, "best_metric": None}
 NOTHING = {**NO_PROGRESS, "version": None, "passes": None, "reason": None, "error": None}
@@ -48,8 +48,12 @@ def test_a_training_that_goes_on_has_no_result_of_an_earlier_one(status: str) ->
 
 
 def test_a_training_that_goes_on_says_how_far_it_is() -> None:
-    found = answer([task("a", "RUNNING")], {"epoch": 2, "total_epochs": 7, "best_metric": 0.5})
+    found = answer([task("a", "RUNNING")], {"epoch": 2, "total_epochs": 7, "start_ts": 1, "best_metric": 0.5})
     assert (found["epoch"], found["total_epochs"], found["best_metric"]) == (2, 7, 0.5)
+
+
+def test_the_default_number_of_epochs_is_not_that_of_a_training_that_has_not_begun_to_report() -> None:
+    assert answer([task("a", "RUNNING")], {"total_epochs": 20})["total_epochs"] is None
 
 
 def test_the_latest_training_comes_with_its_version_and_the_gate_s_reason() -> None:

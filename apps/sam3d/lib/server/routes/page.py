@@ -19,7 +19,7 @@ from lib.datastores.dicomweb import DicomWebDatastore
 from lib.errors import HANDLED, http_error
 from lib.infers.sam3d import VolumeTask
 from lib.server.access.identity import LOCAL_USER, Identity, Role
-from lib.server.tasks import Tasks
+from lib.server.tasks import Task, Tasks
 from lib.trainers.auto_train import AutoTrain
 from lib.trainers.sam3d import SAM3DTrainTask
 from lib.trainers.stats import TrainStats
@@ -179,16 +179,15 @@ def latest_training(app: PageApp) -> dict[str, object]:
         ended: `version`, `passes` and `reason` as the gate reported them, or `error`. Before the first training, all
         but `epoch`, which is 0, are None.
     """
-    latest = next(iter(app.tasks.train.tasks()[-1:]), None)
-    known = app.trainer.latest()
+    latest, known = _latest_training(app)
+    is_running = latest is not None and not latest.is_over
     stats = known if latest and latest.is_over else TrainStats()
-    is_new = latest and not latest.is_over and known.total_time is None  # else the statistics are of the one before
     return {
         "id": latest and latest.id,
         "status": latest and latest.status,
-        "epoch": known.epoch if is_new else 0,
-        "total_epochs": known.total_epochs if is_new else None,
-        "best_metric": known.best_metric,
+        "epoch": known.epoch if is_running else 0,
+        "total_epochs": known.total_epochs if is_running else None,
+        "best_metric": app.trainer.latest().best_metric,
         "version": stats.version,
         "passes": stats.gate and stats.gate.passes,
         "reason": stats.gate and stats.gate.reason,
@@ -241,12 +240,18 @@ def _ledger(app: PageApp) -> dict[str, object]:
     }
 
 
+def _latest_training(app: PageApp) -> tuple[Task | None, TrainStats]:
+    """Return the latest training of this server and its state, which is empty until it begins to report."""
+    latest, known = next(iter(app.tasks.train.tasks()[-1:]), None), app.trainer.latest()
+    reports = known.start_ts is not None and known.total_time is None  # else they are those of an earlier one
+    return latest, known if latest is None or latest.is_over or reports else TrainStats()
+
+
 def _training(app: PageApp) -> dict[str, object]:
-    latest = next(iter(app.tasks.train.tasks()[-1:]), None)
-    auto = app.auto_train
+    (latest, stats), auto = _latest_training(app), app.auto_train
     return {
         "status": latest and latest.status,
-        "stats": app.trainer.stats(),
+        "stats": stats.as_json(),
         "new_labels": len(auto.new_labels()),
         "every": app.config.auto_train_every,
         "at": app.config.auto_train_at,

@@ -57,6 +57,9 @@ from sam3d_label.weights import DataSource, Weights, open_weights  # noqa: E402
 STRATEGIES = ("random", "first", "uncertainty", "diverse")
 STEPS_PER_EPOCH, TIMED_EPOCHS = 10, 4
 CLICKS = ("positive_click", "negative_click")
+SHARED = ("clicks", "inference_share", "inference_spacings", "homogeneous", "warmup", "average")
+"""Settings of the app that the U-Net trains with as well."""
+
 MOST_CLICKS = 10
 """Clicks after which the annotator gives up; a case that has not reached 0.85 by then counts as so many."""
 
@@ -140,10 +143,8 @@ def settings_of(arm: str, cases: int, steps: int, card: Any, seed: int) -> Train
     ours = train_settings(parse_train({}), cases, epochs, card).model_copy(update=length)
     if arm not in UNETS:
         return ours
-    shared = ours.model_dump(
-        include={"clicks", "inference_share", "inference_spacings", "homogeneous", "warmup", "average", *length}
-    )
-    return UNET_SETTINGS.model_copy(update={**shared, "validate_every": epochs})
+    shared = {name: getattr(ours, name) for name in SHARED}
+    return UNET_SETTINGS.model_copy(update={**shared, **length, "validate_every": epochs})
 
 
 def learn(setup: Setup, arm: str, seed: int, names: Sequence[str], serving: Weights, out: Path) -> Weights:

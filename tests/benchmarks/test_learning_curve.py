@@ -53,6 +53,12 @@ def test_a_strategy_adds_to_what_is_annotated_without_repeating(arm, setup):
     assert set(three) <= set(setup.pool)
 
 
+def test_the_u_net_trains_on_the_same_crops(small_weights):
+    ours, theirs = (learning_curve.settings_of(arm, 5, 20, small_weights.card, 3) for arm in ("random", "unet"))
+    for name in ("clicks", "homogeneous", "inference_share", "inference_spacings", "seed", "steps_per_epoch"):
+        assert getattr(theirs, name) == getattr(ours, name), name
+
+
 def test_uncertainty_asks_the_doubt_of_those_it_may_choose_only(setup, monkeypatch):
     asked = []
     score_volume = learning_curve.score_volume

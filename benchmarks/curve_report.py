@@ -147,6 +147,6 @@ def conclude(out: Path, version: str, minutes: float) -> None:
     arms = summarise(rows)
     write_json(out / "learning_curve.json", {"weights": version, "minutes": minutes, "arms": arms})
     cases = max(point["cases"] for points in arms.values() for point in points)
-    title = f"{cases} cases that never train · {minutes:g} minutes an update on the CPU · started from {version}"
+    title = f"{cases} cases that never train · about {minutes:g} minutes an update on the CPU · started from {version}"
     draw(out / "learning_curve.png", arms, title)
     Console().print(table(arms))

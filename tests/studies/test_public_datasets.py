@@ -204,8 +204,9 @@ def test_a_file_of_the_user_with_another_suffix_still_has_its_id(msd, studies, e
     assert "liver_1" in listing(studies)
 
 
-def test_the_same_image_with_another_suffix_is_served_as_it_is(msd, studies):
-    own = write(studies / "liver_0.nii", image(0))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_same_voxels_with_another_suffix_or_type_are_served_as_they_are(msd, studies, dtype):
+    own = write(studies / "liver_0.nii", image(0).astype(dtype))
     result = run("import-msd", msd, studies)
     assert "imported 4 of 4" in result.stdout
     assert listing(studies)["liver_0"]["image"]["ext"] == ".nii"
